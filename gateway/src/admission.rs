@@ -1,0 +1,269 @@
+//! What the token of a WebSocket is good for.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::config::Config;
+use crate::ratelimit::FailureLimit;
+use crate::session::SessionId;
+use crate::ticket::{Lease, Target, Tickets};
+
+/// Decides which WebSockets are let through, and where they lead.
+pub struct Admissions {
+    mode: Mode,
+    failures: FailureLimit,
+}
+
+enum Mode {
+    /// `HijackAll` true: a token is a ticket of ours, and nothing else.
+    Tickets {
+        tickets: Arc<Tickets>,
+        ports: RangeInclusive<u16>,
+    },
+    /// `HijackAll` false: a token is a port of the gateway's own host.
+    Ports {
+        host: String,
+        ports: RangeInclusive<u16>,
+        sessions: Arc<PortSessions>,
+    },
+}
+
+/// Why a WebSocket is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Wrong, expired or missing token; answered with 403.
+    #[error("wrong or expired token")]
+    Token,
+    /// Too many wrong tokens from this address; answered with 429.
+    #[error("too many wrong tokens from this address")]
+    TooMany {
+        /// When the address may try again.
+        retry_after: Duration,
+    },
+}
+
+/// A channel's leave to connect to its target; its session knows of it until it is dropped.
+pub struct Admission {
+    /// Where the channel leads.
+    pub target: Target,
+    /// The desktop session that the channel belongs to.
+    pub session: SessionId,
+    _hold: Hold,
+}
+
+/// Keeps the session open; what it holds matters only when it is dropped.
+enum Hold {
+    Ticket { _lease: Lease },
+    Port { _lease: PortLease },
+}
+
+impl Admissions {
+    /// As the configuration says; `tickets` are those that hijacked answers carry.
+    pub fn new(config: &Config, tickets: Arc<Tickets>) -> Self {
+        let ports = config.first_spice_port..=config.last_spice_port;
+        let mode = if config.hijack_all {
+            Mode::Tickets { tickets, ports }
+        } else {
+            Mode::Ports {
+                host: config.spice_host.clone(),
+                ports,
+                sessions: Arc::default(),
+            }
+        };
+        Self {
+            mode,
+            failures: FailureLimit::new(config.bad_token_limit),
+        }
+    }
+
+    /// Whether an address has failed so often that nothing it sends is looked at.
+    pub fn check_address(&self, client: IpAddr) -> Result<(), Refusal> {
+        match self.failures.blocked(client, Instant::now()) {
+            Some(retry_after) => Err(Refusal::TooMany { retry_after }),
+            None => Ok(()),
+        }
+    }
+
+    /// Looks at a token.
+    pub fn admit(&self, token: Option<&str>, client: IpAddr) -> Result<Admission, Refusal> {
+        let now = Instant::now();
+        let admission = token.and_then(|token| self.mode.look_up(token, client, now));
+        admission.ok_or_else(|| {
+            if self.failures.note(client, now) {
+                tracing::warn!(%client, "too many wrong tokens: address is refused for a minute");
+            }
+            Refusal::Token
+        })
+    }
+}
+
+impl Mode {
+    fn look_up(&self, token: &str, client: IpAddr, now: Instant) -> Option<Admission> {
+        match self {
+            Self::Tickets { tickets, ports } => {
+                let lease = tickets.redeem(token, now)?;
+                ports.contains(&lease.target.port).then(|| Admission {
+                    target: lease.target.clone(),
+                    session: lease.session,
+                    _hold: Hold::Ticket { _lease: lease },
+                })
+            }
+            Self::Ports {
+                host,
+                ports,
+                sessions,
+            } => {
+                let port = parse_port(token).filter(|port| ports.contains(port))?;
+                let lease = sessions.open((client, port));
+                Some(Admission {
+                    target: Target {
+                        host: host.clone(),
+                        port,
+                    },
+                    session: lease.session,
+                    _hold: Hold::Port { _lease: lease },
+                })
+            }
+        }
+    }
+}
+
+/// Digits only: what `str::parse` takes besides is no port that a manager gave.
+fn parse_port(token: &str) -> Option<u16> {
+    let digits = token.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| token.parse().ok()).flatten()
+}
+
+type PortKey = (IpAddr, u16);
+
+/// Without tickets, the open channels of one client to one port are a desktop session.
+#[derive(Default)]
+struct PortSessions(Mutex<HashMap<PortKey, (SessionId, usize)>>);
+
+impl PortSessions {
+    fn open(self: &Arc<Self>, key: PortKey) -> PortLease {
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (session, open) = sessions
+            .entry(key)
+            .or_insert_with(|| (SessionId::next(), 0));
+        *open += 1;
+        PortLease {
+            key,
+            session: *session,
+            sessions: Arc::clone(self),
+        }
+    }
+}
+
+struct PortLease {
+    key: PortKey,
+    session: SessionId,
+    sessions: Arc<PortSessions>,
+}
+
+impl Drop for PortLease {
+    fn drop(&mut self) {
+        let mut sessions = self
+            .sessions
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, open)) = sessions.get_mut(&self.key) {
+            *open -= 1;
+            if *open == 0 {
+                sessions.remove(&self.key);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn admissions(hijack_all: bool) -> (Admissions, Arc<Tickets>) {
+        let config = Config {
+            hijack_all,
+            bad_token_limit: Some(5),
+            ..Config::default()
+        };
+        let minute = Duration::from_secs(60);
+        let tickets = Arc::new(Tickets::new(minute, minute).unwrap());
+        (Admissions::new(&config, Arc::clone(&tickets)), tickets)
+    }
+
+    #[test]
+    fn a_plain_port_is_no_token_when_hijacking() {
+        let (admissions, tickets) = admissions(true);
+        assert!(admissions.admit(Some("5900"), CLIENT).is_err());
+        let target = Target {
+            host: "h".to_owned(),
+            port: 5900,
+        };
+        let (ticket, _) = tickets.issue(target.clone(), Instant::now()).unwrap();
+        assert_eq!(
+            admissions.admit(Some(&ticket), CLIENT).unwrap().target,
+            target
+        );
+    }
+
+    #[test]
+    fn a_ticket_for_a_port_outside_the_range_is_refused() {
+        let (admissions, tickets) = admissions(true);
+        let target = Target {
+            host: "h".to_owned(),
+            port: 22,
+        };
+        let (ticket, _) = tickets.issue(target, Instant::now()).unwrap();
+        assert!(admissions.admit(Some(&ticket), CLIENT).is_err());
+    }
+
+    #[test]
+    fn plain_ports_must_be_digits_in_the_range() {
+        let (admissions, _) = admissions(false);
+        for token in ["5900", "25900", "05900"] {
+            assert!(admissions.admit(Some(token), CLIENT).is_ok(), "{token}");
+        }
+        for token in ["5899", "25901", "+5900"] {
+            assert_eq!(
+                admissions.admit(Some(token), CLIENT).err(),
+                Some(Refusal::Token)
+            );
+        }
+        assert_eq!(admissions.admit(None, CLIENT).err(), Some(Refusal::Token));
+    }
+
+    #[test]
+    fn channels_of_one_client_to_one_port_are_one_session() {
+        let (admissions, _) = admissions(false);
+        let first = admissions.admit(Some("5900"), CLIENT).unwrap();
+        let second = admissions.admit(Some("5900"), CLIENT).unwrap();
+        let other = admissions.admit(Some("5901"), CLIENT).unwrap();
+        assert_eq!(first.session, second.session);
+        assert_ne!(first.session, other.session);
+        let ended = first.session;
+        drop((first, second));
+        assert_ne!(
+            admissions.admit(Some("5900"), CLIENT).unwrap().session,
+            ended
+        );
+    }
+
+    #[test]
+    fn too_many_wrong_tokens_close_the_door() {
+        let (admissions, _) = admissions(true);
+        for _ in 0..5 {
+            assert!(admissions.check_address(CLIENT).is_ok());
+            assert!(admissions.admit(Some("guess"), CLIENT).is_err());
+        }
+        assert!(matches!(
+            admissions.check_address(CLIENT),
+            Err(Refusal::TooMany { .. })
+        ));
+    }
+}

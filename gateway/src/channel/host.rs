@@ -1,0 +1,223 @@
+//! Connecting to a host's Spice port.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
+use ipnet::IpNet;
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use crate::config::Config;
+use crate::listen::socket;
+use crate::ticket::Target;
+
+/// Connects to hosts by name or address, IPv6 and IPv4 (RFC 8305), within a time limit.
+#[derive(Clone)]
+pub struct HostConnector {
+    connector: HttpConnector<Resolver>,
+    allowed: AllowedHosts,
+    timeout: Duration,
+}
+
+/// Why a host was not reached.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Answered with 504.
+    #[error("no connection within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// The host is not in a network that is configured; answered with 403.
+    #[error("host is in none of the networks in AllowedHosts")]
+    NotAllowed,
+    /// No name or address; answered with 502.
+    #[error("not a host name or address")]
+    BadName,
+    /// The gateway lacks descriptors or memory; answered with 503.
+    #[error("gateway is out of resources: {0}")]
+    Resources(io::Error),
+    /// The name does not resolve, or the port is not reached; answered with 502.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl HostConnector {
+    /// As the configuration says.
+    pub fn new(config: &Config) -> Self {
+        let allowed = AllowedHosts(config.allowed_hosts.as_slice().into());
+        let mut connector = HttpConnector::new_with_resolver(Resolver(allowed.clone()));
+        connector.set_nodelay(true);
+        connector.set_keepalive(Some(socket::KEEPALIVE_IDLE));
+        connector.set_keepalive_interval(Some(socket::KEEPALIVE_INTERVAL));
+        connector.set_keepalive_retries(Some(socket::KEEPALIVE_RETRIES));
+        connector.set_connect_timeout(Some(config.connect_timeout));
+        Self {
+            connector,
+            allowed,
+            timeout: config.connect_timeout,
+        }
+    }
+
+    /// Whether a host given by address is allowed; what a name means shows when connecting.
+    pub fn may_reach(&self, host: &str) -> bool {
+        host.parse()
+            .map_or(true, |address| self.allowed.contain(address))
+    }
+
+    /// Connects to a target.
+    pub async fn connect(&self, target: &Target) -> Result<TcpStream, ConnectError> {
+        let authority = match target.host.parse::<IpAddr>() {
+            // The connector asks its resolver for names only.
+            Ok(address) if !self.allowed.contain(address) => return Err(ConnectError::NotAllowed),
+            Ok(address) => SocketAddr::new(address, target.port).to_string(),
+            Err(_) => format!("{}:{}", target.host, target.port),
+        };
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(authority)
+            .path_and_query("/")
+            .build()
+            .map_err(|_| ConnectError::BadName)?;
+        let connect = self.connector.clone().call(uri);
+        match tokio::time::timeout(self.timeout, connect).await {
+            Ok(Ok(stream)) => Ok(stream.into_inner()),
+            Ok(Err(error)) => Err(self.classify(&error)),
+            Err(_) => Err(ConnectError::Timeout(self.timeout)),
+        }
+    }
+
+    fn classify(&self, error: &(dyn StdError + 'static)) -> ConnectError {
+        if find::<NotAllowed>(error).is_some() {
+            return ConnectError::NotAllowed;
+        }
+        let Some(io) = find::<io::Error>(error) else {
+            return ConnectError::Unreachable(error.to_string());
+        };
+        if io.kind() == io::ErrorKind::TimedOut {
+            return ConnectError::Timeout(self.timeout);
+        }
+        if socket::is_resource_error(io) {
+            return ConnectError::Resources(io::Error::new(io.kind(), io.to_string()));
+        }
+        ConnectError::Unreachable(io.to_string())
+    }
+}
+
+/// The first error of type `E` in a chain of causes.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// Networks that hosts must belong to; none: any.
+#[derive(Clone)]
+struct AllowedHosts(Arc<[IpNet]>);
+
+impl AllowedHosts {
+    fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.0.is_empty() || self.0.iter().any(|network| network.contains(&address))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no address in an allowed network")]
+struct NotAllowed;
+
+/// The system's resolver, less the addresses that are not allowed: so a name cannot lead
+/// elsewhere between check and use.
+#[derive(Clone)]
+struct Resolver(AllowedHosts);
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = Box<dyn StdError + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let allowed = self.0.clone();
+        Box::pin(async move {
+            let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let addresses: Vec<_> = resolved.filter(|a| allowed.contain(a.ip())).collect();
+            if addresses.is_empty() {
+                return Err(NotAllowed.into());
+            }
+            Ok(addresses.into_iter())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connector(allowed: &[&str]) -> HostConnector {
+        HostConnector::new(&Config {
+            allowed_hosts: allowed.iter().map(|n| n.parse().unwrap()).collect(),
+            ..Config::default()
+        })
+    }
+
+    async fn listener(address: &str) -> (tokio::net::TcpListener, u16) {
+        let listener = tokio::net::TcpListener::bind(address).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    fn target(host: &str, port: u16) -> Target {
+        Target {
+            host: host.to_owned(),
+            port,
+        }
+    }
+
+    #[tokio::test]
+    async fn reaches_names_and_both_families() {
+        let (_v4, port) = listener("127.0.0.1:0").await;
+        for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
+            connector(&[]).connect(&target(host, port)).await.unwrap();
+        }
+        let (_v6, port) = listener("[::1]:0").await;
+        connector(&[]).connect(&target("::1", port)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn refuses_other_networks_by_address_and_by_name() {
+        let (_listener, port) = listener("127.0.0.1:0").await;
+        let elsewhere = connector(&["192.0.2.0/24"]);
+        for host in ["127.0.0.1", "::ffff:127.0.0.1", "localhost"] {
+            let error = elsewhere.connect(&target(host, port)).await.unwrap_err();
+            assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
+        }
+        let here = connector(&["127.0.0.0/8"]);
+        here.connect(&target("localhost", port)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn says_what_failed() {
+        let (listener, port) = listener("127.0.0.1:0").await;
+        drop(listener);
+        let refused = connector(&[]).connect(&target("127.0.0.1", port)).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(&refused, ConnectError::Unreachable(why) if why.contains("refused")));
+        let bad = connector(&[]).connect(&target("no host", 1)).await;
+        assert!(matches!(bad.unwrap_err(), ConnectError::BadName));
+    }
+}

@@ -1,0 +1,222 @@
+//! A channel's first bytes: the Spice link message that says what the channel is.
+//!
+//! The tunnel is for Spice and nothing else, so nothing reaches a host before these bytes have
+//! come and have been recognised.
+
+use std::future::poll_fn;
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::datapath::{EndReason, Inbound};
+use crate::websocket::decode::{Event, Violation};
+use crate::websocket::encode;
+
+/// What every Spice connection begins with (`SPICE_MAGIC` in spice/protocol.h).
+const MAGIC: &[u8] = b"REDQ";
+/// Offset of `channel_type` in `SpiceLinkHeader` and `SpiceLinkMess`.
+const TYPE_AT: usize = 20;
+/// Offset of `channel_id`.
+const ID_AT: usize = 21;
+
+/// What a channel is, as its link message says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Link {
+    /// `SPICE_CHANNEL_*` in spice/enums.h.
+    pub(super) channel_type: u8,
+    /// Number of the channel among those of its type.
+    pub(super) channel_id: u8,
+}
+
+impl Link {
+    /// The name of the channel's type, or `unknown`.
+    pub(super) fn type_name(self) -> &'static str {
+        match self.channel_type {
+            1 => "main",
+            2 => "display",
+            3 => "inputs",
+            4 => "cursor",
+            5 => "playback",
+            6 => "record",
+            7 => "tunnel",
+            8 => "smartcard",
+            9 => "usbredir",
+            10 => "port",
+            11 => "webdav",
+            _ => "unknown",
+        }
+    }
+}
+
+/// Why a channel ended before it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum LinkError {
+    /// The first bytes are not a Spice link message.
+    #[error("client does not speak Spice")]
+    NotSpice,
+    /// The client ended or broke the stream.
+    #[error("{0}")]
+    Ended(EndReason),
+}
+
+/// Reads from the client until its link message is complete; all of it stays in `inbound`.
+pub(super) async fn receive<C>(client: &mut C, inbound: &mut Inbound) -> Result<Link, LinkError>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let decoded = inbound.decode().transpose();
+        if let Some(link) = parse(inbound.payload())? {
+            if let Some(result) = decoded {
+                inbound.put_back(result);
+            }
+            return Ok(link);
+        }
+        match decoded {
+            Some(result) => answer(client, result).await?,
+            None => fill(client, inbound).await?,
+        }
+    }
+}
+
+async fn answer<C>(client: &mut C, result: Result<Event, Violation>) -> Result<(), LinkError>
+where
+    C: AsyncWrite + Unpin,
+{
+    match result {
+        Ok(Event::Ping(payload)) => {
+            let pong = encode::pong(&payload);
+            client.write_all(&pong).await.map_err(|e| lost(&e))?;
+            client.flush().await.map_err(|e| lost(&e))
+        }
+        Ok(Event::Pong) => Ok(()),
+        Ok(Event::Close(close)) => Err(LinkError::Ended(EndReason::ClientClose(close.code))),
+        Err(violation) => Err(LinkError::Ended(EndReason::Violation(violation))),
+    }
+}
+
+async fn fill<C>(client: &mut C, inbound: &mut Inbound) -> Result<(), LinkError>
+where
+    C: AsyncRead + Unpin,
+{
+    match poll_fn(|context| inbound.poll_fill(context, client)).await {
+        Ok(0) => Err(LinkError::Ended(EndReason::ClientEnd)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(lost(&error)),
+    }
+}
+
+fn lost(error: &io::Error) -> LinkError {
+    LinkError::Ended(match error.kind() {
+        io::ErrorKind::UnexpectedEof => EndReason::ClientEnd,
+        kind => EndReason::ClientLost(kind),
+    })
+}
+
+/// `None`: not yet complete.
+fn parse(payload: &[u8]) -> Result<Option<Link>, LinkError> {
+    let seen = payload.len().min(MAGIC.len());
+    if payload[..seen] != MAGIC[..seen] {
+        return Err(LinkError::NotSpice);
+    }
+    match (payload.get(TYPE_AT), payload.get(ID_AT)) {
+        (Some(&channel_type), Some(&channel_id)) => Ok(Some(Link {
+            channel_type,
+            channel_id,
+        })),
+        _ => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    /// The first message that the flexVDI client sends for its display channel.
+    fn link_message() -> Vec<u8> {
+        let mut message = b"REDQ\x02\0\0\0\x02\0\0\0\x1a\0\0\0".to_vec();
+        message.extend_from_slice(&[0, 0, 0, 0, 2, 0]);
+        message.extend_from_slice(&[1, 0, 0, 0, 1, 0, 0, 0, 18, 0, 0, 0, 13, 0, 0, 0, 0, 0, 0, 0]);
+        message
+    }
+
+    fn masked(first_byte: u8, payload: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(payload.len()).unwrap();
+        let mut frame = vec![first_byte, 0x80 | len, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    async fn receive_all(bytes: Vec<u8>) -> (Result<Link, LinkError>, Inbound) {
+        let (mut client, mut gateway) = tokio::io::duplex(7);
+        let writer = tokio::spawn(async move {
+            let _ = client.write_all(&bytes).await;
+            let _ = client.shutdown().await;
+            client
+        });
+        let mut inbound = Inbound::default();
+        let link = receive(&mut gateway, &mut inbound).await;
+        drop(gateway);
+        let _ = writer.await;
+        (link, inbound)
+    }
+
+    #[tokio::test]
+    async fn recognises_the_channel_however_it_is_cut() {
+        let message = link_message();
+        for cut in 1..message.len() {
+            let bytes = [
+                masked(0x02, &message[..cut]),
+                masked(0x8a, b"late"),
+                masked(0x80, &message[cut..]),
+            ]
+            .concat();
+            let (link, inbound) = receive_all(bytes).await;
+            let link = link.unwrap();
+            assert_eq!((link.type_name(), link.channel_id), ("display", 0));
+            assert!(message.starts_with(inbound.payload()));
+        }
+    }
+
+    #[tokio::test]
+    async fn keeps_an_event_that_comes_with_the_link_message() {
+        let bytes = [masked(0x82, &link_message()), masked(0x88, &[3, 232])].concat();
+        let mut inbound = Inbound::with_received(&bytes).unwrap();
+        let link = receive(&mut tokio::io::empty(), &mut inbound).await;
+        assert!(link.is_ok());
+        assert_eq!(inbound.payload(), link_message());
+        assert!(matches!(inbound.decode(), Ok(Some(Event::Close(_)))));
+    }
+
+    #[tokio::test]
+    async fn refuses_at_the_first_wrong_byte() {
+        let (link, _) = receive_all(masked(0x82, b"REX")).await;
+        assert_eq!(link, Err(LinkError::NotSpice));
+    }
+
+    #[tokio::test]
+    async fn tells_an_early_end_from_a_close() {
+        let (link, _) = receive_all(masked(0x82, b"RED")).await;
+        assert_eq!(link, Err(LinkError::Ended(EndReason::ClientEnd)));
+        let (link, _) = receive_all(masked(0x88, &[])).await;
+        assert_eq!(link, Err(LinkError::Ended(EndReason::ClientClose(None))));
+    }
+
+    #[tokio::test]
+    async fn answers_pings_before_the_link_message() {
+        let (mut client, mut gateway) = tokio::io::duplex(1024);
+        client.write_all(&masked(0x89, b"hi")).await.unwrap();
+        client
+            .write_all(&masked(0x82, &link_message()))
+            .await
+            .unwrap();
+        receive(&mut gateway, &mut Inbound::default())
+            .await
+            .unwrap();
+        let mut pong = [0; 4];
+        client.read_exact(&mut pong).await.unwrap();
+        assert_eq!(&pong, b"\x8a\x02hi");
+    }
+}

@@ -1,0 +1,221 @@
+//! The life of one channel: from an accepted handshake to the last byte.
+
+mod host;
+mod link;
+mod registry;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tracing::info;
+
+pub use host::{ConnectError, HostConnector};
+pub use registry::Registry;
+
+use crate::admission::Admission;
+use crate::config::Config;
+use crate::datapath::{Counters, EndReason, Inbound, Limits, relay};
+use crate::listen::{ClientStream, Permit};
+use crate::session::ChannelId;
+use crate::websocket::close::CloseCode;
+use crate::websocket::encode;
+use link::{Link, LinkError};
+use registry::{Registration, StopSignal};
+
+/// Time limits of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelLimits {
+    keep_alive: Option<Duration>,
+    link_timeout: Duration,
+    close_timeout: Duration,
+}
+
+impl ChannelLimits {
+    /// As the configuration says.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            keep_alive: config.keep_alive,
+            link_timeout: config.link_timeout,
+            close_timeout: config.close_timeout,
+        }
+    }
+}
+
+/// A channel whose host is connected and whose client is about to get its 101.
+pub struct Channel {
+    /// Number of the channel.
+    pub id: ChannelId,
+    /// Address of the client, as far as trusted proxies tell it.
+    pub client: IpAddr,
+    /// The leave to connect, and where to.
+    pub admission: Admission,
+    /// The client said `ver=2`: it answers Pings.
+    pub answers_pings: bool,
+    /// The connection to the host.
+    pub host: TcpStream,
+    /// The client's place among the connections that are counted.
+    pub permit: Arc<Permit>,
+}
+
+impl Channel {
+    /// Enters the registry, and runs in a task of its own once the client's connection is
+    /// handed over.
+    pub fn spawn(self, upgrade: OnUpgrade, limits: ChannelLimits, registry: &Arc<Registry>) {
+        let registration = registry.register(self.id);
+        tokio::spawn(self.run(upgrade, limits, registration));
+    }
+
+    async fn run(self, upgrade: OnUpgrade, limits: ChannelLimits, registration: Registration) {
+        let Self {
+            id,
+            client: address,
+            admission,
+            answers_pings,
+            mut host,
+            permit: _permit,
+        } = self;
+        let begun = Instant::now();
+        let counters = Counters::default();
+        let stop = registration.stop_signal();
+        let mut kind = "none";
+        let reason = match begin(upgrade, limits, stop).await {
+            Ok(Begun {
+                mut client,
+                inbound,
+                link,
+            }) => {
+                kind = link.type_name();
+                info!(
+                    channel = %id,
+                    session = %admission.session,
+                    client = %address,
+                    host = %admission.target,
+                    kind,
+                    number = link.channel_id,
+                    path = "relay",
+                    "channel open"
+                );
+                let limits = Limits {
+                    ping_interval: limits.keep_alive.filter(|_| answers_pings),
+                    close_timeout: limits.close_timeout,
+                };
+                let stopped = stop.stopped();
+                relay::run(&mut client, &mut host, inbound, limits, &counters, stopped)
+                    .await
+                    .to_string()
+            }
+            Err(error) => error.to_string(),
+        };
+        info!(
+            channel = %id,
+            session = %admission.session,
+            client = %address,
+            host = %admission.target,
+            kind,
+            path = "relay",
+            up = counters.uplink(),
+            down = counters.downlink(),
+            milliseconds = begun.elapsed().as_millis(),
+            reason,
+            "channel closed"
+        );
+    }
+}
+
+/// A channel whose client has said what it is.
+struct Begun {
+    client: Box<ClientStream>,
+    inbound: Inbound,
+    link: Link,
+}
+
+/// Why a channel ended before any byte reached its host.
+#[derive(Debug, thiserror::Error)]
+enum BeginError {
+    #[error("client lost before its answer: {0}")]
+    Upgrade(#[from] hyper::Error),
+    #[error("client did not take its answer in time")]
+    UpgradeTimeout,
+    #[error("client sent too much before its answer")]
+    TooEarly,
+    #[error("no Spice link message in time")]
+    LinkTimeout,
+    #[error(transparent)]
+    Link(#[from] LinkError),
+}
+
+impl BeginError {
+    /// What the client is told.
+    fn close_frame(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Upgrade(_) | Self::UpgradeTimeout => None,
+            Self::TooEarly | Self::LinkTimeout | Self::Link(LinkError::NotSpice) => {
+                Some(encode::close(CloseCode::PolicyViolation))
+            }
+            Self::Link(LinkError::Ended(reason)) => match reason {
+                EndReason::ClientClose(code) => Some(encode::close_echo(*code)),
+                EndReason::Violation(violation) => Some(encode::close(violation.close_code())),
+                EndReason::Stopped => Some(encode::close(CloseCode::GoingAway)),
+                _ => None,
+            },
+        }
+    }
+}
+
+/// Takes the client's connection over from HTTP and reads its link message.
+async fn begin(
+    upgrade: OnUpgrade,
+    limits: ChannelLimits,
+    stop: &StopSignal,
+) -> Result<Begun, BeginError> {
+    let upgraded = match timeout(limits.link_timeout, upgrade).await {
+        Ok(upgraded) => upgraded?,
+        Err(_) => return Err(BeginError::UpgradeTimeout),
+    };
+    let parts = upgraded
+        .downcast::<TokioIo<ClientStream>>()
+        .unwrap_or_else(|_| unreachable!("every connection is served on a ClientStream"));
+    let mut client = Box::new(parts.io.into_inner());
+    let received = async {
+        let Some(mut inbound) = Inbound::with_received(&parts.read_buf) else {
+            return Err(BeginError::TooEarly);
+        };
+        let link = tokio::select! {
+            link = timeout(limits.link_timeout, link::receive(&mut client, &mut inbound)) => {
+                link.map_err(|_| BeginError::LinkTimeout)??
+            }
+            () = stop.stopped() => return Err(LinkError::Ended(EndReason::Stopped).into()),
+        };
+        Ok((inbound, link))
+    };
+    match received.await {
+        Ok((inbound, link)) => Ok(Begun {
+            client,
+            inbound,
+            link,
+        }),
+        Err(error) => {
+            if let Some(frame) = error.close_frame() {
+                // A client that does not take its Close in time is simply left.
+                let _ = timeout(limits.close_timeout, part(&mut client, &frame)).await;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Sends a last frame and reads to the client's end, so that closing is no RST that would
+/// overtake the frame.
+async fn part(client: &mut ClientStream, frame: &[u8]) -> std::io::Result<()> {
+    client.write_all(frame).await?;
+    client.shutdown().await?;
+    let mut rest = [0; 512];
+    while client.read(&mut rest).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use rustls::{ClientConfig, ServerConfig};
+use tracing::warn;
+
+use crate::config::{self, Config, Loaded};
+use crate::{log, manager, server, tls};
+
+/// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
+const EXIT_CONFIG: u8 = 78;
+
+/// Gateway for virtual desktops: one public TLS port in front of a manager and many Spice hosts.
+#[derive(Debug, Parser)]
+#[command(name = "flexvdi-gateway", version)]
+struct Arguments {
+    /// Configuration file: one JSON object.
+    #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway; this is what happens without a command.
+    Run,
+    /// Check the configuration with the files it names, and print what is in effect.
+    Check,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let prepared = match Prepared::new(&arguments.config) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("flexvdi-gateway: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    let done = match arguments.command.unwrap_or(Command::Run) {
+        Command::Run => prepared.run(),
+        Command::Check => prepared.print(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flexvdi-gateway: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A configuration whose files are good, before any socket is opened.
+struct Prepared {
+    loaded: Loaded,
+    client_tls: ServerConfig,
+    manager_tls: ClientConfig,
+}
+
+impl Prepared {
+    fn new(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error>> {
+        let loaded = config::load(path)?;
+        let client_tls = tls::server_config(&loaded.config)?;
+        let manager_tls = manager::client_config(loaded.config.manager_ca_file.as_deref())?;
+        Ok(Self {
+            loaded,
+            client_tls,
+            manager_tls,
+        })
+    }
+
+    fn print(self) -> anyhow::Result<()> {
+        for warning in &self.loaded.warnings {
+            eprintln!("warning: {warning}");
+        }
+        let effective = config::effective_json(&self.loaded.config);
+        println!("{}", serde_json::to_string_pretty(&effective)?);
+        Ok(())
+    }
+
+    fn run(self) -> anyhow::Result<()> {
+        let Loaded { config, warnings } = self.loaded;
+        log::init(config.debug)?;
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        runtime(&config)?.block_on(server::run(config, self.client_tls, self.manager_tls))
+    }
+}
+
+fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = config.worker_threads {
+        builder.worker_threads(threads);
+    }
+    builder
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}

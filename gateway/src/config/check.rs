@@ -1,0 +1,136 @@
+//! Checks of values against each other.
+
+use std::net::IpAddr;
+
+use super::Config;
+use super::report::Problem;
+
+/// Adds to the problems found so far.
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    check_spice_ports(config, problems);
+    check_listening_ports(config, problems);
+}
+
+fn check_spice_ports(config: &Config, problems: &mut Vec<Problem>) {
+    let (first, last) = (config.first_spice_port, config.last_spice_port);
+    if first > last && are_right(problems, &["FirstSpicePort", "LastSpicePort"]) {
+        problems.push(Problem {
+            key: "FirstSpicePort",
+            expected: format!("a port not above LastSpicePort ({last})"),
+            found: first.to_string(),
+        });
+    }
+}
+
+fn check_listening_ports(config: &Config, problems: &mut Vec<Problem>) {
+    let keys = ["ListenAddress", "SslPort", "PlainAddress", "PlainPort"];
+    let overlap = config
+        .listen_address
+        .is_none_or(|address| overlap(address, config.plain_address));
+    if let Some(port) = config.plain_port
+        && port == config.ssl_port
+        && overlap
+        && are_right(problems, &keys)
+    {
+        problems.push(Problem {
+            key: "PlainPort",
+            expected: "another port than SslPort on the same address".to_owned(),
+            found: port.to_string(),
+        });
+    }
+}
+
+/// Whether none of these keys was found wrong: a check of several values against each other
+/// would blame the wrong one while a default stands in.
+fn are_right(problems: &[Problem], keys: &[&str]) -> bool {
+    !problems.iter().any(|problem| keys.contains(&problem.key))
+}
+
+/// Whether two sockets on these addresses would compete for a port.
+fn overlap(left: IpAddr, right: IpAddr) -> bool {
+    let (left, right) = (left.to_canonical(), right.to_canonical());
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    left == right || covers(left, right) || covers(right, left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(config: &Config) -> Vec<String> {
+        let mut problems = Vec::new();
+        check(config, &mut problems);
+        problems.iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn the_default_is_right() {
+        assert!(problems(&Config::default()).is_empty());
+    }
+
+    #[test]
+    fn spice_ports_are_in_order() {
+        let config = |first_spice_port, last_spice_port| Config {
+            first_spice_port,
+            last_spice_port,
+            ..Config::default()
+        };
+        assert!(problems(&config(6000, 6000)).is_empty());
+        assert_eq!(
+            problems(&config(6001, 6000)),
+            ["FirstSpicePort: expected a port not above LastSpicePort (6000), found 6001"]
+        );
+    }
+
+    #[test]
+    fn wrong_values_are_not_blamed_twice() {
+        let wrong = Problem {
+            key: "LastSpicePort",
+            expected: "a port".to_owned(),
+            found: "null".to_owned(),
+        };
+        let config = Config {
+            first_spice_port: 30_000,
+            ..Config::default()
+        };
+        let mut problems = vec![wrong.clone()];
+        check(&config, &mut problems);
+        assert_eq!(problems, [wrong]);
+    }
+
+    #[test]
+    fn both_ports_differ_on_the_same_address() {
+        let config = |listen: &str, plain: &str| Config {
+            listen_address: (!listen.is_empty()).then(|| listen.parse().unwrap()),
+            plain_address: plain.parse().unwrap(),
+            plain_port: Some(443),
+            ..Config::default()
+        };
+        for (listen, plain) in [
+            ("", "127.0.0.1"),
+            ("", "::1"),
+            ("127.0.0.1", "127.0.0.1"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
+            ("0.0.0.0", "127.0.0.1"),
+            ("127.0.0.1", "0.0.0.0"),
+            ("::", "127.0.0.1"),
+            ("::1", "::"),
+        ] {
+            assert_eq!(
+                problems(&config(listen, plain)),
+                ["PlainPort: expected another port than SslPort on the same address, found 443"],
+                "{listen} {plain}"
+            );
+        }
+        for (listen, plain) in [
+            ("192.0.2.1", "127.0.0.1"),
+            ("::1", "127.0.0.1"),
+            ("0.0.0.0", "::1"),
+            ("::1", "0.0.0.0"),
+        ] {
+            let config = config(listen, plain);
+            assert!(problems(&config).is_empty(), "{listen} {plain}");
+        }
+    }
+}

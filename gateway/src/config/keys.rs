@@ -1,0 +1,140 @@
+//! The keys of the file: the one list that says which field each belongs to and in what form.
+
+use serde_json::{Map, Value};
+
+use super::Config;
+use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix};
+use super::value::{Form, List, Mismatch, Number, OrEmpty, OrZero, Port, Seconds, Switch};
+
+/// More connections than a process may have open files.
+const MAX_CONNECTIONS: u64 = 1_000_000;
+
+/// A key of the file.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    /// Reads a value from the file into the field.
+    pub(super) set: fn(&mut Config, &Value) -> Result<(), Mismatch>,
+    write: fn(&Config) -> Value,
+}
+
+macro_rules! keys {
+    ($($name:literal => $field:ident: $form:ty,)*) => {
+        /// Every key, in the order in which they are shown.
+        pub(super) const KEYS: &[Key] = &[$(
+            Key {
+                name: $name,
+                set: |config, value| {
+                    config.$field = <$form>::read(value)?;
+                    Ok(())
+                },
+                write: |config| <$form>::write(&config.$field),
+            },
+        )*];
+
+        // Fails to compile when a field has no key.
+        const _: fn(&Config) = |config| {
+            let Config { $($field: _,)* } = config;
+        };
+    };
+}
+
+keys! {
+    "ManagerIP" => manager_ip: HostOrEmpty,
+    "ManagerPort" => manager_port: Port<1>,
+    "ManagerCAFile" => manager_ca_file: OrEmpty<FilePath>,
+    "ManagerTimeout" => manager_timeout: Seconds,
+    "ManagerPaths" => manager_paths: List<PathPrefix>,
+
+    "ListenAddress" => listen_address: OrEmpty<Address>,
+    "SslPort" => ssl_port: Port<0>,
+    "CertFile" => cert_file: FilePath,
+    "KeyFile" => key_file: FilePath,
+    "PlainAddress" => plain_address: Address,
+    "PlainPort" => plain_port: OrZero<Port<1>>,
+    "TrustedProxies" => trusted_proxies: List<Network>,
+    "ExternalName" => external_name: OrEmpty<Host>,
+
+    "HijackAll" => hijack_all: Switch,
+    "FirstSpicePort" => first_spice_port: Port<1>,
+    "LastSpicePort" => last_spice_port: Port<1>,
+    "SpiceHost" => spice_host: Host,
+    "AllowedHosts" => allowed_hosts: List<Network>,
+    "TicketTimeout" => ticket_timeout: Seconds,
+    "ReconnectTimeout" => reconnect_timeout: Seconds,
+
+    "KeepAlive" => keep_alive: OrZero<Seconds>,
+    "HandshakeTimeout" => handshake_timeout: Seconds,
+    "HeaderTimeout" => header_timeout: Seconds,
+    "ConnectTimeout" => connect_timeout: Seconds,
+    "LinkTimeout" => link_timeout: Seconds,
+    "CloseTimeout" => close_timeout: Seconds,
+    "ShutdownTimeout" => shutdown_timeout: Seconds,
+
+    "MaxConnections" => max_connections: Number<usize, 1, MAX_CONNECTIONS>,
+    "MaxConnectionsPerAddress" =>
+        max_connections_per_address: OrZero<Number<usize, 1, MAX_CONNECTIONS>>,
+    "BadTokenLimit" => bad_token_limit: OrZero<Number<u32, 1, 1_000_000>>,
+    "MaxHeaderSize" => max_header_size: Number<usize, 8_192, 1_048_576>,
+    // The parser of request targets takes no longer ones.
+    "MaxUriSize" => max_uri_size: Number<usize, 64, 65_534>,
+    "WorkerThreads" => worker_threads: OrZero<Number<usize, 1, 1_024>>,
+    "Debug" => debug: Switch,
+}
+
+/// The key of this name, upper and lower case distinguished.
+pub(super) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// The value of every key, defaults included, in the form of the file: a file with this content
+/// loads as an equal configuration.
+///
+/// No value is secret; a key that holds a secret would have to be left out here.
+pub fn effective_json(config: &Config) -> Value {
+    KEYS.iter()
+        .map(|key| (key.name.to_owned(), (key.write)(config)))
+        .collect::<Map<_, _>>()
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<_> = KEYS.iter().map(|key| key.name).collect();
+        assert_eq!(names.len(), KEYS.len());
+    }
+
+    #[test]
+    fn shows_every_key_in_order_with_its_default() {
+        let shown = effective_json(&Config::default());
+        let shown = shown.as_object().unwrap();
+        assert!(shown.keys().eq(KEYS.iter().map(|key| key.name)));
+        assert_eq!(shown["ManagerIP"], "");
+        assert_eq!(shown["ManagerCAFile"], "");
+        assert_eq!(shown["ManagerPaths"], serde_json::json!(["/vdi/"]));
+        assert_eq!(shown["ListenAddress"], "");
+        assert_eq!(shown["SslPort"], 443);
+        assert_eq!(shown["CertFile"], "/etc/ssl/certs/flexvdi-agent");
+        assert_eq!(shown["PlainPort"], 0);
+        assert_eq!(shown["TrustedProxies"], serde_json::json!([]));
+        assert_eq!(shown["ExternalName"], "");
+        assert_eq!(shown["HijackAll"], true);
+        assert_eq!(shown["KeepAlive"], 0);
+        assert_eq!(shown["TicketTimeout"], 120);
+        assert_eq!(shown["WorkerThreads"], 0);
+    }
+
+    #[test]
+    fn names_are_the_fields_in_pascal_case() {
+        let fields = format!("{:?}", Config::default()).to_lowercase();
+        for key in KEYS {
+            let field = key.name.to_lowercase();
+            assert!(fields.replace('_', "").contains(&format!(" {field}: ")));
+        }
+    }
+}

@@ -1,0 +1,417 @@
+//! Reads the file into a [`Config`], with everything that is wrong in it told at once.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::error::Category;
+use serde_json::{Map, Value};
+
+use super::Config;
+use super::check::check;
+use super::keys::find;
+use super::report::{ConfigError, Problem, Warning, nearest};
+
+/// A configuration that was read from a file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The checked configuration.
+    pub config: Config,
+    /// What the administrator should know, in the order of the file.
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads a configuration. Keys that the file does not have keep their defaults.
+///
+/// Fails when the file cannot be read, is not one JSON object, or has wrong values, which are
+/// then told all at once.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let content = fs::read(path).map_err(|reason| ConfigError::Read {
+        path: path.to_owned(),
+        reason,
+    })?;
+    // Some editors put a byte order mark before UTF-8.
+    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
+    let members = serde_json::from_slice(content).map_err(|error| syntax_error(path, &error))?;
+    interpret(&members).map_err(|problems| ConfigError::Values {
+        path: path.to_owned(),
+        problems,
+    })
+}
+
+fn syntax_error(path: &Path, error: &serde_json::Error) -> ConfigError {
+    let message = error.to_string();
+    let reason = match error.classify() {
+        Category::Data => "expected a JSON object",
+        _ => message
+            .rsplit_once(" at line ")
+            .map_or(message.as_str(), |(reason, _)| reason),
+    };
+    ConfigError::Syntax {
+        path: path.to_owned(),
+        line: error.line(),
+        column: error.column(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// The members of the file's object; of equal keys the last one.
+struct Members {
+    values: Map<String, Value>,
+    duplicates: Vec<String>,
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor;
+
+        impl<'de> Visitor<'de> for MembersVisitor {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Members {
+                    values: Map::new(),
+                    duplicates: Vec::new(),
+                };
+                while let Some((key, value)) = map.next_entry::<String, Value>()? {
+                    if members.values.insert(key.clone(), value).is_some() {
+                        members.duplicates.push(key);
+                    }
+                }
+                Ok(members)
+            }
+        }
+
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+fn interpret(members: &Members) -> Result<Loaded, Vec<Problem>> {
+    let mut config = Config::default();
+    let mut warnings = Vec::new();
+    let mut problems = Vec::new();
+    for (name, value) in &members.values {
+        let Some(key) = find(name) else {
+            warnings.push(Warning::UnknownKey {
+                key: name.clone(),
+                suggestion: nearest(name),
+            });
+            continue;
+        };
+        if members.duplicates.contains(name) {
+            warnings.push(Warning::DuplicateKey { key: key.name });
+        }
+        if let Err(mismatch) = (key.set)(&mut config, value) {
+            problems.push(Problem {
+                key: key.name,
+                expected: mismatch.expected.into_owned(),
+                found: mismatch.found,
+            });
+        }
+    }
+    check(&config, &mut problems);
+    if problems.is_empty() {
+        Ok(Loaded { config, warnings })
+    } else {
+        Err(problems)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tempfile::NamedTempFile;
+
+    use super::super::effective_json;
+    use super::super::keys::KEYS;
+    use super::*;
+
+    fn file(content: impl AsRef<[u8]>) -> NamedTempFile {
+        let mut file = NamedTempFile::new().unwrap();
+        file.write_all(content.as_ref()).unwrap();
+        file
+    }
+
+    fn loaded(content: impl AsRef<[u8]>) -> Loaded {
+        load(file(content).path()).unwrap()
+    }
+
+    /// The error's text, the file's name replaced by `conf`.
+    fn error(content: impl AsRef<[u8]>) -> String {
+        let file = file(content);
+        let error = load(file.path()).unwrap_err().to_string();
+        error.replace(file.path().to_str().unwrap(), "conf")
+    }
+
+    fn warnings(content: &str) -> Vec<String> {
+        loaded(content)
+            .warnings
+            .iter()
+            .map(Warning::to_string)
+            .collect()
+    }
+
+    /// Values of every key, none of them the default, that may stand together in one file.
+    fn samples() -> Vec<(&'static str, Value)> {
+        vec![
+            ("ManagerIP", json!("[2001:db8::1]")),
+            ("ManagerIP", json!("manager.example.com")),
+            ("ManagerPort", json!(8443)),
+            ("ManagerCAFile", json!("/etc/ssl/ca.pem")),
+            ("ManagerTimeout", json!(31)),
+            ("ManagerPaths", json!([])),
+            ("ManagerPaths", json!(["/vdi/", "/a/b/"])),
+            ("ListenAddress", json!("::1")),
+            ("ListenAddress", json!("192.0.2.1")),
+            ("SslPort", json!(0)),
+            ("SslPort", json!(8443)),
+            ("CertFile", json!("/etc/ä.pem")),
+            ("KeyFile", json!("/etc/key.pem")),
+            ("PlainAddress", json!("::1")),
+            ("PlainAddress", json!("0.0.0.0")),
+            ("PlainPort", json!(8080)),
+            ("TrustedProxies", json!(["10.1.2.3/8", "::1"])),
+            ("ExternalName", json!("gateway.example.com")),
+            ("HijackAll", json!(false)),
+            ("FirstSpicePort", json!(1)),
+            ("FirstSpicePort", json!(6000)),
+            ("LastSpicePort", json!(6000)),
+            ("LastSpicePort", json!(65535)),
+            ("SpiceHost", json!("::1")),
+            ("AllowedHosts", json!(["192.0.2.0/24"])),
+            ("TicketTimeout", json!(1)),
+            ("ReconnectTimeout", json!(31_536_000)),
+            ("KeepAlive", json!(50)),
+            ("HandshakeTimeout", json!(11)),
+            ("HeaderTimeout", json!(16)),
+            ("ConnectTimeout", json!(11)),
+            ("LinkTimeout", json!(11)),
+            ("CloseTimeout", json!(6)),
+            ("ShutdownTimeout", json!(11)),
+            ("MaxConnections", json!(1)),
+            ("MaxConnectionsPerAddress", json!(0)),
+            ("MaxConnectionsPerAddress", json!(7)),
+            ("BadTokenLimit", json!(0)),
+            ("BadTokenLimit", json!(1)),
+            ("MaxHeaderSize", json!(8192)),
+            ("MaxHeaderSize", json!(1_048_576)),
+            ("MaxUriSize", json!(64)),
+            ("WorkerThreads", json!(2)),
+            ("Debug", json!(true)),
+        ]
+    }
+
+    fn object(members: &[(&str, Value)]) -> String {
+        let members: Vec<_> = members
+            .iter()
+            .map(|(key, value)| format!("{}: {value}", json!(key)))
+            .collect();
+        format!("{{{}}}", members.join(","))
+    }
+
+    #[test]
+    fn an_empty_object_is_the_default() {
+        let loaded = loaded("{}");
+        assert_eq!(loaded.config, Config::default());
+        assert_eq!(loaded.warnings, []);
+    }
+
+    #[test]
+    fn files_of_the_flexvdi_gateway_load() {
+        let loaded = loaded(
+            r#"{
+                "ManagerIP": "10.0.0.1", "SslPort": 443, "FirstSpicePort": 5900,
+                "LastSpicePort": 25900, "CertFile": "/etc/ssl/certs/flexvdi-agent",
+                "KeyFile": "/etc/ssl/certs/flexvdi-agent", "HijackAll": true, "KeepAlive": 30,
+                "Debug": false
+            }"#,
+        );
+        assert_eq!(
+            loaded.config,
+            Config {
+                manager_ip: "10.0.0.1".to_owned(),
+                keep_alive: Some(Duration::from_secs(30)),
+                ..Config::default()
+            }
+        );
+        assert_eq!(loaded.warnings, []);
+    }
+
+    #[test]
+    fn every_key_sets_its_own_field() {
+        let defaults = effective_json(&Config::default());
+        for key in KEYS {
+            let mut samples = samples().into_iter().filter(|(name, _)| *name == key.name);
+            let sample = samples.next().expect(key.name);
+            let shown = effective_json(&loaded(object(&[sample])).config);
+            for (name, value) in shown.as_object().unwrap() {
+                assert_eq!(*value != defaults[name], name == key.name, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_reach_the_fields_that_mean_them() {
+        let config = loaded(
+            r#"{"SslPort": 1, "PlainPort": 2, "FirstSpicePort": 3, "LastSpicePort": 4,
+                "ManagerPort": 5, "CertFile": "c", "KeyFile": "k", "PlainAddress": "::1",
+                "ListenAddress": "::2", "ManagerIP": "[::3]", "ExternalName": "[::4]",
+                "SpiceHost": "h", "WorkerThreads": 6, "BadTokenLimit": 0}"#,
+        )
+        .config;
+        assert_eq!(
+            config,
+            Config {
+                ssl_port: 1,
+                plain_port: Some(2),
+                first_spice_port: 3,
+                last_spice_port: 4,
+                manager_port: 5,
+                cert_file: "c".into(),
+                key_file: "k".into(),
+                plain_address: "::1".parse().unwrap(),
+                listen_address: Some("::2".parse().unwrap()),
+                manager_ip: "::3".to_owned(),
+                external_name: Some("::4".to_owned()),
+                spice_host: "h".to_owned(),
+                worker_threads: Some(6),
+                bad_token_limit: None,
+                ..Config::default()
+            }
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn effective_values_load_as_the_same_configuration(
+            members in prop::sample::subsequence(samples(), 0..=samples().len())
+        ) {
+            let first = loaded(object(&members)).config;
+            let second = loaded(effective_json(&first).to_string());
+            prop_assert_eq!(second.config, first);
+            prop_assert_eq!(second.warnings, []);
+        }
+
+        #[test]
+        fn any_content_is_loaded_or_refused(
+            content in prop::collection::vec(any::<u8>(), 0..64)
+        ) {
+            let _ = load(file(content).path());
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_ignored_with_the_nearest_known_one() {
+        assert_eq!(
+            warnings(
+                r#"{"SSLPort": "secret", "Managerip": 1, "KeepAlife": 2, "Password": "secret",
+                    "max_connections": 3, "": 4, "a\nb": 5}"#
+            ),
+            [
+                r#"unknown key "SSLPort" ignored; did you mean "SslPort"?"#,
+                r#"unknown key "Managerip" ignored; did you mean "ManagerIP"?"#,
+                r#"unknown key "KeepAlife" ignored; did you mean "KeepAlive"?"#,
+                r#"unknown key "Password" ignored"#,
+                r#"unknown key "max_connections" ignored; did you mean "MaxConnections"?"#,
+                r#"unknown key "" ignored"#,
+                r#"unknown key "a\nb" ignored"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn of_duplicate_keys_the_last_counts() {
+        let content = r#"{"SslPort": "wrong", "x": 1, "SslPort": 2, "x": 2, "SslPort": 3}"#;
+        assert_eq!(loaded(content).config.ssl_port, 3);
+        assert_eq!(
+            warnings(content),
+            [
+                r#"key "SslPort" is given more than once; the last one counts"#,
+                r#"unknown key "x" ignored"#,
+            ]
+        );
+    }
+
+    #[test]
+    fn all_wrong_values_are_told_at_once() {
+        assert_eq!(
+            error(
+                r#"{"SslPort": "443x", "Debug": 1, "unknown": 1, "ManagerIP": "https://manager",
+                    "ExternalName": "gateway:443", "KeepAlive": -1, "PlainPort": 70000,
+                    "MaxHeaderSize": 8191, "TrustedProxies": ["10.0.0.0/8", "10.0.0.0/33"],
+                    "ManagerPaths": ["/vdi"], "CertFile": "", "FirstSpicePort": 0,
+                    "MaxConnections": 0, "CloseTimeout": 0, "MaxUriSize": 63, "KeyFile": null,
+                    "ListenAddress": "::1", "PlainAddress": "::1"}"#
+            ),
+            [
+                r#"conf: SslPort: expected a port number from 0 to 65535, found "443x""#,
+                "conf: Debug: expected true or false, found 1",
+                "conf: ManagerIP: expected a host name or IP address without a scheme \
+                 (\"https://\"), or \"\", found \"https://manager\"",
+                "conf: ExternalName: expected a host name or IP address without a port, \
+                 or \"\", found \"gateway:443\"",
+                "conf: KeepAlive: expected whole seconds from 1 to 31536000, or 0, found -1",
+                "conf: PlainPort: expected a port number from 1 to 65535, or 0, found 70000",
+                "conf: MaxHeaderSize: expected a whole number from 8192 to 1048576, found 8191",
+                "conf: TrustedProxies: expected each element to be a network such as \
+                 \"10.0.0.0/8\" or an IP address, found \"10.0.0.0/33\"",
+                "conf: ManagerPaths: expected each element to be a path that begins and ends \
+                 with \"/\", found \"/vdi\"",
+                r#"conf: CertFile: expected the path of a file, found """#,
+                "conf: FirstSpicePort: expected a port number from 1 to 65535, found 0",
+                "conf: MaxConnections: expected a whole number from 1 to 1000000, found 0",
+                "conf: CloseTimeout: expected whole seconds from 1 to 31536000, found 0",
+                "conf: MaxUriSize: expected a whole number from 64 to 65534, found 63",
+                "conf: KeyFile: expected the path of a file, found null",
+            ]
+            .join("\n")
+        );
+    }
+
+    #[test]
+    fn syntax_errors_say_where() {
+        assert_eq!(
+            error("{\n  \"SslPort\": 443,\n}"),
+            "conf: line 3, column 1: trailing comma"
+        );
+        assert_eq!(
+            error(""),
+            "conf: line 1, column 0: EOF while parsing a value"
+        );
+        assert_eq!(
+            error("{} {}"),
+            "conf: line 1, column 4: trailing characters"
+        );
+        assert!(error(b"{\"CertFile\": \"\xff\"}").starts_with("conf: line 1, column "));
+        assert!(error(format!("{{\"x\": {}", "[".repeat(100_000))).contains("recursion limit"));
+        for other in ["[]", "\"text\"", "1", "null", "true"] {
+            let error = error(other);
+            assert!(error.starts_with("conf: line 1, column "), "{error}");
+            assert!(error.ends_with(": expected a JSON object"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(loaded("\u{feff}{\"SslPort\": 1}").config.ssl_port, 1);
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = load(Path::new("/nonexistent/gateway.conf")).unwrap_err();
+        assert!(matches!(error, ConfigError::Read { .. }));
+        assert_eq!(
+            error.to_string(),
+            "/nonexistent/gateway.conf: No such file or directory (os error 2)"
+        );
+    }
+}

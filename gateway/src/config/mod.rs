@@ -1,0 +1,156 @@
+//! The configuration: one JSON object, compatible with the flexVDI Gateway's file.
+//!
+//! Every key is optional. [`Config`] holds values that were checked ("parsed, not validated");
+//! [`load`] reads them from a file.
+
+mod check;
+mod keys;
+mod load;
+mod report;
+mod text;
+mod value;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use keys::effective_json;
+pub use load::{Loaded, load};
+pub use report::{ConfigError, Problem, Warning};
+
+/// Where the gateway looks for its configuration unless told otherwise.
+pub const DEFAULT_PATH: &str = "/etc/flexvdi/flexvdi-gateway.conf";
+
+/// Everything an administrator can set. The key in the file is the field's name in Pascal case
+/// unless its comment says otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `ManagerIP`: IP address or name of the manager; empty: no manager behind this gateway.
+    pub manager_ip: String,
+    /// TCP port of the manager, HTTPS.
+    pub manager_port: u16,
+    /// `ManagerCAFile`: PEM file with the authorities that may sign the manager's certificate;
+    /// `None` accepts any certificate.
+    pub manager_ca_file: Option<PathBuf>,
+    /// Seconds in the file; longest wait for the head of the manager's answer.
+    pub manager_timeout: Duration,
+    /// Path prefixes that are passed to the manager; each begins and ends with a slash.
+    pub manager_paths: Vec<String>,
+
+    /// Address of the TLS port; `None` (an empty string): all addresses, IPv6 and IPv4.
+    pub listen_address: Option<IpAddr>,
+    /// The public TLS port.
+    pub ssl_port: u16,
+    /// PEM file with the certificate and its chain.
+    pub cert_file: PathBuf,
+    /// PEM file with the private key; may be the same file.
+    pub key_file: PathBuf,
+    /// Address of the plaintext port for reverse proxies.
+    pub plain_address: IpAddr,
+    /// Plaintext port for reverse proxies; `None` (0 in the file): off.
+    pub plain_port: Option<u16>,
+    /// Networks whose `X-Forwarded-*` headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Name or address under which clients reach the gateway; `None` (an empty string): the
+    /// `Host` of each request.
+    pub external_name: Option<String>,
+
+    /// Whether answers of the manager get the gateway's name and a ticket instead of the host's
+    /// address and port.
+    pub hijack_all: bool,
+    /// First Spice port that may be connected to.
+    pub first_spice_port: u16,
+    /// Last Spice port that may be connected to.
+    pub last_spice_port: u16,
+    /// Name or address of the host that plain ports as tokens mean (`HijackAll` false).
+    pub spice_host: String,
+    /// Networks that hosts must belong to; empty: any.
+    pub allowed_hosts: Vec<IpNet>,
+    /// Seconds in the file; life of a ticket that was never used.
+    pub ticket_timeout: Duration,
+    /// Seconds in the file; life of a ticket after the last channel of its session closed.
+    pub reconnect_timeout: Duration,
+
+    /// Seconds in the file; interval of Pings to clients that answer them. `None` (0): none.
+    pub keep_alive: Option<Duration>,
+    /// Seconds in the file; longest TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Seconds in the file; longest wait for the head of a request.
+    pub header_timeout: Duration,
+    /// Seconds in the file; longest connect to a host, its name's resolution included.
+    pub connect_timeout: Duration,
+    /// Seconds in the file; longest wait for a channel's Spice link message.
+    pub link_timeout: Duration,
+    /// Seconds in the file; longest wait for the peers at the end of a channel.
+    pub close_timeout: Duration,
+    /// Seconds in the file; longest wait for the channels to end after SIGTERM.
+    pub shutdown_timeout: Duration,
+
+    /// Most connections of clients at a time.
+    pub max_connections: usize,
+    /// Most connections of one client address at a time, trusted proxies excepted; `None` (0):
+    /// no limit.
+    pub max_connections_per_address: Option<usize>,
+    /// Wrong tokens per minute and client address before further WebSockets are refused
+    /// unseen; `None` (0): no limit.
+    pub bad_token_limit: Option<u32>,
+    /// Longest head of a request, in bytes; at least 8,192.
+    pub max_header_size: usize,
+    /// Longest request target, in bytes.
+    pub max_uri_size: usize,
+    /// Threads that serve clients; `None` (0): one per core.
+    pub worker_threads: Option<usize>,
+    /// Whether the log tells more.
+    pub debug: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            manager_ip: String::new(),
+            manager_port: 443,
+            manager_ca_file: None,
+            manager_timeout: seconds(30),
+            manager_paths: vec!["/vdi/".to_owned()],
+            listen_address: None,
+            ssl_port: 443,
+            cert_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
+            key_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
+            plain_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            plain_port: None,
+            trusted_proxies: Vec::new(),
+            external_name: None,
+            hijack_all: true,
+            first_spice_port: 5900,
+            last_spice_port: 25900,
+            spice_host: "127.0.0.1".to_owned(),
+            allowed_hosts: Vec::new(),
+            ticket_timeout: seconds(120),
+            reconnect_timeout: seconds(300),
+            keep_alive: None,
+            handshake_timeout: seconds(10),
+            header_timeout: seconds(15),
+            connect_timeout: seconds(10),
+            link_timeout: seconds(10),
+            close_timeout: seconds(5),
+            shutdown_timeout: seconds(10),
+            max_connections: 20_000,
+            max_connections_per_address: Some(2_000),
+            bad_token_limit: Some(30),
+            max_header_size: 16_384,
+            max_uri_size: 4_096,
+            worker_threads: None,
+            debug: false,
+        }
+    }
+}
+
+impl Config {
+    /// Whether a Spice port lies in the configured range.
+    pub fn allows_port(&self, port: u16) -> bool {
+        (self.first_spice_port..=self.last_spice_port).contains(&port)
+    }
+}

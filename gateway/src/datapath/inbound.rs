@@ -1,0 +1,129 @@
+//! What comes from the client: raw bytes in, payload and events out.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::buffer::Buffer;
+use crate::websocket::decode::{Cursor, Decoder, Event, Violation};
+
+/// The client's stream of frames, with a buffer only while there is something in it.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    decoder: Decoder,
+    buffer: Option<Buffer>,
+    cursor: Cursor,
+    /// Payload up to here was forwarded.
+    forwarded: usize,
+    /// What [`Inbound::put_back`] was given.
+    held: Option<Result<Event, Violation>>,
+}
+
+impl Inbound {
+    /// Starts with bytes that were received together with the handshake.
+    ///
+    /// Returns `None` when they do not fit into one buffer: no client sends as much before it
+    /// saw the answer.
+    pub fn with_received(bytes: &[u8]) -> Option<Self> {
+        let mut inbound = Self::default();
+        if !bytes.is_empty() {
+            let mut buffer = Buffer::take();
+            buffer.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            inbound.buffer = Some(buffer);
+            inbound.cursor.end = bytes.len();
+        }
+        Some(inbound)
+    }
+
+    /// Whether all that was received has been decoded.
+    pub fn is_decoded(&self) -> bool {
+        self.cursor.read == self.cursor.end && self.held.is_none()
+    }
+
+    /// Decoded payload that was not yet forwarded.
+    pub fn payload(&self) -> &[u8] {
+        self.buffer
+            .as_ref()
+            .map_or(&[], |buffer| &buffer[self.forwarded..self.cursor.write])
+    }
+
+    /// Reads once behind what is there; `0` is the end of the stream.
+    ///
+    /// All that was received must have been decoded.
+    pub fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        debug_assert!(self.is_decoded());
+        // What is decoded is contiguous; reading goes on right behind it.
+        self.cursor.read = self.cursor.write;
+        self.cursor.end = self.cursor.write;
+        let mut buffer = self.buffer.take().unwrap_or_else(Buffer::take);
+        let mut space = ReadBuf::new(&mut buffer[self.cursor.end..]);
+        let polled = Pin::new(client).poll_read(context, &mut space);
+        let len = space.filled().len();
+        self.cursor.end += len;
+        if self.cursor.end > 0 {
+            self.buffer = Some(buffer);
+        }
+        ready!(polled)?;
+        Poll::Ready(Ok(len))
+    }
+
+    /// Decodes what was received, up to the next event.
+    pub fn decode(&mut self) -> Result<Option<Event>, Violation> {
+        if let Some(held) = self.held.take() {
+            return held.map(Some);
+        }
+        match &mut self.buffer {
+            Some(buffer) => self.decoder.decode(buffer, &mut self.cursor),
+            None => Ok(None),
+        }
+    }
+
+    /// Lets the next [`Inbound::decode`] return a result once more.
+    pub fn put_back(&mut self, result: Result<Event, Violation>) {
+        self.held = Some(result);
+    }
+
+    /// Drops what was received behind the client's last frame.
+    pub fn discard_undecoded(&mut self) {
+        self.cursor.read = self.cursor.end;
+    }
+
+    /// Writes decoded payload to the host; `Ready` once there is none left.
+    ///
+    /// Returns how many bytes were written in this call by way of `written`, errors or not.
+    pub fn poll_forward(
+        &mut self,
+        context: &mut Context<'_>,
+        host: &mut (impl AsyncWrite + Unpin),
+        mut written: impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        while !self.payload().is_empty() {
+            match ready!(Pin::new(&mut *host).poll_write(context, self.payload())) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(len) => {
+                    self.forwarded += len;
+                    written(len);
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        self.discard_payload();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Drops decoded payload, and the buffer with it when nothing else is in there.
+    pub fn discard_payload(&mut self) {
+        self.forwarded = 0;
+        self.cursor.write = 0;
+        if self.is_decoded() {
+            self.buffer = None;
+            self.cursor = Cursor::default();
+        }
+    }
+}

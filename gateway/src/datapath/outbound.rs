@@ -1,0 +1,104 @@
+//! What goes to the client: whole frames, one after the other, each written to its end.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use gateway_common::frame;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::buffer::Buffer;
+
+/// The frame that is being written to the client, if any.
+#[derive(Debug, Default)]
+pub(super) struct Outbound {
+    frame: Option<Frame>,
+    start: usize,
+    end: usize,
+    /// Something was written that the stream may still hold back.
+    unflushed: bool,
+}
+
+#[derive(Debug)]
+enum Frame {
+    Data(Buffer),
+    Control(Vec<u8>),
+}
+
+impl Outbound {
+    /// Whether a frame is begun and not written to its end.
+    pub(super) fn is_busy(&self) -> bool {
+        self.frame.is_some()
+    }
+
+    /// Queues a control frame; only while no frame is being written.
+    pub(super) fn push_control(&mut self, bytes: Vec<u8>) {
+        debug_assert!(!self.is_busy());
+        self.start = 0;
+        self.end = bytes.len();
+        self.frame = Some(Frame::Control(bytes));
+    }
+
+    /// Makes one binary frame of one read from the host; only while no frame is being written.
+    ///
+    /// Returns the length of its payload, `0` at the end of the host's stream.
+    pub(super) fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        host: &mut (impl AsyncRead + Unpin),
+    ) -> Poll<io::Result<usize>> {
+        debug_assert!(!self.is_busy());
+        let mut buffer = Buffer::take();
+        let mut space = ReadBuf::new(&mut buffer[frame::MAX_HEADER..]);
+        ready!(Pin::new(host).poll_read(context, &mut space))?;
+        let payload = space.filled().len();
+        if payload > 0 {
+            let mut header = [0; frame::MAX_HEADER];
+            let len = frame::write_header(&mut header, frame::FIN_BINARY, payload);
+            // Header and payload stand side by side: one write, one record.
+            self.start = frame::MAX_HEADER - len;
+            self.end = frame::MAX_HEADER + payload;
+            buffer[self.start..frame::MAX_HEADER].copy_from_slice(&header[..len]);
+            self.frame = Some(Frame::Data(buffer));
+        }
+        Poll::Ready(Ok(payload))
+    }
+
+    /// Writes the frame to its end and flushes; `Ready` once nothing is left.
+    ///
+    /// Calls `progress` after each write that moved bytes.
+    pub(super) fn poll_drain(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut (impl AsyncWrite + Unpin),
+        mut progress: impl FnMut(),
+    ) -> Poll<io::Result<()>> {
+        while let Some(frame) = &self.frame {
+            let bytes = match frame {
+                Frame::Data(buffer) => &buffer[self.start..self.end],
+                Frame::Control(bytes) => &bytes[self.start..self.end],
+            };
+            let len = ready!(Pin::new(&mut *client).poll_write(context, bytes))?;
+            if len == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            progress();
+            self.unflushed = true;
+            self.start += len;
+            if self.start == self.end {
+                self.frame = None;
+            }
+        }
+        if self.unflushed {
+            ready!(Pin::new(client).poll_flush(context))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Drops what could not be written.
+    pub(super) fn discard(&mut self) {
+        self.frame = None;
+        self.unflushed = false;
+    }
+}

@@ -1,0 +1,427 @@
+//! The data path `relay`: userspace copies, one task and no idle buffers per channel.
+//!
+//! Each read from the host becomes one binary frame; the payload of the client's frames is
+//! forwarded as it comes. At most one buffer per direction is in flight, and neither side is read
+//! while the other does not take what was read before: back-pressure is the peers' own.
+//!
+//! At the end of either stream what was received is delivered first; then come Close frame,
+//! `close_notify` and FIN, each within the limit on time without progress.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+
+use super::outbound::Outbound;
+use super::{Counters, EndReason, Inbound, Limits};
+use crate::websocket::close::CloseCode;
+use crate::websocket::decode::{ControlPayload, Event};
+use crate::websocket::encode;
+
+/// Intervals of Pings after which a client from which nothing came is given up.
+const SILENT_INTERVALS: u32 = 3;
+
+/// Moves a channel's bytes until both sides have ended; says what ended it.
+///
+/// `inbound` may hold what the client has sent already. `stop` ends the channel with a Close when
+/// it becomes ready.
+pub async fn run<C, H>(
+    client: &mut C,
+    host: &mut H,
+    inbound: Inbound,
+    limits: Limits,
+    counters: &Counters,
+    stop: impl Future<Output = ()>,
+) -> EndReason
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    H: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut relay = Relay {
+        client,
+        host,
+        inbound,
+        outbound: Outbound::default(),
+        counters,
+        limits,
+        queue: Queue::default(),
+        ends: Ends::default(),
+        reason: None,
+        ping: limits.ping_interval.map(Ping::new),
+        progress_at: None,
+    };
+    let mut stop = std::pin::pin!(stop);
+    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    std::future::poll_fn(|context| {
+        if relay.reason.is_none() && stop.as_mut().poll(context).is_ready() {
+            relay.end(EndReason::Stopped);
+            relay
+                .queue
+                .close
+                .get_or_insert_with(|| encode::close(CloseCode::GoingAway));
+        }
+        loop {
+            relay.poll_streams(context);
+            if relay.is_done() {
+                return Poll::Ready(());
+            }
+            let Some(deadline) = relay.next_deadline() else {
+                timer = None;
+                return Poll::Pending;
+            };
+            let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+            // A deadline that moved back is looked at when the timer fires.
+            if deadline < sleep.deadline() {
+                sleep.as_mut().reset(deadline);
+            }
+            if sleep.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            timer = None;
+            if relay.on_timer(Instant::now()) {
+                return Poll::Ready(());
+            }
+        }
+    })
+    .await;
+    relay.reason.unwrap_or(EndReason::Stopped)
+}
+
+struct Relay<'a, C, H> {
+    client: &'a mut C,
+    host: &'a mut H,
+    inbound: Inbound,
+    outbound: Outbound,
+    counters: &'a Counters,
+    limits: Limits,
+    queue: Queue,
+    ends: Ends,
+    /// Set by the first event that ends the channel.
+    reason: Option<EndReason>,
+    ping: Option<Ping>,
+    /// While ending: when bytes last moved.
+    progress_at: Option<Instant>,
+}
+
+/// Control frames that wait for the end of the frame being written.
+#[derive(Default)]
+struct Queue {
+    /// Only the latest Ping needs an answer (RFC 6455, section 5.5.3).
+    pong: Option<ControlPayload>,
+    ping: bool,
+    close: Option<Vec<u8>>,
+}
+
+/// How far each of the four half-streams is closed.
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, not states of one machine"
+)]
+struct Ends {
+    /// Nothing more comes from the client: Close, end of stream, violation or error.
+    client_done: bool,
+    /// The client's Close frame has come.
+    client_closed: bool,
+    /// The client's socket has nothing to read any more.
+    client_eof: bool,
+    /// Nothing can be sent to the client any more.
+    client_broken: bool,
+    /// Our Close frame was written; no frame may follow.
+    close_sent: bool,
+    /// `close_notify` and FIN were sent to the client.
+    client_shut: bool,
+    /// Nothing more comes from the host.
+    host_eof: bool,
+    /// FIN was sent to the host, or nothing can be sent to it any more.
+    host_shut: bool,
+}
+
+struct Ping {
+    interval: Duration,
+    next: Instant,
+    heard: bool,
+    silent: u32,
+}
+
+impl Ping {
+    fn new(interval: Duration) -> Self {
+        Self {
+            interval,
+            next: Instant::now() + interval,
+            heard: false,
+            silent: 0,
+        }
+    }
+}
+
+impl<C, H> Relay<'_, C, H>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    H: AsyncRead + AsyncWrite + Unpin,
+{
+    /// Goes on with both directions until neither can move.
+    fn poll_streams(&mut self, context: &mut Context<'_>) {
+        // An event of one direction can give the other one work, so both take turns until both
+        // wait. The runtime's cooperative budget ends this loop for a channel that never waits.
+        while self.poll_uplink(context).is_ready() | self.poll_downlink(context).is_ready() {}
+    }
+
+    /// One step from client to host; `Ready`: there may be more to do.
+    fn poll_uplink(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.inbound.payload().is_empty() {
+            return self.poll_forward(context);
+        }
+        if !self.inbound.is_decoded() {
+            self.decode();
+            return Poll::Ready(());
+        }
+        if self.ends.client_done && !self.ends.host_shut {
+            // An error here means that the host is gone: nothing is left to be told.
+            if Pin::new(&mut *self.host)
+                .poll_shutdown(context)
+                .is_pending()
+            {
+                return Poll::Pending;
+            }
+            self.ends.host_shut = true;
+            return Poll::Ready(());
+        }
+        if self.ends.client_eof {
+            return Poll::Pending;
+        }
+        match self.inbound.poll_fill(context, self.client) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => self.on_client_eof(),
+            Poll::Ready(Ok(_)) => {
+                if let Some(ping) = &mut self.ping {
+                    ping.heard = true;
+                }
+                if self.ends.client_done {
+                    self.inbound.discard_undecoded();
+                    self.inbound.discard_payload();
+                }
+            }
+            // Many clients just close TCP, without close_notify (PROTOCOL: that is normal).
+            Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+                self.on_client_eof();
+            }
+            Poll::Ready(Err(error)) => self.on_client_error(error.kind()),
+        }
+        Poll::Ready(())
+    }
+
+    fn poll_forward(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Self {
+            inbound,
+            host,
+            counters,
+            progress_at,
+            ends,
+            ..
+        } = self;
+        if ends.host_shut {
+            inbound.discard_payload();
+            return Poll::Ready(());
+        }
+        let polled = inbound.poll_forward(context, *host, |len| {
+            counters.add_uplink(len);
+            // A client that goes on sending behind our Close must not keep the channel alive.
+            if !ends.close_sent {
+                touch(progress_at);
+            }
+        });
+        match polled {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            // What the host sent before can still be read; its end will show there.
+            Poll::Ready(Err(_)) => {
+                ends.host_shut = true;
+                inbound.discard_payload();
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn decode(&mut self) {
+        match self.inbound.decode() {
+            Ok(None) => {
+                if self.inbound.payload().is_empty() {
+                    self.inbound.discard_payload();
+                }
+            }
+            Ok(Some(Event::Ping(payload))) => self.queue.pong = Some(payload),
+            Ok(Some(Event::Pong)) => {}
+            Ok(Some(Event::Close(close))) => {
+                self.ends.client_done = true;
+                self.ends.client_closed = true;
+                self.end(EndReason::ClientClose(close.code));
+                let echo = || encode::close_echo(close.code);
+                self.queue.close.get_or_insert_with(echo);
+            }
+            Err(violation) => {
+                self.ends.client_done = true;
+                self.inbound.discard_undecoded();
+                self.end(EndReason::Violation(violation));
+                let close = || encode::close(violation.close_code());
+                self.queue.close.get_or_insert_with(close);
+            }
+        }
+    }
+
+    /// One step from host to client; `Ready`: there may be more to do.
+    fn poll_downlink(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.ends.client_broken || self.ends.client_shut {
+            return self.poll_discard_host(context);
+        }
+        let progress_at = &mut self.progress_at;
+        match self
+            .outbound
+            .poll_drain(context, self.client, || touch(progress_at))
+        {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => {
+                self.on_client_error(error.kind());
+                return Poll::Ready(());
+            }
+        }
+        if self.ends.close_sent {
+            let Poll::Ready(shut) = Pin::new(&mut *self.client).poll_shutdown(context) else {
+                return Poll::Pending;
+            };
+            self.ends.client_shut = true;
+            if let Err(error) = shut {
+                self.on_client_error(error.kind());
+            }
+            return Poll::Ready(());
+        }
+        if let Some(close) = self.queue.close.take() {
+            self.outbound.push_control(close);
+            self.ends.close_sent = true;
+            return Poll::Ready(());
+        }
+        if let Some(payload) = self.queue.pong.take() {
+            self.outbound.push_control(encode::pong(&payload));
+            return Poll::Ready(());
+        }
+        if std::mem::take(&mut self.queue.ping) {
+            self.outbound.push_control(encode::ping());
+            return Poll::Ready(());
+        }
+        match self.outbound.poll_fill(context, self.host) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => {
+                self.end(EndReason::HostEnd);
+                self.on_host_eof(CloseCode::Normal);
+            }
+            Poll::Ready(Ok(len)) => self.counters.add_downlink(len),
+            Poll::Ready(Err(error)) => {
+                self.end(EndReason::HostLost(error.kind()));
+                self.on_host_eof(CloseCode::InternalError);
+            }
+        }
+        Poll::Ready(())
+    }
+
+    /// Reads what the host still sends, so that closing its socket is no RST that would cost it
+    /// bytes of the uplink.
+    fn poll_discard_host(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.ends.host_eof {
+            return Poll::Pending;
+        }
+        match self.outbound.poll_fill(context, self.host) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(1..)) => self.outbound.discard(),
+            Poll::Ready(Ok(0) | Err(_)) => self.ends.host_eof = true,
+        }
+        Poll::Ready(())
+    }
+
+    fn on_client_eof(&mut self) {
+        self.ends.client_done = true;
+        self.ends.client_eof = true;
+        self.end(EndReason::ClientEnd);
+    }
+
+    fn on_client_error(&mut self, kind: std::io::ErrorKind) {
+        self.ends.client_done = true;
+        self.ends.client_eof = true;
+        self.ends.client_broken = true;
+        self.outbound.discard();
+        self.end(EndReason::ClientLost(kind));
+    }
+
+    fn on_host_eof(&mut self, code: CloseCode) {
+        self.ends.host_eof = true;
+        self.queue.close.get_or_insert_with(|| encode::close(code));
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        self.reason.get_or_insert(reason);
+        self.progress_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Both sides have ended and nothing is owed to either.
+    fn is_done(&self) -> bool {
+        let ends = &self.ends;
+        // Closing a socket with unread bytes is a RST, which could cost the client our last
+        // frames: a client that may still be sending is read to its end.
+        let client =
+            ends.client_broken || (ends.client_shut && (ends.client_closed || ends.client_eof));
+        let host = ends.host_shut && ends.host_eof;
+        client && host && self.inbound.payload().is_empty()
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let close = self.progress_at.map(|at| at + self.limits.close_timeout);
+        let ping = self.ping.as_ref().map(|ping| ping.next);
+        match (close, ping) {
+            (Some(close), Some(ping)) => Some(close.min(ping)),
+            (close, ping) => close.or(ping),
+        }
+    }
+
+    /// Does what is due; true: the time for ending is over.
+    fn on_timer(&mut self, now: Instant) -> bool {
+        if let Some(progress_at) = self.progress_at
+            && now >= progress_at + self.limits.close_timeout
+        {
+            return true;
+        }
+        let Some(ping) = &mut self.ping else {
+            return false;
+        };
+        if now < ping.next {
+            return false;
+        }
+        ping.next = now + ping.interval;
+        // While the host does not take what the client sent, the client is not read.
+        let unread = !self.inbound.payload().is_empty();
+        ping.silent = if ping.heard || unread {
+            0
+        } else {
+            ping.silent + 1
+        };
+        ping.heard = false;
+        if ping.silent >= SILENT_INTERVALS {
+            self.ping = None;
+            self.end(EndReason::ClientSilent);
+            let close = || encode::close(CloseCode::GoingAway);
+            self.queue.close.get_or_insert_with(close);
+        } else {
+            self.queue.ping = true;
+        }
+        false
+    }
+}
+
+/// Notes progress of a channel that is ending; one that is not has no such limit.
+fn touch(progress_at: &mut Option<Instant>) {
+    if let Some(at) = progress_at {
+        *at = Instant::now();
+    }
+}

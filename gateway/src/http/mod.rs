@@ -1,0 +1,252 @@
+//! What happens to a request: a WebSocket, the manager, or an error.
+
+pub mod body;
+mod origin;
+pub mod reply;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use ipnet::IpNet;
+use tracing::{debug, info};
+
+pub use origin::Origin;
+
+use crate::admission::Admissions;
+use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
+use crate::listen::Permit;
+use crate::manager::Manager;
+use crate::session::ChannelId;
+use crate::websocket::handshake;
+use body::Body;
+
+/// Methods that are passed to the manager.
+const MANAGER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// What requests are served with.
+pub struct Gateway {
+    /// The manager and what is done to its answers.
+    pub manager: Manager,
+    /// Path prefixes that belong to the manager.
+    pub manager_paths: Vec<String>,
+    /// Which tokens are good, and for what.
+    pub admissions: Admissions,
+    /// The way to the hosts.
+    pub hosts: HostConnector,
+    /// Open channels.
+    pub channels: Arc<Registry>,
+    /// Time limits of channels.
+    pub channel_limits: ChannelLimits,
+    /// Whose `X-Forwarded-*` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Longest request target, in bytes.
+    pub max_uri_size: usize,
+}
+
+/// What is known of the connection that a request came on.
+#[derive(Clone)]
+pub struct ConnectionInfo {
+    /// Address of the peer: the client, or a proxy in front of it.
+    pub peer: IpAddr,
+    /// Address that the peer connected to.
+    pub local: IpAddr,
+    /// TLS ends here.
+    pub is_tls: bool,
+    /// The connection's place among those that are counted.
+    pub permit: Arc<Permit>,
+}
+
+/// Answers one request.
+pub async fn serve(
+    gateway: &Gateway,
+    connection: &ConnectionInfo,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let uri = request.uri();
+    let target_len = uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if target_len > gateway.max_uri_size {
+        return reply::error(StatusCode::URI_TOO_LONG, "request target too long");
+    }
+    let origin = Origin::of(&request, connection, &gateway.trusted_proxies);
+    let query = Query::parse(uri.query().unwrap_or_default());
+    let is_upgrade = handshake::is_upgrade(request.headers());
+    let is_managers = is_managers(uri.path(), &gateway.manager_paths);
+
+    if is_managers && !(is_upgrade && query.token.is_some()) {
+        return pass_on(gateway, connection, &origin, request).await;
+    }
+    if query.token.is_none() && !is_upgrade {
+        return reply::error(StatusCode::NOT_FOUND, "no such page on this gateway");
+    }
+    if request.method() != Method::GET {
+        return reply::method_not_allowed("GET");
+    }
+    open_channel(gateway, connection, &origin, &query, request).await
+}
+
+async fn pass_on(
+    gateway: &Gateway,
+    connection: &ConnectionInfo,
+    origin: &Origin,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let is_known = MANAGER_METHODS
+        .split(", ")
+        .any(|method| method == request.method().as_str());
+    if !is_known {
+        return reply::method_not_allowed(MANAGER_METHODS);
+    }
+    gateway
+        .manager
+        .serve(request, origin, connection.local)
+        .await
+}
+
+async fn open_channel(
+    gateway: &Gateway,
+    connection: &ConnectionInfo,
+    origin: &Origin,
+    query: &Query,
+    mut request: Request<Incoming>,
+) -> Response<Body> {
+    let client = origin.client;
+    if let Err(refusal) = gateway.admissions.check_address(client) {
+        return reply::refusal(refusal);
+    }
+    let response = match handshake::accept(&request) {
+        Ok(response) => response,
+        Err(failure) => {
+            debug!(%client, reason = %failure, "WebSocket refused");
+            return reply::handshake(failure);
+        }
+    };
+    let admission = match gateway.admissions.admit(query.token.as_deref(), client) {
+        Ok(admission) => admission,
+        Err(refusal) => {
+            info!(%client, reason = %refusal, "WebSocket refused");
+            return reply::refusal(refusal);
+        }
+    };
+    let host = match gateway.hosts.connect(&admission.target).await {
+        Ok(host) => host,
+        Err(failure) => {
+            info!(
+                session = %admission.session,
+                %client,
+                host = %admission.target,
+                reason = %failure,
+                "host not reached"
+            );
+            return reply::host(&failure);
+        }
+    };
+    let channel = Channel {
+        id: ChannelId::next(),
+        client,
+        admission,
+        answers_pings: query.version >= 2,
+        host,
+        permit: Arc::clone(&connection.permit),
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    channel.spawn(upgrade, gateway.channel_limits, &gateway.channels);
+    response.map(|()| Body::empty())
+}
+
+/// What the query of a WebSocket's address says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Query {
+    token: Option<String>,
+    /// 1 unless `ver` says more; from 2 on the client answers Pings.
+    version: u32,
+}
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let mut parsed = Self {
+            token: None,
+            version: 1,
+        };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*name {
+                "token" => parsed.token = Some(value.into_owned()),
+                "ver" => parsed.version = value.parse().unwrap_or(1),
+                _ => {}
+            }
+        }
+        parsed
+    }
+}
+
+/// Whether a path belongs to the manager. Paths that the manager might resolve to another place
+/// than this prefix do not.
+fn is_managers(path: &str, prefixes: &[String]) -> bool {
+    let allowed = prefixes
+        .iter()
+        .any(|prefix| path.starts_with(prefix.as_str()));
+    allowed && !has_dot_segment(path)
+}
+
+fn has_dot_segment(path: &str) -> bool {
+    let decoded = path.to_ascii_lowercase().replace("%2e", ".");
+    let decoded = decoded
+        .replace("%2f", "/")
+        .replace("%5c", "/")
+        .replace('\\', "/");
+    decoded
+        .split('/')
+        .any(|segment| segment == "." || segment == "..")
+}
+
+#[cfg(test)]
+impl ConnectionInfo {
+    pub(crate) fn for_test(peer: IpAddr) -> Self {
+        let limits = Arc::new(crate::listen::ConnectionLimits::new(1, None, vec![]));
+        Self {
+            peer,
+            local: "127.0.0.1".parse().unwrap(),
+            is_tls: true,
+            permit: Arc::new(limits.admit(peer).unwrap()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_is_read_in_any_order() {
+        let query = Query::parse("token=a-b_c&ver=2");
+        assert_eq!(query.token.as_deref(), Some("a-b_c"));
+        assert_eq!(query.version, 2);
+        assert_eq!(Query::parse("ver=x&token=5900").version, 1);
+        assert_eq!(Query::parse("token=%35900").token.as_deref(), Some("5900"));
+        assert_eq!(Query::parse("").token, None);
+    }
+
+    #[test]
+    fn only_the_managers_own_paths_are_its() {
+        let prefixes = ["/vdi/".to_owned()];
+        for path in ["/vdi/desktop", "/vdi/", "/vdi/a.b/..c", "/vdi//x"] {
+            assert!(is_managers(path, &prefixes), "{path}");
+        }
+        for path in [
+            "/",
+            "/vdi",
+            "/vdix",
+            "/x/vdi/",
+            "/vdi/../x",
+            "/vdi/%2E./x",
+            "/vdi/.",
+            "/vdi/..%2fx",
+            "/vdi/..%5Cx",
+        ] {
+            assert!(!is_managers(path, &prefixes), "{path}");
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Who sent a request, and under which name the gateway was asked: the connection's own facts,
+//! or what a trusted reverse proxy tells of them.
+
+use std::net::IpAddr;
+
+use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{Request, Uri};
+use ipnet::IpNet;
+
+use super::ConnectionInfo;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Facts about a request that the connection alone may not tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Address of the client.
+    pub client: IpAddr,
+    /// Addresses that the request came through, for the manager.
+    forwarded_for: String,
+    /// `https` or `http`.
+    proto: String,
+    /// The authority that the client asked, with its port if it named one.
+    authority: Option<String>,
+}
+
+impl Origin {
+    /// Reads the headers of a request; `X-Forwarded-*` counts only from `trusted` peers.
+    pub fn of<B>(request: &Request<B>, connection: &ConnectionInfo, trusted: &[IpNet]) -> Self {
+        let headers = request.headers();
+        let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+        let told = is_trusted(connection.peer).then_some(headers);
+
+        let before = told
+            .map(|headers| list(headers, &FORWARDED_FOR))
+            .unwrap_or_default();
+        // The nearest address that no trusted proxy vouches for; all before it may be invented.
+        let client = before
+            .iter()
+            .rev()
+            .map_while(|text| parse_address(text))
+            .find(|address| !is_trusted(*address))
+            .or_else(|| before.first().and_then(|text| parse_address(text)))
+            .unwrap_or(connection.peer);
+        let mut chain = before;
+        chain.push(connection.peer.to_string());
+
+        let first = |name| told.and_then(|headers| list(headers, name).into_iter().next());
+        let own_proto = if connection.is_tls { "https" } else { "http" };
+        Self {
+            client,
+            forwarded_for: chain.join(", "),
+            proto: first(&FORWARDED_PROTO)
+                .filter(|proto| proto == "https" || proto == "http")
+                .unwrap_or_else(|| own_proto.to_owned()),
+            authority: first(&FORWARDED_HOST).or_else(|| asked_authority(request)),
+        }
+    }
+
+    /// The host part of what the client asked: no port, IPv6 literals without brackets.
+    pub fn host(&self) -> Option<&str> {
+        let authority = self.authority.as_deref()?;
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?.0,
+            None => authority
+                .split_once(':')
+                .map_or(authority, |(host, _)| host),
+        };
+        (!host.is_empty()).then_some(host)
+    }
+
+    /// Tells the manager; what the client wrote there itself is replaced.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        let fields = [
+            (FORWARDED_FOR, Some(&self.forwarded_for)),
+            (FORWARDED_PROTO, Some(&self.proto)),
+            (FORWARDED_HOST, self.authority.as_ref()),
+        ];
+        for (name, value) in fields {
+            headers.remove(&name);
+            if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The authority of an absolute request target goes before `Host` (RFC 9112, section 3.2.2).
+fn asked_authority<B>(request: &Request<B>) -> Option<String> {
+    let host = request
+        .headers()
+        .get(HOST)
+        .and_then(|host| host.to_str().ok());
+    let authority = request.uri().authority().map(Authority::as_str).or(host)?;
+    // Parsed again, so that nothing but an authority gets into an answer.
+    let uri = Uri::builder()
+        .scheme("https")
+        .authority(authority)
+        .path_and_query("/");
+    let uri = uri.build().ok()?;
+    let authority = uri.authority()?.as_str();
+    (!authority.contains('@')).then(|| authority.to_owned())
+}
+
+fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|item| item.trim().to_owned())
+        .filter(|item| !item.is_empty())
+        .collect()
+}
+
+/// An address, with or without port, IPv6 with or without brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let address = bare
+        .parse::<IpAddr>()
+        .ok()
+        .or_else(|| Some(text.parse::<std::net::SocketAddr>().ok()?.ip()))?;
+    Some(address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin(peer: &str, headers: &[(&str, &str)]) -> Origin {
+        let mut request = Request::builder().uri("/vdi/desktop");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let connection = ConnectionInfo::for_test(peer.parse().unwrap());
+        let trusted = [
+            "127.0.0.0/8".parse().unwrap(),
+            "10.9.0.0/16".parse().unwrap(),
+        ];
+        Origin::of(&request.body(()).unwrap(), &connection, &trusted)
+    }
+
+    fn forwarded(origin: &Origin) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-forwarded-for", HeaderValue::from_static("1.1.1.1"));
+        origin.write(&mut headers);
+        headers
+    }
+
+    #[test]
+    fn strangers_are_not_believed() {
+        let origin = origin(
+            "192.0.2.1",
+            &[
+                ("Host", "gw.example:8443"),
+                ("X-Forwarded-For", "10.0.0.1"),
+                ("X-Forwarded-Host", "evil.example"),
+                ("X-Forwarded-Proto", "http"),
+            ],
+        );
+        assert_eq!(origin.client, "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(origin.host(), Some("gw.example"));
+        let headers = forwarded(&origin);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["x-forwarded-host"], "gw.example:8443");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is() {
+        let origin = origin(
+            "127.0.0.1",
+            &[
+                ("Host", "backend"),
+                ("X-Forwarded-For", "1.2.3.4, 192.0.2.7"),
+                ("X-Forwarded-For", "10.9.0.3"),
+                ("X-Forwarded-Host", "gw.example"),
+            ],
+        );
+        // 1.2.3.4 is only what 192.0.2.7 said.
+        assert_eq!(origin.client, "192.0.2.7".parse::<IpAddr>().unwrap());
+        assert_eq!(origin.host(), Some("gw.example"));
+        let headers = forwarded(&origin);
+        assert_eq!(
+            headers["x-forwarded-for"],
+            "1.2.3.4, 192.0.2.7, 10.9.0.3, 127.0.0.1"
+        );
+    }
+
+    #[test]
+    fn the_host_loses_port_and_brackets() {
+        for (header, expected) in [
+            ("gw.example", Some("gw.example")),
+            ("10.0.0.1:443", Some("10.0.0.1")),
+            ("[2001:db8::1]:443", Some("2001:db8::1")),
+            ("[2001:db8::1]", Some("2001:db8::1")),
+            ("user@gw.example", None),
+            ("not a host", None),
+        ] {
+            let origin = origin("192.0.2.1", &[("Host", header)]);
+            assert_eq!(origin.host(), expected, "{header}");
+        }
+    }
+}

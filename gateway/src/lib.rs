@@ -1,0 +1,21 @@
+//! A gateway for virtual desktops: one public TLS port in front of a manager and many Spice
+//! hosts.
+//!
+//! Modules depend on each other in one direction: `cli` -> `server` -> `listen` -> `http` ->
+//! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
+
+pub mod admission;
+pub mod channel;
+pub mod cli;
+pub mod config;
+pub mod datapath;
+pub mod http;
+pub mod listen;
+mod log;
+pub mod manager;
+pub mod ratelimit;
+pub mod server;
+pub mod session;
+pub mod ticket;
+pub mod tls;
+pub mod websocket;

@@ -1,0 +1,155 @@
+//! How many connections clients may hold.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ipnet::IpNet;
+use tokio::sync::Notify;
+
+/// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
+const OWN_DESCRIPTORS: u64 = 64;
+/// A channel has a socket to its client and one to its host.
+const DESCRIPTORS_PER_CONNECTION: u64 = 2;
+
+/// Connections of clients, in total and per address.
+pub struct ConnectionLimits {
+    total: usize,
+    per_address: Option<usize>,
+    /// Many clients share the address of a proxy.
+    trusted_proxies: Vec<IpNet>,
+    open: Mutex<Open>,
+    all_closed: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl ConnectionLimits {
+    /// At most `total` connections, `per_address` of them from one address that is no trusted
+    /// proxy's.
+    pub fn new(total: usize, per_address: Option<usize>, trusted_proxies: Vec<IpNet>) -> Self {
+        Self {
+            total,
+            per_address,
+            trusted_proxies,
+            open: Mutex::default(),
+            all_closed: Notify::new(),
+        }
+    }
+
+    /// Counts a new connection in, if there is room for it.
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
+        let mut open = self.lock();
+        if open.total >= self.total {
+            return None;
+        }
+        let of_peer = open.by_address.get(&peer).copied().unwrap_or(0);
+        let is_proxy = self.trusted_proxies.iter().any(|net| net.contains(&peer));
+        if !is_proxy && self.per_address.is_some_and(|limit| of_peer >= limit) {
+            return None;
+        }
+        open.by_address.insert(peer, of_peer + 1);
+        open.total += 1;
+        Some(Permit {
+            peer,
+            limits: Arc::clone(self),
+        })
+    }
+
+    /// Ready once no connection is open.
+    pub async fn all_closed(&self) {
+        loop {
+            let notified = self.all_closed.notified();
+            if self.lock().total == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place; free again when dropped.
+pub struct Permit {
+    peer: IpAddr,
+    limits: Arc<ConnectionLimits>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut open = self.limits.lock();
+        open.total -= 1;
+        if let Some(of_peer) = open.by_address.get_mut(&self.peer) {
+            *of_peer -= 1;
+            if *of_peer == 0 {
+                open.by_address.remove(&self.peer);
+            }
+        }
+        if open.total == 0 {
+            self.limits.all_closed.notify_waiters();
+        }
+    }
+}
+
+/// Raises the soft limit on descriptors to the hard one, and says how many connections fit.
+pub fn connections_that_fit(configured: usize) -> usize {
+    let descriptors = rlimit::increase_nofile_limit(rlimit::INFINITY)
+        .or_else(|_| rlimit::Resource::NOFILE.get_soft())
+        .unwrap_or(1_024);
+    let fit = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION;
+    configured
+        .min(usize::try_from(fit).unwrap_or(usize::MAX))
+        .max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn bounds_the_total_and_each_address() {
+        let limits = Arc::new(ConnectionLimits::new(3, Some(2), vec![]));
+        let first = limits.admit(address("10.0.0.1")).unwrap();
+        let _second = limits.admit(address("10.0.0.1")).unwrap();
+        assert!(limits.admit(address("10.0.0.1")).is_none());
+        let _third = limits.admit(address("10.0.0.2")).unwrap();
+        assert!(limits.admit(address("10.0.0.3")).is_none());
+        drop(first);
+        assert!(limits.admit(address("10.0.0.1")).is_some());
+    }
+
+    #[test]
+    fn trusted_proxies_count_in_total_only() {
+        let proxies = vec!["10.0.0.0/24".parse().unwrap()];
+        let limits = Arc::new(ConnectionLimits::new(3, Some(1), proxies));
+        let held: Vec<_> = (0..3).map(|_| limits.admit(address("10.0.0.1"))).collect();
+        assert!(held.iter().all(Option::is_some));
+        assert!(limits.admit(address("10.0.0.1")).is_none());
+    }
+
+    #[tokio::test]
+    async fn tells_when_the_last_one_closed() {
+        let limits = Arc::new(ConnectionLimits::new(3, None, vec![]));
+        limits.all_closed().await;
+        let permit = limits.admit(address("10.0.0.1")).unwrap();
+        let waiting = {
+            let limits = Arc::clone(&limits);
+            tokio::spawn(async move { limits.all_closed().await })
+        };
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(permit);
+        waiting.await.unwrap();
+    }
+}

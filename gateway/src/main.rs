@@ -1,0 +1,7 @@
+//! The gateway's process; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gateway::cli::main()
+}

@@ -1,0 +1,226 @@
+//! The manager behind the gateway: requests are passed to it, its answers back.
+
+mod certificate;
+mod collect;
+mod forward;
+pub mod hijack;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, TRANSFER_ENCODING,
+};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use tracing::{debug, info, warn};
+
+pub use certificate::{ManagerTlsError, client_config};
+pub use forward::{Forwarder, ManagerError};
+
+use crate::channel::HostConnector;
+use crate::config::Config;
+use crate::http::body::Body;
+use crate::http::{Origin, reply};
+use crate::ticket::{Target, Tickets};
+use collect::Collected;
+use hijack::{Answer, DesktopAnswer, Replacement};
+
+/// The request whose answers tell clients where their desktop is.
+const DESKTOP_PATH: &str = "/vdi/desktop";
+
+/// Longest answer that is looked into, in bytes.
+const MAX_ANSWER: usize = 1 << 20;
+
+/// The manager, and what the gateway does to its answers.
+pub struct Manager {
+    forwarder: Forwarder,
+    hosts: HostConnector,
+    tickets: Arc<Tickets>,
+    config: Config,
+}
+
+impl Manager {
+    /// `tickets` are those that the gateway accepts; `hosts` the way to where they lead.
+    pub fn new(
+        config: &Config,
+        forwarder: Forwarder,
+        hosts: HostConnector,
+        tickets: Arc<Tickets>,
+    ) -> Self {
+        Self {
+            forwarder,
+            hosts,
+            tickets,
+            config: config.clone(),
+        }
+    }
+
+    /// Passes a request on and gives the client the manager's answer, or why there is none.
+    ///
+    /// `local` is the address that the client connected to.
+    pub async fn serve(
+        &self,
+        mut request: Request<Incoming>,
+        origin: &Origin,
+        local: IpAddr,
+    ) -> Response<Body> {
+        let path = request.uri().path();
+        let is_desktop =
+            request.method() == Method::POST && path.trim_end_matches('/') == DESKTOP_PATH;
+        debug!(client = %origin.client, method = %request.method(), path, "manager asked");
+        if is_desktop {
+            // What is to be read and changed had better come uncompressed.
+            let identity = HeaderValue::from_static("identity");
+            request.headers_mut().insert(ACCEPT_ENCODING, identity);
+        }
+        match self.answer(request, origin, local, is_desktop).await {
+            Ok(response) => response,
+            Err(failure) => {
+                if !matches!(failure, ManagerError::NotConfigured) {
+                    warn!(client = %origin.client, reason = %failure, "no answer from the manager");
+                }
+                reply::manager(&failure)
+            }
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        origin: &Origin,
+        local: IpAddr,
+        is_desktop: bool,
+    ) -> Result<Response<Body>, ManagerError> {
+        let response = self.forwarder.forward(request, origin).await?;
+        if !is_desktop {
+            return Ok(response.map(Body::Streamed));
+        }
+        let (mut parts, body) = response.into_parts();
+        let collect = collect::up_to(body, MAX_ANSWER);
+        let collected = tokio::time::timeout(self.config.manager_timeout, collect)
+            .await
+            .map_err(|_| ManagerError::Timeout)?
+            .map_err(|error| ManagerError::Unreachable(error.to_string()))?;
+        let whole = match collected {
+            Collected::Whole(whole) => whole,
+            Collected::TooLong(begun, rest) => {
+                warn!(client = %origin.client, "manager's answer is too long to be changed");
+                return Ok(Response::from_parts(
+                    parts,
+                    Body::Resumed(Some(begun), rest),
+                ));
+            }
+        };
+        match self.changed(&parts.headers, &whole, origin, local) {
+            Ok(Some(changed)) => {
+                let headers = &mut parts.headers;
+                for stale in [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, ETAG] {
+                    headers.remove(stale);
+                }
+                Ok(Response::from_parts(parts, Body::from(changed)))
+            }
+            Ok(None) => Ok(Response::from_parts(parts, Body::Whole(Some(whole)))),
+            Err(refusal) => Ok(*refusal),
+        }
+    }
+
+    /// The answer as the client is to see it; `None`: as it is. The error is another answer.
+    fn changed(
+        &self,
+        headers: &HeaderMap,
+        body: &[u8],
+        origin: &Origin,
+        local: IpAddr,
+    ) -> Result<Option<Vec<u8>>, Box<Response<Body>>> {
+        let client = origin.client;
+        let decoded = match decode(headers, body) {
+            Ok(decoded) => decoded,
+            Err(reason) => {
+                warn!(%client, %reason, "manager's answer is passed unchanged");
+                return Ok(None);
+            }
+        };
+        let answer = match hijack::parse(decoded.as_deref().unwrap_or(body)) {
+            Ok(Answer::Desktop(answer)) => answer,
+            Ok(Answer::Other) => return Ok(None),
+            Err(reason) => {
+                warn!(%client, %reason, "manager's answer is passed unchanged");
+                return Ok(None);
+            }
+        };
+        if self.config.hijack_all {
+            self.hijacked(&answer, origin, local)
+        } else {
+            Ok(Some(answer.rewrite(None)))
+        }
+    }
+
+    fn hijacked(
+        &self,
+        answer: &DesktopAnswer<'_>,
+        origin: &Origin,
+        local: IpAddr,
+    ) -> Result<Option<Vec<u8>>, Box<Response<Body>>> {
+        let client = origin.client;
+        let destination = match answer.destination() {
+            Ok(destination) => destination,
+            Err(reason) => {
+                warn!(%client, %reason, "manager's answer is passed unchanged");
+                return Ok(None);
+            }
+        };
+        let target = Target {
+            host: destination.host,
+            port: destination.port,
+        };
+        let refuse = |status, message: &str| {
+            warn!(%client, host = %target, reason = message, "no ticket for this desktop");
+            Box::new(reply::error(status, message))
+        };
+        if !self.config.allows_port(target.port) {
+            let message = "the desktop's Spice port is outside the range of this gateway";
+            return Err(refuse(StatusCode::BAD_GATEWAY, message));
+        }
+        if !self.hosts.may_reach(&target.host) {
+            let message = "the desktop's host may not be reached through this gateway";
+            return Err(refuse(StatusCode::BAD_GATEWAY, message));
+        }
+        let issued = self.tickets.issue(target.clone(), Instant::now());
+        let (ticket, session) =
+            issued.map_err(|error| refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))?;
+        let own_address = match (&self.config.external_name, origin.host()) {
+            (Some(name), _) => name.clone(),
+            (None, Some(host)) => host.to_owned(),
+            (None, None) => local.to_string(),
+        };
+        info!(%session, %client, host = %target, "desktop assigned");
+        Ok(Some(answer.rewrite(Some(&Replacement {
+            address: &own_address,
+            ticket: &ticket,
+        }))))
+    }
+}
+
+/// Undoes the answer's content coding; `None`: it has none.
+fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, String> {
+    let mut codings = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .map(|value| {
+            value
+                .to_str()
+                .unwrap_or("unreadable")
+                .trim()
+                .to_ascii_lowercase()
+        })
+        .filter(|coding| !coding.is_empty() && coding != "identity");
+    match (codings.next().as_deref(), codings.next()) {
+        (None, _) => Ok(None),
+        (Some("gzip" | "x-gzip"), None) => hijack::gunzip(body, MAX_ANSWER)
+            .map(Some)
+            .map_err(|error| error.to_string()),
+        (Some(other), _) => Err(format!("content coding {other:?}")),
+    }
+}

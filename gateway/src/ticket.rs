@@ -1,0 +1,274 @@
+//! Tickets: what clients get in place of a host's address and port.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use crate::session::SessionId;
+
+/// 96 random bits make 16 characters; old clients cut a token at 17.
+const RANDOM_BYTES: usize = 12;
+/// Tickets that may wait at a time: a bound on memory, far above any real login rate.
+const MAX_TICKETS: usize = 100_000;
+/// How often expired tickets are swept out.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Where a ticket leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Name or address of the host; IPv6 literals without brackets.
+    pub host: String,
+    /// The Spice port.
+    pub port: u16,
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// Why no ticket can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// Too many tickets wait to be used.
+    #[error("too many tickets are waiting to be used")]
+    Full,
+    /// The system's random source failed.
+    #[error("the system's random source failed")]
+    Random,
+}
+
+/// All tickets of this gateway, in memory.
+///
+/// Tickets are found by their HMAC under a key of this process, so that neither memory holds
+/// them in clear nor the time of a look-up tells anything about them.
+pub struct Tickets {
+    key: hmac::Key,
+    unused: Duration,
+    reconnect: Duration,
+    store: Mutex<Store>,
+}
+
+type Digest = [u8; 32];
+
+struct Store {
+    entries: HashMap<Digest, Entry>,
+    swept: Instant,
+}
+
+struct Entry {
+    target: Target,
+    session: SessionId,
+    open: usize,
+    /// Counts only while no channel is open.
+    expires: Instant,
+}
+
+impl Entry {
+    fn is_expired(&self, now: Instant) -> bool {
+        self.open == 0 && now >= self.expires
+    }
+}
+
+impl Tickets {
+    /// `unused`: life of a ticket that was never used; `reconnect`: its life after the last
+    /// channel of its desktop session closed.
+    pub fn new(unused: Duration, reconnect: Duration) -> Result<Self, IssueError> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+            .map_err(|_| IssueError::Random)?;
+        Ok(Self {
+            key,
+            unused,
+            reconnect,
+            store: Mutex::new(Store {
+                entries: HashMap::new(),
+                swept: Instant::now(),
+            }),
+        })
+    }
+
+    /// Makes a ticket for a new desktop session.
+    pub fn issue(&self, target: Target, now: Instant) -> Result<(String, SessionId), IssueError> {
+        let mut random = [0; RANDOM_BYTES];
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| IssueError::Random)?;
+        let ticket = URL_SAFE_NO_PAD.encode(random);
+        let session = SessionId::next();
+        let mut store = self.lock();
+        store.sweep(now);
+        if store.entries.len() >= MAX_TICKETS {
+            return Err(IssueError::Full);
+        }
+        let entry = Entry {
+            target,
+            session,
+            open: 0,
+            expires: now + self.unused,
+        };
+        store.entries.insert(self.digest(&ticket), entry);
+        Ok((ticket, session))
+    }
+
+    /// Opens a channel with a ticket; `None`: it is unknown or has expired.
+    pub fn redeem(self: &Arc<Self>, token: &str, now: Instant) -> Option<Lease> {
+        let digest = self.digest(token);
+        let mut store = self.lock();
+        store.sweep(now);
+        let entry = store.entries.get_mut(&digest)?;
+        if entry.is_expired(now) {
+            store.entries.remove(&digest);
+            return None;
+        }
+        entry.open += 1;
+        Some(Lease {
+            target: entry.target.clone(),
+            session: entry.session,
+            digest,
+            tickets: Arc::clone(self),
+        })
+    }
+
+    fn close(&self, digest: &Digest, now: Instant) {
+        if let Some(entry) = self.lock().entries.get_mut(digest) {
+            entry.open -= 1;
+            entry.expires = now + self.reconnect;
+        }
+    }
+
+    fn digest(&self, token: &str) -> Digest {
+        let tag = hmac::sign(&self.key, token.as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        digest
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        // No code panics with the lock held; were it so, the map would still be whole.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Store {
+    fn sweep(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.swept) >= SWEEP_INTERVAL {
+            self.entries.retain(|_, entry| !entry.is_expired(now));
+            self.swept = now;
+        }
+    }
+}
+
+/// One channel's hold on its ticket; ends when dropped.
+pub struct Lease {
+    /// Where the channel leads.
+    pub target: Target,
+    /// The desktop session that the channel belongs to.
+    pub session: SessionId,
+    digest: Digest,
+    tickets: Arc<Tickets>,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.tickets.close(&self.digest, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNUSED: Duration = Duration::from_secs(120);
+    const RECONNECT: Duration = Duration::from_secs(300);
+
+    fn tickets() -> Arc<Tickets> {
+        Arc::new(Tickets::new(UNUSED, RECONNECT).unwrap())
+    }
+
+    fn target() -> Target {
+        Target {
+            host: "10.0.0.7".to_owned(),
+            port: 5900,
+        }
+    }
+
+    #[test]
+    fn is_short_url_safe_and_never_the_same() {
+        let tickets = tickets();
+        let now = Instant::now();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1_000 {
+            let (ticket, _) = tickets.issue(target(), now).unwrap();
+            assert_eq!(ticket.len(), 16);
+            let url_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            assert!(ticket.chars().all(url_safe));
+            assert!(seen.insert(ticket));
+        }
+    }
+
+    #[test]
+    fn opens_all_channels_of_one_session() {
+        let tickets = tickets();
+        let now = Instant::now();
+        let (ticket, session) = tickets.issue(target(), now).unwrap();
+        let leases: Vec<_> = (0..9)
+            .map(|_| tickets.redeem(&ticket, now).unwrap())
+            .collect();
+        assert!(
+            leases
+                .iter()
+                .all(|l| l.session == session && l.target == target())
+        );
+        assert!(tickets.redeem("AAAAAAAAAAAAAAAA", now).is_none());
+        assert!(tickets.redeem("", now).is_none());
+        assert!(tickets.redeem(&ticket[..15], now).is_none());
+    }
+
+    #[test]
+    fn expires_when_unused() {
+        let tickets = tickets();
+        let now = Instant::now();
+        let (ticket, _) = tickets.issue(target(), now).unwrap();
+        let just_before = now + Duration::from_secs(119);
+        let lease = tickets.redeem(&ticket, just_before).unwrap();
+        // While a channel is open the ticket lives on, however long.
+        assert!(tickets.redeem(&ticket, now + 10 * UNUSED).is_some());
+        drop(lease);
+
+        let (ticket, _) = tickets.issue(target(), now).unwrap();
+        assert!(tickets.redeem(&ticket, now + UNUSED).is_none());
+    }
+
+    #[test]
+    fn outlives_its_last_channel_for_a_reconnect() {
+        let tickets = tickets();
+        let (ticket, session) = tickets.issue(target(), Instant::now()).unwrap();
+        drop(tickets.redeem(&ticket, Instant::now()).unwrap());
+        let soon = Instant::now() + Duration::from_secs(295);
+        assert_eq!(tickets.redeem(&ticket, soon).unwrap().session, session);
+        let late = Instant::now() + RECONNECT + Duration::from_secs(5);
+        assert!(tickets.redeem(&ticket, late).is_none());
+    }
+
+    #[test]
+    fn sweeps_expired_tickets_out() {
+        let tickets = tickets();
+        let now = Instant::now();
+        for _ in 0..100 {
+            tickets.issue(target(), now).unwrap();
+        }
+        tickets.issue(target(), now + 2 * UNUSED).unwrap();
+        assert_eq!(tickets.lock().entries.len(), 1);
+    }
+}
