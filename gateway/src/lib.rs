@@ -5,6 +5,7 @@
 //! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
 
 pub mod admission;
+pub mod buffer;
 pub mod channel;
 pub mod cli;
 pub mod config;

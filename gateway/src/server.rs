@@ -7,7 +7,6 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tracing::{info, warn};
 
 use crate::admission::Admissions;
@@ -128,7 +127,7 @@ fn open_ports(
 ) -> anyhow::Result<Vec<(tokio::net::TcpListener, Leg)>> {
     let tls = socket::listen(config.listen_address, config.ssl_port)
         .with_context(|| format!("cannot listen on port {} (SslPort)", config.ssl_port))?;
-    let mut ports = vec![(tls, Leg::Tls(TlsAcceptor::from(Arc::new(client_tls))))];
+    let mut ports = vec![(tls, Leg::Tls(Arc::new(client_tls)))];
     if let Some(port) = config.plain_port {
         let plain = socket::listen(Some(config.plain_address), port)
             .with_context(|| format!("cannot listen on port {port} (PlainPort)"))?;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffer::Buffer;
+use crate::buffer::Buffer;
 use crate::websocket::decode::{Cursor, Decoder, Event, Violation};
 
 /// The client's stream of frames, with a buffer only while there is something in it.

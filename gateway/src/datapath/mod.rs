@@ -3,7 +3,6 @@
 //! A data path knows two byte streams and the rule that frames one of them; nothing of HTTP,
 //! tickets or configuration files.
 
-pub mod buffer;
 mod inbound;
 mod outbound;
 pub mod relay;

@@ -7,7 +7,12 @@ use std::task::{Context, Poll, ready};
 use gateway_common::frame;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::buffer::Buffer;
+use crate::buffer::Buffer;
+
+/// Most that is read from the host for one frame, in bytes: with its header of 4 bytes the frame
+/// fills four TLS records of 16 KiB.
+const MAX_READ: usize = 4 * 16_384 - 4;
+const _: () = assert!(MAX_READ <= frame::MAX_PAYLOAD);
 
 /// The frame that is being written to the client, if any.
 #[derive(Debug, Default)]
@@ -49,7 +54,7 @@ impl Outbound {
     ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_busy());
         let mut buffer = Buffer::take();
-        let mut space = ReadBuf::new(&mut buffer[frame::MAX_HEADER..]);
+        let mut space = ReadBuf::new(&mut buffer[frame::MAX_HEADER..][..MAX_READ]);
         ready!(Pin::new(host).poll_read(context, &mut space))?;
         let payload = space.filled().len();
         if payload > 0 {

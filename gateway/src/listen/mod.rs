@@ -11,16 +11,17 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 pub use limits::{ConnectionLimits, Permit};
 pub use stream::ClientStream;
 
 use crate::http::{self, ConnectionInfo, Gateway};
+use crate::tls;
 
 /// Pause after the system had no descriptor or memory for a connection.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
@@ -29,7 +30,7 @@ const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Clone)]
 pub enum Leg {
     /// TLS ends here.
-    Tls(TlsAcceptor),
+    Tls(Arc<ServerConfig>),
     /// TLS ends at a reverse proxy in front of this port.
     Plain,
 }
@@ -138,8 +139,9 @@ impl Connection {
         };
         let stream = match &self.leg {
             Leg::Plain => ClientStream::Plain(stream),
-            Leg::Tls(acceptor) => {
-                match timeout(self.http_limits.handshake_timeout, acceptor.accept(stream)).await {
+            Leg::Tls(config) => {
+                let handshake = tls::accept(stream, Arc::clone(config));
+                match timeout(self.http_limits.handshake_timeout, handshake).await {
                     Ok(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         debug!(client = %peer, %error, "TLS handshake failed");

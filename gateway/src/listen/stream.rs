@@ -6,14 +6,15 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+
+use crate::tls::TlsStream;
 
 /// A client's connection, whether TLS ends here or before.
 pub enum ClientStream {
     /// Plaintext from a reverse proxy.
     Plain(TcpStream),
     /// TLS from the client itself.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl AsyncRead for ClientStream {

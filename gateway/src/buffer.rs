@@ -5,10 +5,8 @@
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
 
-use gateway_common::frame;
-
-/// Size of every buffer in bytes: the largest frame that is sent, with its header.
-pub const SIZE: usize = frame::MAX_HEADER + frame::MAX_PAYLOAD;
+/// Size of every buffer in bytes: the largest frame that is sent, with what TLS adds to it.
+pub const SIZE: usize = 66 * 1024;
 
 /// Buffers that a thread keeps for reuse; about 2 MiB.
 const KEPT: usize = 32;

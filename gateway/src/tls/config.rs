@@ -1,4 +1,4 @@
-//! TLS on the public port.
+//! Certificate, key and settings of the public port.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub fn server_config(config: &Config) -> Result<ServerConfig, TlsError> {
         })?;
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
+    // Established connections are moved by the gateway's own record layer.
+    tls.enable_secret_extraction = true;
     tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
     Ok(tls)
 }

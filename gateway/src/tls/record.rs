@@ -1,0 +1,336 @@
+//! Protection of TLS records (RFC 8446, section 5; RFC 5246, section 6.2; RFC 5288; RFC 7905).
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey,
+};
+use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+
+/// Largest plaintext of a record, in bytes.
+pub(super) const MAX_PLAINTEXT: usize = 16_384;
+/// Content type, version and length.
+pub(super) const HEADER: usize = 5;
+/// Most that protection adds to a plaintext, in bytes: header, explicit nonce, type, tag.
+pub(super) const MAX_OVERHEAD: usize = HEADER + EXPLICIT_NONCE + 1 + TAG;
+
+const EXPLICIT_NONCE: usize = 8;
+const TAG: usize = 16;
+/// Longest protected part of a record: RFC 8446, section 5.2, and RFC 5246, section 6.2.3.
+const MAX_CIPHERTEXT_13: usize = MAX_PLAINTEXT + 256;
+const MAX_CIPHERTEXT_12: usize = MAX_PLAINTEXT + 2_048;
+/// What stands in every header, whatever the version (RFC 8446, section 5.1).
+const WIRE_VERSION: [u8; 2] = [3, 3];
+
+/// Records that may be sealed with one AES-GCM key (RFC 8446, section 5.5).
+const GCM_LIMIT: u64 = 1 << 23;
+
+/// What a record carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    Alert,
+    Handshake,
+    ApplicationData,
+}
+
+impl Content {
+    const fn wire(self) -> u8 {
+        match self {
+            Self::Alert => 21,
+            Self::Handshake => 22,
+            Self::ApplicationData => 23,
+        }
+    }
+
+    fn from_wire(byte: u8) -> Result<Self, RecordError> {
+        match byte {
+            21 => Ok(Self::Alert),
+            22 => Ok(Self::Handshake),
+            23 => Ok(Self::ApplicationData),
+            _ => Err(RecordError::Unexpected),
+        }
+    }
+}
+
+/// Why a record cannot be taken, or not be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum RecordError {
+    #[error("record does not decrypt")]
+    BadMac,
+    #[error("record too long")]
+    Overflow,
+    #[error("record of a kind that must not occur")]
+    Unexpected,
+    #[error("malformed record")]
+    Decode,
+    #[error("key is used up")]
+    KeyExhausted,
+}
+
+impl RecordError {
+    /// The alert that tells the peer (RFC 8446, section 6).
+    pub(super) const fn alert(self) -> u8 {
+        match self {
+            Self::BadMac => 20,
+            Self::Overflow => 22,
+            Self::Unexpected => 10,
+            Self::Decode => 50,
+            Self::KeyExhausted => 80,
+        }
+    }
+}
+
+/// Rules that differ between versions and algorithms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Tls13,
+    Tls12Gcm,
+    Tls12ChaCha,
+}
+
+impl Scheme {
+    /// Bytes before the ciphertext.
+    const fn prefix(self) -> usize {
+        match self {
+            Self::Tls12Gcm => HEADER + EXPLICIT_NONCE,
+            Self::Tls13 | Self::Tls12ChaCha => HEADER,
+        }
+    }
+
+    /// Bytes behind the plaintext.
+    const fn suffix(self) -> usize {
+        match self {
+            Self::Tls13 => 1 + TAG,
+            Self::Tls12Gcm | Self::Tls12ChaCha => TAG,
+        }
+    }
+}
+
+/// The key of one direction.
+struct Key {
+    key: LessSafeKey,
+    iv: [u8; 12],
+    scheme: Scheme,
+    sequence: u64,
+    limit: u64,
+}
+
+impl Key {
+    fn new(
+        secrets: &ConnectionTrafficSecrets,
+        sequence: u64,
+        version: ProtocolVersion,
+    ) -> Result<Self, RecordError> {
+        let is_13 = version == ProtocolVersion::TLSv1_3;
+        let gcm = if is_13 {
+            Scheme::Tls13
+        } else {
+            Scheme::Tls12Gcm
+        };
+        let chacha = if is_13 {
+            Scheme::Tls13
+        } else {
+            Scheme::Tls12ChaCha
+        };
+        let (algorithm, key, iv, scheme, limit) = match secrets {
+            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
+                (&AES_128_GCM, key, iv, gcm, GCM_LIMIT)
+            }
+            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
+                (&AES_256_GCM, key, iv, gcm, GCM_LIMIT)
+            }
+            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
+                (&CHACHA20_POLY1305, key, iv, chacha, u64::MAX)
+            }
+            _ => return Err(RecordError::Unexpected),
+        };
+        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Decode)?;
+        let iv = iv.as_ref().try_into().map_err(|_| RecordError::Decode)?;
+        Ok(Self {
+            key: LessSafeKey::new(key),
+            iv,
+            scheme,
+            sequence,
+            limit,
+        })
+    }
+
+    /// The per-record nonce: the sequence number XORed into the IV (RFC 8446, section 5.3).
+    fn nonce(&self) -> [u8; 12] {
+        let mut nonce = self.iv;
+        for (byte, number) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
+            *byte ^= number;
+        }
+        nonce
+    }
+
+    /// Additional data of TLS 1.2 (RFC 5246, section 6.2.3.3).
+    fn additional_data_12(&self, content: u8, plaintext: usize) -> Result<[u8; 13], RecordError> {
+        let mut data = [0; 13];
+        data[..8].copy_from_slice(&self.sequence.to_be_bytes());
+        data[8] = content;
+        data[9..11].copy_from_slice(&WIRE_VERSION);
+        data[11..].copy_from_slice(&wire_length(plaintext)?);
+        Ok(data)
+    }
+}
+
+fn wire_length(length: usize) -> Result<[u8; 2], RecordError> {
+    let length = u16::try_from(length).map_err(|_| RecordError::Overflow)?;
+    Ok(length.to_be_bytes())
+}
+
+/// Protects records on their way out.
+pub(super) struct Sealer(Key);
+
+impl Sealer {
+    /// `sequence` is the number of the next record.
+    pub(super) fn new(
+        secrets: &ConnectionTrafficSecrets,
+        sequence: u64,
+        version: ProtocolVersion,
+    ) -> Result<Self, RecordError> {
+        Key::new(secrets, sequence, version).map(Self)
+    }
+
+    /// Where the plaintext of a record begins.
+    pub(super) fn prefix(&self) -> usize {
+        self.0.scheme.prefix()
+    }
+
+    /// Whether the key has sealed so much that the next record should be a key update.
+    ///
+    /// A few records are left then, for that key update and for alerts.
+    pub(super) fn is_worn(&self) -> bool {
+        self.0.sequence >= self.0.limit
+    }
+
+    /// Makes a record of the `plaintext` bytes that stand behind [`Sealer::prefix`] bytes of
+    /// `room`; returns the record's length. `room` has [`MAX_OVERHEAD`] bytes to spare.
+    pub(super) fn seal(
+        &mut self,
+        content: Content,
+        room: &mut [u8],
+        plaintext: usize,
+    ) -> Result<usize, RecordError> {
+        let key = &mut self.0;
+        if key.sequence == u64::MAX {
+            return Err(RecordError::KeyExhausted);
+        }
+        let (prefix, suffix) = (key.scheme.prefix(), key.scheme.suffix());
+        let length = prefix + plaintext + suffix;
+        let nonce = key.nonce();
+        let (head, body) = room[..length].split_at_mut(prefix);
+        head[1..3].copy_from_slice(&WIRE_VERSION);
+        head[3..HEADER].copy_from_slice(&wire_length(length - HEADER)?);
+        let (text, tag_room) = body.split_at_mut(plaintext + suffix - TAG);
+        let unique = Nonce::assume_unique_for_key(nonce);
+        let sealed: Result<Tag, _> = match key.scheme {
+            Scheme::Tls13 => {
+                head[0] = Content::ApplicationData.wire();
+                text[plaintext] = content.wire();
+                key.key
+                    .seal_in_place_separate_tag(unique, Aad::from(&*head), text)
+            }
+            Scheme::Tls12Gcm | Scheme::Tls12ChaCha => {
+                head[0] = content.wire();
+                if key.scheme == Scheme::Tls12Gcm {
+                    head[HEADER..].copy_from_slice(&nonce[4..]);
+                }
+                let data = key.additional_data_12(content.wire(), plaintext)?;
+                key.key
+                    .seal_in_place_separate_tag(unique, Aad::from(data), text)
+            }
+        };
+        let tag = sealed.map_err(|_| RecordError::KeyExhausted)?;
+        tag_room.copy_from_slice(tag.as_ref());
+        key.sequence += 1;
+        Ok(length)
+    }
+}
+
+/// Takes the protection off records that come in.
+pub(super) struct Opener(Key);
+
+/// An opened record: what it carries, and where in its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) content: Content,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Opener {
+    /// `sequence` is the number of the next record.
+    pub(super) fn new(
+        secrets: &ConnectionTrafficSecrets,
+        sequence: u64,
+        version: ProtocolVersion,
+    ) -> Result<Self, RecordError> {
+        Key::new(secrets, sequence, version).map(Self)
+    }
+
+    /// Length of the record at the start of `bytes`, once all of it is there.
+    pub(super) fn complete(&self, bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+        let Some(header) = bytes.first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let longest = match self.0.scheme {
+            Scheme::Tls13 => MAX_CIPHERTEXT_13,
+            Scheme::Tls12Gcm | Scheme::Tls12ChaCha => MAX_CIPHERTEXT_12,
+        };
+        if header[1] != WIRE_VERSION[0] {
+            return Err(RecordError::Decode);
+        }
+        if length > longest {
+            return Err(RecordError::Overflow);
+        }
+        Ok((bytes.len() >= HEADER + length).then_some(HEADER + length))
+    }
+
+    /// Decrypts a whole record in place.
+    pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Opened, RecordError> {
+        let key = &mut self.0;
+        let (prefix, suffix) = (key.scheme.prefix(), key.scheme.suffix());
+        if record.len() < prefix + suffix || key.sequence == u64::MAX {
+            return Err(RecordError::Decode);
+        }
+        let text_len = record.len() - prefix - TAG;
+        let (head, text) = record.split_at_mut(prefix);
+        let mut nonce = key.nonce();
+        let opened = match key.scheme {
+            Scheme::Tls13 => {
+                if head[0] != Content::ApplicationData.wire() {
+                    return Err(RecordError::Unexpected);
+                }
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                key.key.open_in_place(nonce, Aad::from(&*head), text)
+            }
+            Scheme::Tls12Gcm | Scheme::Tls12ChaCha => {
+                if key.scheme == Scheme::Tls12Gcm {
+                    nonce[4..].copy_from_slice(&head[HEADER..]);
+                }
+                let data = key.additional_data_12(head[0], text_len)?;
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                key.key.open_in_place(nonce, Aad::from(data), text)
+            }
+        };
+        let text = opened.map_err(|_| RecordError::BadMac)?;
+        key.sequence += 1;
+        let (content, plaintext) = match key.scheme {
+            // The last byte that is not padding tells what the record carries.
+            Scheme::Tls13 => match text.iter().rposition(|&byte| byte != 0) {
+                Some(at) => (text[at], at),
+                None => return Err(RecordError::Unexpected),
+            },
+            Scheme::Tls12Gcm | Scheme::Tls12ChaCha => (head[0], text.len()),
+        };
+        if plaintext > MAX_PLAINTEXT {
+            return Err(RecordError::Overflow);
+        }
+        Ok(Opened {
+            content: Content::from_wire(content)?,
+            start: prefix,
+            end: prefix + plaintext,
+        })
+    }
+}

@@ -1,0 +1,357 @@
+//! An established TLS connection as a stream of plaintext.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ExtractedSecrets, ProtocolVersion};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::record::{Content, HEADER, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
+use crate::buffer::Buffer;
+
+const ALERT_WARNING: u8 = 1;
+const ALERT_FATAL: u8 = 2;
+const CLOSE_NOTIFY: u8 = 0;
+/// Message type `key_update` and its length (RFC 8446, section 4.6.3).
+const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
+const UPDATE_NOT_REQUESTED: u8 = 0;
+const UPDATE_REQUESTED: u8 = 1;
+
+/// What came from the client and was not yet taken.
+#[derive(Default)]
+pub(super) struct Received {
+    /// Records, `[0, end)`.
+    pub(super) buffer: Option<Buffer>,
+    pub(super) end: usize,
+    /// Plaintext of records that came with the handshake.
+    pub(super) plaintext: Vec<u8>,
+}
+
+impl Received {
+    /// Drops bytes at the front.
+    pub(super) fn discard(&mut self, len: usize) {
+        if let Some(buffer) = self.buffer.as_mut().filter(|_| len > 0) {
+            buffer.copy_within(len..self.end, 0);
+            self.end -= len;
+        }
+        if self.end == 0 {
+            self.buffer = None;
+        }
+    }
+}
+
+/// A client's connection with TLS ended here. Holds buffers only while bytes are in hand.
+pub struct TlsStream {
+    tcp: TcpStream,
+    sealer: Sealer,
+    opener: Opener,
+    kernel: KernelConnection<ServerConnectionData>,
+    version: ProtocolVersion,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// The client has sent `close_notify`.
+    read_closed: bool,
+    /// We have sent `close_notify`.
+    write_closed: bool,
+    /// The client asked for a key update before our next data.
+    owes_key_update: bool,
+}
+
+impl TlsStream {
+    pub(super) fn new(
+        tcp: TcpStream,
+        secrets: &ExtractedSecrets,
+        kernel: KernelConnection<ServerConnectionData>,
+        received: Received,
+    ) -> io::Result<Self> {
+        let version = kernel.protocol_version();
+        let (tx, rx) = (&secrets.tx, &secrets.rx);
+        Ok(Self {
+            tcp,
+            sealer: Sealer::new(&tx.1, tx.0, version).map_err(broken)?,
+            opener: Opener::new(&rx.1, rx.0, version).map_err(broken)?,
+            kernel,
+            version,
+            incoming: Incoming {
+                buffer: received.buffer,
+                end: received.end,
+                early: received.plaintext,
+                ..Incoming::default()
+            },
+            outgoing: Outgoing::default(),
+            read_closed: false,
+            write_closed: false,
+            owes_key_update: false,
+        })
+    }
+
+    /// Opens the next whole record, if there is one.
+    fn open_next(&mut self) -> Result<bool, RecordError> {
+        let incoming = &mut self.incoming;
+        if let Some(fault) = incoming.fault.take() {
+            return Err(fault);
+        }
+        let Some(buffer) = &mut incoming.buffer else {
+            return Ok(false);
+        };
+        let bytes = &mut buffer[incoming.start..incoming.end];
+        let Some(len) = self.opener.complete(bytes)? else {
+            return Ok(false);
+        };
+        let opened = self.opener.open(&mut bytes[..len])?;
+        let text = incoming.start + opened.start..incoming.start + opened.end;
+        incoming.start += len;
+        match opened.content {
+            Content::ApplicationData => {
+                incoming.plain_start = text.start;
+                incoming.plain_end = text.end;
+            }
+            Content::Alert => match buffer[text] {
+                [_, CLOSE_NOTIFY] => self.read_closed = true,
+                _ => return Err(RecordError::Unexpected),
+            },
+            Content::Handshake => {
+                let message = buffer[text].first_chunk::<5>().copied();
+                self.on_handshake(message)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Behind the handshake only a key update may come, and only in TLS 1.3.
+    fn on_handshake(&mut self, message: Option<[u8; 5]>) -> Result<(), RecordError> {
+        let [a, b, c, d, request] = message.ok_or(RecordError::Unexpected)?;
+        let is_update = [a, b, c, d] == KEY_UPDATE && request <= UPDATE_REQUESTED;
+        if !is_update || self.version != ProtocolVersion::TLSv1_3 {
+            return Err(RecordError::Unexpected);
+        }
+        let updated = self.kernel.update_rx_secret();
+        let (sequence, secret) = updated.map_err(|_| RecordError::Unexpected)?;
+        self.opener = Opener::new(&secret, sequence, self.version)?;
+        self.owes_key_update |= request == UPDATE_REQUESTED;
+        Ok(())
+    }
+
+    /// Queues one record; there must be room for it.
+    fn seal(&mut self, content: Content, plaintext: &[u8]) -> Result<(), RecordError> {
+        let outgoing = &mut self.outgoing;
+        let buffer = outgoing.buffer.get_or_insert_with(Buffer::take);
+        let room = &mut buffer[outgoing.end..];
+        let prefix = self.sealer.prefix();
+        room[prefix..prefix + plaintext.len()].copy_from_slice(plaintext);
+        outgoing.end += self.sealer.seal(content, room, plaintext.len())?;
+        Ok(())
+    }
+
+    /// Changes our key where the client asked for it or the key is worn.
+    fn update_key_if_due(&mut self) -> Result<(), RecordError> {
+        if !self.owes_key_update && !self.sealer.is_worn() {
+            return Ok(());
+        }
+        if self.version != ProtocolVersion::TLSv1_3 {
+            return Err(RecordError::KeyExhausted);
+        }
+        let [a, b, c, d] = KEY_UPDATE;
+        self.seal(Content::Handshake, &[a, b, c, d, UPDATE_NOT_REQUESTED])?;
+        let updated = self.kernel.update_tx_secret();
+        let (sequence, secret) = updated.map_err(|_| RecordError::KeyExhausted)?;
+        self.sealer = Sealer::new(&secret, sequence, self.version)?;
+        self.owes_key_update = false;
+        Ok(())
+    }
+
+    /// Tells the client what is wrong, as far as its socket takes it at once.
+    fn fail(&mut self, context: &mut Context<'_>, error: RecordError) -> io::Error {
+        if !self.write_closed && self.outgoing.has_room(2) {
+            self.write_closed = true;
+            if self
+                .seal(Content::Alert, &[ALERT_FATAL, error.alert()])
+                .is_ok()
+            {
+                // The connection has failed; whether the alert arrives changes nothing.
+                let _ = self.outgoing.poll_drain(context, &mut self.tcp);
+            }
+        }
+        broken(error)
+    }
+}
+
+fn broken(error: RecordError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// Records that were read: `[start, end)` are still closed, `[plain_start, plain_end)` is
+/// plaintext of the record before `start`.
+#[derive(Default)]
+struct Incoming {
+    buffer: Option<Buffer>,
+    start: usize,
+    end: usize,
+    plain_start: usize,
+    plain_end: usize,
+    early: Vec<u8>,
+    /// What is wrong with the record behind the plaintext that was given out.
+    fault: Option<RecordError>,
+}
+
+impl Incoming {
+    /// Hands out plaintext; true if there was any.
+    fn give(&mut self, target: &mut ReadBuf<'_>) -> bool {
+        let before = target.filled().len();
+        if !self.early.is_empty() {
+            let len = self.early.len().min(target.remaining());
+            target.put_slice(&self.early[..len]);
+            self.early.drain(..len);
+        } else if let Some(buffer) = &self.buffer {
+            let len = (self.plain_end - self.plain_start).min(target.remaining());
+            target.put_slice(&buffer[self.plain_start..self.plain_start + len]);
+            self.plain_start += len;
+        }
+        target.filled().len() > before
+    }
+
+    fn has_plaintext(&self) -> bool {
+        !self.early.is_empty() || self.plain_start < self.plain_end
+    }
+
+    /// Reads records behind what is there; `0` is the end of the stream.
+    fn poll_fill(
+        &mut self,
+        context: &mut Context<'_>,
+        tcp: &mut TcpStream,
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = self.buffer.take().unwrap_or_else(Buffer::take);
+        buffer.copy_within(self.start..self.end, 0);
+        self.end -= self.start;
+        (self.start, self.plain_start, self.plain_end) = (0, 0, 0);
+        let mut space = ReadBuf::new(&mut buffer[self.end..]);
+        let polled = Pin::new(tcp).poll_read(context, &mut space);
+        let len = space.filled().len();
+        self.end += len;
+        if self.end > 0 {
+            self.buffer = Some(buffer);
+        }
+        ready!(polled)?;
+        Poll::Ready(Ok(len))
+    }
+}
+
+/// Records that wait to be sent.
+#[derive(Default)]
+struct Outgoing {
+    buffer: Option<Buffer>,
+    start: usize,
+    end: usize,
+}
+
+impl Outgoing {
+    /// Whether a record with `plaintext` bytes fits behind what waits.
+    fn has_room(&self, plaintext: usize) -> bool {
+        self.end + plaintext + MAX_OVERHEAD <= crate::buffer::SIZE
+    }
+
+    fn poll_drain(
+        &mut self,
+        context: &mut Context<'_>,
+        tcp: &mut TcpStream,
+    ) -> Poll<io::Result<()>> {
+        while let Some(buffer) = self.buffer.as_ref().filter(|_| self.start < self.end) {
+            let bytes = &buffer[self.start..self.end];
+            let len = ready!(Pin::new(&mut *tcp).poll_write(context, bytes))?;
+            if len == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.start += len;
+        }
+        *self = Self::default();
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for TlsStream {
+    /// The end of the stream without `close_notify` is `UnexpectedEof`.
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let mut gave = false;
+        loop {
+            gave |= this.incoming.give(target);
+            if target.remaining() == 0 || this.read_closed {
+                return Poll::Ready(Ok(()));
+            }
+            if this.incoming.has_plaintext() {
+                continue;
+            }
+            match this.open_next() {
+                Ok(true) => continue,
+                Ok(false) if gave => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                // What came before the fault is delivered first.
+                Err(error) if gave => {
+                    this.incoming.fault = Some(error);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) => return Poll::Ready(Err(this.fail(context, error))),
+            }
+            if ready!(this.incoming.poll_fill(context, &mut this.tcp))? == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        plaintext: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.write_closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ready!(this.outgoing.poll_drain(context, &mut this.tcp))?;
+        let mut taken = 0;
+        for chunk in plaintext.chunks(MAX_PLAINTEXT) {
+            if !this.outgoing.has_room(chunk.len() + HEADER + MAX_OVERHEAD) {
+                break;
+            }
+            let sealed = this
+                .update_key_if_due()
+                .and_then(|()| this.seal(Content::ApplicationData, chunk));
+            if let Err(error) = sealed {
+                return Poll::Ready(Err(this.fail(context, error)));
+            }
+            taken += chunk.len();
+        }
+        // What the socket does not take now waits; flushing or the next write goes on with it.
+        if let Poll::Ready(Err(error)) = this.outgoing.poll_drain(context, &mut this.tcp) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.outgoing.poll_drain(context, &mut this.tcp)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.outgoing.poll_drain(context, &mut this.tcp))?;
+        if !this.write_closed {
+            this.write_closed = true;
+            this.seal(Content::Alert, &[ALERT_WARNING, CLOSE_NOTIFY])
+                .map_err(broken)?;
+            ready!(this.outgoing.poll_drain(context, &mut this.tcp))?;
+        }
+        Pin::new(&mut this.tcp).poll_shutdown(context)
+    }
+}
