@@ -237,10 +237,12 @@ where
         match polled {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(())) => {}
-            // What the host sent before can still be read; its end will show there.
-            Poll::Ready(Err(_)) => {
+            // What the host sent before can still be read. Its end will show there, but as an
+            // orderly one: the system tells of a RST only once.
+            Poll::Ready(Err(error)) => {
                 ends.host_shut = true;
                 inbound.discard_payload();
+                self.end(EndReason::HostLost(error.kind()));
             }
         }
         Poll::Ready(())
@@ -316,7 +318,11 @@ where
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end(EndReason::HostEnd);
-                self.on_host_eof(CloseCode::Normal);
+                let code = match self.reason {
+                    Some(EndReason::HostLost(_)) => CloseCode::InternalError,
+                    _ => CloseCode::Normal,
+                };
+                self.on_host_eof(code);
             }
             Poll::Ready(Ok(len)) => self.counters.add_downlink(len),
             Poll::Ready(Err(error)) => {

@@ -1,5 +1,7 @@
 //! Requests on their way to the manager (RFC 9110, section 7.6).
 
+use std::error::Error;
+use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -108,6 +110,7 @@ impl Forwarder {
                 *response.version_mut() = Version::HTTP_11;
                 Ok(response)
             }
+            Ok(Err(error)) if is_timeout(&error) => Err(ManagerError::Timeout),
             Ok(Err(error)) => Err(ManagerError::Unreachable(with_causes(&error))),
             Err(_) => Err(ManagerError::Timeout),
         }
@@ -148,14 +151,21 @@ fn via(headers: &mut HeaderMap, received: Version) {
     headers.append(VIA, HeaderValue::from_static(value));
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// Whether connecting took too long.
+fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+    causes(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .any(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+/// An error, what caused it, what caused that, and so on.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
 }
 
 #[cfg(test)]

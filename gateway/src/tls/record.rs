@@ -106,7 +106,7 @@ impl Scheme {
 
 /// The key of one direction.
 struct Key {
-    key: LessSafeKey,
+    aead: LessSafeKey,
     iv: [u8; 12],
     scheme: Scheme,
     sequence: u64,
@@ -145,7 +145,7 @@ impl Key {
         let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Decode)?;
         let iv = iv.as_ref().try_into().map_err(|_| RecordError::Decode)?;
         Ok(Self {
-            key: LessSafeKey::new(key),
+            aead: LessSafeKey::new(key),
             iv,
             scheme,
             sequence,
@@ -153,7 +153,7 @@ impl Key {
         })
     }
 
-    /// The per-record nonce: the sequence number XORed into the IV (RFC 8446, section 5.3).
+    /// The per-record nonce: the sequence number, by exclusive or with the IV (RFC 8446, section 5.3).
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = self.iv;
         for (byte, number) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
@@ -227,7 +227,7 @@ impl Sealer {
             Scheme::Tls13 => {
                 head[0] = Content::ApplicationData.wire();
                 text[plaintext] = content.wire();
-                key.key
+                key.aead
                     .seal_in_place_separate_tag(unique, Aad::from(&*head), text)
             }
             Scheme::Tls12Gcm | Scheme::Tls12ChaCha => {
@@ -236,7 +236,7 @@ impl Sealer {
                     head[HEADER..].copy_from_slice(&nonce[4..]);
                 }
                 let data = key.additional_data_12(content.wire(), plaintext)?;
-                key.key
+                key.aead
                     .seal_in_place_separate_tag(unique, Aad::from(data), text)
             }
         };
@@ -303,7 +303,7 @@ impl Opener {
                     return Err(RecordError::Unexpected);
                 }
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                key.key.open_in_place(nonce, Aad::from(&*head), text)
+                key.aead.open_in_place(nonce, Aad::from(&*head), text)
             }
             Scheme::Tls12Gcm | Scheme::Tls12ChaCha => {
                 if key.scheme == Scheme::Tls12Gcm {
@@ -311,7 +311,7 @@ impl Opener {
                 }
                 let data = key.additional_data_12(head[0], text_len)?;
                 let nonce = Nonce::assume_unique_for_key(nonce);
-                key.key.open_in_place(nonce, Aad::from(data), text)
+                key.aead.open_in_place(nonce, Aad::from(data), text)
             }
         };
         let text = opened.map_err(|_| RecordError::BadMac)?;
