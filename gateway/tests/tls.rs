@@ -87,7 +87,7 @@ async fn connect(
 
 /// Position-dependent bytes, so that loss and disorder show.
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len as u32)
+    (0_u32..)
         .flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes())
         .take(len)
         .collect()
