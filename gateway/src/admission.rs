@@ -75,7 +75,7 @@ impl Admissions {
         };
         Self {
             mode,
-            failures: FailureLimit::new(config.bad_token_limit),
+            failures: FailureLimit::new(config.bad_token_limit, config.trusted_proxies.clone()),
         }
     }
 

@@ -1,14 +1,19 @@
-//! Where the log goes: to journald when systemd runs the gateway, else to stderr.
+//! Where the log goes: to stderr, one line per event; for the journal with its priority.
 
+use std::fmt;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
 use tracing::level_filters::LevelFilter;
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::{self, Format, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
 
 /// Starts logging; `debug` tells more of what the gateway does, and nothing of its libraries.
 pub(crate) fn init(debug: bool) -> anyhow::Result<()> {
@@ -20,17 +25,14 @@ pub(crate) fn init(debug: bool) -> anyhow::Result<()> {
     let filter = Targets::new()
         .with_target("gateway", own)
         .with_default(LevelFilter::WARN);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     let layer = if stderr_is_journal() {
-        tracing_journald::layer()
-            .context("cannot reach journald")?
-            .with_syslog_identifier("flexvdi-gateway".to_owned())
-            .boxed()
+        lines.event_format(JournalLine::default()).boxed()
     } else {
-        fmt::layer()
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_target(false)
-            .boxed()
+        lines.boxed()
     };
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
@@ -45,4 +47,37 @@ fn stderr_is_journal() -> bool {
     };
     std::fs::metadata("/proc/self/fd/2")
         .is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
+}
+
+/// A line as the journal takes it from a service: the priority in front (sd-daemon(3)), and no
+/// time, which it adds itself.
+struct JournalLine(Format<format::Full, ()>);
+
+impl Default for JournalLine {
+    fn default() -> Self {
+        let line = Format::default().without_time();
+        Self(line.with_level(false).with_target(false))
+    }
+}
+
+impl<S, N> FormatEvent<S, N> for JournalLine
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let priority = match *event.metadata().level() {
+            Level::ERROR => 3,
+            Level::WARN => 4,
+            Level::INFO => 6,
+            Level::DEBUG | Level::TRACE => 7,
+        };
+        write!(writer, "<{priority}>")?;
+        self.0.format_event(context, writer, event)
+    }
 }

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered at a time; a bound on memory.
 const MAX_ADDRESSES: usize = 65_536;
@@ -13,6 +15,8 @@ const MAX_ADDRESSES: usize = 65_536;
 pub struct FailureLimit {
     /// Failures allowed per address and minute; `None`: any number.
     limit: Option<u32>,
+    /// Many clients share the address of a proxy, so its failures say nothing.
+    trusted_proxies: Vec<IpNet>,
     windows: Mutex<HashMap<IpAddr, Window>>,
 }
 
@@ -22,10 +26,12 @@ struct Window {
 }
 
 impl FailureLimit {
-    /// `limit`: failures allowed per address and minute; `None`: any number.
-    pub fn new(limit: Option<u32>) -> Self {
+    /// `limit`: failures allowed per address and minute; `None`: any number. Addresses of
+    /// `trusted_proxies` have none.
+    pub fn new(limit: Option<u32>, trusted_proxies: Vec<IpNet>) -> Self {
         Self {
             limit,
+            trusted_proxies,
             windows: Mutex::default(),
         }
     }
@@ -44,6 +50,13 @@ impl FailureLimit {
         let Some(limit) = self.limit else {
             return false;
         };
+        if self
+            .trusted_proxies
+            .iter()
+            .any(|net| net.contains(&address))
+        {
+            return false;
+        }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |window: &Window| now.saturating_duration_since(window.began) < WINDOW;
         if windows.len() >= MAX_ADDRESSES {
@@ -84,7 +97,7 @@ mod tests {
 
     #[test]
     fn blocks_the_address_that_failed_and_only_for_the_window() {
-        let limit = FailureLimit::new(Some(3));
+        let limit = FailureLimit::new(Some(3), vec![]);
         let now = Instant::now();
         let (bad, good) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         assert_eq!([(); 3].map(|()| limit.note(bad, now)), [false, false, true]);
@@ -97,7 +110,7 @@ mod tests {
 
     #[test]
     fn counts_an_ipv6_network_as_one() {
-        let limit = FailureLimit::new(Some(1));
+        let limit = FailureLimit::new(Some(1), vec![]);
         let now = Instant::now();
         limit.note("2001:db8::1".parse().unwrap(), now);
         assert!(limit.blocked("2001:db8::2".parse().unwrap(), now).is_some());
@@ -110,11 +123,20 @@ mod tests {
 
     #[test]
     fn zero_is_no_limit() {
-        let limit = FailureLimit::new(None);
+        let limit = FailureLimit::new(None, vec![]);
         let address = "10.0.0.1".parse().unwrap();
         for _ in 0..100 {
             assert!(!limit.note(address, Instant::now()));
         }
         assert_eq!(limit.blocked(address, Instant::now()), None);
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_never_blocked() {
+        let proxies = vec!["10.0.0.0/24".parse().unwrap()];
+        let limit = FailureLimit::new(Some(1), proxies);
+        let proxy = "10.0.0.1".parse().unwrap();
+        assert!(!limit.note(proxy, Instant::now()));
+        assert_eq!(limit.blocked(proxy, Instant::now()), None);
     }
 }

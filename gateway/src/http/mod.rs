@@ -7,7 +7,8 @@ pub mod reply;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::header::HOST;
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tracing::{debug, info};
@@ -70,6 +71,10 @@ pub async fn serve(
         .map_or(0, |target| target.as_str().len());
     if target_len > gateway.max_uri_size {
         return reply::error(StatusCode::URI_TOO_LONG, "request target too long");
+    }
+    // RFC 9112, section 3.2.
+    if request.version() >= Version::HTTP_11 && !request.headers().contains_key(HOST) {
+        return reply::error(StatusCode::BAD_REQUEST, "request without Host");
     }
     let origin = Origin::of(&request, connection, &gateway.trusted_proxies);
     let query = Query::parse(uri.query().unwrap_or_default());

@@ -6,7 +6,7 @@ mod stream;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -25,6 +25,9 @@ use crate::tls;
 
 /// Pause after the system had no descriptor or memory for a connection.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
+
+/// A shortage that goes on is told again after this time.
+const SHORTAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How the clients of a port reach the gateway.
 #[derive(Clone)]
@@ -75,21 +78,19 @@ pub struct Listener {
 impl Listener {
     /// Takes connections until draining.
     pub async fn run(mut self) {
-        let mut starved = false;
+        let mut starved: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = draining(&mut self.draining) => return,
             };
             match accepted {
-                Ok((stream, peer)) => {
-                    starved = false;
-                    self.accept(stream, peer);
-                }
+                Ok((stream, peer)) => self.accept(stream, peer),
                 Err(error) if socket::is_resource_error(&error) => {
-                    if !starved {
+                    // Room comes and goes while clients do: that is one and the same shortage.
+                    if starved.is_none_or(|told| told.elapsed() >= SHORTAGE_INTERVAL) {
                         warn!(%error, "no resources for further connections; those that are open go on");
-                        starved = true;
+                        starved = Some(Instant::now());
                     }
                     tokio::time::sleep(RESOURCE_PAUSE).await;
                 }
@@ -141,7 +142,12 @@ impl Connection {
             Leg::Plain => ClientStream::Plain(stream),
             Leg::Tls(config) => {
                 let handshake = tls::accept(stream, Arc::clone(config));
-                match timeout(self.http_limits.handshake_timeout, handshake).await {
+                let handshake = timeout(self.http_limits.handshake_timeout, handshake);
+                let shaken = tokio::select! {
+                    shaken = handshake => shaken,
+                    () = draining(&mut self.draining) => return,
+                };
+                match shaken {
                     Ok(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
                     Ok(Err(error)) => {
                         debug!(client = %peer, %error, "TLS handshake failed");

@@ -87,8 +87,8 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain)
 }
 
-/// In words that never repeat what the file holds.
-fn explain(error: pem::Error) -> String {
+/// What is wrong with a PEM file, in words that never repeat what the file holds.
+pub(crate) fn explain(error: pem::Error) -> String {
     match error {
         pem::Error::Io(error) => error.to_string(),
         pem::Error::NoItemsFound => "it has none".to_owned(),

@@ -10,5 +10,6 @@ mod record;
 mod stream;
 
 pub use accept::{AcceptError, accept};
+pub(crate) use config::explain;
 pub use config::{TlsError, server_config};
 pub use stream::TlsStream;
