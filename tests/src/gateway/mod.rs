@@ -1,0 +1,249 @@
+//! The real gateway as a child process.
+
+mod builder;
+mod log;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
+use serde_json::{Map, Value};
+use tempfile::TempDir;
+use tokio::process::Child;
+
+pub use builder::{GatewayBuilder, gateway_binary};
+pub use rustix::process::Signal;
+
+use crate::cert::TestCert;
+use crate::net::{Endpoint, within};
+use log::ProcessLog;
+
+/// A running gateway; killed when dropped.
+#[derive(Debug)]
+pub struct Gateway {
+    child: Child,
+    log: ProcessLog,
+    tls: Option<SocketAddr>,
+    plain: Option<SocketAddr>,
+    config_path: PathBuf,
+    cert: TestCert,
+    _dir: TempDir,
+}
+
+/// How much memory a process occupies, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident set size: pages in memory, shared ones included.
+    pub rss: u64,
+    /// Proportional set size: shared pages are divided by the number of their users.
+    pub pss: u64,
+}
+
+impl Gateway {
+    /// A gateway that listens for TLS on a free port of 127.0.0.1.
+    pub fn builder() -> GatewayBuilder {
+        GatewayBuilder::new()
+    }
+
+    /// Address of the TLS port.
+    ///
+    /// # Panics
+    /// When the gateway reported none.
+    pub fn tls_addr(&self) -> SocketAddr {
+        self.tls.expect("the gateway listens for TLS")
+    }
+
+    /// Address of the plaintext port.
+    ///
+    /// # Panics
+    /// When the gateway was started without one.
+    pub fn plain_addr(&self) -> SocketAddr {
+        self.plain
+            .expect("the gateway was built with a plaintext port")
+    }
+
+    /// Clients of the TLS port.
+    pub fn tls(&self) -> Endpoint {
+        Endpoint::tls(self.tls_addr())
+    }
+
+    /// Clients of the plaintext port.
+    pub fn plain(&self) -> Endpoint {
+        Endpoint::plain(self.plain_addr())
+    }
+
+    /// The certificate that it was started with.
+    pub fn cert(&self) -> &TestCert {
+        &self.cert
+    }
+
+    /// Its configuration file.
+    pub fn config_path(&self) -> &Path {
+        &self.config_path
+    }
+
+    /// Replaces the configuration file; the gateway is not told.
+    pub fn write_config(&self, config: &Map<String, Value>) -> Result<()> {
+        builder::write_config(&self.config_path, config)
+    }
+
+    /// All lines logged so far.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lines()
+    }
+
+    /// The first line logged, from the start on, that `wanted` accepts, which sees each line
+    /// once; waits for it at most `limit`.
+    pub async fn wait_for_log(
+        &self,
+        wanted: impl FnMut(&str) -> bool,
+        limit: Duration,
+    ) -> Result<String> {
+        tokio::time::timeout(limit, self.log.find(wanted))
+            .await
+            .context("the gateway did not log the awaited line in time")
+            .flatten()
+            .map_err(|error| self.with_log(&error))
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// After [`Gateway::terminate`] or [`Gateway::wait`] returned.
+    pub fn pid(&self) -> u32 {
+        self.child.id().expect("the gateway is running")
+    }
+
+    /// The memory that it occupies now.
+    pub fn memory(&self) -> Result<Memory> {
+        let path = format!("/proc/{}/smaps_rollup", self.pid());
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let field = |name: &str| -> Result<u64> {
+            let kib = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"))
+                .with_context(|| format!("{path} has no {name}"))?;
+            Ok(kib.parse::<u64>()? * 1024)
+        };
+        Ok(Memory {
+            rss: field("Rss:")?,
+            pss: field("Pss:")?,
+        })
+    }
+
+    /// How many file descriptors it has open now.
+    pub fn open_fds(&self) -> Result<usize> {
+        let path = format!("/proc/{}/fd", self.pid());
+        let entries = std::fs::read_dir(&path).with_context(|| format!("reading {path}"))?;
+        Ok(entries.count())
+    }
+
+    /// Lets it have at most this many file descriptors from now on; those that are open stay.
+    pub fn limit_open_files(&self, limit: usize) -> Result<()> {
+        let limit = Rlimit {
+            current: Some(limit as u64),
+            maximum: Some(limit as u64),
+        };
+        prlimit(Some(self.raw_pid()?), Resource::Nofile, limit)
+            .context("limiting the gateway's open files")?;
+        Ok(())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        kill_process(self.raw_pid()?, signal).context("signalling the gateway")
+    }
+
+    fn raw_pid(&self) -> Result<Pid> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
+        pid.context("a process id")
+    }
+
+    /// Waits until it ends by itself; then its log is complete.
+    pub async fn wait(&mut self) -> Result<ExitStatus> {
+        let ended = async {
+            let status = self.child.wait().await;
+            self.log.finished().await;
+            status
+        };
+        match within("end of the gateway", ended).await {
+            Ok(status) => status.context("waiting for the gateway"),
+            Err(error) => Err(self.with_log(&error)),
+        }
+    }
+
+    /// Sends SIGTERM and waits until it ended.
+    pub async fn terminate(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.wait().await
+    }
+
+    /// Waits for the line that says that all ports are open, and reads the ports.
+    async fn wait_until_ready(&mut self) -> Result<()> {
+        let log = &self.log;
+        let ready = within("start of the gateway", log.find(is_ready));
+        let started = tokio::select! {
+            found = ready => found.flatten(),
+            status = self.child.wait() => {
+                log.finished().await;
+                Err(anyhow!("the gateway ended at once: {}", status?))
+            }
+        };
+        started.map_err(|error| self.with_log(&error))?;
+        for line in self.log.lines() {
+            match parse_listening(&line) {
+                Some(("tls", addr)) => self.tls = Some(addr),
+                Some(("plain", addr)) => self.plain = Some(addr),
+                _ => {}
+            }
+        }
+        if self.tls.is_none() && self.plain.is_none() {
+            bail!(self.with_log(&anyhow!("the gateway named no address that it listens on")));
+        }
+        Ok(())
+    }
+
+    fn with_log(&self, error: &anyhow::Error) -> anyhow::Error {
+        anyhow!("{error:#}\nlast lines of its log:\n{}", self.log.tail())
+    }
+}
+
+fn is_ready(line: &str) -> bool {
+    line.split_whitespace().any(|word| word == "ready")
+}
+
+/// The leg and address of a line such as `INFO listening leg="tls" address=127.0.0.1:43210`.
+fn parse_listening(line: &str) -> Option<(&str, SocketAddr)> {
+    let mut words = line.split_whitespace();
+    words.find(|word| *word == "listening")?;
+    let (mut leg, mut addr) = (None, None);
+    for word in words {
+        match word.split_once('=')? {
+            ("leg", value) => leg = Some(value.trim_matches('"')),
+            ("address", value) => addr = value.trim_matches('"').parse().ok(),
+            _ => {}
+        }
+    }
+    Some((leg?, addr?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listening_lines_are_understood() {
+        let line = "2026-01-02T03:04:05.678901Z  INFO listening leg=\"tls\" address=127.0.0.1:4321";
+        let (leg, addr) = parse_listening(line).unwrap();
+        assert_eq!((leg, addr.port()), ("tls", 4321));
+        let line = "2026-01-02T03:04:05Z  INFO gateway: listening address=[::1]:80 leg=plain";
+        let (leg, addr) = parse_listening(line).unwrap();
+        assert_eq!((leg, addr.to_string().as_str()), ("plain", "[::1]:80"));
+        assert_eq!(parse_listening("INFO ready version=\"1\""), None);
+        assert!(is_ready("INFO ready version=\"1\""));
+        assert!(!is_ready("INFO already"));
+    }
+}

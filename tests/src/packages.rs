@@ -1,0 +1,296 @@
+//! What the tests and the demo need besides Rust: packages of Debian 12 and 13, and one of npm.
+
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure as require};
+
+use crate::command::{find_program, run_bounded, target_dir};
+
+/// Where Debian puts spice-html5.
+pub const SPICE_HTML5: &str = "/usr/share/spice-html5";
+/// Where Debian puts what nginx must load to relay byte streams.
+pub const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+
+/// How long one run of `apt-get` or `npm` may take, and how long another process may hold the lock.
+const INSTALL_LIMIT: Duration = Duration::from_mins(15);
+/// How often a lock that another process holds is tried.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A real peer that comes from Debian.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Package {
+    /// `qemu-system-x86_64` with a Spice server and a QXL card.
+    Qemu,
+    /// `spicy-screenshot`, a Spice client that needs no display.
+    SpiceScreenshot,
+    /// The reverse proxy nginx.
+    Nginx,
+    /// The balancer `HAProxy`.
+    Haproxy,
+    /// The reverse proxy Apache httpd, without its service.
+    Apache,
+    /// The Spice client for browsers.
+    SpiceHtml5,
+    /// The browser.
+    Chromium,
+    /// `openssl s_client`, a TLS client that is not rustls.
+    Openssl,
+    /// Node.js and npm, for [`ensure_playwright`].
+    Node,
+    /// nginx with its relay of byte streams, which only the benchmarks use.
+    NginxStream,
+    /// The WebSocket proxy of the noVNC project, which only the benchmarks use.
+    Websockify,
+}
+
+impl Package {
+    /// Everything that the tests use.
+    pub const ALL: [Self; 9] = [
+        Self::Qemu,
+        Self::SpiceScreenshot,
+        Self::Nginx,
+        Self::Haproxy,
+        Self::Apache,
+        Self::SpiceHtml5,
+        Self::Chromium,
+        Self::Openssl,
+        Self::Node,
+    ];
+
+    /// Whether what is needed of it is on this machine.
+    pub fn is_installed(self) -> bool {
+        match self {
+            Self::Qemu => find_program("qemu-system-x86_64").is_some() && qemu_speaks_spice(),
+            Self::SpiceScreenshot => find_program("spicy-screenshot").is_some(),
+            Self::Nginx => find_program("nginx").is_some(),
+            Self::Haproxy => find_program("haproxy").is_some(),
+            Self::Apache => find_program("apache2").is_some(),
+            Self::SpiceHtml5 => Path::new(SPICE_HTML5).join("spice_auto.html").is_file(),
+            Self::Chromium => find_program("chromium").is_some(),
+            Self::Openssl => find_program("openssl").is_some(),
+            Self::Node => find_program("node").is_some() && find_program("npm").is_some(),
+            Self::NginxStream => {
+                Self::Nginx.is_installed() && Path::new(NGINX_STREAM_MODULE).is_file()
+            }
+            Self::Websockify => find_program("websockify").is_some(),
+        }
+    }
+
+    /// Debian's names for it; those of some releases only come second.
+    fn names(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            // Debian 13 cut the Spice server out of the main package.
+            Self::Qemu => (
+                &["qemu-system-x86", "seabios"],
+                &["qemu-system-modules-spice"],
+            ),
+            Self::SpiceScreenshot => (&["spice-client-gtk"], &[]),
+            Self::Nginx => (&["nginx"], &[]),
+            Self::Haproxy => (&["haproxy"], &[]),
+            Self::Apache => (&["apache2-bin"], &[]),
+            Self::SpiceHtml5 => (&["spice-html5"], &[]),
+            Self::Chromium => (&["chromium"], &[]),
+            Self::Openssl => (&["openssl"], &[]),
+            Self::Node => (&["nodejs", "npm"], &[]),
+            Self::NginxStream => (&["nginx", "libnginx-mod-stream"], &[]),
+            Self::Websockify => (&["websockify"], &[]),
+        }
+    }
+}
+
+/// Makes sure that `packages` are there: installs what is missing when run by root on Debian.
+///
+/// Blocks, for minutes when it installs. Several processes may call it at once.
+///
+/// Fails with the command that installs what is missing when it cannot do so itself.
+pub fn ensure(packages: &[Package]) -> Result<()> {
+    if missing(packages).is_empty() {
+        return Ok(());
+    }
+    let _lock = InstallLock::acquire()?;
+    // Another process may have installed it while this one waited for the lock.
+    let wanted = missing(packages);
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    if !is_root() {
+        bail!("missing on this machine: {wanted:?}; {}", by_hand(&wanted));
+    }
+    install(&wanted).with_context(|| by_hand(&wanted))?;
+    let still = missing(&wanted);
+    require!(
+        still.is_empty(),
+        "installed, yet not usable: {still:?}; {}",
+        by_hand(&still)
+    );
+    Ok(())
+}
+
+/// Makes sure that npm's playwright-core is in the target directory; gives back its folder.
+///
+/// Installs [`Package::Node`] where it is missing.
+pub fn ensure_playwright() -> Result<PathBuf> {
+    ensure(&[Package::Node])?;
+    let version = playwright_version()?;
+    let prefix = target_dir().join("npm");
+    let package = prefix.join("node_modules/playwright-core");
+    if playwright_is(&package, version) {
+        return Ok(package);
+    }
+    let _lock = InstallLock::acquire()?;
+    if playwright_is(&package, version) {
+        return Ok(package);
+    }
+    fs::create_dir_all(&prefix).with_context(|| format!("making {}", prefix.display()))?;
+    let mut npm = Command::new("npm");
+    npm.args(["install", "--no-audit", "--no-fund", "--prefix"])
+        .arg(&prefix)
+        .arg(format!("playwright-core@{version}"));
+    run_bounded(npm, INSTALL_LIMIT).with_context(|| {
+        format!(
+            "install it: npm install --prefix {} playwright-core@{version}",
+            prefix.display()
+        )
+    })?;
+    require!(
+        playwright_is(&package, version),
+        "npm left no playwright-core {version} behind"
+    );
+    Ok(package)
+}
+
+fn missing(packages: &[Package]) -> Vec<Package> {
+    packages
+        .iter()
+        .copied()
+        .filter(|package| !package.is_installed())
+        .collect()
+}
+
+fn debian_names(packages: &[Package]) -> Vec<&'static str> {
+    packages
+        .iter()
+        .flat_map(|package| {
+            let (always, sometimes) = package.names();
+            always
+                .iter()
+                .chain(sometimes.iter().filter(|name| apt_knows(name)))
+        })
+        .copied()
+        .collect()
+}
+
+fn apt_knows(name: &str) -> bool {
+    let mut show = Command::new("apt-cache");
+    show.args(["show", "--quiet=0", name]);
+    run_bounded(show, INSTALL_LIMIT).is_ok_and(|text| text.contains("Package:"))
+}
+
+fn by_hand(packages: &[Package]) -> String {
+    let names = debian_names(packages).join(" ");
+    format!("as root: apt-get update && apt-get install -y --no-install-recommends {names}")
+}
+
+fn install(packages: &[Package]) -> Result<()> {
+    static UPDATED: AtomicBool = AtomicBool::new(false);
+    if !UPDATED.swap(true, Ordering::Relaxed) {
+        apt_get(&["update"])?;
+    }
+    let names = debian_names(packages);
+    apt_get(
+        &[
+            &["install", "-y", "--no-install-recommends"],
+            names.as_slice(),
+        ]
+        .concat(),
+    )
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        // The programs are wanted, not their services, which would take ports 80 and 443.
+        .env("SYSTEMD_OFFLINE", "1")
+        .env("RUNLEVEL", "1");
+    run_bounded(apt, INSTALL_LIMIT)?;
+    Ok(())
+}
+
+/// Debian's QEMU has its Spice server in a module below a folder named after the architecture.
+fn qemu_speaks_spice() -> bool {
+    let Ok(folders) = fs::read_dir("/usr/lib") else {
+        return false;
+    };
+    folders
+        .flatten()
+        .any(|folder| folder.path().join("qemu/ui-spice-core.so").is_file())
+}
+
+/// The newest playwright-core that runs on the Node.js that is there: Debian 12 has version 18.
+fn playwright_version() -> Result<&'static str> {
+    let mut node = Command::new("node");
+    node.arg("--version");
+    let version = run_bounded(node, INSTALL_LIMIT)?;
+    let major: u32 = version
+        .trim()
+        .trim_start_matches('v')
+        .split('.')
+        .next()
+        .and_then(|number| number.parse().ok())
+        .with_context(|| format!("node calls itself {version:?}"))?;
+    match major {
+        20.. => Ok("1.64.1"),
+        18.. => Ok("1.60.0"),
+        _ => bail!("Node.js 18 or newer is needed, {major} is here"),
+    }
+}
+
+fn playwright_is(package: &Path, version: &str) -> bool {
+    fs::read(package.join("package.json"))
+        .ok()
+        .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+        .is_some_and(|manifest| manifest["version"] == version)
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// Held while something is installed: by one thread of one process at a time.
+struct InstallLock {
+    _file: File,
+    _thread: MutexGuard<'static, ()>,
+}
+
+impl InstallLock {
+    fn acquire() -> Result<Self> {
+        static THREAD: Mutex<()> = Mutex::new(());
+        let thread = THREAD.lock().unwrap_or_else(PoisonError::into_inner);
+        let folder = target_dir();
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let path = folder.join("packages.lock");
+        let file = File::create(&path).with_context(|| format!("opening {}", path.display()))?;
+        let deadline = Instant::now() + INSTALL_LIMIT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => {
+                    return Ok(Self {
+                        _file: file,
+                        _thread: thread,
+                    });
+                }
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => thread::sleep(POLL),
+                Err(problem) => bail!("waiting for {}: {problem}", path.display()),
+            }
+        }
+    }
+}

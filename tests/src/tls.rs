@@ -1,0 +1,164 @@
+//! TLS as the clients of the gateway speak it.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
+use rustls::{
+    ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    SupportedProtocolVersion,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::net::crypto_provider;
+
+/// Settings of a TLS client: unless told otherwise it verifies no certificate, offers no ALPN,
+/// speaks 1.2 and 1.3 and resumes nothing, like the flexVDI client.
+#[must_use]
+#[derive(Clone, Debug)]
+pub struct TlsClient {
+    config: Arc<ClientConfig>,
+    name: ServerName<'static>,
+}
+
+impl TlsClient {
+    /// A client that accepts any certificate.
+    pub fn new() -> Self {
+        Self::with_versions(rustls::ALL_VERSIONS)
+    }
+
+    /// The same, TLS 1.2 only.
+    pub fn tls12() -> Self {
+        Self::with_versions(&[&rustls::version::TLS12])
+    }
+
+    /// The same, TLS 1.3 only.
+    pub fn tls13() -> Self {
+        Self::with_versions(&[&rustls::version::TLS13])
+    }
+
+    /// A client that accepts only certificates signed by `root`.
+    pub fn trusting(root: &CertificateDer<'static>) -> Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone()).context("trusting a certificate")?;
+        let config = builder(rustls::ALL_VERSIONS, |builder| {
+            builder.with_root_certificates(roots)
+        });
+        Ok(Self::from_config(config))
+    }
+
+    /// Resumes sessions: the connections of this value and of its clones share their tickets.
+    pub fn resuming(mut self) -> Self {
+        Arc::make_mut(&mut self.config).resumption = Resumption::in_memory_sessions(64);
+        self
+    }
+
+    /// Offers these application protocols.
+    pub fn alpn(mut self, protocols: &[&str]) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = protocols
+            .iter()
+            .map(|protocol| protocol.as_bytes().to_vec())
+            .collect();
+        self
+    }
+
+    /// Asks for this server name instead of `localhost`.
+    pub fn server_name(mut self, name: &str) -> Result<Self> {
+        self.name = ServerName::try_from(name.to_owned())?;
+        Ok(self)
+    }
+
+    /// The handshake over an open connection.
+    pub async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+        TlsConnector::from(self.config.clone())
+            .connect(self.name.clone(), stream)
+            .await
+            .context("TLS handshake")
+    }
+
+    fn with_versions(versions: &[&'static SupportedProtocolVersion]) -> Self {
+        Self::from_config(builder(versions, |builder| {
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(&crypto_provider())))
+        }))
+    }
+
+    fn from_config(mut config: ClientConfig) -> Self {
+        config.resumption = Resumption::disabled();
+        Self {
+            config: Arc::new(config),
+            name: ServerName::try_from("localhost").expect("a valid name"),
+        }
+    }
+}
+
+impl Default for TlsClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn builder(
+    versions: &[&'static SupportedProtocolVersion],
+    verify: impl FnOnce(
+        ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert>,
+) -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(crypto_provider())
+        .with_protocol_versions(versions)
+        .expect("the provider speaks these versions");
+    verify(builder).with_no_client_auth()
+}
+
+/// Accepts every certificate, but checks that the server holds its key.
+#[derive(Debug)]
+struct AnyCertificate(WebPkiSupportedAlgorithms);
+
+impl AnyCertificate {
+    fn new(provider: &CryptoProvider) -> Self {
+        Self(provider.signature_verification_algorithms)
+    }
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.0)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_schemes()
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line: `check`, exit codes and help.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use testkit::gateway::gateway_binary;
+use testkit::prelude::*;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+/// What a process that ended left behind.
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn code(&self) -> Option<i32> {
+        self.status.code()
+    }
+}
+
+/// Runs the gateway until it ends by itself.
+pub(crate) async fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
+    let child = Command::new(gateway_binary().unwrap())
+        .args(args)
+        .env_remove("JOURNAL_STREAM")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let output = within("end of the gateway", child.wait_with_output()).await;
+    let output = output.unwrap().unwrap();
+    Ended {
+        status: output.status,
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+/// A directory for a configuration file, and a certificate that it may name.
+pub(crate) struct Files {
+    pub(crate) dir: TempDir,
+    pub(crate) cert: TestCert,
+}
+
+impl Files {
+    pub(crate) fn new() -> Self {
+        Self {
+            dir: TempDir::with_prefix("testkit-config-").unwrap(),
+            cert: TestCert::new().unwrap(),
+        }
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// A configuration that is right but for these values.
+    pub(crate) fn config(&self, values: &Value) -> PathBuf {
+        let mut config = json!({
+            "CertFile": self.cert.cert_path(),
+            "KeyFile": self.cert.key_path(),
+        });
+        let members = config.as_object_mut().unwrap();
+        members.extend(values.as_object().unwrap().clone());
+        self.write("gateway.conf", config.to_string())
+    }
+}
+
+pub(crate) async fn check(config: &Path) -> Ended {
+    run([Path::new("check"), Path::new("--config"), config]).await
+}
+
+#[tokio::test]
+async fn check_prints_what_is_in_effect() {
+    let files = Files::new();
+    let config = files.config(&json!({
+        "ManagerIP": "manager.example",
+        "KeepAlive": 30,
+        "TrustedProxies": ["10.0.0.0/8"],
+    }));
+    let ended = check(&config).await;
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    let shown: Map<String, Value> = serde_json::from_str(&ended.stdout).unwrap();
+    for (key, value) in [
+        ("ManagerIP", json!("manager.example")),
+        ("KeepAlive", json!(30)),
+        ("TrustedProxies", json!(["10.0.0.0/8"])),
+        ("CertFile", json!(files.cert.cert_path())),
+        ("SslPort", json!(443)),
+        ("HijackAll", json!(true)),
+        ("FirstSpicePort", json!(5900)),
+        ("LastSpicePort", json!(25900)),
+        ("TicketTimeout", json!(120)),
+        ("MaxConnections", json!(20_000)),
+        ("Debug", json!(false)),
+    ] {
+        assert_eq!(shown[key], value, "{key}");
+    }
+    // What is shown is a configuration file itself.
+    let again = check(&files.write("again.conf", &ended.stdout)).await;
+    assert_eq!((again.code(), again.stdout), (Some(0), ended.stdout));
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_told() {
+    let files = Files::new();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let values = json!({"ListenAddress": "127.0.0.1", "SslPort": port});
+    let ended = run([Path::new("--config"), &files.config(&values)]).await;
+    assert_eq!(ended.code(), Some(1));
+    let expected = format!("cannot listen on port {port} (SslPort): Address already in use");
+    assert!(ended.stderr.contains(&expected), "{}", ended.stderr);
+    // The check opens no port.
+    assert_eq!(check(&files.config(&values)).await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn the_command_line_explains_itself() {
+    let help = run(["--help"]).await;
+    assert_eq!(help.code(), Some(0));
+    for text in ["--config", "check", "/etc/flexvdi/flexvdi-gateway.conf"] {
+        assert!(help.stdout.contains(text), "{}", help.stdout);
+    }
+    let version = run(["--version"]).await;
+    assert!(
+        version.stdout.starts_with("flexvdi-gateway "),
+        "{}",
+        version.stdout
+    );
+    assert_eq!(run(["--no-such-option"]).await.code(), Some(2));
+}

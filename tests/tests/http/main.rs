@@ -1,0 +1,23 @@
+//! The HTTP side of the gateway: the manager behind it, hijacking, tickets, handshakes, limits,
+//! configuration and logs, against the real binary over real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests; clippy knows only functions marked as such"
+)]
+
+mod command_line;
+mod configuration;
+mod deployments;
+mod handshake;
+mod headers;
+mod hijack;
+mod limits;
+mod logs;
+mod manager;
+mod names;
+mod shutdown;
+mod streaming;
+mod support;
+mod tls;
+mod tokens;

@@ -1,0 +1,10 @@
+//! Real reverse proxies in front of the gateway, set up as the documentation says, and the
+//! documentation itself.
+
+mod apache;
+mod haproxy;
+mod nginx;
+mod process;
+mod readme;
+mod scene;
+mod template;

@@ -1,0 +1,141 @@
+//! nginx.
+
+use anyhow::Result;
+use testkit::flexvdi::FlexVdiClient;
+use testkit::host::End;
+use testkit::packages::Package;
+use testkit::prelude::*;
+
+use crate::process::{Proxy, Setup, program};
+use crate::scene::{PROXY_PATIENCE, PUBLIC_NAME, Scene};
+use crate::template::adapt;
+
+const DOCUMENTED: &str = include_str!("../../../docs/proxies/nginx.conf");
+
+/// Starts nginx with the site that `site` makes, which may name the certificate by `cert`.
+async fn nginx(cert: &TestCert, site: impl Fn(&Setup<'_>) -> Result<String>) -> Result<Proxy> {
+    let certificate = format!(
+        "ssl_certificate {}; ssl_certificate_key {};",
+        cert.cert_path().display(),
+        cert.key_path().display()
+    );
+    Proxy::start(Package::Nginx, |setup| {
+        setup.write("site.conf", &site(setup)?)?;
+        // What Debian's own nginx.conf says, in a folder that needs no rights.
+        let main = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log stderr;\n\
+             events {{}}\n\
+             http {{\n\
+                 client_body_temp_path client; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
+                 uwsgi_temp_path uwsgi; scgi_temp_path scgi; access_log off;\n\
+                 {certificate}\n\
+                 include site.conf;\n\
+             }}\n"
+        );
+        let config = setup.write("nginx.conf", &main)?;
+        let mut command = program("nginx")?;
+        command
+            .args(["-e", "stderr", "-c", &config, "-p"])
+            .arg(setup.dir);
+        Ok(command)
+    })
+    .await
+}
+
+/// The documented site in front of a gateway.
+async fn documented(scene: &Scene, cert: &TestCert, patience: &str) -> Result<Proxy> {
+    nginx(cert, |setup| {
+        let listen = format!("listen {} ssl;", setup.addr);
+        adapt(
+            DOCUMENTED,
+            &[
+                ("listen [::]:443 ssl;", ""),
+                ("listen 443 ssl;", &listen),
+                ("127.0.0.1:8080", &scene.backend()),
+                (
+                    "/etc/ssl/certs/vdi.example.com.pem",
+                    &cert.cert_path().display().to_string(),
+                ),
+                (
+                    "/etc/ssl/private/vdi.example.com.key",
+                    &cert.key_path().display().to_string(),
+                ),
+                (
+                    "/var/log/nginx/flexvdi-gateway.log",
+                    &setup.path("access.log"),
+                ),
+                ("proxy_read_timeout 1d", patience),
+            ],
+        )
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_site_works() -> Result<()> {
+    let scene = Scene::new(End::Hold, |gateway| gateway).await?;
+    let cert = TestCert::new()?;
+    let proxy = documented(&scene, &cert, "proxy_read_timeout 1d").await?;
+    scene.works_through(&proxy).await?;
+    // The form in which its requests for the manager come.
+    let requests = scene.manager.requests();
+    assert!(!requests.is_empty());
+    for request in requests {
+        assert_eq!(request.header("via"), Some("1.0 flexvdi-gateway"));
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_end_is_told() -> Result<()> {
+    let scene = Scene::new(End::Fin, |gateway| gateway).await?;
+    let cert = TestCert::new()?;
+    let proxy = documented(&scene, &cert, "proxy_read_timeout 1d").await?;
+    scene.hosts_end_is_told(&proxy).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pings_keep_an_idle_channel_open() -> Result<()> {
+    let scene = Scene::new(End::Hold, |gateway| gateway.set("KeepAlive", 1)).await?;
+    let cert = TestCert::new()?;
+    let patience = format!("proxy_read_timeout {PROXY_PATIENCE}s");
+    let proxy = documented(&scene, &cert, &patience).await?;
+    scene.pings_keep_alive(&proxy).await
+}
+
+/// The rule that existing installations have: the gateway learns neither the public name nor the
+/// client's address.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_without_forwarded_headers_needs_external_name() -> Result<()> {
+    let named =
+        |gateway: testkit::gateway::GatewayBuilder| gateway.set("ExternalName", PUBLIC_NAME);
+    let scene = Scene::new(End::Hold, named).await?;
+    let cert = TestCert::new()?;
+    let proxy = nginx(&cert, |setup| {
+        Ok(format!(
+            "upstream backend {{ server {}; }}\n\
+             server {{\n\
+                 listen {} ssl;\n\
+                 location = / {{\n\
+                     proxy_pass http://backend;\n\
+                     proxy_http_version 1.1;\n\
+                     proxy_set_header Upgrade $http_upgrade;\n\
+                     proxy_set_header Connection \"upgrade\";\n\
+                 }}\n\
+                 location /vdi/ {{ proxy_pass http://backend; }}\n\
+             }}\n",
+            scene.backend(),
+            setup.addr
+        ))
+    })
+    .await?;
+
+    let client = FlexVdiClient::new(&proxy.tls()).host(PUBLIC_NAME);
+    let desktop = client.desktop().await?;
+    assert_eq!(desktop.address, PUBLIC_NAME);
+    let asked = scene.manager.requests();
+    assert_eq!(asked[0].header("x-forwarded-host"), Some("backend"));
+    let channel = client.open(&desktop).await?;
+    scene.data_flows(channel, ChannelType::Display).await?;
+    scene.log_has("channel closed", "127.0.0.1".parse()?).await
+}

@@ -1,0 +1,38 @@
+//! The byte stream of a channel, against the real binary over real sockets: what the data paths
+//! must have in common, whatever moves the bytes.
+//!
+//! Every test takes a [`setup::Setup`], which says how a gateway with a certain data path is
+//! started and reached; [`on_every_path`] makes one test of it for each of them.
+
+/// Makes a module with one test per named function for one data path.
+macro_rules! on_path {
+    ($path:ident, $setup:ident, $($test:ident)*) => {
+        mod $path {
+            $(
+                #[tokio::test]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test(crate::setup::$setup).await
+                }
+            )*
+        }
+    };
+}
+
+/// Runs the named functions on every data path.
+macro_rules! on_every_path {
+    ($($test:ident)*) => {
+        on_path!(relay_tls, RELAY_TLS, $($test)*);
+        on_path!(relay_plain, RELAY_PLAIN, $($test)*);
+    };
+}
+
+mod conformance;
+mod controls;
+mod endings;
+mod peers;
+mod pressure;
+mod randomised;
+mod rng;
+mod setup;
+mod unsteady;
+mod violations;

@@ -1,0 +1,288 @@
+//! A gateway with a certain data path, hosts behind it and channels through it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use testkit::gateway::GatewayBuilder;
+use testkit::net::StreamEnd;
+use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
+use testkit::prelude::*;
+use testkit::spice::read_link;
+use testkit::ws::{Frame, Opcode, RawClient};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpStream;
+
+/// Largest payload of a server frame, in bytes.
+const LONGEST_PAYLOAD: usize = 65_536;
+
+/// A data path to be tested.
+#[derive(Clone, Copy)]
+pub(crate) struct Setup {
+    /// The name by which the gateway logs it.
+    path: &'static str,
+    /// Makes a gateway use it.
+    configure: fn(GatewayBuilder) -> GatewayBuilder,
+    /// The port whose channels use it.
+    endpoint: fn(&Gateway) -> Endpoint,
+}
+
+pub(crate) const RELAY_TLS: Setup = Setup {
+    path: "relay",
+    configure: |gateway| gateway,
+    endpoint: Gateway::tls,
+};
+
+pub(crate) const RELAY_PLAIN: Setup = Setup {
+    path: "relay",
+    configure: GatewayBuilder::plain,
+    endpoint: Gateway::plain,
+};
+
+impl Setup {
+    /// Starts a gateway with its own defaults.
+    pub(crate) async fn start(self) -> Result<Stage> {
+        self.start_with(|gateway| gateway).await
+    }
+
+    /// Starts a gateway that is configured further.
+    pub(crate) async fn start_with(
+        self,
+        more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    ) -> Result<Stage> {
+        let builder = (self.configure)(Gateway::builder().set("HijackAll", false));
+        let gateway = more(builder).spawn().await?;
+        let endpoint = (self.endpoint)(&gateway);
+        let open_fds = gateway.open_fds()?;
+        Ok(Stage {
+            host: socket_host().await?,
+            path: self.path,
+            gateway,
+            endpoint,
+            open_fds,
+        })
+    }
+}
+
+/// A host that leaves each of its connections to the test.
+pub(crate) async fn socket_host() -> Result<Host<TcpStream>> {
+    Host::spawn(|stream| async move { Ok(stream) }).await
+}
+
+/// The target of a channel to this host; its client answers Pings.
+pub(crate) fn target<T: Send + 'static>(host: &Host<T>) -> String {
+    format!("/?ver=2&token={}", host.addr().port())
+}
+
+/// A running gateway and a host behind it.
+pub(crate) struct Stage {
+    pub(crate) gateway: Gateway,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) host: Host<TcpStream>,
+    path: &'static str,
+    /// Before the first channel.
+    open_fds: usize,
+}
+
+impl Stage {
+    /// Opens a channel to the stage's host, whose link message has arrived there.
+    pub(crate) async fn open(&self) -> Result<Channel> {
+        let channel = open(&self.endpoint, &self.host, &target(&self.host)).await?;
+        let path = format!("path=\"{}\"", self.path);
+        let line = self.wait_for_log("channel open").await?;
+        ensure!(line.contains(&path), "{line:?} names another data path");
+        Ok(channel)
+    }
+
+    /// Waits for a line of the log with this text.
+    pub(crate) async fn wait_for_log(&self, text: &str) -> Result<String> {
+        let has_text = |line: &str| line.contains(text);
+        self.gateway.wait_for_log(has_text, PATIENCE).await
+    }
+
+    /// Waits for a line of the log that says that a channel has ended for this reason.
+    pub(crate) async fn expect_reason(&self, reason: &str) -> Result<()> {
+        let is_wanted = |line: &str| line.contains("channel closed") && line.contains(reason);
+        let line = self.gateway.wait_for_log(is_wanted, PATIENCE).await;
+        line.map(drop)
+            .with_context(|| format!("no channel ended for the reason {reason:?}"))
+    }
+
+    /// Waits until the gateway has no more descriptors open than before the first channel.
+    pub(crate) async fn expect_no_channel(&self) -> Result<()> {
+        within("closing of all descriptors", async {
+            while self.gateway.open_fds()? > self.open_fds {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        })
+        .await?
+    }
+}
+
+/// Opens a channel to a host.
+pub(crate) async fn open(
+    endpoint: &Endpoint,
+    host: &Host<TcpStream>,
+    target: &str,
+) -> Result<Channel> {
+    let mut client = RawClient::open(endpoint, target).await?;
+    let link = link_message(ChannelType::Main, 0);
+    client.send_frame(&Frame::binary(link.clone())).await?;
+    let mut host = host.outcome().await?;
+    let received = within("link message", read_link(&mut host)).await??;
+    ensure!(received == link, "another link message arrived");
+    Ok(Channel {
+        client,
+        host,
+        up: 0,
+        down: 0,
+    })
+}
+
+/// An open channel and how much of the patterns has gone through it, in bytes.
+pub(crate) struct Channel {
+    pub(crate) client: RawClient,
+    pub(crate) host: TcpStream,
+    pub(crate) up: u64,
+    pub(crate) down: u64,
+}
+
+impl Channel {
+    /// The host writes this many bytes, in one piece up to 64 KiB; the client receives them.
+    pub(crate) async fn downlink(&mut self, length: u64) -> Result<()> {
+        let start = self.down;
+        let write = async { Ok(write_pattern(&mut self.host, DOWNLINK, start, length).await?) };
+        let read = read_downlink(&mut self.client, start, length);
+        tokio::try_join!(write, read)?;
+        self.down += length;
+        Ok(())
+    }
+
+    /// The next part of the uplink's pattern as a frame.
+    pub(crate) fn next_frame(&mut self, length: usize) -> Frame {
+        let frame = Frame::binary(UPLINK.bytes(self.up, length));
+        self.up += length as u64;
+        frame
+    }
+
+    /// The client sends one frame with this many bytes; the host receives them.
+    pub(crate) async fn uplink(&mut self, length: usize) -> Result<()> {
+        let start = self.up;
+        let frame = self.next_frame(length);
+        let read = read_uplink(&mut self.host, start, length as u64);
+        tokio::try_join!(self.client.send_frame(&frame), read)?;
+        Ok(())
+    }
+
+    /// Sends a Ping and reads the Pong to it, which must be the next frame.
+    pub(crate) async fn ping(&mut self, payload: &[u8]) -> Result<()> {
+        let ping = Frame::new(Opcode::PING, payload);
+        self.client.send_frame(&ping).await?;
+        expect_pong(&self.client.read_frame().await?, payload)
+    }
+
+    /// The host must receive nothing more but the end.
+    pub(crate) async fn expect_host_end(&mut self) -> Result<()> {
+        expect_uplink_end(&mut self.host, self.up, self.up).await
+    }
+}
+
+/// Reads binary frames with exactly this part of the downlink's pattern.
+pub(crate) async fn read_downlink<S: AsyncRead + Unpin>(
+    client: &mut RawClient<S>,
+    start: u64,
+    length: u64,
+) -> Result<()> {
+    let mut at = start;
+    while at < start + length {
+        let frame = client.read_frame().await?;
+        check_data(&frame, at)?;
+        at += frame.payload.len() as u64;
+    }
+    ensure!(at == start + length, "more bytes than the host has sent");
+    Ok(())
+}
+
+/// Checks a data frame of the server, whose first byte stands at `offset` of the pattern.
+pub(crate) fn check_data(frame: &Frame, offset: u64) -> Result<()> {
+    check_header(frame)?;
+    ensure!(
+        frame.opcode == Opcode::BINARY,
+        "a frame of kind {:#x} instead of data",
+        frame.opcode.0
+    );
+    ensure!(!frame.payload.is_empty(), "an empty data frame");
+    ensure!(
+        frame.payload.len() <= LONGEST_PAYLOAD,
+        "a frame of {} bytes",
+        frame.payload.len()
+    );
+    Ok(DOWNLINK.check(offset, &frame.payload)?)
+}
+
+/// Checks what all frames of the server have in common.
+pub(crate) fn check_header(frame: &Frame) -> Result<()> {
+    ensure!(frame.fin, "a fragment");
+    ensure!(frame.rsv == 0, "reserved bits");
+    ensure!(frame.mask.is_none(), "a masked frame of a server");
+    Ok(())
+}
+
+pub(crate) fn expect_pong(frame: &Frame, payload: &[u8]) -> Result<()> {
+    check_header(frame)?;
+    ensure!(
+        frame.opcode == Opcode::PONG && frame.payload == payload,
+        "{frame:?} instead of a Pong with {payload:?}"
+    );
+    Ok(())
+}
+
+/// Reads exactly this part of the uplink's pattern.
+pub(crate) async fn read_uplink(
+    host: &mut (impl AsyncRead + Unpin),
+    start: u64,
+    length: u64,
+) -> Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = start;
+    while at < start + length {
+        let most = usize::try_from(start + length - at)?.min(buffer.len());
+        let read = within("uplink", host.read(&mut buffer[..most])).await??;
+        ensure!(
+            read > 0,
+            "the uplink ended after {at} bytes of {}",
+            start + length
+        );
+        UPLINK.check(at, &buffer[..read])?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// Reads the uplink's pattern from `at` on until its end, which must come at `end`.
+pub(crate) async fn expect_uplink_end(
+    host: &mut (impl AsyncRead + Unpin),
+    at: u64,
+    end: u64,
+) -> Result<()> {
+    read_uplink(host, at, end - at).await?;
+    let (rest, how) = testkit::net::read_to_end(host).await?;
+    ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
+    ensure!(how == StreamEnd::Closed, "the uplink's end is {how:?}");
+    Ok(())
+}
+
+/// Reads the Close frame with this code, the end of TLS and the end of TCP.
+pub(crate) async fn expect_closing<S: AsyncRead + Unpin>(
+    client: &mut RawClient<S>,
+    code: u16,
+) -> Result<()> {
+    let close = client.expect_close(code).await?;
+    check_header(&close)?;
+    let end = client.expect_end().await?;
+    ensure!(
+        end == StreamEnd::Closed,
+        "the end after the Close is {end:?}"
+    );
+    Ok(())
+}

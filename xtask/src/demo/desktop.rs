@@ -1,0 +1,109 @@
+//! What stands behind the gateway in the demo: a virtual machine, or a recorded session.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use testkit::flexvdi::{self, FlexVdiClient};
+use testkit::gateway::Gateway;
+use testkit::host::Host;
+use testkit::manager::DesktopAnswer;
+use testkit::picture::Picture;
+use testkit::qemu::SpiceVm;
+use testkit::replay::{Played, Recording, Speed};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
+
+use super::{fetch, replay};
+use crate::steps::Steps;
+
+/// A running desktop.
+pub(super) enum Desktop {
+    /// QEMU, and what it shows when asked directly.
+    Vm {
+        vm: SpiceVm,
+        password: String,
+        picture: Picture,
+    },
+    /// A host that plays its side of a recording.
+    Replay {
+        recording: Arc<Recording>,
+        host: Host<Played>,
+    },
+}
+
+impl Desktop {
+    pub(super) async fn start_vm(steps: &mut Steps) -> Result<Self> {
+        steps.begin("Desktop: QEMU with its Spice server, behind a password");
+        let password = new_password().await?;
+        let vm = SpiceVm::start(Some(&password)).await?;
+        steps.note(format!("listens on {}", vm.address()));
+        let picture = vm
+            .picture()
+            .await
+            .context("fetching the picture directly")?;
+        steps.done(format!(
+            "fetched directly, its picture has {} x {} pixels in {} colours",
+            picture.width,
+            picture.height,
+            picture.colours()
+        ));
+        Ok(Self::Vm {
+            vm,
+            password,
+            picture,
+        })
+    }
+
+    pub(super) async fn start_replay(steps: &mut Steps) -> Result<Self> {
+        steps.begin("Desktop: a recorded Spice session");
+        let recording = Recording::load()?;
+        let host = recording.host(Speed::Unlimited).await?;
+        steps.done(format!(
+            "{} channels, on {}",
+            recording.channels().len(),
+            host.addr()
+        ));
+        Ok(Self::Replay { recording, host })
+    }
+
+    /// What the manager tells of it.
+    pub(super) fn answer(&self) -> DesktopAnswer {
+        match self {
+            Self::Vm { vm, password, .. } => DesktopAnswer::new(vm.address()).password(password),
+            Self::Replay { host, .. } => DesktopAnswer::new(host.addr()),
+        }
+    }
+
+    /// Whether any Spice client can use it: a recording has only its own.
+    pub(super) fn is_for_anyone(&self) -> bool {
+        matches!(self, Self::Vm { .. })
+    }
+
+    /// Uses it as the client to whom it was `given` does.
+    pub(super) async fn visit(
+        &self,
+        steps: &mut Steps,
+        client: &FlexVdiClient,
+        gateway: &Gateway,
+        given: flexvdi::Desktop,
+    ) -> Result<()> {
+        match self {
+            Self::Vm { picture, .. } => fetch::run(steps, gateway, given, picture).await,
+            Self::Replay { recording, host } => {
+                replay::run(steps, client, &given, recording, host).await
+            }
+        }
+    }
+}
+
+async fn new_password() -> Result<String> {
+    let mut random = [0; 12];
+    let mut source = File::open("/dev/urandom")
+        .await
+        .context("opening /dev/urandom")?;
+    source
+        .read_exact(&mut random)
+        .await
+        .context("reading /dev/urandom")?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,65 @@
+//! A real Spice client takes a screenshot through the gateway.
+
+use anyhow::{Context, Result, ensure};
+use testkit::adapter::{Adapter, Traffic};
+use testkit::command::target_dir;
+use testkit::gateway::Gateway;
+use testkit::picture::Picture;
+use testkit::tls::TlsClient;
+use testkit::ws::Connect;
+use testkit::{flexvdi, screenshot};
+
+use crate::steps::Steps;
+
+/// Fetches the picture with the desktop's ticket, saves it and compares it with `expected`.
+pub(super) async fn run(
+    steps: &mut Steps,
+    gateway: &Gateway,
+    desktop: flexvdi::Desktop,
+    expected: &Picture,
+) -> Result<()> {
+    steps.begin("Client: spicy-screenshot, through one WebSocket of the gateway per channel");
+    let endpoint = gateway.tls().with_tls(TlsClient::new().resuming());
+    let host = format!("{}:{}", desktop.address, endpoint.addr().port());
+    let token = desktop.token;
+    let connect = move || Connect::new(&endpoint, &token).header("Host", &host);
+    let adapter = Adapter::start(connect).await?;
+    let seen = screenshot::take(adapter.addr(), Some(&desktop.password)).await;
+    let traffic = adapter.finished().await?;
+    let seen = seen.with_context(|| format!("the gateway: {}", traffic.faults.join("; ")))?;
+    ensure!(
+        traffic.faults.is_empty(),
+        "the gateway: {}",
+        traffic.faults.join("; ")
+    );
+    steps.done(moved(&traffic));
+
+    steps.begin("Comparison with the picture fetched directly");
+    let file = target_dir().join("demo/desktop.png");
+    seen.save_png(&file)?;
+    let differing = seen.differing_pixels(expected);
+    ensure!(
+        differing == 0,
+        "{differing} pixels differ; see {}",
+        file.display()
+    );
+    let pixels = seen.rgb.len() / 3;
+    let file = file.canonicalize().unwrap_or(file);
+    steps.done(format!(
+        "all {pixels} pixels are equal; they are in {}",
+        file.display()
+    ));
+    Ok(())
+}
+
+fn moved(traffic: &Traffic) -> String {
+    format!(
+        "{} WebSockets moved {} bytes to the host and {} bytes to the client in {} messages, \
+         the largest of {} bytes",
+        traffic.websockets,
+        traffic.uplink_bytes,
+        traffic.downlink_bytes,
+        traffic.downlink_messages,
+        traffic.largest_downlink_message,
+    )
+}

@@ -1,0 +1,47 @@
+//! The project's own commands, run as `cargo xtask COMMAND`.
+
+mod bench;
+mod cargo;
+mod demo;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use steps::Steps;
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure the gateway beside others that do a like job, or its data paths.
+    Bench(bench::Options),
+    /// Show the gateway at work between a real Spice client and a real Spice server.
+    Demo(demo::Options),
+    /// Check everything that must hold before a change lands.
+    Test,
+}
+
+fn main() -> ExitCode {
+    let mut steps = Steps::default();
+    let done = match Arguments::parse().command {
+        Command::Bench(options) => bench::run(&mut steps, &options),
+        Command::Demo(options) => demo::run(&mut steps, &options),
+        Command::Test => test::run(&mut steps),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            steps.failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! `cargo xtask test`: everything that must hold before a change lands.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use testkit::browser;
+use testkit::command::run_bounded;
+use testkit::packages::{self, Package};
+
+use crate::cargo;
+use crate::steps::Steps;
+
+const DENY_VERSION: &str = "0.20.2";
+/// How long the database of advisories may take to arrive.
+const DATABASE_LIMIT: Duration = Duration::from_mins(2);
+const VERSION_LIMIT: Duration = Duration::from_mins(1);
+
+/// Runs every check in turn; stops at the first that fails.
+pub(crate) fn run(steps: &mut Steps) -> Result<()> {
+    steps.begin("Programs that the tests use");
+    packages::ensure(&Package::ALL)?;
+    browser::ensure_installed()?;
+    steps.done("all installed");
+
+    cargo_step(
+        steps,
+        "Format",
+        &["fmt", "--all", "--check", "--", "--color", "never"],
+    )?;
+    cargo_step(
+        steps,
+        "Lints",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    let advisories = dependencies(steps)?;
+    cargo_step(steps, "Build", &["build", "--workspace"])?;
+    cargo_step(steps, "Tests", &["test", "--workspace"])?;
+
+    steps.summary();
+    if !advisories {
+        println!("    ! security advisories were NOT checked: their database is out of reach");
+    }
+    Ok(())
+}
+
+fn cargo_step(steps: &mut Steps, title: &str, arguments: &[&str]) -> Result<()> {
+    steps.begin(format!("{title}: cargo {}", arguments.join(" ")));
+    cargo::run(arguments)?;
+    steps.done("passed");
+    Ok(())
+}
+
+/// Checks licences, sources and bans; gives back whether advisories were checked too.
+fn dependencies(steps: &mut Steps) -> Result<bool> {
+    steps.begin("Dependencies: cargo deny check");
+    if run_bounded(cargo::command(&["deny", "--version"]), VERSION_LIMIT).is_err() {
+        steps.note(format!(
+            "installing cargo-deny {DENY_VERSION}, which takes some minutes"
+        ));
+        cargo::run(&[
+            "install",
+            "--locked",
+            "--quiet",
+            "cargo-deny",
+            "--version",
+            DENY_VERSION,
+        ])?;
+    }
+    match run_bounded(cargo::command(&["deny", "fetch", "db"]), DATABASE_LIMIT) {
+        Ok(_) => {
+            cargo::run(&["deny", "check", "--hide-inclusion-graph"])?;
+            steps.done("licences, sources, bans and advisories are fine");
+            Ok(true)
+        }
+        Err(problem) => {
+            steps.note(format!("advisories are NOT checked: {problem}"));
+            cargo::run(&[
+                "deny",
+                "check",
+                "--hide-inclusion-graph",
+                "bans",
+                "licenses",
+                "sources",
+            ])?;
+            steps.done("licences, sources and bans are fine");
+            Ok(false)
+        }
+    }
+}
