@@ -1,4 +1,5 @@
 //! The frame codec against tungstenite, an independent implementation of RFC 6455.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::io::{Cursor as IoCursor, Read, Write};
 
@@ -33,12 +34,12 @@ impl Decoded {
 /// a host is slow, or else from the start of the buffer.
 fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>, keep: bool) -> Decoded {
     let mut decoder = Decoder::new();
-    let mut decoded = Decoded::default();
+    let mut outcome = Decoded::default();
     let mut cursor = Cursor::default();
     let mut buffer = Vec::new();
     for piece in pieces {
         if !keep {
-            decoded.payload.extend_from_slice(&buffer[..cursor.write]);
+            outcome.payload.extend_from_slice(&buffer[..cursor.write]);
             cursor = Cursor::default();
         }
         cursor.read = cursor.write;
@@ -50,21 +51,21 @@ fn decode<'a>(pieces: impl Iterator<Item = &'a [u8]>, keep: bool) -> Decoded {
             assert!(cursor.write <= cursor.read && cursor.read <= cursor.end);
             assert_eq!(cursor.end, buffer.len());
             match result {
-                Ok(Some(event)) => decoded.events.push(event),
+                Ok(Some(event)) => outcome.events.push(event),
                 Ok(None) => {
                     assert_eq!(cursor.read, cursor.end, "left undecoded without an event");
                     break;
                 }
                 Err(violation) => {
-                    decoded.violation = Some(violation);
-                    decoded.payload.extend_from_slice(&buffer[..cursor.write]);
-                    return decoded;
+                    outcome.violation = Some(violation);
+                    outcome.payload.extend_from_slice(&buffer[..cursor.write]);
+                    return outcome;
                 }
             }
         }
     }
-    decoded.payload.extend_from_slice(&buffer[..cursor.write]);
-    decoded
+    outcome.payload.extend_from_slice(&buffer[..cursor.write]);
+    outcome
 }
 
 /// Cuts `bytes` at these places.
@@ -107,8 +108,10 @@ fn payload_length() -> impl Strategy<Value = usize> {
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     (payload_length(), any::<u8>()).prop_map(|(length, first)| {
         // What stands where must show, whatever the mask.
-        (0..length)
-            .map(|at| first.wrapping_add((at % 251) as u8))
+        (0..251_u8)
+            .cycle()
+            .take(length)
+            .map(|at| first.wrapping_add(at))
             .collect()
     })
 }

@@ -23,9 +23,10 @@ impl Steps {
         self.current = Some((title, Instant::now()));
     }
 
-    /// Says something about the step that runs.
+    /// Says something, below the step that runs.
     pub(crate) fn note(&self, text: impl Display) {
-        println!("    - {text}");
+        let indent = if self.current.is_some() { "    " } else { "" };
+        println!("{indent}- {text}");
     }
 
     /// Ends the step that runs well.

@@ -73,8 +73,9 @@ pub async fn serve(
         return reply::error(StatusCode::URI_TOO_LONG, "request target too long");
     }
     // RFC 9112, section 3.2.
-    if request.version() >= Version::HTTP_11 && !request.headers().contains_key(HOST) {
-        return reply::error(StatusCode::BAD_REQUEST, "request without Host");
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
+        return reply::error(StatusCode::BAD_REQUEST, "one Host header is needed");
     }
     let origin = Origin::of(&request, connection, &gateway.trusted_proxies);
     let query = Query::parse(uri.query().unwrap_or_default());

@@ -65,6 +65,9 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeError> {
     *bare.method_mut() = request.method().clone();
     *bare.version_mut() = request.version();
     bare.headers_mut().clone_from(headers);
+    // tungstenite reads one line of it only, but a list may stand on several.
+    let upgrade = HeaderValue::from_static("Upgrade");
+    bare.headers_mut().insert(CONNECTION, upgrade);
     let mut response = tungstenite::handshake::server::create_response(&bare)
         .map_err(|_| HandshakeError::Malformed("not a WebSocket request"))?;
     if has_token(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter(), SUBPROTOCOL) {

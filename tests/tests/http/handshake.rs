@@ -138,6 +138,10 @@ async fn any_spelling_of_the_headers_will_do() {
     let (gateway, _host, token) = stage().await;
     for (from, to) in [
         ("Connection: Upgrade", "connection: keep-alive, Upgrade"),
+        (
+            "Connection: Upgrade",
+            "Connection: keep-alive\r\nConnection: upgrade",
+        ),
         ("Upgrade: websocket", "UPGRADE: WebSocket"),
         ("Sec-WebSocket-Key", "sec-websocket-key"),
     ] {

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use crate::peers::{self, Disturbance, Plan};
 use crate::rng::{Rng, seed_or};
 use crate::setup::{
-    Channel, Setup, Stage, check_data, expect_closing, expect_uplink_end, open, read_downlink,
-    socket_host, target,
+    Channel, Setup, Stage, check_data, expect_closing, expect_closing_while_sending,
+    expect_uplink_end, open, read_downlink, socket_host, target,
 };
 
 on_every_path! {
@@ -98,12 +98,7 @@ async fn a_reset_of_the_host_is_told_to_a_sending_client(setup: Setup) -> Result
         writer.send_raw(&bytes).await?;
         reset(&host)?;
         drop(host);
-        let flood = async { while writer.send_raw(&bytes).await.is_ok() {} };
-        let mut closing = std::pin::pin!(expect_closing(&mut reader, 1011));
-        tokio::select! {
-            closed = &mut closing => closed?,
-            () = flood => closing.await?,
-        }
+        expect_closing_while_sending(&mut reader, &mut writer, &bytes, 1011).await?;
     }
     stage.expect_reason("host lost").await?;
     stage.expect_no_channel().await

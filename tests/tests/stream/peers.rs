@@ -6,7 +6,7 @@ use testkit::net::{StreamEnd, within};
 use testkit::pattern::{DOWNLINK, Mismatch, UPLINK};
 use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::oneshot;
+use tokio::sync::watch;
 
 use crate::rng::Rng;
 use crate::setup::{check_data, check_header};
@@ -18,6 +18,8 @@ enum ClientEnd {
     Close(Option<u16>),
     /// End of stream without Close frame; then it reads to the other end.
     Fin,
+    /// The same, but only when all that the host sends has come.
+    FinAfterAll,
     /// It waits for the other side's Close, and answers it.
     AfterHost,
     /// An unmasked frame; then it reads to the end.
@@ -31,6 +33,8 @@ enum ClientEnd {
 enum HostEnd {
     /// End of stream; it reads on to the other end.
     Fin,
+    /// The same, but only when all that the client sends has come.
+    FinAfterAll,
     /// The same, but only after the other side's end.
     AfterClient,
     /// Its connection breaks.
@@ -73,17 +77,18 @@ impl Plan {
             ClientEnd::Close(Some(1001)),
             ClientEnd::Close(None),
             ClientEnd::Fin,
-            ClientEnd::Fin,
+            ClientEnd::FinAfterAll,
             ClientEnd::AfterHost,
             ClientEnd::AfterHost,
             ClientEnd::Violate,
             ClientEnd::Vanish,
         ]);
-        let host_end = match rng.below(5) {
+        let host_end = match rng.below(6) {
             0 => HostEnd::Vanish,
             // One of both has to end by itself.
             1 | 2 if client_end != ClientEnd::AfterHost => HostEnd::AfterClient,
-            _ => HostEnd::Fin,
+            3 => HostEnd::Fin,
+            _ => HostEnd::FinAfterAll,
         };
         Self {
             up,
@@ -110,7 +115,7 @@ impl Plan {
 
     /// The client ends its stream by itself, without a Close.
     pub(crate) fn client_ends(&self) -> bool {
-        self.client_end == ClientEnd::Fin
+        matches!(self.client_end, ClientEnd::Fin | ClientEnd::FinAfterAll)
     }
 
     pub(crate) fn client_violates(&self) -> bool {
@@ -119,7 +124,7 @@ impl Plan {
 
     /// The host ends its stream by itself.
     pub(crate) fn host_ends(&self) -> bool {
-        self.host_end == HostEnd::Fin
+        matches!(self.host_end, HostEnd::Fin | HostEnd::FinAfterAll)
     }
 
     fn up_total(&self) -> u64 {
@@ -149,8 +154,8 @@ impl Plan {
 #[derive(Debug, Default)]
 pub(crate) struct ClientSaw {
     down: u64,
-    /// Whether a Close came, and its code.
-    close: Option<Option<u16>>,
+    /// The Close frame, if one came.
+    close: Option<Frame>,
     end: Option<StreamEnd>,
 }
 
@@ -215,7 +220,7 @@ fn tolerate(error: anyhow::Error) -> Result<()> {
 
 impl ClientSaw {
     fn check(&self, plan: &Plan, disturbance: Disturbance) -> Result<()> {
-        let code = self.close.context("no Close")?;
+        let code = self.close.as_ref().context("no Close")?.close_code();
         ensure!(self.end == Some(StreamEnd::Closed), "no orderly end");
         if disturbance == Disturbance::GatewayEnds && code == Some(1001) {
             return Ok(());
@@ -226,23 +231,47 @@ impl ClientSaw {
         let of_host = match plan.host_end {
             // A broken connection may look like an ended one.
             _ if host_breaks => matches!(code, Some(1000 | 1011)),
-            HostEnd::Fin => code == Some(1000),
+            HostEnd::Fin | HostEnd::FinAfterAll => code == Some(1000),
             HostEnd::AfterClient | HostEnd::Vanish => false,
         };
         let of_client = match plan.client_end {
             ClientEnd::Close(own) => code == own,
             ClientEnd::Violate => code == Some(1002),
             // The host ends when the client did.
-            ClientEnd::Fin => plan.host_end == HostEnd::AfterClient && code == Some(1000),
+            ClientEnd::Fin | ClientEnd::FinAfterAll => {
+                plan.host_end == HostEnd::AfterClient && code == Some(1000)
+            }
             ClientEnd::AfterHost | ClientEnd::Vanish => false,
         };
         ensure!(of_host || of_client, "an unexpected code");
-        let hears_all = matches!(plan.client_end, ClientEnd::Fin | ClientEnd::AfterHost);
+        let hears_all = plan.client_ends() || plan.client_end == ClientEnd::AfterHost;
         ensure!(
             self.down == plan.down_total() || host_breaks || !hears_all,
             "only a part of the host's {} bytes",
             plan.down_total()
         );
+        Ok(())
+    }
+}
+
+/// How far a peer's receiver has come; its sender may wait for that.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    bytes: u64,
+    ended: bool,
+}
+
+impl Seen {
+    /// Waits until all of `total` bytes or an end has come.
+    async fn all(mut seen: watch::Receiver<Self>, total: u64) -> Result<()> {
+        let all = seen.wait_for(|seen| seen.bytes == total || seen.ended);
+        within("all bytes", all).await??;
+        Ok(())
+    }
+
+    /// Waits until an end has come.
+    async fn end(mut seen: watch::Receiver<Self>) -> Result<()> {
+        within("the other's end", seen.wait_for(|seen| seen.ended)).await??;
         Ok(())
     }
 }
@@ -262,9 +291,9 @@ where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut reader, mut writer) = client.split();
-    let (closed, seen_close) = oneshot::channel();
-    let read = client_reads(plan, &mut reader, closed);
-    let write = client_writes(plan, &mut writer, seen_close);
+    let (progress, seen) = watch::channel(Seen::default());
+    let read = client_reads(plan, &mut reader, progress);
+    let write = client_writes(plan, &mut writer, seen);
     let (mut read, mut write) = (std::pin::pin!(read), std::pin::pin!(write));
     let saw = tokio::select! {
         saw = &mut read => {
@@ -285,7 +314,7 @@ where
 async fn client_reads<S: AsyncRead + Unpin>(
     plan: &Plan,
     client: &mut RawClient<S>,
-    closed: oneshot::Sender<()>,
+    progress: watch::Sender<Seen>,
 ) -> Result<ClientSaw> {
     let mut rng = Rng::new(plan.seed);
     let mut saw = ClientSaw::default();
@@ -302,16 +331,17 @@ async fn client_reads<S: AsyncRead + Unpin>(
             }
             Opcode::PING => ensure!(frame.payload.is_empty(), "a Ping with payload"),
             Opcode::CLOSE => {
-                saw.close = Some(frame.close_code());
+                saw.close = Some(frame);
                 break;
             }
             _ => {
                 check_data(&frame, saw.down)?;
                 saw.down += frame.payload.len() as u64;
+                progress.send_modify(|seen| seen.bytes = saw.down);
             }
         }
     }
-    let _ = closed.send(());
+    progress.send_modify(|seen| seen.ended = true);
     saw.end = Some(client.expect_end().await?);
     Ok(saw)
 }
@@ -319,7 +349,7 @@ async fn client_reads<S: AsyncRead + Unpin>(
 async fn client_writes<S: AsyncWrite + Unpin>(
     plan: &Plan,
     client: &mut RawClient<S>,
-    seen_close: oneshot::Receiver<()>,
+    seen: watch::Receiver<Seen>,
 ) -> Result<()> {
     let mut rng = Rng::new(plan.seed ^ 1);
     let bytes = client_bytes(plan, &mut rng);
@@ -339,6 +369,10 @@ async fn client_writes<S: AsyncWrite + Unpin>(
     match plan.client_end {
         ClientEnd::Vanish => return Ok(()),
         ClientEnd::Fin => return client.shutdown().await,
+        ClientEnd::FinAfterAll => {
+            Seen::all(seen, plan.down_total()).await?;
+            return client.shutdown().await;
+        }
         ClientEnd::Close(code) => {
             let payload = code.map(u16::to_be_bytes);
             let payload = payload.iter().flatten().copied().collect::<Vec<_>>();
@@ -353,9 +387,7 @@ async fn client_writes<S: AsyncWrite + Unpin>(
         }
         ClientEnd::AfterHost => {}
     }
-    within("Close of the gateway", seen_close)
-        .await?
-        .context("the receiver failed")?;
+    Seen::end(seen).await?;
     if plan.client_end == ClientEnd::AfterHost {
         client.send_frame(&Frame::close(1000)).await?;
     }
@@ -400,9 +432,9 @@ where
     H: AsyncRead + AsyncWrite + Unpin,
 {
     let (mut reader, mut writer) = tokio::io::split(host);
-    let (ended, seen_end) = oneshot::channel();
-    let read = host_reads(plan, &mut reader, ended);
-    let write = host_writes(plan, &mut writer, seen_end);
+    let (progress, seen) = watch::channel(Seen::default());
+    let read = host_reads(plan, &mut reader, progress);
+    let write = host_writes(plan, &mut writer, seen);
     let (mut read, mut write) = (std::pin::pin!(read), std::pin::pin!(write));
     let up = tokio::select! {
         up = &mut read => {
@@ -423,7 +455,7 @@ where
 async fn host_reads(
     plan: &Plan,
     host: &mut (impl AsyncRead + Unpin),
-    ended: oneshot::Sender<()>,
+    progress: watch::Sender<Seen>,
 ) -> Result<u64> {
     let mut rng = Rng::new(plan.seed ^ 2);
     let mut buffer = vec![0; rng.pick(&[100, 5_000, 100_000])];
@@ -432,18 +464,19 @@ async fn host_reads(
         plan.pause(&mut rng).await;
         let length = within("uplink", host.read(&mut buffer)).await??;
         if length == 0 {
-            let _ = ended.send(());
+            progress.send_modify(|seen| seen.ended = true);
             return Ok(at);
         }
         UPLINK.check(at, &buffer[..length])?;
         at += length as u64;
+        progress.send_modify(|seen| seen.bytes = at);
     }
 }
 
 async fn host_writes(
     plan: &Plan,
     host: &mut (impl AsyncWrite + Unpin),
-    seen_end: oneshot::Receiver<()>,
+    seen: watch::Receiver<Seen>,
 ) -> Result<()> {
     let mut rng = Rng::new(plan.seed ^ 3);
     let stop = if plan.host_vanishes() {
@@ -457,18 +490,15 @@ async fn host_writes(
         match within("downlink", host.write_all(&piece)).await? {
             Ok(()) => at += *size as u64,
             // The gateway is done with a client that has closed or vanished.
-            Err(_) if plan.client_end != ClientEnd::Fin => break,
+            Err(_) if !plan.client_ends() => break,
             Err(error) => bail!("writing after {at} bytes: {error}"),
         }
         plan.pause(&mut rng).await;
     }
     match plan.host_end {
         HostEnd::Vanish => return Ok(()),
-        HostEnd::AfterClient => {
-            within("end of the client", seen_end)
-                .await?
-                .context("the receiver failed")?;
-        }
+        HostEnd::AfterClient => Seen::end(seen).await?,
+        HostEnd::FinAfterAll => Seen::all(seen, plan.up_total()).await?,
         HostEnd::Fin => {}
     }
     // Whoever vanished needs no end.

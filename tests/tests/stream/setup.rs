@@ -9,7 +9,7 @@ use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::spice::read_link;
 use testkit::ws::{Frame, Opcode, RawClient};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Largest payload of a server frame, in bytes.
@@ -270,6 +270,31 @@ pub(crate) async fn expect_uplink_end(
     ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
     ensure!(how == StreamEnd::Closed, "the uplink's end is {how:?}");
     Ok(())
+}
+
+/// Sends these bytes again and again until the connection is closed, and reads meanwhile what
+/// [`expect_closing`] does: no RST must overtake it.
+pub(crate) async fn expect_closing_while_sending<R, W>(
+    reader: &mut RawClient<R>,
+    writer: &mut RawClient<W>,
+    bytes: &[u8],
+    code: u16,
+) -> Result<()>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let flood = async {
+        while writer.send_raw(bytes).await.is_ok() {
+            // The receiver must find its turn although this never waits.
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut closing = std::pin::pin!(expect_closing(reader, code));
+    tokio::select! {
+        closed = &mut closing => closed,
+        () = flood => closing.await,
+    }
 }
 
 /// Reads the Close frame with this code, the end of TLS and the end of TCP.

@@ -6,7 +6,9 @@ use testkit::net::StreamEnd;
 use testkit::prelude::*;
 use testkit::ws::{Frame, Opcode, RawClient, handshake_request};
 
-use crate::setup::{Setup, Stage, expect_closing, expect_pong, target};
+use crate::setup::{
+    Setup, Stage, expect_closing, expect_closing_while_sending, expect_pong, target,
+};
 
 on_every_path! {
     broken_framing_is_closed_with_its_code
@@ -19,129 +21,109 @@ on_every_path! {
 /// What a client sends that it must not.
 struct Case {
     name: String,
-    /// Payload that comes in a frame that is in order, and reaches the host.
+    /// Comes before it, is in order and reaches the host.
     before: Frame,
     bytes: Vec<u8>,
     code: u16,
 }
 
-fn cases() -> Vec<Case> {
-    let mut cases = Vec::new();
-    let mut add = |name: String, before: Frame, bytes: Vec<u8>, code: u16| {
-        cases.push(Case {
-            name,
-            before,
-            bytes,
+impl Case {
+    fn new(name: impl Into<String>, frame: &Frame, code: u16) -> Self {
+        Self {
+            name: name.into(),
+            before: Frame::binary("in order"),
+            bytes: frame.encode(),
             code,
-        });
-    };
-    let whole = || Frame::binary("in order");
-    let begun = || Frame::binary("in order").unfinished();
-    let frame = |opcode: u8, length: usize| Frame::new(Opcode(opcode), vec![b'x'; length]);
+        }
+    }
 
-    for rsv in 1..=7 {
-        for opcode in [0x2, 0x9] {
-            let frame = Frame {
-                rsv,
-                ..frame(opcode, 5)
-            };
-            add(
-                format!("reserved bits {rsv} of {opcode:#x}"),
-                whole(),
-                frame.encode(),
-                1002,
-            );
-        }
+    /// It stands inside a message that has begun.
+    fn inside_message(mut self) -> Self {
+        self.before.fin = false;
+        self
     }
-    for opcode in [0x2, 0x8, 0x9, 0xa] {
-        let frame = Frame {
-            mask: None,
-            ..frame(opcode, 2)
-        };
-        add(
-            format!("unmasked {opcode:#x}"),
-            whole(),
-            frame.encode(),
-            1002,
-        );
-    }
-    for opcode in (0x3..=0x7).chain(0xb..=0xf) {
-        add(
-            format!("opcode {opcode:#x}"),
-            whole(),
-            frame(opcode, 3).encode(),
-            1002,
-        );
-    }
-    for opcode in [0x8, 0x9, 0xa] {
-        for length in [126, 65_536] {
-            let name = format!("{length} bytes in {opcode:#x}");
-            add(name, whole(), frame(opcode, length).encode(), 1002);
-        }
-        let fragment = frame(opcode, 4).unfinished();
-        add(
-            format!("fragment of {opcode:#x}"),
-            whole(),
-            fragment.encode(),
-            1002,
-        );
-    }
-    let mut too_long = vec![0x82, 0xff, 0x80];
-    too_long.extend([0; 7 + 4 + 5]);
-    add(
-        "64-bit length with its top bit".to_owned(),
-        whole(),
-        too_long,
-        1002,
-    );
+}
+
+fn frame(opcode: u8, length: usize) -> Frame {
+    Frame::new(Opcode(opcode), vec![b'x'; length])
+}
+
+fn cases() -> impl Iterator<Item = Case> {
+    headers().chain(fragments()).chain(controls()).chain([
+        Case::new("text", &frame(0x1, 3), 1003),
+        Case::new("text, unfinished", &frame(0x1, 3).unfinished(), 1003),
+    ])
+}
+
+/// Headers that must not be, whatever came before.
+fn headers() -> impl Iterator<Item = Case> {
+    let reserved_bits = (1..=7).flat_map(|rsv| {
+        [0x2, 0x9].map(|opcode| {
+            let mut frame = frame(opcode, 5);
+            frame.rsv = rsv;
+            Case::new(format!("reserved bits {rsv} of {opcode:#x}"), &frame, 1002)
+        })
+    });
+    let unmasked = [0x2, 0x8, 0x9, 0xa].map(|opcode| {
+        let mut frame = frame(opcode, 2);
+        frame.mask = None;
+        Case::new(format!("unmasked {opcode:#x}"), &frame, 1002)
+    });
+    let reserved_opcodes = (0x3..=0x7)
+        .chain(0xb..=0xf)
+        .map(|opcode| Case::new(format!("opcode {opcode:#x}"), &frame(opcode, 3), 1002));
+    let mut too_long = Case::new("64-bit length with its top bit", &frame(0x2, 0), 1002);
+    too_long.bytes = [&[0x82, 0xff, 0x80][..], &[0; 7 + 4 + 5]].concat();
+    reserved_bits
+        .chain(unmasked)
+        .chain(reserved_opcodes)
+        .chain([too_long])
+}
+
+/// Data frames that must not be where they are.
+fn fragments() -> impl Iterator<Item = Case> {
     let continuation = frame(0x0, 3);
-    add(
-        "lone continuation".to_owned(),
-        whole(),
-        continuation.encode(),
-        1002,
-    );
-    let fragment = continuation.unfinished();
-    add(
-        "lone continuation, unfinished".to_owned(),
-        whole(),
-        fragment.encode(),
-        1002,
-    );
-    for opcode in [0x1, 0x2] {
+    let inside = [0x1, 0x2].map(|opcode| {
         let name = format!("new message {opcode:#x} inside another");
-        add(name, begun(), frame(opcode, 3).encode(), 1002);
-    }
-    for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-        add(
-            format!("Close {code}"),
-            whole(),
-            Frame::close(code).encode(),
+        Case::new(name, &frame(opcode, 3), 1002).inside_message()
+    });
+    [
+        Case::new("lone continuation", &continuation, 1002),
+        Case::new(
+            "lone continuation, unfinished",
+            &continuation.unfinished(),
             1002,
-        );
-    }
-    add(
-        "Close with one byte".to_owned(),
-        whole(),
-        frame(0x8, 1).encode(),
-        1002,
-    );
+        ),
+    ]
+    .into_iter()
+    .chain(inside)
+}
+
+/// Control frames that must not be.
+fn controls() -> impl Iterator<Item = Case> {
+    let too_long_or_fragmented = [0x8, 0x9, 0xa].into_iter().flat_map(|opcode| {
+        let fragment = frame(opcode, 4).unfinished();
+        [
+            Case::new(
+                format!("126 bytes in {opcode:#x}"),
+                &frame(opcode, 126),
+                1002,
+            ),
+            Case::new(
+                format!("64 KiB in {opcode:#x}"),
+                &frame(opcode, 65_536),
+                1002,
+            ),
+            Case::new(format!("fragment of {opcode:#x}"), &fragment, 1002),
+        ]
+    });
+    let codes = [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535]
+        .map(|code| Case::new(format!("Close {code}"), &Frame::close(code), 1002));
     let bad_reason = Frame::new(Opcode::CLOSE, b"\x03\xe8\xc3\x28".as_slice());
-    add(
-        "Close with a reason not in UTF-8".to_owned(),
-        begun(),
-        bad_reason.encode(),
-        1007,
-    );
-    let text = frame(0x1, 3);
-    add("text".to_owned(), whole(), text.encode(), 1003);
-    add(
-        "text, unfinished".to_owned(),
-        whole(),
-        text.unfinished().encode(),
-        1003,
-    );
-    cases
+    too_long_or_fragmented.chain(codes).chain([
+        Case::new("Close with one byte", &frame(0x8, 1), 1002),
+        Case::new("Close with a reason not in UTF-8", &bad_reason, 1007).inside_message(),
+    ])
 }
 
 async fn broken_framing_is_closed_with_its_code(setup: Setup) -> Result<()> {
@@ -173,12 +155,7 @@ async fn close_while_sending(client: RawClient, bytes: &[u8], code: u16) -> Resu
     let (mut reader, mut writer) = client.split();
     writer.send_raw(bytes).await?;
     let more = Frame::binary(vec![0; 4096]).encode();
-    let flood = async { while writer.send_raw(&more).await.is_ok() {} };
-    let mut closing = std::pin::pin!(expect_closing(&mut reader, code));
-    tokio::select! {
-        closed = &mut closing => closed,
-        () = flood => closing.await,
-    }
+    expect_closing_while_sending(&mut reader, &mut writer, &more, code).await
 }
 
 /// A channel on which nothing was sent yet.

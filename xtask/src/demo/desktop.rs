@@ -20,7 +20,7 @@ use crate::steps::Steps;
 pub(super) enum Desktop {
     /// QEMU, and what it shows when asked directly.
     Vm {
-        vm: SpiceVm,
+        vm: Box<SpiceVm>,
         password: String,
         picture: Picture,
     },
@@ -35,7 +35,7 @@ impl Desktop {
     pub(super) async fn start_vm(steps: &mut Steps) -> Result<Self> {
         steps.begin("Desktop: QEMU with its Spice server, behind a password");
         let password = new_password().await?;
-        let vm = SpiceVm::start(Some(&password)).await?;
+        let vm = Box::new(SpiceVm::start(Some(&password)).await?);
         steps.note(format!("listens on {}", vm.address()));
         let picture = vm
             .picture()
@@ -97,7 +97,7 @@ impl Desktop {
 }
 
 async fn new_password() -> Result<String> {
-    let mut random = [0; 12];
+    let mut random = [0; 16];
     let mut source = File::open("/dev/urandom")
         .await
         .context("opening /dev/urandom")?;
@@ -105,5 +105,5 @@ async fn new_password() -> Result<String> {
         .read_exact(&mut random)
         .await
         .context("reading /dev/urandom")?;
-    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(format!("{:032x}", u128::from_ne_bytes(random)))
 }

@@ -148,6 +148,9 @@ fn in_public(answer: &Value) -> String {
     shown.join(", ")
 }
 
+/// What the gateway may change in an answer.
+const CHANGED: [&str; 3] = ["spice_address", "spice_port", "use_ws"];
+
 fn check_hijacked(told: &DesktopAnswer, given: &flexvdi::Desktop) -> Result<()> {
     ensure!(
         given.address == GATEWAY_NAME,
@@ -159,7 +162,6 @@ fn check_hijacked(told: &DesktopAnswer, given: &flexvdi::Desktop) -> Result<()> 
         given.token.parse::<u16>().is_err(),
         "spice_port is still a port"
     );
-    const CHANGED: [&str; 3] = ["spice_address", "spice_port", "use_ws"];
     let told = told.to_json();
     for (name, value) in told.as_object().into_iter().flatten() {
         if !CHANGED.contains(&name.as_str()) && given.answer.get(name) != Some(value) {

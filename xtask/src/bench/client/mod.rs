@@ -1,0 +1,214 @@
+//! The clients: channels through a peer, and the jobs that they have the bench host do.
+
+mod frame;
+mod tls;
+
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use testkit::net::Connection;
+use testkit::replay::Direction;
+use testkit::spice::{ChannelType, link_message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::block::{self, DOWNLINK, UPLINK};
+use super::excerpt::{End, Excerpt};
+use super::job::Job;
+use frame::Decoder;
+use tls::is_resumed;
+pub(crate) use tls::{PARAMETERS, Tls, Version};
+
+/// How much is read at once, in bytes.
+const READ: usize = 65_536;
+/// The longest head of an answer that is taken, in bytes.
+const LONGEST_HEAD: usize = 4_096;
+
+/// Where a peer listens, and what it wants to be spoken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    /// Its address.
+    pub(crate) addr: SocketAddr,
+    /// TLS of this version first.
+    pub(crate) tls: Option<Version>,
+    /// A WebSocket with this token.
+    pub(crate) websocket: Option<u16>,
+}
+
+/// An open channel on which the link message was sent.
+pub(crate) struct Channel {
+    stream: Connection,
+    /// Present on a WebSocket.
+    decoder: Option<Decoder>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Channel {
+    /// Opens a channel: TCP, TLS, upgrade, link message.
+    pub(crate) async fn open(target: &Target, tls: &Tls, kind: ChannelType) -> Result<Self> {
+        let tcp = TcpStream::connect(target.addr)
+            .await
+            .with_context(|| format!("connecting to {}", target.addr))?;
+        tcp.set_nodelay(true)?;
+        let mut stream = match target.tls {
+            Some(version) => Connection::Tls(Box::new(tls.handshake(tcp, version).await?)),
+            None => Connection::Plain(tcp),
+        };
+        if let Some(token) = target.websocket {
+            upgrade(&mut stream, token).await?;
+        }
+        let mut channel = Self {
+            stream,
+            decoder: target.websocket.map(|_| Decoder::default()),
+            input: vec![0; READ],
+            output: Vec::new(),
+        };
+        channel.send(&link_message(kind, 0)).await?;
+        Ok(channel)
+    }
+
+    /// Whether its TLS session was resumed.
+    pub(crate) fn is_resumed(&self) -> bool {
+        matches!(&self.stream, Connection::Tls(stream) if is_resumed(stream))
+    }
+
+    /// Has the host send `total` bytes in writes of `write` bytes, and verifies them.
+    pub(crate) async fn downlink(&mut self, write: u32, total: u64) -> Result<()> {
+        self.ask(Job::Downlink { write, total }).await?;
+        let mut received = 0;
+        while received < total {
+            let check = |bytes: &[u8]| {
+                DOWNLINK.check(received, bytes)?;
+                received += bytes.len() as u64;
+                Ok(())
+            };
+            self.receive(check).await?;
+        }
+        ensure!(
+            received == total,
+            "{received} bytes came, {total} were sent"
+        );
+        Ok(())
+    }
+
+    /// Sends `total` bytes in messages of `message` bytes, and waits until the host verified
+    /// them.
+    pub(crate) async fn uplink(&mut self, message: usize, total: u64) -> Result<()> {
+        self.ask(Job::Uplink { total }).await?;
+        let mut sent = 0;
+        while sent < total {
+            let length = usize::try_from(total - sent).map_or(message, |rest| rest.min(message));
+            self.send(UPLINK.piece(sent, length)).await?;
+            sent += length as u64;
+        }
+        let answer = self.receive(|_| Ok(())).await?;
+        ensure!(answer == 1, "{answer} bytes came instead of one");
+        Ok(())
+    }
+
+    /// Announces `count` messages of `size` bytes that the host sends back; each is sent with
+    /// [`Channel::echo`].
+    pub(crate) async fn begin_echo(&mut self, size: usize, count: u64) -> Result<()> {
+        let total = size as u64 * count;
+        self.ask(Job::Echo { total }).await
+    }
+
+    /// Sends message number `index` and waits until it came back.
+    pub(crate) async fn echo(&mut self, size: usize, index: u64) -> Result<()> {
+        let begin = size as u64 * index;
+        self.send(UPLINK.piece(begin, size)).await?;
+        let mut received = 0;
+        while received < size {
+            let check = |bytes: &[u8]| {
+                UPLINK.check(begin + received as u64, bytes)?;
+                received += bytes.len();
+                Ok(())
+            };
+            self.receive(check).await?;
+        }
+        Ok(())
+    }
+
+    /// Plays the client's side of a channel of the excerpt.
+    pub(crate) async fn replay(
+        &mut self,
+        excerpt: &Excerpt,
+        channel: ChannelType,
+        from: std::time::Duration,
+    ) -> Result<()> {
+        self.ask(Job::Replay { channel, from }).await?;
+        excerpt.play(self, Direction::Uplink, channel, from).await
+    }
+
+    /// Ends the channel as the flexVDI client does: without a Close frame.
+    pub(crate) async fn close(mut self) -> Result<()> {
+        self.stream.shutdown().await.context("ending a channel")
+    }
+
+    async fn ask(&mut self, job: Job) -> Result<()> {
+        self.send(&job.encode()).await
+    }
+}
+
+impl End for Channel {
+    async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        debug_assert!(bytes.len() <= block::LONGEST);
+        let message = if self.decoder.is_some() {
+            frame::encode(bytes, &mut self.output);
+            &self.output
+        } else {
+            bytes
+        };
+        self.stream.write_all(message).await.context("sending")?;
+        self.stream.flush().await.context("sending")
+    }
+
+    async fn receive(&mut self, mut consume: impl FnMut(&[u8]) -> Result<()>) -> Result<usize> {
+        loop {
+            let read = self.stream.read(&mut self.input).await;
+            let length = read.context("receiving")?;
+            ensure!(length > 0, "the channel was ended by the peer or the host");
+            let mut bytes = &self.input[..length];
+            let Some(decoder) = &mut self.decoder else {
+                consume(bytes)?;
+                return Ok(length);
+            };
+            let mut received = 0;
+            while let Some(payload) = decoder.next(&mut bytes)? {
+                consume(payload)?;
+                received += payload.len();
+            }
+            if received > 0 {
+                return Ok(received);
+            }
+        }
+    }
+}
+
+/// Asks for a WebSocket and takes the answer; nothing follows it before the client sends more.
+async fn upgrade(stream: &mut Connection, token: u16) -> Result<()> {
+    let request = format!(
+        "GET /?ver=2&token={token} HTTP/1.1\r\n\
+         Host: localhost\r\n\
+         Upgrade: websocket\r\n\
+         Connection: Upgrade\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Protocol: binary\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    let mut head = Vec::with_capacity(LONGEST_HEAD);
+    while !head.ends_with(b"\r\n\r\n") {
+        ensure!(head.len() < LONGEST_HEAD, "the answer has no end");
+        let length = stream.read_buf(&mut head).await.context("upgrade")?;
+        ensure!(
+            length > 0,
+            "the peer ended the connection before its answer"
+        );
+    }
+    let status = String::from_utf8_lossy(&head[..head.len().min(12)]).into_owned();
+    ensure!(status == "HTTP/1.1 101", "the answer is {status:?}");
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! What can be asked of `cargo xtask bench`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Subcommand};
+use testkit::command::target_dir;
+
+use super::figures::{FIGURES, Figure};
+use super::peers::Kind;
+use super::runner::Plan;
+
+/// Rounds of a run, and of a quick one.
+const ROUNDS: (usize, usize) = (5, 3);
+/// Seconds of a measurement, and of a quick one.
+const SECONDS: (f64, f64) = (0.8, 0.4);
+
+/// What to measure, or what to do with what was measured.
+#[derive(Args)]
+pub(crate) struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Measure the gateway side by side with others that do a like job.
+    Peers {
+        /// Only these: gateway, haproxy, nginx, websockify, websocat, direct.
+        #[arg(long, value_delimiter = ',')]
+        peers: Vec<String>,
+        #[command(flatten)]
+        run: RunOptions,
+    },
+    /// Measure the gateway's data paths side by side.
+    Paths(RunOptions),
+    /// Show again what was measured.
+    Report {
+        /// Where all values are.
+        #[arg(long, default_value_os_t = default_file("peers.json"))]
+        json: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// What to make of what was measured, besides tables in the terminal.
+#[derive(Args)]
+pub(crate) struct Output {
+    /// Folder for the charts; those below docs are shown in docs/benchmarks.md.
+    #[arg(long, default_value_os_t = default_file(""))]
+    pub(crate) charts: PathBuf,
+    /// Put the tables into docs/benchmarks.md, between its markers.
+    #[arg(long)]
+    pub(crate) write_docs: bool,
+}
+
+/// What is to be done.
+pub(crate) enum Task<'a> {
+    /// Measure, keep the values in this file and show them.
+    Measure(Box<Plan>, PathBuf, &'a Output),
+    /// Show the values of this file.
+    Report(&'a Path, &'a Output),
+}
+
+#[derive(Args)]
+struct RunOptions {
+    /// Fewer figures, smaller totals, three rounds.
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Only these figures; `down` means all whose names begin so.
+    #[arg(long, value_delimiter = ',')]
+    figures: Vec<String>,
+    /// Where to put all values [default: target/bench/peers.json or paths.json].
+    #[arg(long)]
+    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Options {
+    /// What they ask for.
+    pub(crate) fn task(&self) -> Result<Task<'_>> {
+        match &self.what {
+            What::Peers { peers, run } => {
+                let kinds = chosen_kinds(peers)?;
+                let reference = if kinds.contains(&Kind::Haproxy) {
+                    Kind::Haproxy
+                } else {
+                    kinds[0]
+                };
+                run.task("peers", kinds, reference)
+            }
+            What::Paths(run) => run.task("paths", Kind::PATHS.to_vec(), Kind::PATHS[0]),
+            What::Report { json, output } => Ok(Task::Report(json, output)),
+        }
+    }
+}
+
+impl RunOptions {
+    fn task(
+        &self,
+        comparison: &'static str,
+        kinds: Vec<Kind>,
+        reference: Kind,
+    ) -> Result<Task<'_>> {
+        let pick = |(full, quick)| if self.quick { quick } else { full };
+        let plan = Plan {
+            comparison,
+            command: command_line(),
+            kinds,
+            reference,
+            figures: self.chosen_figures()?,
+            rounds: self.rounds.map_or_else(|| pick(ROUNDS), usize::from),
+            seconds: if self.quick { SECONDS.1 } else { SECONDS.0 },
+        };
+        let default = || default_file(&format!("{comparison}.json"));
+        let json = self.json.clone().unwrap_or_else(default);
+        Ok(Task::Measure(Box::new(plan), json, &self.output))
+    }
+
+    fn chosen_figures(&self) -> Result<Vec<Figure>> {
+        if self.figures.is_empty() {
+            let all = FIGURES.into_iter();
+            return Ok(all
+                .filter(|figure| figure.is_quick || !self.quick)
+                .collect());
+        }
+        for name in &self.figures {
+            let known: Vec<_> = FIGURES.iter().map(|figure| figure.id).collect();
+            ensure!(
+                known.iter().any(|id| is_meant(id, name)),
+                "there is no figure {name}; there are: {}",
+                known.join(", ")
+            );
+        }
+        let meant = |figure: &Figure| self.figures.iter().any(|name| is_meant(figure.id, name));
+        Ok(FIGURES.into_iter().filter(meant).collect())
+    }
+}
+
+/// Whether a name on the command line means this figure: it is its id or the part before the
+/// dash.
+fn is_meant(id: &str, name: &str) -> bool {
+    id.strip_prefix(name)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+}
+
+fn chosen_kinds(names: &[String]) -> Result<Vec<Kind>> {
+    if names.is_empty() {
+        return Ok(Kind::PEERS.to_vec());
+    }
+    let find = |name: &String| {
+        let found = Kind::PEERS.into_iter().find(|kind| kind.name() == name);
+        found.with_context(|| {
+            let known = Kind::PEERS.map(Kind::name).join(", ");
+            format!("there is no peer {name}; there are: {known}")
+        })
+    };
+    let mut kinds = names.iter().map(find).collect::<Result<Vec<_>>>()?;
+    // In their own order, each once.
+    kinds.sort_unstable();
+    kinds.dedup();
+    Ok(kinds)
+}
+
+/// A file of the target directory's folder for this.
+fn default_file(name: &str) -> PathBuf {
+    let target = target_dir();
+    // Shown to people, so without the detour over a crate's folder.
+    let target = target.canonicalize().unwrap_or(target);
+    target.join("bench").join(name)
+}
+
+fn command_line() -> String {
+    let arguments = env::args().skip(1).collect::<Vec<_>>();
+    format!("cargo xtask {}", arguments.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_meant_by_id_or_family() {
+        assert!(is_meant("down-1k", "down") && is_meant("down-1k", "down-1k"));
+        assert!(is_meant("rtt", "rtt"));
+        assert!(!is_meant("scale-1000", "scale-100") && !is_meant("down-1k", "do"));
+    }
+
+    #[test]
+    fn peers_are_chosen_by_name() {
+        let names = ["haproxy", "gateway", "haproxy"].map(String::from);
+        assert_eq!(
+            chosen_kinds(&names).unwrap(),
+            [Kind::Gateway, Kind::Haproxy]
+        );
+        assert!(chosen_kinds(&["squid".to_owned()]).is_err());
+        assert_eq!(chosen_kinds(&[]).unwrap().len(), Kind::PEERS.len());
+    }
+}

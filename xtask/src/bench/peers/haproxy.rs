@@ -1,0 +1,26 @@
+//! `HAProxy`, which takes TLS off and passes bytes on: what is compared with.
+
+use std::net::SocketAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use testkit::cert::TestCert;
+use testkit::command::find_program;
+
+use super::program::{Place, Program};
+
+/// Starts it in front of the host.
+pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
+    let place = Place::new()?;
+    let config = format!(
+        "global\n    maxconn 4000\n\
+         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n\
+         listen bench\n    bind {} ssl crt {}\n    server host {host}\n",
+        place.addr,
+        cert.combined_path().display(),
+    );
+    let config = place.write("haproxy.cfg", &config)?;
+    let mut command = Command::new(find_program("haproxy").context("no haproxy")?);
+    command.arg("-db").arg("-f").arg(config);
+    Program::start(command, place).await
+}

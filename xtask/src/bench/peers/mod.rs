@@ -1,0 +1,212 @@
+//! What is measured: the gateway, and others that do a like job.
+
+pub(crate) mod gateway;
+mod haproxy;
+mod nginx;
+mod program;
+mod websocat;
+mod websockify;
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use testkit::cert::TestCert;
+use testkit::command::run_bounded;
+use testkit::gateway::Gateway;
+use testkit::packages::{self, Package};
+
+use super::client::{Target, Version};
+use super::procfs::Stat;
+use program::Program;
+
+/// How long a program may take to tell something.
+const OUTPUT_LIMIT: Duration = Duration::from_secs(30);
+
+/// A kind of peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// The gateway, TLS client leg.
+    Gateway,
+    /// The gateway, plaintext client leg, as behind a reverse proxy.
+    GatewayPlain,
+    /// `HAProxy`.
+    Haproxy,
+    /// nginx's stream module.
+    Nginx,
+    /// websockify.
+    Websockify,
+    /// websocat.
+    Websocat,
+    /// No peer at all: the client connects to the host.
+    Direct,
+}
+
+impl Kind {
+    /// What `bench peers` compares.
+    pub(crate) const PEERS: [Self; 6] = [
+        Self::Gateway,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::Websockify,
+        Self::Websocat,
+        Self::Direct,
+    ];
+    /// What `bench paths` compares.
+    pub(crate) const PATHS: [Self; 2] = [Self::Gateway, Self::GatewayPlain];
+
+    /// Its name in options, tables and files.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::GatewayPlain => "gateway-plain",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+            Self::Websockify => "websockify",
+            Self::Websocat => "websocat",
+            Self::Direct => "direct",
+        }
+    }
+
+    /// What it does with each channel.
+    pub(crate) fn role(self) -> &'static str {
+        match self {
+            Self::Gateway => "TLS and WebSocket to TCP, data path relay",
+            Self::GatewayPlain => "WebSocket to TCP, data path relay",
+            Self::Haproxy => "TLS to TCP, mode tcp",
+            Self::Nginx => "TLS to TCP, stream module",
+            Self::Websockify => "TLS and WebSocket to TCP",
+            Self::Websocat => "TLS 1.2 (it knows no newer) and WebSocket to TCP",
+            Self::Direct => "TCP, no peer",
+        }
+    }
+
+    /// Whether there is a process whose time and memory can be measured.
+    pub(crate) fn has_process(self) -> bool {
+        self != Self::Direct
+    }
+
+    /// The TLS that clients speak to it, if any.
+    pub(crate) fn tls(self) -> Option<Version> {
+        match self {
+            Self::GatewayPlain | Self::Direct => None,
+            // Its TLS library's default settings go no further.
+            Self::Websocat => Some(Version::Tls12),
+            _ => Some(Version::Tls13),
+        }
+    }
+
+    /// The most channels that it is asked to carry at a time.
+    pub(crate) fn most_channels(self) -> usize {
+        match self {
+            // Each is a Python process.
+            Self::Websockify => 100,
+            _ => usize::MAX,
+        }
+    }
+
+    /// Installs or builds what is missing; `note` is told before that takes long. Blocks.
+    pub(crate) fn prepare(self, note: impl FnOnce(&str)) -> Result<()> {
+        match self {
+            // Built before anything is measured.
+            Self::Gateway | Self::GatewayPlain | Self::Direct => Ok(()),
+            Self::Haproxy => packages::ensure(&[Package::Haproxy]),
+            Self::Nginx => packages::ensure(&[Package::NginxStream]),
+            Self::Websockify => packages::ensure(&[Package::Websockify]),
+            Self::Websocat => {
+                packages::ensure(&[Package::Openssl])?;
+                if !websocat::is_installed() {
+                    note("building websocat, which takes some minutes");
+                    websocat::install()?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Its version.
+    pub(crate) fn version(self) -> Result<String> {
+        match self {
+            Self::Gateway | Self::GatewayPlain => gateway::version(),
+            Self::Haproxy => debian_version("haproxy"),
+            Self::Nginx => debian_version("libnginx-mod-stream"),
+            Self::Websockify => debian_version("websockify"),
+            Self::Websocat => Ok(websocat::version()),
+            Self::Direct => Ok(String::new()),
+        }
+    }
+}
+
+/// A running peer; killed when dropped.
+pub(crate) struct Peer {
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// How clients reach it.
+    pub(crate) target: Target,
+    process: Process,
+}
+
+enum Process {
+    Gateway(Box<Gateway>),
+    Program(Program),
+    None,
+}
+
+impl Peer {
+    /// Starts a peer in front of the host and waits until it listens.
+    pub(crate) async fn start(kind: Kind, cert: &TestCert, host: SocketAddr) -> Result<Self> {
+        let process = match kind {
+            Kind::Gateway => Process::Gateway(Box::new(gateway::start(cert, false).await?)),
+            Kind::GatewayPlain => Process::Gateway(Box::new(gateway::start(cert, true).await?)),
+            Kind::Haproxy => Process::Program(haproxy::start(cert, host).await?),
+            Kind::Nginx => Process::Program(nginx::start(cert, host).await?),
+            Kind::Websockify => Process::Program(websockify::start(cert, host).await?),
+            Kind::Websocat => Process::Program(websocat::start(cert, host).await?),
+            Kind::Direct => Process::None,
+        };
+        let addr = match &process {
+            Process::Gateway(gateway) if kind == Kind::GatewayPlain => gateway.plain_addr(),
+            Process::Gateway(gateway) => gateway.tls_addr(),
+            Process::Program(program) => program.addr(),
+            Process::None => host,
+        };
+        let is_relay_of_bytes = matches!(kind, Kind::Haproxy | Kind::Nginx | Kind::Direct);
+        let target = Target {
+            addr,
+            tls: kind.tls(),
+            websocket: (!is_relay_of_bytes).then(|| host.port()),
+        };
+        Ok(Self {
+            kind,
+            target,
+            process,
+        })
+    }
+
+    /// The process whose tree is measured.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        match &self.process {
+            Process::Gateway(gateway) => Some(gateway.pid()),
+            Process::Program(program) => Some(program.pid()),
+            Process::None => None,
+        }
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.pid()
+            .is_none_or(|pid| Stat::read(pid).is_some_and(|stat| stat.state != 'Z'))
+    }
+}
+
+fn debian_version(package: &str) -> Result<String> {
+    let mut query = Command::new("dpkg-query");
+    query.args(["--show", "--showformat=${Version}", package]);
+    output(query)
+}
+
+fn output(command: Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    run_bounded(command, OUTPUT_LIMIT).with_context(|| format!("asking {name}"))
+}

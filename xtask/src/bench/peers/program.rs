@@ -1,0 +1,125 @@
+//! A peer's program as a child process that leaves nothing behind.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use tempfile::TempDir;
+use testkit::net::free_port;
+use tokio::net::TcpStream;
+
+/// How long a program may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(10);
+/// How often it is looked whether it does.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A folder with the files of a program, and the port that it shall listen on.
+pub(super) struct Place {
+    dir: TempDir,
+    /// Where to listen.
+    pub(super) addr: SocketAddr,
+}
+
+impl Place {
+    /// A place of its own for each program.
+    pub(super) fn new() -> Result<Self> {
+        Ok(Self {
+            dir: TempDir::with_prefix("bench-peer-")?,
+            addr: (Ipv4Addr::LOCALHOST, free_port()?).into(),
+        })
+    }
+
+    /// A path in the folder.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Writes a file into the folder.
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.path(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
+    }
+}
+
+/// A running program; it and all processes that it started are killed when this is dropped.
+pub(super) struct Program {
+    child: Child,
+    log: PathBuf,
+    place: Place,
+}
+
+impl Program {
+    /// Starts it and waits until it listens.
+    pub(super) async fn start(mut command: Command, place: Place) -> Result<Self> {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let log = place.path("log");
+        let output = File::create(&log)?;
+        let child = command
+            .current_dir(place.dir.path())
+            .stdin(Stdio::null())
+            .stdout(output.try_clone()?)
+            .stderr(output)
+            // A group of its own, which can be ended as a whole.
+            .process_group(0)
+            .spawn()
+            .with_context(|| format!("starting {name}"))?;
+        let mut program = Self { child, log, place };
+        program
+            .wait_until_it_listens()
+            .await
+            .with_context(|| format!("{name}; its last words: {}", program.last_words()))?;
+        Ok(program)
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where it listens.
+    pub(super) fn addr(&self) -> SocketAddr {
+        self.place.addr
+    }
+
+    async fn wait_until_it_listens(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while TcpStream::connect(self.place.addr).await.is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("it ended at once: {status}");
+            }
+            if Instant::now() > deadline {
+                bail!("it does not listen after {START_LIMIT:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        tail(&self.log)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(group) = group {
+            // It may have ended already.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn tail(log: &Path) -> String {
+    const LINES: usize = 5;
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.trim().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join(" | ")
+}
