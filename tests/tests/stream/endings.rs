@@ -12,12 +12,14 @@ use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
-use crate::peers::{self, Disturbance, Plan};
+use crate::peers;
+use crate::plan::Plan;
 use crate::rng::{Rng, seed_or};
 use crate::setup::{
     Channel, Setup, Stage, check_data, expect_closing, expect_closing_while_sending,
     expect_uplink_end, open, read_downlink, socket_host, target,
 };
+use crate::verdict::Disturbance;
 
 on_every_path! {
     what_a_host_sent_before_its_end_arrives

@@ -12,9 +12,11 @@ use gateway::datapath::{Counters, EndReason, Inbound, Limits, relay};
 use testkit::net::within;
 use testkit::ws::RawClient;
 
-use crate::peers::{self, Disturbance, Plan};
+use crate::peers;
+use crate::plan::Plan;
 use crate::rng::{Rng, seed_or};
 use crate::unsteady::Unsteady;
+use crate::verdict::Disturbance;
 
 const RUNS: u64 = 10_000;
 const THREADS: u64 = 2;

@@ -1,7 +1,7 @@
 //! The frame codec against tungstenite, an independent implementation of RFC 6455.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::io::{Cursor as IoCursor, Read, Write};
+mod reference;
 
 use gateway::websocket::close::CloseCode;
 use gateway::websocket::decode::{Cursor, Decoder, Event, Violation};
@@ -10,11 +10,12 @@ use gateway_common::frame::{FIN_BINARY, MAX_HEADER, MAX_PAYLOAD, write_header};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
-use tungstenite::error::{Error, ProtocolError};
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 use tungstenite::protocol::frame::{Frame, FrameHeader};
-use tungstenite::protocol::{Role, WebSocket, WebSocketConfig};
+use tungstenite::protocol::{Role, WebSocket};
 use tungstenite::{Bytes, Message};
+
+use reference::{End, Peer, kind, reference};
 
 /// What a decoder made of a client's stream.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -344,94 +345,5 @@ proptest! {
         let pong = encode::pong(own);
         let mut socket = WebSocket::from_raw_socket(Peer::new(&pong), Role::Client, None);
         prop_assert_eq!(socket.read().unwrap(), Message::Pong(payload.into()));
-    }
-}
-
-#[derive(Clone, Debug, PartialEq)]
-enum Kind {
-    Ping(Vec<u8>),
-    Pong,
-}
-
-fn kind(event: &Event) -> Kind {
-    match event {
-        Event::Ping(payload) => Kind::Ping(payload.to_vec()),
-        _ => Kind::Pong,
-    }
-}
-
-/// What tungstenite made of a client's stream.
-#[derive(Debug)]
-struct Reference {
-    /// Of whole messages.
-    payload: Vec<u8>,
-    /// All but Close.
-    events: Vec<Kind>,
-    end: End,
-}
-
-#[derive(Debug)]
-enum End {
-    Violation(ProtocolError),
-    Closed,
-    /// The last frame is not whole.
-    Incomplete,
-    /// It has limits and rules for text that do not concern a tunnel of binary messages.
-    NoOpinion,
-}
-
-fn reference(bytes: &[u8]) -> Reference {
-    let config = WebSocketConfig::default().max_frame_size(Some(1 << 20));
-    let mut socket = WebSocket::from_raw_socket(Peer::new(bytes), Role::Server, Some(config));
-    let mut reference = Reference {
-        payload: Vec::new(),
-        events: Vec::new(),
-        end: End::NoOpinion,
-    };
-    loop {
-        reference.end = match socket.read() {
-            Ok(Message::Binary(payload)) => {
-                reference.payload.extend_from_slice(&payload);
-                continue;
-            }
-            Ok(Message::Ping(payload)) => {
-                reference.events.push(Kind::Ping(payload.to_vec()));
-                continue;
-            }
-            Ok(Message::Pong(_)) => {
-                reference.events.push(Kind::Pong);
-                continue;
-            }
-            Ok(Message::Close(_)) => End::Closed,
-            Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => End::Incomplete,
-            Err(Error::Protocol(error)) => End::Violation(error),
-            Ok(_) | Err(_) => End::NoOpinion,
-        };
-        return reference;
-    }
-}
-
-/// A peer that has sent these bytes and nothing more, and takes everything.
-struct Peer<'a>(IoCursor<&'a [u8]>);
-
-impl<'a> Peer<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self(IoCursor::new(bytes))
-    }
-}
-
-impl Read for Peer<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl Write for Peer<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
