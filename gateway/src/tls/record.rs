@@ -20,8 +20,9 @@ const MAX_CIPHERTEXT_12: usize = MAX_PLAINTEXT + 2_048;
 /// What stands in every header, whatever the version (RFC 8446, section 5.1).
 const WIRE_VERSION: [u8; 2] = [3, 3];
 
-/// Records that may be sealed with one AES-GCM key (RFC 8446, section 5.5).
-const GCM_LIMIT: u64 = 1 << 23;
+/// Bytes that may be sealed with one AES-GCM key: 2^24 records of full size, below the 2^24.5 of
+/// RFC 8446, section 5.5. That bound is one on blocks, so that small records count for little.
+const GCM_LIMIT: u64 = 1 << 38;
 
 /// What a record carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +111,8 @@ struct Key {
     iv: [u8; 12],
     scheme: Scheme,
     sequence: u64,
+    /// Bytes sealed, and how many may be.
+    sealed: u64,
     limit: u64,
 }
 
@@ -149,6 +152,7 @@ impl Key {
             iv,
             scheme,
             sequence,
+            sealed: 0,
             limit,
         })
     }
@@ -198,9 +202,9 @@ impl Sealer {
 
     /// Whether the key has sealed so much that the next record should be a key update.
     ///
-    /// A few records are left then, for that key update and for alerts.
+    /// The bound leaves room then, for that key update and for alerts.
     pub(super) fn is_worn(&self) -> bool {
-        self.0.sequence >= self.0.limit
+        self.0.sealed >= self.0.limit
     }
 
     /// Makes a record of the `plaintext` bytes that stand behind [`Sealer::prefix`] bytes of
@@ -243,7 +247,14 @@ impl Sealer {
         let tag = sealed.map_err(|_| RecordError::KeyExhausted)?;
         tag_room.copy_from_slice(tag.as_ref());
         key.sequence += 1;
+        key.sealed = key.sealed.saturating_add(length as u64);
         Ok(length)
+    }
+
+    /// Lets the key be worn after so many bytes.
+    #[cfg(test)]
+    pub(super) fn limit_to(&mut self, bytes: u64) {
+        self.0.limit = bytes;
     }
 }
 

@@ -355,3 +355,78 @@ impl AsyncWrite for TlsStream {
         Pin::new(&mut this.tcp).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::version::{TLS12, TLS13};
+    use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+    use rustls_pki_types::ServerName;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::config::Config;
+    use crate::tls;
+
+    async fn connect(
+        version: &'static SupportedProtocolVersion,
+    ) -> (tokio_rustls::client::TlsStream<TcpStream>, TlsStream) {
+        let identity = rcgen::generate_simple_self_signed(["gateway.test".to_owned()]).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pem = identity.signing_key.serialize_pem() + &identity.cert.pem();
+        std::fs::write(file.path(), pem).unwrap();
+        let config = Config {
+            cert_file: file.path().to_owned(),
+            key_file: file.path().to_owned(),
+            ..Config::default()
+        };
+        let server = Arc::new(tls::server_config(&config).unwrap());
+        let mut roots = RootCertStore::empty();
+        roots.add(identity.cert.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let name = ServerName::try_from("gateway.test").unwrap();
+        let (client, server) = tokio::join!(
+            TlsConnector::from(Arc::new(client)).connect(name, near.unwrap()),
+            tls::accept(far.unwrap().0, server)
+        );
+        (client.unwrap(), server.unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_worn_key_is_changed_and_nothing_is_lost() {
+        let (mut client, mut server) = connect(&TLS13).await;
+        for round in 0..20_u8 {
+            // Each round wears the key that the one before brought.
+            server.sealer.limit_to(1);
+            server.write_all(&[round; 1_000]).await.unwrap();
+            server.flush().await.unwrap();
+            let mut received = [0; 1_000];
+            client.read_exact(&mut received).await.unwrap();
+            assert_eq!(received, [round; 1_000]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worn_key_of_tls_12_ends_the_connection() {
+        let (mut client, mut server) = connect(&TLS12).await;
+        server.write_all(b"first").await.unwrap();
+        let mut received = [0; 5];
+        client.read_exact(&mut received).await.unwrap();
+        assert_eq!(&received, b"first");
+        server.sealer.limit_to(1);
+        let error = server.write_all(b"second").await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert!(client.read(&mut received).await.is_err());
+    }
+}
