@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod buffer;
+mod causes;
 pub mod channel;
 pub mod cli;
 pub mod config;

@@ -118,12 +118,14 @@ fn builder(
     verify(builder).with_no_client_auth()
 }
 
-/// Accepts every certificate, but checks that the server holds its key.
+/// Accepts every certificate, as the flexVDI client does, but checks that the server holds its
+/// key.
 #[derive(Debug)]
-struct AnyCertificate(WebPkiSupportedAlgorithms);
+pub struct AnyCertificate(WebPkiSupportedAlgorithms);
 
 impl AnyCertificate {
-    fn new(provider: &CryptoProvider) -> Self {
+    /// Checks signatures with the algorithms of `provider`.
+    pub fn new(provider: &CryptoProvider) -> Self {
         Self(provider.signature_verification_algorithms)
     }
 }

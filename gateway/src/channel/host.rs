@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::causes::find;
 use crate::config::Config;
 use crate::listen::socket;
 use crate::ticket::Target;
@@ -108,18 +109,6 @@ impl HostConnector {
         }
         ConnectError::Unreachable(io.to_string())
     }
-}
-
-/// The first error of type `E` in a chain of causes.
-fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
-    let mut cause = Some(error);
-    while let Some(error) = cause {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 /// Networks that hosts must belong to; none: any.

@@ -138,27 +138,8 @@ impl Connection {
             is_tls: matches!(self.leg, Leg::Tls(_)),
             permit,
         };
-        let stream = match &self.leg {
-            Leg::Plain => ClientStream::Plain(stream),
-            Leg::Tls(config) => {
-                let handshake = tls::accept(stream, Arc::clone(config));
-                let handshake = timeout(self.http_limits.handshake_timeout, handshake);
-                let shaken = tokio::select! {
-                    shaken = handshake => shaken,
-                    () = draining(&mut self.draining) => return,
-                };
-                match shaken {
-                    Ok(Ok(stream)) => ClientStream::Tls(Box::new(stream)),
-                    Ok(Err(error)) => {
-                        debug!(client = %peer, %error, "TLS handshake failed");
-                        return;
-                    }
-                    Err(_) => {
-                        debug!(client = %peer, "TLS handshake took too long");
-                        return;
-                    }
-                }
-            }
+        let Some(stream) = self.begin(stream, peer).await else {
+            return;
         };
 
         let gateway = Arc::clone(&self.gateway);
@@ -183,6 +164,25 @@ impl Connection {
         if let Err(error) = served {
             debug!(client = %peer, %error, "connection ended early");
         }
+    }
+
+    /// The client's stream of plaintext; `None`: there will be none.
+    async fn begin(&mut self, tcp: TcpStream, peer: IpAddr) -> Option<ClientStream> {
+        let config = match &self.leg {
+            Leg::Plain => return Some(ClientStream::Plain(tcp)),
+            Leg::Tls(config) => Arc::clone(config),
+        };
+        let handshake = timeout(self.http_limits.handshake_timeout, tls::accept(tcp, config));
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = draining(&mut self.draining) => return None,
+        };
+        match shaken {
+            Ok(Ok(stream)) => return Some(ClientStream::Tls(Box::new(stream))),
+            Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
+            Err(_) => debug!(client = %peer, "TLS handshake took too long"),
+        }
+        None
     }
 }
 

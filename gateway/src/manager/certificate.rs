@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
@@ -23,38 +25,40 @@ pub struct ManagerTlsError {
 /// TLS towards the manager: certificates signed by an authority in `ca_file`, or any.
 pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, ManagerTlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"));
-    let verifier: Arc<dyn ServerCertVerifier> = match ca_file {
-        Some(path) => Arc::new(KnownCertificate::new(path, provider)?),
-        None => Arc::new(AnyCertificate(provider)),
+    let verifier = Verifier {
+        algorithms: provider.signature_verification_algorithms,
+        known: ca_file
+            .map(|path| KnownCertificates::read(path, Arc::clone(&provider)))
+            .transpose()?,
     };
-    Ok(builder
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth())
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    Ok(config)
 }
 
-/// Accepts certificates signed by an authority in the file, and those that are themselves in it:
-/// a manager's self-signed one may well be marked as an authority, which cannot sign itself.
+/// Certificates signed by an authority in the file, and those that are themselves in it: a
+/// manager's self-signed one may well be marked as an authority, which cannot sign itself.
 #[derive(Debug)]
-struct KnownCertificate {
+struct KnownCertificates {
     authorities: Arc<WebPkiServerVerifier>,
-    known: Vec<CertificateDer<'static>>,
+    listed: Vec<CertificateDer<'static>>,
 }
 
-impl KnownCertificate {
-    fn new(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
+impl KnownCertificates {
+    fn read(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
         let wrong = |reason: String| ManagerTlsError {
             path: path.to_owned(),
             reason,
         };
-        let known = CertificateDer::pem_file_iter(path)
+        let listed = CertificateDer::pem_file_iter(path)
             .and_then(Iterator::collect::<Result<Vec<_>, _>>)
             .map_err(|error| wrong(tls::explain(error)))?;
         let mut roots = RootCertStore::empty();
-        for certificate in &known {
+        for certificate in &listed {
             roots
                 .add(certificate.clone())
                 .map_err(|error| wrong(error.to_string()))?;
@@ -65,11 +69,22 @@ impl KnownCertificate {
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()
             .map_err(|error| wrong(error.to_string()))?;
-        Ok(Self { authorities, known })
+        Ok(Self {
+            authorities,
+            listed,
+        })
     }
 }
 
-impl ServerCertVerifier for KnownCertificate {
+/// Accepts known certificates, or any where none are known, as managers have self-signed ones;
+/// in either case the peer must own its key.
+#[derive(Debug)]
+struct Verifier {
+    algorithms: WebPkiSupportedAlgorithms,
+    known: Option<KnownCertificates>,
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -78,16 +93,12 @@ impl ServerCertVerifier for KnownCertificate {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.known.contains(end_entity) {
-            return Ok(ServerCertVerified::assertion());
+        match &self.known {
+            Some(known) if !known.listed.contains(end_entity) => known
+                .authorities
+                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
+            _ => Ok(ServerCertVerified::assertion()),
         }
-        self.authorities.verify_server_cert(
-            end_entity,
-            intermediates,
-            server_name,
-            ocsp_response,
-            now,
-        )
     }
 
     fn verify_tls12_signature(
@@ -96,8 +107,7 @@ impl ServerCertVerifier for KnownCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities
-            .verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -106,52 +116,10 @@ impl ServerCertVerifier for KnownCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.authorities
-            .verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.authorities.supported_verify_schemes()
-    }
-}
-
-/// Accepts any certificate, as managers have self-signed ones; still, the peer must own its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signature, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signature, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

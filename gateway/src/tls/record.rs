@@ -8,7 +8,7 @@ use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
 /// Largest plaintext of a record, in bytes.
 pub(super) const MAX_PLAINTEXT: usize = 16_384;
 /// Content type, version and length.
-pub(super) const HEADER: usize = 5;
+const HEADER: usize = 5;
 /// Most that protection adds to a plaintext, in bytes: header, explicit nonce, type, tag.
 pub(super) const MAX_OVERHEAD: usize = HEADER + EXPLICIT_NONCE + 1 + TAG;
 
@@ -122,16 +122,10 @@ impl Key {
         sequence: u64,
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
-        let is_13 = version == ProtocolVersion::TLSv1_3;
-        let gcm = if is_13 {
-            Scheme::Tls13
+        let (gcm, chacha) = if version == ProtocolVersion::TLSv1_3 {
+            (Scheme::Tls13, Scheme::Tls13)
         } else {
-            Scheme::Tls12Gcm
-        };
-        let chacha = if is_13 {
-            Scheme::Tls13
-        } else {
-            Scheme::Tls12ChaCha
+            (Scheme::Tls12Gcm, Scheme::Tls12ChaCha)
         };
         let (algorithm, key, iv, scheme, limit) = match secrets {
             ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
@@ -157,7 +151,7 @@ impl Key {
         })
     }
 
-    /// The per-record nonce: the sequence number, by exclusive or with the IV (RFC 8446, section 5.3).
+    /// The per-record nonce: IV and sequence number, by exclusive or (RFC 8446, section 5.3).
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = self.iv;
         for (byte, number) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {

@@ -10,7 +10,7 @@ use rustls::{ExtractedSecrets, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::record::{Content, HEADER, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
+use super::record::{Content, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
 use crate::buffer::Buffer;
 
 const ALERT_WARNING: u8 = 1;
@@ -18,6 +18,8 @@ const ALERT_FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 /// Message type `key_update` and its length (RFC 8446, section 4.6.3).
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
+/// The message whole, with its `request_update`.
+const KEY_UPDATE_LEN: usize = KEY_UPDATE.len() + 1;
 const UPDATE_NOT_REQUESTED: u8 = 0;
 const UPDATE_REQUESTED: u8 = 1;
 
@@ -115,7 +117,7 @@ impl TlsStream {
                 _ => return Err(RecordError::Unexpected),
             },
             Content::Handshake => {
-                let message = buffer[text].first_chunk::<5>().copied();
+                let message = buffer[text].first_chunk().copied();
                 self.on_handshake(message)?;
             }
         }
@@ -123,7 +125,7 @@ impl TlsStream {
     }
 
     /// Behind the handshake only a key update may come, and only in TLS 1.3.
-    fn on_handshake(&mut self, message: Option<[u8; 5]>) -> Result<(), RecordError> {
+    fn on_handshake(&mut self, message: Option<[u8; KEY_UPDATE_LEN]>) -> Result<(), RecordError> {
         let [a, b, c, d, request] = message.ok_or(RecordError::Unexpected)?;
         let is_update = [a, b, c, d] == KEY_UPDATE && request <= UPDATE_REQUESTED;
         if !is_update || self.version != ProtocolVersion::TLSv1_3 {
@@ -320,7 +322,9 @@ impl AsyncWrite for TlsStream {
         ready!(this.outgoing.poll_drain(context, &mut this.tcp))?;
         let mut taken = 0;
         for chunk in plaintext.chunks(MAX_PLAINTEXT) {
-            if !this.outgoing.has_room(chunk.len() + HEADER + MAX_OVERHEAD) {
+            // Room for a key update in a record of its own, too.
+            let update = KEY_UPDATE_LEN + MAX_OVERHEAD;
+            if !this.outgoing.has_room(update + chunk.len()) {
                 break;
             }
             let sealed = this

@@ -246,11 +246,6 @@ impl Decoder {
         }
     }
 
-    /// Whether the stream stands between two messages: nothing is owed.
-    pub fn is_between_messages(&self) -> bool {
-        !self.fragmented && matches!(self.state, State::Header { have: 0, .. })
-    }
-
     fn needs_input(&self) -> bool {
         match &self.state {
             State::Header { .. } => true,

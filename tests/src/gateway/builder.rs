@@ -22,7 +22,6 @@ use crate::net::free_port;
 #[derive(Debug)]
 pub struct GatewayBuilder {
     config: Map<String, Value>,
-    removed: Vec<String>,
     config_text: Option<String>,
     cert: Option<TestCert>,
     plain: bool,
@@ -36,7 +35,6 @@ impl GatewayBuilder {
     pub(super) fn new() -> Self {
         Self {
             config: Map::new(),
-            removed: Vec::new(),
             config_text: None,
             cert: None,
             plain: false,
@@ -50,12 +48,6 @@ impl GatewayBuilder {
     /// Sets a key of the configuration file.
     pub fn set(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.config.insert(key.to_owned(), value.into());
-        self
-    }
-
-    /// Leaves a key out of the configuration file, so that the gateway's own default counts.
-    pub fn unset(mut self, key: &str) -> Self {
-        self.removed.push(key.to_owned());
         self
     }
 
@@ -122,7 +114,6 @@ impl GatewayBuilder {
                 config.insert("PlainPort".to_owned(), free_port()?.into());
             }
             config.extend(self.config);
-            config.retain(|key, _| !self.removed.contains(key));
             write_config(&config_path, &config)?;
         }
 

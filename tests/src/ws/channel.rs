@@ -37,7 +37,6 @@ pub async fn channel(endpoint: &Endpoint, token: &str, link: &[u8]) -> Result<Ch
 #[derive(Debug)]
 pub struct Channel {
     socket: WebSocket,
-    frame: usize,
     /// What came and was not yet read.
     received: Bytes,
     close_code: Option<u16>,
@@ -49,17 +48,10 @@ impl Channel {
     pub fn new(socket: WebSocket) -> Self {
         Self {
             socket,
-            frame: CLIENT_FRAME,
             received: Bytes::new(),
             close_code: None,
             closing: false,
         }
-    }
-
-    /// Sends frames of at most this many bytes instead of 4,096.
-    pub fn frame_size(mut self, bytes: usize) -> Self {
-        self.frame = bytes;
-        self
     }
 
     /// The code of the Close frame that came, 1005 for one without; `None` when none came.
@@ -117,7 +109,7 @@ impl AsyncWrite for Channel {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(Pin::new(&mut this.socket).poll_ready(cx)).map_err(to_io)?;
-        let piece = &buf[..buf.len().min(this.frame)];
+        let piece = &buf[..buf.len().min(CLIENT_FRAME)];
         Pin::new(&mut this.socket)
             .start_send(Message::binary(piece.to_vec()))
             .map_err(to_io)?;
