@@ -106,7 +106,7 @@ impl Channel {
                     close_timeout: limits.close_timeout,
                 };
                 let stopped = stop.stopped();
-                relay::run(&mut client, &mut host, inbound, limits, &counters, stopped)
+                relay::run(&mut *client, &mut host, inbound, limits, &counters, stopped)
                     .await
                     .to_string()
             }

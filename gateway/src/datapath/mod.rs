@@ -4,6 +4,7 @@
 //! tickets or configuration files.
 
 mod inbound;
+mod legs;
 mod outbound;
 pub mod relay;
 
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use inbound::Inbound;
+pub use legs::{ClientLeg, HostLeg};
 
 use crate::websocket::decode::Violation;
 

@@ -5,19 +5,22 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use gateway_common::frame;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffer::Buffer;
+use super::{ClientLeg, HostLeg};
+use crate::buffer::{Buffer, Layout};
 
-/// Most that is read from the host for one frame, in bytes: with its header of 4 bytes the frame
-/// fills four TLS records of 16 KiB.
-const MAX_READ: usize = 4 * 16_384 - 4;
-const _: () = assert!(MAX_READ <= frame::MAX_PAYLOAD);
+/// Most that is read from the host for one frame, in bytes: with its header the frame fills four
+/// TLS records of 16 KiB.
+const MAX_READ: usize = 4 * 16_384 - HEADER;
+/// Longest header of a frame with as much payload, in bytes.
+const HEADER: usize = frame::header_len(4 * 16_384 - 4);
+const _: () = assert!(MAX_READ <= frame::MAX_PAYLOAD && HEADER == frame::header_len(MAX_READ));
 
 /// The frame that is being written to the client, if any.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
     frame: Option<Frame>,
+    /// What is still to be sent of it.
     start: usize,
     end: usize,
     /// Something was written that the stream may still hold back.
@@ -26,7 +29,10 @@ pub(super) struct Outbound {
 
 #[derive(Debug)]
 enum Frame {
-    Data(Buffer),
+    /// As it was read.
+    Plain(Buffer),
+    /// As it is sent.
+    Protected(Buffer),
     Control(Vec<u8>),
 }
 
@@ -44,27 +50,28 @@ impl Outbound {
         self.frame = Some(Frame::Control(bytes));
     }
 
-    /// Makes one binary frame of one read from the host; only while no frame is being written.
+    /// Makes one binary frame of one read from the host, laid out as the client leg wants it;
+    /// only while no frame is being written.
     ///
     /// Returns the length of its payload, `0` at the end of the host's stream.
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
-        host: &mut (impl AsyncRead + Unpin),
+        host: &mut impl HostLeg,
+        layout: Layout,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_busy());
         let mut buffer = Buffer::take();
-        let mut space = ReadBuf::new(&mut buffer[frame::MAX_HEADER..][..MAX_READ]);
-        ready!(Pin::new(host).poll_read(context, &mut space))?;
-        let payload = space.filled().len();
+        let (mut room, count) = layout.room(&mut buffer, HEADER, MAX_READ);
+        let payload = ready!(host.poll_read_room(context, &mut room[..count]))?;
         if payload > 0 {
             let mut header = [0; frame::MAX_HEADER];
             let len = frame::write_header(&mut header, frame::FIN_BINARY, payload);
-            // Header and payload stand side by side: one write, one record.
-            self.start = frame::MAX_HEADER - len;
-            self.end = frame::MAX_HEADER + payload;
-            buffer[self.start..frame::MAX_HEADER].copy_from_slice(&header[..len]);
-            self.frame = Some(Frame::Data(buffer));
+            // Header and payload stand side by side: one record, one write.
+            self.start = HEADER - len;
+            self.end = HEADER + payload;
+            buffer[layout.prefix + self.start..][..len].copy_from_slice(&header[..len]);
+            self.frame = Some(Frame::Plain(buffer));
         }
         Poll::Ready(Ok(payload))
     }
@@ -75,15 +82,27 @@ impl Outbound {
     pub(super) fn poll_drain(
         &mut self,
         context: &mut Context<'_>,
-        client: &mut (impl AsyncWrite + Unpin),
+        client: &mut impl ClientLeg,
         mut progress: impl FnMut(),
     ) -> Poll<io::Result<()>> {
+        if let Some(Frame::Plain(buffer)) = &mut self.frame {
+            let len = self.end - self.start;
+            let sent = ready!(client.poll_protect(context, buffer, self.start, len))?;
+            (self.start, self.end) = (sent.start, sent.end);
+            if let Some(Frame::Plain(buffer)) = self.frame.take() {
+                self.frame = Some(Frame::Protected(buffer));
+            }
+        }
         while let Some(frame) = &self.frame {
-            let bytes = match frame {
-                Frame::Data(buffer) => &buffer[self.start..self.end],
-                Frame::Control(bytes) => &bytes[self.start..self.end],
+            let written = match frame {
+                Frame::Plain(buffer) | Frame::Protected(buffer) => {
+                    client.poll_send(context, &buffer[self.start..self.end])
+                }
+                Frame::Control(bytes) => {
+                    Pin::new(&mut *client).poll_write(context, &bytes[self.start..self.end])
+                }
             };
-            let len = ready!(Pin::new(&mut *client).poll_write(context, bytes))?;
+            let len = ready!(written)?;
             if len == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

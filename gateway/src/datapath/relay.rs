@@ -12,11 +12,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, Sleep};
 
 use super::outbound::Outbound;
-use super::{Counters, EndReason, Inbound, Limits};
+use super::{ClientLeg, Counters, EndReason, HostLeg, Inbound, Limits};
 use crate::websocket::close::CloseCode;
 use crate::websocket::decode::{ControlPayload, Event};
 use crate::websocket::encode;
@@ -37,8 +36,8 @@ pub async fn run<C, H>(
     stop: impl Future<Output = ()>,
 ) -> EndReason
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    H: AsyncRead + AsyncWrite + Unpin,
+    C: ClientLeg,
+    H: HostLeg,
 {
     let mut relay = Relay {
         client,
@@ -160,8 +159,8 @@ impl Ping {
 
 impl<C, H> Relay<'_, C, H>
 where
-    C: AsyncRead + AsyncWrite + Unpin,
-    H: AsyncRead + AsyncWrite + Unpin,
+    C: ClientLeg,
+    H: HostLeg,
 {
     /// Goes on with both directions until neither can move.
     fn poll_streams(&mut self, context: &mut Context<'_>) {
@@ -314,7 +313,10 @@ where
             self.outbound.push_control(encode::ping());
             return Poll::Ready(());
         }
-        match self.outbound.poll_fill(context, self.host) {
+        match self
+            .outbound
+            .poll_fill(context, self.host, self.client.layout())
+        {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end(EndReason::HostEnd);
@@ -339,7 +341,10 @@ where
         if self.ends.host_eof {
             return Poll::Pending;
         }
-        match self.outbound.poll_fill(context, self.host) {
+        match self
+            .outbound
+            .poll_fill(context, self.host, self.client.layout())
+        {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(1..)) => self.outbound.discard(),
             Poll::Ready(Ok(0) | Err(_)) => self.ends.host_eof = true,

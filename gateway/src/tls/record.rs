@@ -194,6 +194,11 @@ impl Sealer {
         self.0.scheme.prefix()
     }
 
+    /// How many bytes a record has behind its plaintext.
+    pub(super) fn suffix(&self) -> usize {
+        self.0.scheme.suffix()
+    }
+
     /// Whether the key has sealed so much that the next record should be a key update.
     ///
     /// The bound leaves room then, for that key update and for alerts.

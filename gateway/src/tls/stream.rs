@@ -1,6 +1,7 @@
 //! An established TLS connection as a stream of plaintext.
 
 use std::io;
+use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::record::{Content, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Layout};
+use crate::datapath::ClientLeg;
 
 const ALERT_WARNING: u8 = 1;
 const ALERT_FATAL: u8 = 2;
@@ -55,6 +57,8 @@ pub struct TlsStream {
     version: ProtocolVersion,
     incoming: Incoming,
     outgoing: Outgoing,
+    /// Bytes of a protected frame that its owner has still to send: nothing may come between.
+    unsent: usize,
     /// The client has sent `close_notify`.
     read_closed: bool,
     /// We have sent `close_notify`.
@@ -85,6 +89,7 @@ impl TlsStream {
                 ..Incoming::default()
             },
             outgoing: Outgoing::default(),
+            unsent: 0,
             read_closed: false,
             write_closed: false,
             owes_key_update: false,
@@ -168,7 +173,7 @@ impl TlsStream {
 
     /// Tells the client what is wrong, as far as its socket takes it at once.
     fn fail(&mut self, context: &mut Context<'_>, error: RecordError) -> io::Error {
-        if !self.write_closed && self.outgoing.has_room(2) {
+        if !self.write_closed && self.unsent == 0 && self.outgoing.has_room(2) {
             self.write_closed = true;
             if self
                 .seal(Content::Alert, &[ALERT_FATAL, error.alert()])
@@ -357,6 +362,50 @@ impl AsyncWrite for TlsStream {
             ready!(this.outgoing.poll_drain(context, &mut this.tcp))?;
         }
         Pin::new(&mut this.tcp).poll_shutdown(context)
+    }
+}
+
+impl ClientLeg for TlsStream {
+    fn layout(&self) -> Layout {
+        Layout {
+            prefix: self.sealer.prefix(),
+            piece: MAX_PLAINTEXT,
+            suffix: self.sealer.suffix(),
+        }
+    }
+
+    fn poll_protect(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+        skipped: usize,
+        len: usize,
+    ) -> Poll<io::Result<Range<usize>>> {
+        if self.write_closed {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        ready!(self.outgoing.poll_drain(context, &mut self.tcp))?;
+        if let Err(error) = self.update_key_if_due() {
+            return Poll::Ready(Err(self.fail(context, error)));
+        }
+        ready!(self.outgoing.poll_drain(context, &mut self.tcp))?;
+        let mut end = skipped;
+        for (start, text) in self.layout().pieces(skipped, len) {
+            debug_assert_eq!(start, end, "records follow one another");
+            let room = &mut buffer[start..];
+            match self.sealer.seal(Content::ApplicationData, room, text) {
+                Ok(record) => end += record,
+                Err(error) => return Poll::Ready(Err(self.fail(context, error))),
+            }
+        }
+        self.unsent = end - skipped;
+        Poll::Ready(Ok(skipped..end))
+    }
+
+    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = ready!(Pin::new(&mut self.tcp).poll_write(context, bytes))?;
+        self.unsent = self.unsent.saturating_sub(sent);
+        Poll::Ready(Ok(sent))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Streams that move a little at a time, and break.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use gateway::datapath::{ClientLeg, HostLeg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::rng::Rng;
@@ -129,5 +130,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Unsteady<S> {
         ready!(this.poll_begin(context))?;
         ready!(this.poll_release(context))?;
         Pin::new(&mut this.inner).poll_shutdown(context)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientLeg for Unsteady<S> {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> HostLeg for Unsteady<S> {
+    fn poll_read_room(
+        &mut self,
+        context: &mut Context<'_>,
+        room: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut read = 0;
+        for slice in room {
+            let mut space = ReadBuf::new(slice);
+            match Pin::new(&mut *self).poll_read(context, &mut space) {
+                Poll::Ready(Ok(())) => read += space.filled().len(),
+                // The next call tells.
+                _ if read > 0 => break,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+            if space.remaining() > 0 {
+                break;
+            }
+        }
+        Poll::Ready(Ok(read))
     }
 }
