@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::low_water;
 use crate::buffer::Layout;
 
 /// The client leg: it takes frames where they were read, and protects them there if it has to.
@@ -57,6 +58,11 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
         ready!(Pin::new(self).poll_read(context, &mut space))?;
         Poll::Ready(Ok(space.filled().len()))
     }
+
+    /// Wakes the reader only once so many bytes, or the end, have come; where that is possible.
+    fn set_low_water(&self, bytes: usize) {
+        let _ = bytes;
+    }
 }
 
 impl HostLeg for TcpStream {
@@ -86,5 +92,74 @@ impl HostLeg for TcpStream {
                 (read, None) => return Poll::Ready(read),
             }
         }
+    }
+
+    fn set_low_water(&self, bytes: usize) {
+        // A system that refuses it wakes the reader for every byte, as without.
+        let _ = low_water::set(self, bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    /// Reads once into two slices of 3 and 5 bytes.
+    async fn read(stream: &mut TcpStream) -> Vec<u8> {
+        let mut bytes = [0; 8];
+        let (first, second) = bytes.split_at_mut(3);
+        let mut room = [IoSliceMut::new(first), IoSliceMut::new(second)];
+        let len = std::future::poll_fn(|context| stream.poll_read_room(context, &mut room));
+        let len = len.await.unwrap();
+        bytes[..len].to_vec()
+    }
+
+    #[tokio::test]
+    async fn room_is_filled_slice_after_slice_up_to_the_end() {
+        let (mut near, far) = pair().await;
+        far.writable().await.unwrap();
+        far.try_write(b"0123456789").unwrap();
+        assert_eq!(read(&mut near).await, b"01234567");
+        assert_eq!(read(&mut near).await, b"89");
+        far.try_write(b"abc").unwrap();
+        assert_eq!(read(&mut near).await, b"abc");
+        drop(far);
+        assert_eq!(read(&mut near).await, b"");
+    }
+
+    #[tokio::test]
+    async fn below_the_low_water_mark_nobody_is_woken() {
+        let (mut near, far) = pair().await;
+        near.set_low_water(1_000);
+        far.writable().await.unwrap();
+        far.try_write(b"abc").unwrap();
+        // The bytes are there, whatever the socket says of it.
+        let mut seen = [MaybeUninit::uninit(); 8];
+        while !matches!(SockRef::from(&near).peek(&mut seen), Ok(3)) {
+            tokio::task::yield_now().await;
+        }
+        let mut bytes = [0; 8];
+        let mut room = [IoSliceMut::new(&mut bytes)];
+        let read_now = std::future::poll_fn(|context| {
+            Poll::Ready(near.poll_read_room(context, &mut room).is_ready())
+        });
+        assert!(!read_now.await);
+        near.set_low_water(1);
+        assert_eq!(read(&mut near).await, b"abc");
+        // The end counts whatever the mark.
+        near.set_low_water(1_000);
+        drop(far);
+        assert_eq!(read(&mut near).await, b"");
     }
 }

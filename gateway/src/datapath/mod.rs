@@ -5,6 +5,8 @@
 
 mod inbound;
 mod legs;
+mod low_water;
+mod moderation;
 mod outbound;
 pub mod relay;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::moderation::Moderation;
 use super::outbound::Outbound;
 use super::{ClientLeg, Counters, EndReason, HostLeg, Inbound, Limits};
 use crate::websocket::close::CloseCode;
@@ -51,6 +52,7 @@ where
         reason: None,
         ping: limits.ping_interval.map(Ping::new),
         progress_at: None,
+        moderation: Moderation::default(),
     };
     let mut stop = std::pin::pin!(stop);
     let mut timer: Option<Pin<Box<Sleep>>> = None;
@@ -103,6 +105,7 @@ struct Relay<'a, C, H> {
     ping: Option<Ping>,
     /// While ending: when bytes last moved.
     progress_at: Option<Instant>,
+    moderation: Moderation,
 }
 
 /// Control frames that wait for the end of the frame being written.
@@ -196,6 +199,9 @@ where
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => self.on_client_eof(),
             Poll::Ready(Ok(_)) => {
+                if let Some(bytes) = self.moderation.on_uplink() {
+                    self.host.set_low_water(bytes);
+                }
                 if let Some(ping) = &mut self.ping {
                     ping.heard = true;
                 }
@@ -326,7 +332,12 @@ where
                 };
                 self.on_host_eof(code);
             }
-            Poll::Ready(Ok(len)) => self.counters.add_downlink(len),
+            Poll::Ready(Ok(len)) => {
+                self.counters.add_downlink(len);
+                if let Some(bytes) = self.moderation.on_read(len, Instant::now) {
+                    self.host.set_low_water(bytes);
+                }
+            }
             Poll::Ready(Err(error)) => {
                 self.end(EndReason::HostLost(error.kind()));
                 self.on_host_eof(CloseCode::InternalError);
@@ -390,14 +401,15 @@ where
     fn next_deadline(&self) -> Option<Instant> {
         let close = self.progress_at.map(|at| at + self.limits.close_timeout);
         let ping = self.ping.as_ref().map(|ping| ping.next);
-        match (close, ping) {
-            (Some(close), Some(ping)) => Some(close.min(ping)),
-            (close, ping) => close.or(ping),
-        }
+        let deadlines = [close, ping, self.moderation.deadline()];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Does what is due; true: the time for ending is over.
     fn on_timer(&mut self, now: Instant) -> bool {
+        if let Some(bytes) = self.moderation.on_timer(now) {
+            self.host.set_low_water(bytes);
+        }
         if let Some(progress_at) = self.progress_at
             && now >= progress_at + self.limits.close_timeout
         {

@@ -18,6 +18,7 @@ on_every_path! {
     client_frames_cut_at_every_byte
     client_frames_byte_by_byte
     many_small_messages_both_ways
+    bursts_of_small_messages_with_pauses
     bulk_downlink_between_small_messages
     bulk_uplink_between_small_messages
     a_long_frame_is_forwarded_as_it_comes
@@ -213,6 +214,29 @@ async fn many_small_messages_both_ways(setup: Setup) -> Result<()> {
         read_downlink(&mut reader, 0, total),
         read_uplink(&mut host_reader, 0, total),
     )?;
+    Ok(())
+}
+
+/// What comes fast may be gathered, but the end of a burst must not wait for the next one.
+async fn bursts_of_small_messages_with_pauses(setup: Setup) -> Result<()> {
+    const MESSAGE: u64 = 85;
+    let stage = setup.start().await?;
+    let mut channel = stage.open().await?;
+    for burst in 1..50 {
+        let (start, length) = (channel.down, burst * 10 * MESSAGE);
+        let write = async {
+            for offset in (0..length).step_by(usize::try_from(MESSAGE)?) {
+                write_pattern(&mut channel.host, DOWNLINK, start + offset, MESSAGE).await?;
+            }
+            Ok(())
+        };
+        let read = read_downlink(&mut channel.client, start, length);
+        tokio::try_join!(write, read)?;
+        channel.down += length;
+        if burst % 2 == 0 {
+            channel.uplink(17).await?;
+        }
+    }
     Ok(())
 }
 
