@@ -48,6 +48,8 @@ pub enum Package {
     NginxStream,
     /// The WebSocket proxy of the noVNC project, which only the benchmarks use.
     Websockify,
+    /// The counter of instructions, which only the benchmarks use.
+    Valgrind,
 }
 
 impl Package {
@@ -80,6 +82,7 @@ impl Package {
                 Self::Nginx.is_installed() && Path::new(NGINX_STREAM_MODULE).is_file()
             }
             Self::Websockify => find_program("websockify").is_some(),
+            Self::Valgrind => find_program("valgrind").is_some(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Package {
             Self::Node => (&["nodejs", "npm"], &[]),
             Self::NginxStream => (&["nginx", "libnginx-mod-stream"], &[]),
             Self::Websockify => (&["websockify"], &[]),
+            Self::Valgrind => (&["valgrind"], &[]),
         }
     }
 }

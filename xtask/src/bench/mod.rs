@@ -9,6 +9,7 @@ mod document;
 mod excerpt;
 mod figures;
 mod host;
+mod instructions;
 mod job;
 mod limits;
 mod machine;
@@ -48,6 +49,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
             println!("all values: {}", json.display());
             Ok(())
         }
+        Task::Instructions { write_baseline } => instructions::run(steps, write_baseline),
         Task::Report(json, output) => show(&Results::load(json)?, output),
     }
 }

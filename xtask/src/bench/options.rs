@@ -35,6 +35,13 @@ enum What {
     },
     /// Measure the gateway's data paths side by side.
     Paths(RunOptions),
+    /// Count the instructions that codec and relay take for a message; the same on any machine,
+    /// however busy.
+    Instructions {
+        /// Keep the counts as those that later ones are compared with.
+        #[arg(long)]
+        write_baseline: bool,
+    },
     /// Show again what was measured.
     Report {
         /// Where all values are.
@@ -60,6 +67,11 @@ pub(crate) struct Output {
 pub(crate) enum Task<'a> {
     /// Measure, keep the values in this file and show them.
     Measure(Box<Plan>, PathBuf, &'a Output),
+    /// Count instructions.
+    Instructions {
+        /// And keep them as the baseline.
+        write_baseline: bool,
+    },
     /// Show the values of this file.
     Report(&'a Path, &'a Output),
 }
@@ -96,6 +108,9 @@ impl Options {
                 run.task("peers", kinds, reference)
             }
             What::Paths(run) => run.task("paths", Kind::PATHS.to_vec(), Kind::PATHS[0]),
+            What::Instructions { write_baseline } => Ok(Task::Instructions {
+                write_baseline: *write_baseline,
+            }),
             What::Report { json, output } => Ok(Task::Report(json, output)),
         }
     }
