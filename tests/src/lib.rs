@@ -23,6 +23,7 @@ pub mod replay;
 pub mod screenshot;
 pub mod spice;
 pub mod tls;
+pub mod vm;
 pub mod ws;
 
 /// What nearly every test needs.

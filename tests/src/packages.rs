@@ -50,11 +50,15 @@ pub enum Package {
     Websockify,
     /// The counter of instructions, which only the benchmarks use.
     Valgrind,
+    /// `depmod`, which finds out in which order kernel modules are loaded.
+    Kmod,
+    /// `xz`, with which some kernels' modules are compressed.
+    Xz,
 }
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::Nginx,
@@ -64,6 +68,8 @@ impl Package {
         Self::Chromium,
         Self::Openssl,
         Self::Node,
+        Self::Kmod,
+        Self::Xz,
     ];
 
     /// Whether what is needed of it is on this machine.
@@ -83,6 +89,8 @@ impl Package {
             }
             Self::Websockify => find_program("websockify").is_some(),
             Self::Valgrind => find_program("valgrind").is_some(),
+            Self::Kmod => find_program("depmod").is_some(),
+            Self::Xz => find_program("xz").is_some(),
         }
     }
 
@@ -105,6 +113,8 @@ impl Package {
             Self::NginxStream => (&["nginx", "libnginx-mod-stream"], &[]),
             Self::Websockify => (&["websockify"], &[]),
             Self::Valgrind => (&["valgrind"], &[]),
+            Self::Kmod => (&["kmod"], &[]),
+            Self::Xz => (&["xz-utils"], &[]),
         }
     }
 }
@@ -202,11 +212,20 @@ fn by_hand(packages: &[Package]) -> String {
     format!("as root: apt-get update && apt-get install -y --no-install-recommends {names}")
 }
 
-fn install(packages: &[Package]) -> Result<()> {
+/// Fetches apt's lists of packages, once in the life of a process.
+///
+/// Fails with the command to run when it is not root who runs this.
+pub fn update_lists() -> Result<()> {
     static UPDATED: AtomicBool = AtomicBool::new(false);
+    require!(is_root(), "as root: apt-get update");
     if !UPDATED.swap(true, Ordering::Relaxed) {
         apt_get(&["update"])?;
     }
+    Ok(())
+}
+
+fn install(packages: &[Package]) -> Result<()> {
+    update_lists()?;
     let names = debian_names(packages);
     apt_get(
         &[

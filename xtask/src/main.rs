@@ -5,6 +5,7 @@ mod cargo;
 mod demo;
 mod steps;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,8 @@ enum Command {
     Demo(demo::Options),
     /// Check everything that must hold before a change lands.
     Test,
+    /// Run tests inside virtual machines with other kernels.
+    VmTest(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&mut steps, &options),
         Command::Demo(options) => demo::run(&mut steps, &options),
         Command::Test => test::run(&mut steps),
+        Command::VmTest(options) => vm::run(&mut steps, &options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

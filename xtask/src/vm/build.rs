@@ -1,0 +1,131 @@
+//! Builds what runs inside: programs that need no file of the system but themselves.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use testkit::command::target_dir;
+
+use crate::cargo;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const GATEWAY: &str = "flexvdi-gateway";
+const INIT: &str = "vm-init";
+/// The name by which the gateway's unit tests are chosen; they are no test target for cargo.
+const UNIT: &str = "unit";
+/// The packages that are built; always the same ones, for others would have features of their own
+/// and so build everything again.
+const PACKAGES: [&str; 4] = ["--package", "gateway", "--package", "testkit"];
+
+/// Static programs.
+pub(crate) struct Programs {
+    /// The first process of the virtual machine.
+    pub(crate) init: PathBuf,
+    /// The gateway.
+    pub(crate) gateway: PathBuf,
+    /// Names and test executables, in the order in which they were asked for.
+    pub(crate) tests: Vec<(String, PathBuf)>,
+}
+
+/// Builds the named tests, which are integration tests or `unit`, and what they need.
+pub(crate) fn build(tests: &[String]) -> Result<Programs> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the virtual machines are x86-64 ones, so is the machine that builds for them"
+    );
+    let mut arguments = vec!["build", "--bin", GATEWAY, "--bin", INIT];
+    for test in tests.iter().filter(|test| *test != UNIT) {
+        arguments.extend(["--test", test]);
+    }
+    let mut artifacts = run(&arguments)?;
+    if tests.iter().any(|test| test == UNIT) {
+        artifacts.extend(run(&["test", "--no-run", "--lib"])?);
+    }
+    let find = |kind: &str, name: &str| {
+        let found = artifacts.iter().find(|artifact| artifact.is(kind, name));
+        let path = found.and_then(|artifact| artifact.executable.clone());
+        path.with_context(|| format!("cargo built no {kind} {name}"))
+    };
+    let find_test = |name: &String| {
+        let path = if name == UNIT {
+            find("lib", "gateway")?
+        } else {
+            find("test", name)?
+        };
+        Ok((name.clone(), path))
+    };
+    Ok(Programs {
+        init: find("bin", INIT)?,
+        gateway: find("bin", GATEWAY)?,
+        tests: tests.iter().map(find_test).collect::<Result<_>>()?,
+    })
+}
+
+/// What cargo says that it has built; one line of `--message-format json`.
+#[derive(Deserialize)]
+struct Artifact {
+    target: Target,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+impl Artifact {
+    fn is(&self, kind: &str, name: &str) -> bool {
+        self.target.name == name && self.target.kind.iter().any(|is| is == kind)
+    }
+}
+
+/// Runs cargo with a target directory of its own, so that other flags do not make it build
+/// everything again.
+fn run(arguments: &[&str]) -> Result<Vec<Artifact>> {
+    let mut command: Command = cargo::command(arguments);
+    command
+        .args(PACKAGES)
+        .args(["--profile", "vm", "--target", TARGET, "--quiet"])
+        .args(["--message-format", "json-render-diagnostics"])
+        .arg("--target-dir")
+        .arg(target_dir().canonicalize()?.join("vm/build"))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .stderr(Stdio::inherit());
+    let output = command.output().context("starting cargo")?;
+    ensure!(
+        output.status.success(),
+        "cargo {}: {}",
+        arguments.join(" "),
+        output.status
+    );
+    Ok(parse(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// The executables among cargo's messages.
+fn parse(messages: &str) -> Vec<Artifact> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Artifact>(line).ok())
+        .filter(|artifact| artifact.executable.is_some())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn executables_are_found() {
+        let messages = r#"{"reason":"build-script-executed","package_id":"x"}
+{"reason":"compiler-artifact","target":{"kind":["lib"],"name":"gateway"},"executable":null}
+{"reason":"compiler-artifact","target":{"kind":["test"],"name":"stream"},"executable":"/t/stream-1"}
+{"reason":"build-finished","success":true}"#;
+        let found = parse(messages);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].is("test", "stream"));
+        assert!(!found[0].is("bin", "stream"));
+    }
+}

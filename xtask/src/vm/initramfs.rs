@@ -1,0 +1,97 @@
+//! All files of a virtual machine, in one archive that the kernel unpacks into its memory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use testkit::vm::{MANIFEST, Manifest, Program};
+
+use super::build::Programs;
+use super::cpio::Cpio;
+use super::modules::Module;
+
+const FOLDERS: [&str; 6] = ["bin", "dev", "etc", "modules", "root", "tmp"];
+const GATEWAY: &str = "/bin/flexvdi-gateway";
+/// Major and minor number of /dev/console, which the kernel opens for the init before anything is
+/// mounted.
+const CONSOLE: (u32, u32) = (5, 1);
+const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
+
+/// What is run inside, and for how long.
+pub(crate) struct Plan<'a> {
+    /// Static programs.
+    pub(crate) programs: &'a Programs,
+    /// Whether the gateway is first asked which data paths this kernel carries.
+    pub(crate) probe: bool,
+    /// Arguments of every test.
+    pub(crate) arguments: &'a [String],
+    /// How long all may take together, in seconds.
+    pub(crate) seconds: u64,
+}
+
+/// Writes the archive.
+pub(crate) fn write(plan: &Plan, modules: &[Module]) -> Result<Vec<u8>> {
+    let mut cpio = Cpio::default();
+    for folder in FOLDERS {
+        cpio.directory(folder)?;
+    }
+    cpio.device("dev/console", CONSOLE)?;
+    cpio.file("etc/hosts", HOSTS.as_bytes())?;
+    cpio.file("etc/passwd", PASSWD.as_bytes())?;
+    cpio.program("init", &read(&plan.programs.init)?)?;
+    cpio.program(inside(GATEWAY), &read(&plan.programs.gateway)?)?;
+    for (name, path) in &plan.programs.tests {
+        cpio.program(&format!("bin/test-{name}"), &read(path)?)?;
+    }
+    for module in modules {
+        cpio.file(&format!("modules/{}", module.name), &module.content)?;
+    }
+    let manifest = serde_json::to_vec_pretty(&manifest(plan, modules))?;
+    cpio.file(inside(MANIFEST), &manifest)?;
+    cpio.finish()
+}
+
+fn manifest(plan: &Plan, modules: &[Module]) -> Manifest {
+    let environment = BTreeMap::from(
+        [
+            ("FLEXVDI_GATEWAY_BIN", GATEWAY),
+            ("HOME", "/root"),
+            ("PATH", "/bin"),
+            ("RUST_BACKTRACE", "1"),
+            ("TERM", "dumb"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    let program = |name: &str, path: String, arguments: Vec<String>| Program {
+        name: name.to_owned(),
+        path,
+        arguments,
+        environment: environment.clone(),
+    };
+    let probe = plan
+        .probe
+        .then(|| program("probe", GATEWAY.to_owned(), vec!["probe".to_owned()]));
+    let tests = plan.programs.tests.iter().map(|(name, _)| {
+        let path = format!("/bin/test-{name}");
+        program(name, path, plan.arguments.to_vec())
+    });
+    Manifest {
+        modules: modules
+            .iter()
+            .map(|module| format!("/modules/{}", module.name))
+            .collect(),
+        programs: probe.into_iter().chain(tests).collect(),
+        seconds: plan.seconds,
+    }
+}
+
+/// A path as it stands in the archive.
+fn inside(path: &str) -> &str {
+    path.trim_start_matches('/')
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}

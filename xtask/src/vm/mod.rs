@@ -1,0 +1,242 @@
+//! `cargo xtask vm-test`: tests inside virtual machines with other kernels.
+
+mod archive;
+mod build;
+mod class;
+mod cpio;
+mod initramfs;
+mod kernel;
+mod modules;
+mod qemu;
+mod verdict;
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+use testkit::command::run_bounded;
+use testkit::packages::{self, Package};
+
+use crate::steps::Steps;
+use build::Programs;
+use class::{CLASSES, Class};
+use initramfs::Plan;
+use kernel::{Kernel, Store};
+use qemu::Qemu;
+
+/// What is run when nothing is asked for.
+const TESTS: [&str; 2] = ["unit", "stream"];
+/// What is left out unless there are arguments for the tests: it moves or holds too much for a
+/// machine without KVM.
+const SKIPPED: [&str; 0] = [];
+const HELP_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is run inside which virtual machines.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Class of kernels, as `--list` names it; may be given several times. Default: all that can
+    /// be had.
+    #[arg(long = "kernel", value_name = "CLASS")]
+    kernels: Vec<String>,
+    /// Show the classes of kernels and which kernel stands for each now.
+    #[arg(long)]
+    list: bool,
+    /// An integration test of gateway or testkit, or `unit` for the gateway's unit tests; may be
+    /// given several times. Default: unit and stream.
+    #[arg(long = "test", value_name = "NAME")]
+    tests: Vec<String>,
+    /// How long the tests may take in one virtual machine, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    time_limit: u64,
+    /// Arguments of each test executable, as `cargo test` takes them after `--`; without any, the
+    /// heaviest tests are left out.
+    #[arg(last = true, value_name = "ARGUMENTS")]
+    arguments: Vec<String>,
+}
+
+/// Runs the tests in one virtual machine after the other; fails when one of them does.
+pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
+    let classes = options.kernels.iter().map(|name| Class::named(name));
+    let classes = classes.collect::<Result<Vec<_>>>()?;
+    if options.list {
+        return list(&Store::open()?);
+    }
+    let tests = if options.tests.is_empty() {
+        TESTS.map(str::to_owned).to_vec()
+    } else {
+        options.tests.clone()
+    };
+    let arguments = if options.arguments.is_empty() {
+        let skips = SKIPPED.iter().flat_map(|name| ["--skip", name]);
+        skips.map(str::to_owned).collect()
+    } else {
+        options.arguments.clone()
+    };
+    let selection = Selection {
+        classes,
+        tests,
+        arguments,
+        limit: Duration::from_secs(options.time_limit),
+    };
+    run_selection(steps, &selection)?;
+    steps.summary();
+    Ok(())
+}
+
+fn list(store: &Store) -> Result<()> {
+    for class in CLASSES {
+        let kernel = match store.resolve(class) {
+            Some(package) => {
+                let kept = if store.is_kept(&package) {
+                    ", fetched"
+                } else {
+                    ""
+                };
+                format!("{} {}{kept}", package.name, package.version)
+            }
+            None => "cannot be had".to_owned(),
+        };
+        println!("{:<18} {}\n{:18} {kernel}", class.name, class.meaning, "");
+    }
+    match &store.problem {
+        Some(problem) => bail!("the archive cannot be asked: {problem:#}"),
+        None => Ok(()),
+    }
+}
+
+/// What is run inside which virtual machines, all defaults filled in.
+pub(crate) struct Selection {
+    /// Empty: all that can be had.
+    classes: Vec<Class>,
+    tests: Vec<String>,
+    arguments: Vec<String>,
+    limit: Duration,
+}
+
+/// Runs a selection, with steps of its own.
+fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
+    steps.begin("Programs: QEMU, depmod and xz");
+    packages::ensure(&[Package::Qemu, Package::Kmod, Package::Xz])?;
+    steps.done("installed");
+
+    steps.begin("Kernels of Debian's archive");
+    let kernels = kernels(steps, &selection.classes)?;
+    steps.done("unpacked");
+
+    steps.begin(format!(
+        "Static programs: the gateway, and the tests {}",
+        selection.tests.join(", ")
+    ));
+    let programs = build::build(&selection.tests)?;
+    let probe = has_probe(&programs.gateway)?;
+    if !probe {
+        steps.note("this gateway has no subcommand probe, so it is not run");
+    }
+    steps.done("built");
+
+    let mut qemu = Qemu::new();
+    let mut failures = Vec::new();
+    for (class, kernel) in &kernels {
+        steps.begin(format!(
+            "Virtual machine {}: {} {}",
+            class.name, kernel.package.name, kernel.package.version
+        ));
+        match run_one(&mut qemu, *class, kernel, &programs, probe, selection) {
+            Ok(()) => steps.done(format!("passed ({})", qemu.accelerator())),
+            // The others are worth knowing too.
+            Err(problem) => {
+                steps.note(format!("FAILED: {problem:#}"));
+                failures.push(class.name);
+            }
+        }
+    }
+    ensure!(
+        failures.is_empty(),
+        "failed with these kernels: {}",
+        failures.join(", ")
+    );
+    Ok(())
+}
+
+/// The asked-for kernels, each of which must be had, or all that can be had, at least one.
+fn kernels(steps: &Steps, classes: &[Class]) -> Result<Vec<(Class, Kernel)>> {
+    let store = Store::open()?;
+    if let Some(problem) = &store.problem {
+        steps.note(format!("the archive cannot be asked: {problem:#}"));
+    }
+    let mut kernels = Vec::new();
+    let mut last = None;
+    for class in if classes.is_empty() {
+        &CLASSES
+    } else {
+        classes
+    } {
+        match store.kernel(*class) {
+            Ok(kernel) => {
+                let package = &kernel.package;
+                steps.note(format!(
+                    "{}: {} {}",
+                    class.name, package.name, package.version
+                ));
+                kernels.push((*class, kernel));
+            }
+            Err(problem) if classes.is_empty() => {
+                steps.note(format!("{} cannot be had: {problem:#}", class.name));
+                last = Some(problem);
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    if kernels.is_empty() {
+        return Err(last.context("there are classes")?).context("no kernel can be had");
+    }
+    Ok(kernels)
+}
+
+fn run_one(
+    qemu: &mut Qemu,
+    class: Class,
+    kernel: &Kernel,
+    programs: &Programs,
+    probe: bool,
+    selection: &Selection,
+) -> Result<()> {
+    let plan = Plan {
+        programs,
+        probe,
+        arguments: &selection.arguments,
+        seconds: selection.limit.as_secs(),
+    };
+    let initramfs = initramfs::write(&plan, &kernel.modules()?)?;
+    let prefix = format!("      {}", class.name);
+    qemu.run(&kernel.image, &initramfs, &prefix, selection.limit)
+}
+
+/// Whether this gateway can tell which data paths a kernel carries.
+fn has_probe(gateway: &Path) -> Result<bool> {
+    let mut help = Command::new(gateway);
+    help.arg("--help");
+    Ok(lists_probe(&run_bounded(help, HELP_LIMIT)?))
+}
+
+fn lists_probe(help: &str) -> bool {
+    help.lines()
+        .any(|line| line.split_whitespace().next() == Some("probe"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_probe_is_found_among_the_subcommands() {
+        assert!(lists_probe(
+            "Commands:\n  check  Reads\n  probe  Finds out\n"
+        ));
+        assert!(!lists_probe(
+            "Commands:\n  check  Reads what a probe sees\n"
+        ));
+    }
+}
