@@ -9,6 +9,7 @@ use testkit::packages::{self, Package};
 
 use crate::cargo;
 use crate::steps::Steps;
+use crate::vm;
 
 const DENY_VERSION: &str = "0.20.2";
 /// How long the database of advisories may take to arrive.
@@ -42,6 +43,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     let advisories = dependencies(steps)?;
     cargo_step(steps, "Build", &["build", "--workspace"])?;
     cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;
+    vm::run_quick(steps)?;
 
     steps.summary();
     if !advisories {

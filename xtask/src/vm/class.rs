@@ -71,7 +71,7 @@ impl Class {
             .filter(|package| Version::parse(&package.version).is_some_and(|v| self.has(&v)))
             .cloned()
             .collect();
-        chosen.sort_by(|one, other| newest_first(one, other));
+        chosen.sort_by(newest_first);
         chosen
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Verdict {
     complaints: Vec<String>,
     /// What the init itself said last.
     last: String,
+    /// How many tests have begun.
+    tests: u64,
     success: bool,
     failure: bool,
 }
@@ -59,7 +61,7 @@ impl Verdict {
             SUCCESS => self.success = true,
             FAILURE => self.failure = true,
             _ if line.starts_with(PREFIX) => line.clone_into(&mut self.last),
-            _ => {}
+            _ => self.tests += tests_that_begin(line).unwrap_or(0),
         }
     }
 
@@ -81,11 +83,21 @@ impl Verdict {
             bail!("stopped after {limit:?}; it had come to: {}", self.last);
         }
         match (self.success, self.failure) {
+            (true, false) if self.tests == 0 => bail!("no test has this name"),
             (true, false) => Ok(()),
             (_, true) => bail!("something inside failed, see above; at last: {}", self.last),
             (false, false) => bail!("it ended without a result; it had come to: {}", self.last),
         }
     }
+}
+
+/// The number in a test executable's `running 66 tests`.
+fn tests_that_begin(line: &str) -> Option<u64> {
+    let number = line.strip_prefix("running ")?;
+    let number = number
+        .strip_suffix(" tests")
+        .or_else(|| number.strip_suffix(" test"))?;
+    number.parse().ok()
 }
 
 /// A line of the kernel without the seconds since the start, as in `[   12.345678] `.
@@ -118,12 +130,14 @@ mod tests {
 
     #[test]
     fn a_run_is_good_only_when_the_init_says_so() {
-        judge(&[], &["test x ... ok", "init: success"]).unwrap();
+        judge(&[], &["running 1 test", "test x ... ok", "init: success"]).unwrap();
         for said in [
             &["init: stream: exit status: 101, 3.0 s", "init: failure"][..],
             &["init: success", "init: failure"],
             &["a program says init: success"],
             &["init: stream begins"],
+            &["running 0 tests", "init: success"],
+            &["init: success"],
             &[],
         ] {
             assert!(judge(&[], said).is_err(), "{said:?}");
@@ -142,7 +156,9 @@ mod tests {
             "[    0.314159] Kernel panic - not syncing: Attempted to kill init!",
             "general protection fault, probably for non-canonical address",
         ] {
-            let problem = judge(&[line], &["init: success"]).unwrap_err().to_string();
+            let problem = judge(&[line], &["running 2 tests", "init: success"])
+                .unwrap_err()
+                .to_string();
             assert!(problem.contains("complained 1 times"), "{line}: {problem}");
         }
     }
@@ -154,7 +170,7 @@ mod tests {
             "[    0.031415] TSC deadline timer available, debugging of BUG: none",
             "[    1.000000] tls: loading out-of-tree module taints kernel.",
         ];
-        judge(&lines, &["init: success"]).unwrap();
+        judge(&lines, &["running 2 tests", "init: success"]).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Brings up the interface `lo`, by which the kernel gives it 127.0.0.1 and ::1.
+//! Brings up the interface `lo`, by which the kernel gives it 127.0.0.1 and `::1`.
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{

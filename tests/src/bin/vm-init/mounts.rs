@@ -25,9 +25,8 @@ pub(crate) fn mount_all() -> Result<()> {
             fs::create_dir_all(place).with_context(|| format!("making {place}"))?;
         }
         match mount(kind, place, kind, MountFlags::empty(), None) {
-            Ok(()) => {}
-            // Some kernels mount it by themselves.
-            Err(rustix::io::Errno::BUSY) => {}
+            // Some kernels mount devtmpfs by themselves.
+            Ok(()) | Err(rustix::io::Errno::BUSY) => {}
             Err(problem) => {
                 return Err(io::Error::from(problem))
                     .with_context(|| format!("mounting {kind} on {place}"));
