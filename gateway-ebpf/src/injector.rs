@@ -1,31 +1,52 @@
 //! The one road for what userspace sends on a client leg that the kernel moves.
 //!
-//! Userspace writes datagrams `[u32 slot, native endian][bytes]` into a datagram socket pair; the
-//! bytes go to the slot's client behind all that was redirected before, so that no control
-//! frame lands in the middle of a data frame.
+//! Userspace writes datagrams `[u32 road, native endian][bytes]` into a datagram socket pair of
+//! the channel. Frames go to the client behind all that was redirected before, so that no control
+//! frame lands in the middle of a data frame; bytes that had passed go behind all that waits
+//! before the bridge.
 
-use aya_ebpf::bindings::sk_action::SK_DROP;
+use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
+use gateway_common::layout::{BROKEN, ROAD_LEN, TO_BRIDGE};
 
+use crate::channel::Channel;
 use crate::maps::TARGETS;
 
-const SLOT: u32 = size_of::<u32>() as u32;
-
-/// Takes the slot off a datagram and redirects the rest to the slot's client.
+/// Takes the road off a datagram and sends the rest along it.
 ///
 /// Datagrams without content are dropped: the kernel takes an empty send for a broken target.
 #[stream_verdict]
-pub fn injector(context: SkBuffContext) -> u32 {
-    inject(&context).unwrap_or(SK_DROP)
-}
-
-fn inject(context: &SkBuffContext) -> Option<u32> {
-    if context.len() <= SLOT {
-        return None;
+pub fn injector_verdict(context: SkBuffContext) -> u32 {
+    let Some(len) = context.len().checked_sub(ROAD_LEN as u32) else {
+        return SK_DROP;
+    };
+    let Some(channel) = Channel::of(&context) else {
+        return SK_DROP;
+    };
+    let state = channel.state();
+    if len == 0 {
+        return SK_DROP;
     }
-    let slot: u32 = context.load(0).ok()?;
-    context.skb.adjust_room(-(SLOT as i32), 0, 0).ok()?;
-    // SAFETY: the map lives as long as the program, and the slot's range is checked by the helper.
-    Some(unsafe { TARGETS.redirect_skb(context, slot, 0) } as u32)
+    let Ok(road) = context.load::<u32>(0) else {
+        return SK_DROP;
+    };
+    if context.skb.adjust_room(-(ROAD_LEN as i32), 0, 0).is_err() {
+        state.add_injector_dropped(len);
+        channel.tell(BROKEN);
+        return SK_DROP;
+    }
+    let key = if road == TO_BRIDGE {
+        state.add_returned(len);
+        channel.route.host
+    } else {
+        state.add_injected(len);
+        channel.cookie
+    };
+    let verdict = TARGETS.redirect_skb(&context, key, 0) as u32;
+    if verdict != SK_PASS {
+        state.add_injector_dropped(len);
+        channel.tell(BROKEN);
+    }
+    verdict
 }

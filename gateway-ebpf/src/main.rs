@@ -1,7 +1,14 @@
-//! The gateway's eBPF programs, one file each.
+//! The gateway's eBPF programs, one file each, and the maps that they share with the gateway.
+//!
+//! A channel's downlink: `host` takes what the host sends and queues it before the channel's
+//! bridge, a pair of stream sockets; `bridge` frames what comes out of it for the client;
+//! `injector` lets userspace add frames of its own to the client's queue.
 #![no_std]
 #![no_main]
 
+mod bridge;
+mod channel;
+mod host;
 mod injector;
 mod maps;
 

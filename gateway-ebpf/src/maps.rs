@@ -1,10 +1,27 @@
-//! Maps that programs and the gateway share.
+//! Maps that programs and the gateway share; `gateway_common::layout` says what is in them.
+//!
+//! The gateway sets the sizes when it loads the object.
 
+use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::SockMap;
+use aya_ebpf::maps::{Array, HashMap, RingBuf, SockHash};
+use gateway_common::layout::{Event, Route, State};
 
-/// Sockets that bytes are redirected to, by channel slot; no program runs on them.
-///
-/// The gateway sets the size when it loads the object.
 #[map]
-pub static TARGETS: SockMap = SockMap::with_max_entries(1, 0);
+pub static HOSTS: SockHash<u64> = SockHash::with_max_entries(1, 0);
+#[map]
+pub static BRIDGES: SockHash<u64> = SockHash::with_max_entries(1, 0);
+#[map]
+pub static INJECTORS: SockHash<u64> = SockHash::with_max_entries(1, 0);
+#[map]
+pub static TARGETS: SockHash<u64> = SockHash::with_max_entries(1, 0);
+#[map]
+pub static ROUTES: HashMap<u64, Route> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+#[map]
+pub static STATES: Array<State> = Array::with_max_entries(1, 0);
+#[map]
+pub static GATES: Array<u64> = Array::with_max_entries(1, 0);
+/// An event is told again while its cause lasts, so one that finds no room is not missed for
+/// long.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * size_of::<Event>() as u32 * 4, 0);

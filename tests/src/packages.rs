@@ -18,6 +18,9 @@ pub const SPICE_HTML5: &str = "/usr/share/spice-html5";
 /// Where Debian puts what nginx must load to relay byte streams.
 pub const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// The compiler of Debian's rustc-web.
+pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+
 /// How long one run of `apt-get` or `npm` may take, and how long another process may hold the lock.
 const INSTALL_LIMIT: Duration = Duration::from_mins(15);
 /// How often a lock that another process holds is tried.
@@ -54,6 +57,10 @@ pub enum Package {
     Kmod,
     /// `xz`, with which some kernels' modules are compressed.
     Xz,
+    /// A Rust compiler with its library's source, for the eBPF programs.
+    RustcWeb,
+    /// What bpf-linker is built with.
+    Llvm,
 }
 
 impl Package {
@@ -91,6 +98,11 @@ impl Package {
             Self::Valgrind => find_program("valgrind").is_some(),
             Self::Kmod => find_program("depmod").is_some(),
             Self::Xz => find_program("xz").is_some(),
+            Self::RustcWeb => {
+                Path::new(DEBIAN_RUSTC).is_file()
+                    && Path::new("/usr/lib/rustlib/src/rust/library/core").is_dir()
+            }
+            Self::Llvm => Path::new("/usr/lib/llvm-22/bin/llvm-config").is_file(),
         }
     }
 
@@ -115,6 +127,17 @@ impl Package {
             Self::Valgrind => (&["valgrind"], &[]),
             Self::Kmod => (&["kmod"], &[]),
             Self::Xz => (&["xz-utils"], &[]),
+            Self::RustcWeb => (&["rustc-web", "rust-web-src"], &[]),
+            Self::Llvm => (
+                &[
+                    "llvm-22-dev",
+                    "libpolly-22-dev",
+                    "zlib1g-dev",
+                    "libzstd-dev",
+                    "libxml2-dev",
+                ],
+                &[],
+            ),
         }
     }
 }

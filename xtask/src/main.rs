@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask COMMAND`.
 
 mod bench;
+mod build_ebpf;
 mod cargo;
 mod demo;
 mod steps;
@@ -25,6 +26,8 @@ struct Arguments {
 enum Command {
     /// Measure the gateway beside others that do a like job, or its data paths.
     Bench(bench::Options),
+    /// Build the eBPF programs, which the gateway's next build takes in.
+    BuildEbpf(build_ebpf::Options),
     /// Show the gateway at work between a real Spice client and a real Spice server.
     Demo(demo::Options),
     /// Check everything that must hold before a change lands.
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let mut steps = Steps::default();
     let done = match Arguments::parse().command {
         Command::Bench(options) => bench::run(&mut steps, &options),
+        Command::BuildEbpf(options) => build_ebpf::run(&mut steps, &options),
         Command::Demo(options) => demo::run(&mut steps, &options),
         Command::Test => test::run(&mut steps),
         Command::VmTest(options) => vm::run(&mut steps, &options),

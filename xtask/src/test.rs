@@ -7,6 +7,7 @@ use testkit::browser;
 use testkit::command::run_bounded;
 use testkit::packages::{self, Package};
 
+use crate::build_ebpf;
 use crate::cargo;
 use crate::steps::Steps;
 use crate::vm;
@@ -40,6 +41,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
             "warnings",
         ],
     )?;
+    build_ebpf::run(steps, &build_ebpf::Options::default())?;
     let advisories = dependencies(steps)?;
     cargo_step(steps, "Build", &["build", "--workspace"])?;
     cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;

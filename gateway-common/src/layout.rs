@@ -1,0 +1,133 @@
+//! Keys and values of the maps, and what userspace puts in front of a datagram.
+//!
+//! A socket is known by its cookie (`SO_COOKIE`), a number that the kernel gives to no second
+//! socket: what comes late, for a channel that has gone, finds nothing, whoever took its place.
+
+/// Name of the host legs' map, a `SockHash` by cookie; `host_verdict` runs on its sockets.
+pub const HOSTS: &str = "HOSTS";
+/// Name of the map of the bridges' receiving ends; `bridge_verdict` runs on them.
+pub const BRIDGES: &str = "BRIDGES";
+/// Name of the map of the injectors' receiving ends; `injector_verdict` runs on them.
+pub const INJECTORS: &str = "INJECTORS";
+/// Name of the map that tells where the bytes of a socket go: key is the cookie of the host leg,
+/// of a bridge's or an injector's sending end, value the socket that takes them. No program runs
+/// on those.
+pub const TARGETS: &str = "TARGETS";
+/// Name of the map from a cookie to its [`Route`].
+pub const ROUTES: &str = "ROUTES";
+/// Name of the array of [`State`].
+pub const STATES: &str = "STATES";
+/// Name of the array of gates, one `u64` for each channel.
+///
+/// Written by userspace: how many passed bytes it has forwarded, or [`CLOSED`]. The host leg's
+/// program redirects only while this equals [`State::passed`], so nothing overtakes passed bytes.
+pub const GATES: &str = "GATES";
+/// Name of the ring of [`Event`]s.
+pub const EVENTS: &str = "EVENTS";
+/// Name of the global that limits, for each channel, how many bytes wait before its bridge.
+pub const QUEUE_LIMIT: &str = "QUEUE_LIMIT";
+
+/// A gate that equals no number of passed bytes: all bytes of the host pass to userspace.
+pub const CLOSED: u64 = u64::MAX;
+
+/// Bytes in front of each datagram to an injector: one of the two roads, native endian.
+pub const ROAD_LEN: usize = size_of::<u32>();
+/// The datagram holds whole frames for the client.
+pub const TO_CLIENT: u32 = 0;
+/// The datagram holds bytes of the host that passed; they queue before the bridge, which frames
+/// them.
+pub const TO_BRIDGE: u32 = 1;
+
+/// Which channel a socket belongs to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Route {
+    /// Cookie of the channel's host leg.
+    pub host: u64,
+    /// Index of its [`State`] and its gate.
+    pub slot: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
+/// What the programs keep of a channel while it lives, in bytes unless said otherwise.
+///
+/// Every number is written by one program, which the kernel runs for one piece of a channel at a
+/// time; so none needs an atomic addition, which costs more and which Rust's core library does
+/// not have for this target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct State {
+    /// Host: sent to the bridge.
+    pub redirected: u64,
+    /// Host: left to userspace.
+    pub passed: u64,
+    /// Host: how many segments were redirected.
+    pub messages: u64,
+    /// Host: how many segments passed.
+    pub passes: u64,
+    /// Host: how often redirecting stopped.
+    pub stops: u64,
+    /// Host: how often redirecting began, the first time included.
+    pub resumes: u64,
+    /// Host: 1 while the last segment was redirected.
+    pub redirecting: u64,
+    /// Host: lost, because there was no bridge.
+    pub host_dropped: u64,
+    /// Bridge: payload sent to the client.
+    pub framed: u64,
+    /// Bridge: headers of frames sent to the client.
+    pub headers: u64,
+    /// Bridge: how many frames were made.
+    pub frames: u64,
+    /// Bridge: lost, because it could not be framed or there was no client.
+    pub bridge_dropped: u64,
+    /// Injector: frames of userspace sent to the client, headers included.
+    pub injected: u64,
+    /// Injector: bytes that had passed and were sent to the bridge.
+    pub returned: u64,
+    /// Injector: lost, because there was no bridge or no client.
+    pub injector_dropped: u64,
+    /// Zero.
+    pub padding: u64,
+}
+
+impl State {
+    /// Bytes that wait before the bridge.
+    pub const fn waiting(&self) -> u64 {
+        (self.redirected + self.returned).wrapping_sub(self.framed)
+    }
+
+    /// Bytes sent to the client.
+    pub const fn to_client(&self) -> u64 {
+        self.framed + self.headers + self.injected
+    }
+
+    /// Bytes lost; more than none: the channel is broken.
+    pub const fn dropped(&self) -> u64 {
+        self.host_dropped + self.bridge_dropped + self.injector_dropped
+    }
+}
+
+/// What userspace is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Event {
+    /// Cookie of the channel's host leg.
+    pub host: u64,
+    /// [`PASSED`] or [`BROKEN`].
+    pub kind: u64,
+}
+
+/// Bytes of the host wait for userspace.
+pub const PASSED: u64 = 1;
+/// Bytes were lost; the channel must end.
+pub const BROKEN: u64 = 2;
+
+// Both sides are built by different compilers: what they share has no room for doubt.
+const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 8);
+const _: () = assert!(size_of::<State>() == 128 && align_of::<State>() == 8);
+const _: () = assert!(size_of::<Event>() == 16 && align_of::<Event>() == 8);

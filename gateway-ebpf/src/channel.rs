@@ -1,0 +1,118 @@
+//! What the programs know of the channel whose bytes they see.
+
+use core::ptr;
+
+use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::programs::SkBuffContext;
+use gateway_common::layout::{Event, Route, State};
+
+use crate::maps::{EVENTS, GATES, ROUTES, STATES};
+
+/// The channel that a socket belongs to.
+pub struct Channel {
+    /// Cookie of the socket whose bytes are seen: on AF_UNIX the sending one.
+    pub cookie: u64,
+    pub route: Route,
+    state: *mut State,
+}
+
+impl Channel {
+    /// `None`: the socket belongs to no channel, or to none any more.
+    #[inline(always)]
+    pub fn of(context: &SkBuffContext) -> Option<Self> {
+        // SAFETY: the helper takes the context that the kernel gave to the program.
+        let cookie = unsafe { bpf_get_socket_cookie(context.skb.skb.cast()) };
+        // SAFETY: userspace writes a route once, before the sockets enter their maps.
+        let route = *unsafe { ROUTES.get(cookie) }?;
+        let state = STATES.get_ptr_mut(route.slot)?;
+        Some(Self {
+            cookie,
+            route,
+            state,
+        })
+    }
+
+    #[inline(always)]
+    pub fn state(&self) -> Counters {
+        Counters(self.state)
+    }
+
+    /// How many passed bytes userspace has forwarded.
+    #[inline(always)]
+    pub fn gate(&self) -> Option<u64> {
+        let gate = GATES.get_ptr(self.route.slot)?;
+        // SAFETY: an aligned cell of a map, which userspace writes meanwhile.
+        Some(unsafe { ptr::read_volatile(gate) })
+    }
+
+    /// Tells userspace; it is woken unless it is already about to look.
+    #[inline(always)]
+    pub fn tell(&self, kind: u64) {
+        let event = Event {
+            host: self.route.host,
+            kind,
+        };
+        // A ring that is full has woken userspace before.
+        let _ = EVENTS.output::<Event>(event, 0);
+    }
+}
+
+/// The numbers of a channel, see [`State`] for who writes which.
+#[derive(Clone, Copy)]
+pub struct Counters(*mut State);
+
+macro_rules! counters {
+    ($($name:ident $add:ident)*) => {$(
+        #[inline(always)]
+        pub fn $name(self) -> u64 {
+            // SAFETY: an aligned number in a map's value, which other programs may be writing.
+            unsafe { ptr::read_volatile(&raw const (*self.0).$name) }
+        }
+
+        #[inline(always)]
+        pub fn $add(self, by: u32) {
+            let sum = self.$name() + u64::from(by);
+            // SAFETY: as above; this program is the only one that writes it.
+            unsafe { ptr::write_volatile(&raw mut (*self.0).$name, sum) }
+        }
+    )*};
+}
+
+impl Counters {
+    counters! {
+        redirected add_redirected
+        passed add_passed
+        messages add_messages
+        passes add_passes
+        stops add_stops
+        resumes add_resumes
+        host_dropped add_host_dropped
+        framed add_framed
+        headers add_headers
+        frames add_frames
+        bridge_dropped add_bridge_dropped
+        injected add_injected
+        returned add_returned
+        injector_dropped add_injector_dropped
+    }
+
+    /// Bytes that wait before the bridge.
+    #[inline(always)]
+    pub fn waiting(self) -> u64 {
+        // Read first: it must not overtake the others.
+        let framed = self.framed();
+        (self.redirected() + self.returned()).wrapping_sub(framed)
+    }
+
+    /// Notes whether bytes of the host are redirected from now on; true if that is a change.
+    #[inline(always)]
+    pub fn set_redirecting(self, redirecting: bool) -> bool {
+        // SAFETY: an aligned number in a map's value; only the host leg's program uses it.
+        unsafe {
+            let cell = &raw mut (*self.0).redirecting;
+            let changed = ptr::read_volatile(cell) != redirecting as u64;
+            ptr::write_volatile(cell, redirecting as u64);
+            changed
+        }
+    }
+}

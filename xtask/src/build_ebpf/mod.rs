@@ -1,0 +1,111 @@
+//! `cargo xtask build-ebpf`: the eBPF programs as one object, which the gateway's build then
+//! takes into its binary.
+
+mod toolchain;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use testkit::command::target_dir;
+
+use crate::cargo;
+use crate::steps::Steps;
+use toolchain::Toolchain;
+
+/// The target: eBPF, little endian.
+const TARGET: &str = "bpfel-unknown-none";
+
+/// What can be asked for.
+#[derive(Default, clap::Args)]
+pub(crate) struct Options {
+    /// Build twice, in two folders, and fail unless both objects have the same bytes.
+    #[arg(long)]
+    verify: bool,
+}
+
+/// Builds the object, and puts it where gateway/build.rs looks for it.
+pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
+    steps.begin("Compiler and linker for eBPF");
+    let toolchain = Toolchain::ensure(|text| steps.note(text))?;
+    steps.done(&toolchain);
+
+    steps.begin("eBPF programs");
+    let object = build(&toolchain, &target_dir().join("ebpf"))?;
+    if options.verify {
+        let folder = tempfile::tempdir().context("a folder for the second build")?;
+        let second = build(&toolchain, folder.path())?;
+        ensure!(
+            object == second,
+            "two builds differ: {} and {} bytes",
+            object.len(),
+            second.len()
+        );
+        steps.note("a second build in another folder has the same bytes");
+    }
+    let path = place(&object)?;
+    steps.done(format!("{} ({} bytes)", path.display(), object.len()));
+    Ok(())
+}
+
+/// The bytes of an object that was built in this folder.
+fn build(toolchain: &Toolchain, folder: &Path) -> Result<Vec<u8>> {
+    let manifest = source().join("Cargo.toml");
+    let mut command = toolchain.cargo();
+    command
+        .args(["build", "--release", "--quiet", "--locked"])
+        .args(["-Z", "build-std=core", "--target", TARGET])
+        .arg("--manifest-path")
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(folder)
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(toolchain)?.join("\x1f"))
+        // Flags for the gateway's own target make no sense for this one.
+        .env_remove("RUSTFLAGS");
+    let status = command
+        .status()
+        .context("starting cargo for the eBPF programs")?;
+    ensure!(status.success(), "building the eBPF programs: {status}");
+    let object = folder.join(TARGET).join("release/gateway-ebpf");
+    fs::read(&object).with_context(|| format!("reading {}", object.display()))
+}
+
+/// The object must not tell where it was built, so that all who build it get the same.
+fn flags(toolchain: &Toolchain) -> Result<Vec<String>> {
+    let mut flags: Vec<String> = ["-Clinker=bpf-linker", "-Clink-arg=--btf"]
+        .map(str::to_owned)
+        .into();
+    let workspace = cargo::workspace().canonicalize()?;
+    let home = toolchain::cargo_home()?;
+    let library = toolchain.library().canonicalize()?;
+    for (path, name) in [
+        (home.as_path(), "/cargo"),
+        (library.as_path(), "/library"),
+        (toolchain.library(), "/library"),
+        (workspace.as_path(), "/flexvdi-gateway"),
+    ] {
+        let path = path.to_str().context("a path that is not UTF-8")?;
+        flags.push(format!("--remap-path-prefix={path}={name}"));
+    }
+    Ok(flags)
+}
+
+/// Replaces the object only when it differs: the gateway is built anew when it changes.
+fn place(object: &[u8]) -> Result<PathBuf> {
+    let path = object_path();
+    if fs::read(&path).is_ok_and(|present| present == object) {
+        return Ok(path);
+    }
+    let folder = path.parent().context("the object's folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    fs::write(&path, object).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+fn source() -> PathBuf {
+    cargo::workspace().join("gateway-ebpf")
+}
+
+fn object_path() -> PathBuf {
+    target_dir().join("bpf/gateway-ebpf.o")
+}
