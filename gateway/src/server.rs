@@ -11,7 +11,9 @@ use tracing::{info, warn};
 
 use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
-use crate::config::Config;
+use crate::config::{Config, DataPath};
+use crate::datapath::Paths;
+use crate::datapath::sockmap::Sockmap;
 use crate::http::Gateway;
 use crate::listen::{ConnectionLimits, HttpLimits, Leg, Listener, limits, socket};
 use crate::manager::{Forwarder, Manager};
@@ -27,10 +29,12 @@ pub async fn run(
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let registry = Arc::<Registry>::default();
     let connections = connection_limits(&config);
-    let gateway = Arc::new(gateway(&config, manager_tls, Arc::clone(&registry))?);
     let (drain, draining) = watch::channel(false);
 
     say_what_runs(&config);
+    let paths = data_paths(&config, connections.total());
+    let gateway = gateway(&config, manager_tls, Arc::clone(&registry), paths)?;
+    let gateway = Arc::new(gateway);
     let ports = open_ports(&config, client_tls)?;
     let listeners: Vec<_> = ports
         .into_iter()
@@ -76,6 +80,7 @@ fn gateway(
     config: &Config,
     manager_tls: ClientConfig,
     registry: Arc<Registry>,
+    paths: Paths,
 ) -> anyhow::Result<Gateway> {
     let tickets = Tickets::new(config.ticket_timeout, config.reconnect_timeout);
     let tickets = Arc::new(tickets.context("cannot make the key for tickets")?);
@@ -87,6 +92,7 @@ fn gateway(
         admissions: Admissions::new(config, tickets),
         hosts,
         channels: registry,
+        paths: Arc::new(paths),
         channel_limits: ChannelLimits::new(config),
         trusted_proxies: config.trusted_proxies.clone(),
         max_uri_size: config.max_uri_size,
@@ -113,11 +119,28 @@ fn say_what_runs(config: &Config) {
         hijack_all = config.hijack_all,
         "starting"
     );
-    info!("no eBPF object built in: every channel uses the data path relay");
     if config.manager_ip.is_empty() {
         info!("ManagerIP is empty: WebSockets are served, but no manager");
     } else if config.manager_ca_file.is_none() {
         warn!("ManagerCAFile is not set: any certificate of the manager is accepted");
+    }
+}
+
+/// Loads what the configured data path needs. Without it every channel uses `relay`.
+fn data_paths(config: &Config, connections: usize) -> Paths {
+    if config.data_path != DataPath::Sockmap {
+        info!(path = "relay", "data path");
+        return Paths::default();
+    }
+    match Sockmap::load(connections, config.queue_limit) {
+        Ok(sockmap) => {
+            info!(path = "sockmap", "data path");
+            Paths::with_sockmap(sockmap)
+        }
+        Err(error) => {
+            warn!(wanted = "sockmap", reason = %error, "data path relay is used instead");
+            Paths::default()
+        }
     }
 }
 

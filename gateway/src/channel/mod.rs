@@ -20,7 +20,7 @@ pub use registry::Registry;
 
 use crate::admission::Admission;
 use crate::config::Config;
-use crate::datapath::{Counters, EndReason, Inbound, Limits, relay};
+use crate::datapath::{Counters, EndReason, Inbound, Limits, Paths};
 use crate::listen::{ClientStream, Permit};
 use crate::session::ChannelId;
 use crate::websocket::close::CloseCode;
@@ -66,31 +66,47 @@ pub struct Channel {
 impl Channel {
     /// Enters the registry, and runs in a task of its own once the client's connection is
     /// handed over.
-    pub fn spawn(self, upgrade: OnUpgrade, limits: ChannelLimits, registry: &Arc<Registry>) {
+    pub fn spawn(
+        self,
+        upgrade: OnUpgrade,
+        limits: ChannelLimits,
+        registry: &Arc<Registry>,
+        paths: &Arc<Paths>,
+    ) {
         let registration = registry.register(self.id);
-        tokio::spawn(self.run(upgrade, limits, registration));
+        tokio::spawn(self.run(upgrade, limits, registration, Arc::clone(paths)));
     }
 
-    async fn run(self, upgrade: OnUpgrade, limits: ChannelLimits, registration: Registration) {
+    async fn run(
+        self,
+        upgrade: OnUpgrade,
+        limits: ChannelLimits,
+        registration: Registration,
+        paths: Arc<Paths>,
+    ) {
         let Self {
             id,
             client: address,
             admission,
             answers_pings,
-            mut host,
+            host,
             permit: _permit,
         } = self;
         let begun = Instant::now();
         let counters = Counters::default();
         let stop = registration.stop_signal();
         let mut kind = "none";
-        let reason = match begin(upgrade, limits, stop).await {
-            Ok(Begun {
-                mut client,
-                inbound,
-                link,
-            }) => {
+        let mut path = "none";
+        let mut kernel = String::new();
+        let begun_well = begin(upgrade, limits, stop).await.and_then(|begun| {
+            // The host has been sent nothing yet, so it has not spoken either.
+            let carrier = paths.take(begun.client, host)?;
+            Ok((carrier, begun.inbound, begun.link))
+        });
+        let reason = match begun_well {
+            Ok((mut carrier, inbound, link)) => {
                 kind = link.type_name();
+                path = carrier.name();
                 info!(
                     channel = %id,
                     session = %admission.session,
@@ -98,7 +114,7 @@ impl Channel {
                     host = %admission.target,
                     kind,
                     number = link.channel_id,
-                    path = "relay",
+                    path,
                     "channel open"
                 );
                 let limits = Limits {
@@ -106,9 +122,9 @@ impl Channel {
                     close_timeout: limits.close_timeout,
                 };
                 let stopped = stop.stopped();
-                relay::run(&mut *client, &mut host, inbound, limits, &counters, stopped)
-                    .await
-                    .to_string()
+                let reason = carrier.run(inbound, limits, &counters, stopped).await;
+                kernel = carrier.counts();
+                reason.to_string()
             }
             Err(error) => error.to_string(),
         };
@@ -118,11 +134,12 @@ impl Channel {
             client = %address,
             host = %admission.target,
             kind,
-            path = "relay",
+            path,
             up = counters.uplink(),
             down = counters.downlink(),
             milliseconds = begun.elapsed().as_millis(),
             reason,
+            kernel = (!kernel.is_empty()).then_some(kernel),
             "channel closed"
         );
     }
@@ -148,13 +165,15 @@ enum BeginError {
     LinkTimeout,
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("sockets cannot be registered any more: {0}")]
+    Register(#[from] std::io::Error),
 }
 
 impl BeginError {
     /// What the client is told.
     fn close_frame(&self) -> Option<Vec<u8>> {
         match self {
-            Self::Upgrade(_) | Self::UpgradeTimeout => None,
+            Self::Upgrade(_) | Self::UpgradeTimeout | Self::Register(_) => None,
             Self::TooEarly | Self::LinkTimeout | Self::Link(LinkError::NotSpice) => {
                 Some(encode::close(CloseCode::PolicyViolation))
             }

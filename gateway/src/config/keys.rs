@@ -4,7 +4,9 @@ use serde_json::{Map, Value};
 
 use super::Config;
 use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix};
-use super::value::{Form, List, Mismatch, Number, OrEmpty, OrZero, Port, Seconds, Switch};
+use super::value::{
+    Form, List, Mismatch, Number, OrEmpty, OrZero, PathChoice, Port, Seconds, Switch,
+};
 
 /// More connections than a process may have open files.
 const MAX_CONNECTIONS: u64 = 1_000_000;
@@ -61,6 +63,9 @@ keys! {
     "AllowedHosts" => allowed_hosts: List<Network>,
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,
+
+    "DataPath" => data_path: PathChoice,
+    "QueueLimit" => queue_limit: Number<usize, 131_072, 1_073_741_824>,
 
     "KeepAlive" => keep_alive: OrZero<Seconds>,
     "HandshakeTimeout" => handshake_timeout: Seconds,

@@ -73,6 +73,12 @@ pub struct Config {
     /// Seconds in the file; life of a ticket after the last channel of its session closed.
     pub reconnect_timeout: Duration,
 
+    /// How channels are moved.
+    pub data_path: DataPath,
+    /// Most bytes of a channel that wait in the kernel for its client, where the kernel moves
+    /// them; what fits into the sockets comes on top.
+    pub queue_limit: usize,
+
     /// Seconds in the file; interval of Pings to clients that answer them. `None` (0): none.
     pub keep_alive: Option<Duration>,
     /// Seconds in the file; longest TLS handshake.
@@ -106,6 +112,31 @@ pub struct Config {
     pub debug: bool,
 }
 
+/// How channels are moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataPath {
+    /// `"auto"`: as costs least, by the measurements in docs/datapaths.md.
+    Auto,
+    /// `"relay"`: through the process.
+    Relay,
+    /// `"sockmap"`: the downlink of plaintext client legs by eBPF.
+    Sockmap,
+}
+
+impl DataPath {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::Auto, Self::Relay, Self::Sockmap];
+
+    /// Its name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Relay => "relay",
+            Self::Sockmap => "sockmap",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -130,6 +161,8 @@ impl Default for Config {
             allowed_hosts: Vec::new(),
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),
+            data_path: DataPath::Auto,
+            queue_limit: 1 << 20,
             keep_alive: None,
             handshake_timeout: seconds(10),
             header_timeout: seconds(15),

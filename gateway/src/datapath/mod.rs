@@ -3,16 +3,19 @@
 //! A data path knows two byte streams and the rule that frames one of them; nothing of HTTP,
 //! tickets or configuration files.
 
+mod choice;
 mod inbound;
 mod legs;
 mod low_water;
 mod moderation;
 mod outbound;
 pub mod relay;
+pub mod sockmap;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use choice::{Carrier, Paths};
 pub use inbound::Inbound;
 pub use legs::{ClientLeg, HostLeg};
 

@@ -17,6 +17,7 @@ pub use origin::Origin;
 
 use crate::admission::Admissions;
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
+use crate::datapath::Paths;
 use crate::listen::Permit;
 use crate::manager::Manager;
 use crate::session::ChannelId;
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub hosts: HostConnector,
     /// Open channels.
     pub channels: Arc<Registry>,
+    /// The data paths that channels can take.
+    pub paths: Arc<Paths>,
     /// Time limits of channels.
     pub channel_limits: ChannelLimits,
     /// Whose `X-Forwarded-*` is believed.
@@ -159,7 +162,12 @@ async fn open_channel(
         permit: Arc::clone(&connection.permit),
     };
     let upgrade = hyper::upgrade::on(&mut request);
-    channel.spawn(upgrade, gateway.channel_limits, &gateway.channels);
+    channel.spawn(
+        upgrade,
+        gateway.channel_limits,
+        &gateway.channels,
+        &gateway.paths,
+    );
     response.map(|()| Body::empty())
 }
 

@@ -41,6 +41,11 @@ impl ConnectionLimits {
         }
     }
 
+    /// Most connections at a time.
+    pub fn total(&self) -> usize {
+        self.total
+    }
+
     /// Counts a new connection in, if there is room for it.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
         let mut open = self.lock();

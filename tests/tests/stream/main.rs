@@ -23,6 +23,7 @@ macro_rules! on_every_path {
     ($($test:ident)*) => {
         on_path!(relay_tls, RELAY_TLS, $($test)*);
         on_path!(relay_plain, RELAY_PLAIN, $($test)*);
+        on_path!(sockmap, SOCKMAP, $($test)*);
     };
 }
 

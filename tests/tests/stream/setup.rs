@@ -38,6 +38,12 @@ pub(crate) const RELAY_PLAIN: Setup = Setup {
     endpoint: Gateway::plain,
 };
 
+pub(crate) const SOCKMAP: Setup = Setup {
+    path: "sockmap",
+    configure: |gateway| gateway.plain().set("DataPath", "sockmap"),
+    endpoint: Gateway::plain,
+};
+
 impl Setup {
     /// Starts a gateway with its own defaults.
     pub(crate) async fn start(self) -> Result<Stage> {

@@ -1,0 +1,25 @@
+//! Takes the eBPF object into the binary where `cargo xtask build-ebpf` has left one.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+fn main() {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let object = out.join("gateway-ebpf.o");
+    let bytes = target_dir(&out).map_or_else(Vec::new, |target| {
+        let folder = target.join("bpf");
+        // A folder that is there is watched without a build for nothing each time.
+        fs::create_dir_all(&folder).expect("the target folder is cargo's own");
+        println!("cargo::rerun-if-changed={}", folder.display());
+        fs::read(folder.join("gateway-ebpf.o")).unwrap_or_default()
+    });
+    println!("cargo::rerun-if-changed=build.rs");
+    // An empty one stands for none.
+    fs::write(object, bytes).expect("OUT_DIR can be written");
+}
+
+/// The folder that cargo marks as one for caches.
+fn target_dir(out: &Path) -> Option<&Path> {
+    out.ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+}

@@ -1,0 +1,176 @@
+//! The host leg: written as ever; what it sends is seen here only when the kernel passes it.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use gateway_common::layout::{ROAD_LEN, TO_BRIDGE};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::drain::Drain;
+use super::link::Link;
+use super::watch::{BROKEN, CLIENT_LOST, ENDED, PASSED};
+use crate::buffer::Buffer;
+
+/// Most passed bytes that are sent back to the kernel at a time.
+const MAX_READ: usize = 65_536;
+
+/// What userspace still has of a host leg.
+///
+/// Reading from it is how passed bytes are sent back to the kernel: it returns nothing until the
+/// end of the stream, unless the downlink was stopped; then it returns what the host sends.
+pub(super) struct HostLeg<'a> {
+    link: &'a Link,
+    /// Bytes may have passed that were not yet read.
+    passing: bool,
+    /// All passed bytes that were read, in bytes.
+    forwarded: u64,
+    /// A datagram that waits for the injector, and its length.
+    datagram: Option<(Buffer, usize)>,
+    /// The host leg's FIN or RST has come.
+    ended: bool,
+    /// How the host's stream ended, once it was read to its end.
+    end: Option<io::Result<()>>,
+    drain: Drain,
+}
+
+impl<'a> HostLeg<'a> {
+    pub(super) fn new(link: &'a Link) -> Self {
+        Self {
+            link,
+            passing: false,
+            forwarded: 0,
+            datagram: None,
+            ended: false,
+            end: None,
+            drain: Drain::default(),
+        }
+    }
+
+    /// Sends passed bytes back to the kernel until there are none, or until the host's end.
+    fn poll_return(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some((buffer, len)) = &self.datagram {
+                ready!(self.link.poll_inject(context, &buffer[..*len]))?;
+                self.datagram = None;
+            }
+            if !self.passing || self.end.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = Buffer::take();
+            match read(self.link, &mut buffer[ROAD_LEN..][..MAX_READ]) {
+                Ok(0) => self.end = Some(Ok(())),
+                Ok(len) => {
+                    self.forwarded += len as u64;
+                    buffer[..ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
+                    self.datagram = Some((buffer, ROAD_LEN + len));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.link.set_forwarded(self.forwarded)?;
+                    self.passing = self.ended || self.link.state()?.passed != self.forwarded;
+                    if self.passing {
+                        // The program has counted what the kernel is about to queue.
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                Err(error) => self.end = Some(Err(error)),
+            }
+        }
+    }
+
+    fn poll_stopped(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.datagram = None;
+        if let Some(end) = self.end.take() {
+            return Poll::Ready(end);
+        }
+        match read(self.link, buffer.initialize_unfilled()) {
+            Ok(len) => {
+                buffer.advance(len);
+                Poll::Ready(Ok(()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+fn read(link: &Link, space: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match link.host.get_ref().read(space) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+impl AsyncRead for HostLeg<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let happened = this.link.signal.take(context.waker());
+        if this.link.check_abandoned().is_err() {
+            return Poll::Ready(Ok(()));
+        }
+        if happened & BROKEN != 0 {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        if happened & ENDED != 0 {
+            this.ended = true;
+            this.link.note_ending();
+        }
+        if happened & CLIENT_LOST != 0 {
+            this.link.lose_client();
+        }
+        if this.link.is_stopped() {
+            return this.poll_stopped(buffer);
+        }
+        if happened & (PASSED | ENDED) != 0 {
+            this.passing = true;
+        }
+        ready!(this.poll_return(context))?;
+        if this.end.is_none() {
+            return Poll::Pending;
+        }
+        ready!(this.drain.poll(context, this.link))?;
+        Poll::Ready(this.end.take().unwrap_or(Ok(())))
+    }
+}
+
+impl AsyncWrite for HostLeg<'_> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let link = self.link;
+        link.check_abandoned()?;
+        loop {
+            let mut ready = ready!(link.host.poll_write_ready(context))?;
+            match ready.try_io(|host| host.get_ref().write(bytes)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => {
+                    link.note_ending();
+                    return Poll::Ready(Err(error));
+                }
+                Ok(Ok(len)) => {
+                    link.add_uplink(len);
+                    return Poll::Ready(Ok(len));
+                }
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.link.host.get_ref().shutdown(Shutdown::Write))
+    }
+}

@@ -1,0 +1,411 @@
+//! One channel's sockets in the kernel's hands.
+
+use std::future::Future;
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use gateway_common::layout::{CLOSED, ROAD_LEN, State};
+use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use super::maps::{Cookies, EnterError, Sockets};
+use super::registered::register;
+use super::watch::Signal;
+use super::{Sockmap, tcp_info};
+
+/// Send buffer of an injector in bytes: one datagram of the longest frame at a time, and some.
+const INJECTOR_BUFFER: usize = 128 * 1024;
+
+/// Why a channel is not moved by the kernel, before any byte of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The host has sent bytes before it was asked to.
+    #[error("host spoke first")]
+    HostSpoke,
+    /// A socket cannot be had or set up.
+    #[error("socket: {0}")]
+    Socket(#[from] io::Error),
+    /// All places in the maps are taken.
+    #[error("maps: {0}")]
+    Maps(String),
+}
+
+impl Refusal {
+    /// The kind of reason, by which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::HostSpoke => "host spoke first",
+            Self::Socket(_) => "socket",
+            Self::Maps(_) => "maps",
+        }
+    }
+}
+
+/// A channel's sockets, in the maps until this is dropped.
+pub struct Link {
+    sockmap: Arc<Sockmap>,
+    pub(super) client: AsyncFd<TcpStream>,
+    /// Registered with the runtime for writing only: reading would wake it for each segment.
+    pub(super) host: AsyncFd<TcpStream>,
+    /// Sending end; the receiving one only has to be there.
+    injector: AsyncFd<OwnedFd>,
+    _held: [OwnedFd; 3],
+    cookies: Cookies,
+    slot: u32,
+    pub(super) signal: Arc<Signal>,
+    /// Bytes that had been written to the client before.
+    written_before: u64,
+    /// Nothing more of the host's is to reach the client.
+    stopped: AtomicBool,
+    /// The time for ending is over: every leg fails.
+    abandoned: AtomicBool,
+    /// The client's connection broke.
+    client_lost: AtomicBool,
+    /// Something has ended: there is a limit on time without progress from now on.
+    ending: Notify,
+    /// Bytes of the client that the host has taken.
+    uplink: AtomicU64,
+}
+
+impl Link {
+    /// Puts a channel's sockets into the maps; the host must not have been sent anything.
+    ///
+    /// Gives the sockets back, as they were, when it cannot.
+    pub(super) fn new(
+        sockmap: &Arc<Sockmap>,
+        client: tokio::net::TcpStream,
+        host: tokio::net::TcpStream,
+    ) -> Result<Self, (Refusal, io::Result<Legs>)> {
+        let (client, host) = match (client.into_std(), host.into_std()) {
+            (Ok(client), Ok(host)) => (client, host),
+            (Err(error), _) | (_, Err(error)) => {
+                let lost = io::Error::new(error.kind(), error.to_string());
+                return Err((error.into(), Err(lost)));
+            }
+        };
+        let parts = match Parts::new(sockmap, &client, &host) {
+            Ok(parts) => parts,
+            Err(refusal) => return Err((refusal, back(client, host))),
+        };
+        match parts.register(sockmap, client, host) {
+            Ok(link) => Ok(link),
+            Err((error, client, host)) => Err((error.into(), back(client, host))),
+        }
+    }
+
+    /// What the programs have counted.
+    pub(super) fn state(&self) -> io::Result<State> {
+        self.sockmap.maps.state(self.slot).map_err(io::Error::other)
+    }
+
+    /// What the programs have counted, as the log tells it.
+    pub(crate) fn counts(&self) -> String {
+        let Ok(state) = self.state() else {
+            return String::new();
+        };
+        format!(
+            "{} messages, {} frames, {} passes, {} stops, {} resumes, {} bytes dropped",
+            state.messages,
+            state.frames,
+            state.passes,
+            state.stops,
+            state.resumes,
+            state.dropped()
+        )
+    }
+
+    /// Says how many passed bytes were forwarded; equal to all of them, the kernel redirects.
+    pub(super) fn set_forwarded(&self, forwarded: u64) -> io::Result<()> {
+        self.sockmap
+            .maps
+            .set_gate(self.slot, forwarded)
+            .map_err(io::Error::other)
+    }
+
+    /// Lets nothing more of the host's reach the client; what was redirected before still does.
+    pub(super) fn stop(&self) {
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Without a gate the programs' maps are gone, and the programs with them.
+        let _ = self.set_forwarded(CLOSED);
+        // The kernel runs the host leg's program under the socket's lock, which this takes: no
+        // program that found the gate open runs any more.
+        let _ = tcp_info::bytes_written(self.host.get_ref());
+        self.note_ending();
+        // The host's leg reads from now on.
+        self.signal.raise(super::watch::PASSED);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Notes that one side has ended.
+    pub(super) fn note_ending(&self) {
+        self.ending.notify_one();
+    }
+
+    /// Ready once one side has ended.
+    pub(super) fn ending(&self) -> impl Future<Output = ()> {
+        self.ending.notified()
+    }
+
+    /// Notes that nothing can reach the client any more.
+    pub(super) fn lose_client(&self) {
+        self.client_lost.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// Fails once nothing can reach the client any more.
+    pub(super) fn check_client(&self) -> io::Result<()> {
+        self.check_abandoned()?;
+        if self.client_lost.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+
+    /// Makes everything fail that is still waited for.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    pub(super) fn check_abandoned(&self) -> io::Result<()> {
+        if self.abandoned.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_uplink(&self, bytes: usize) {
+        self.uplink.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Grows as long as bytes move, the kernel's included.
+    pub(super) fn progress(&self) -> u64 {
+        let sent = tcp_info::bytes_written(self.client.get_ref()).unwrap_or(0);
+        // Behind a Close a client can send what it likes.
+        let uplink = if self.is_stopped() {
+            0
+        } else {
+            self.uplink.load(Ordering::Relaxed)
+        };
+        sent + uplink
+    }
+
+    /// Whether all that was sent towards the client has been taken by its TCP.
+    pub(super) fn is_drained(&self) -> io::Result<bool> {
+        let state = self.state()?;
+        if state.dropped() > 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if state.waiting() > 0 {
+            return Ok(false);
+        }
+        let written = tcp_info::bytes_written(self.client.get_ref())?;
+        Ok(written.saturating_sub(self.written_before) >= state.to_client())
+    }
+
+    /// Sends a datagram, which begins with its road, through the injector.
+    pub(super) fn poll_inject(
+        &self,
+        context: &mut Context<'_>,
+        datagram: &[u8],
+    ) -> Poll<io::Result<()>> {
+        debug_assert!(datagram.len() > ROAD_LEN);
+        loop {
+            let mut ready = ready!(self.injector.poll_write_ready(context))?;
+            let sent =
+                ready.try_io(|injector| Ok(net::send(injector, datagram, SendFlags::NOSIGNAL)?));
+            match sent {
+                Ok(sent) => return Poll::Ready(sent.map(drop)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Sends a FIN to the client.
+    pub(super) fn shut_client(&self) -> io::Result<()> {
+        self.client.get_ref().shutdown(Shutdown::Write)
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.sockmap.watch.remove(
+            self.cookies.host,
+            self.host.get_ref(),
+            self.client.get_ref(),
+        );
+        self.sockmap.maps.remove(self.slot, self.cookies);
+    }
+}
+
+/// Sockets of a channel that the runtime knows.
+pub type Legs = (tokio::net::TcpStream, tokio::net::TcpStream);
+
+fn back(client: TcpStream, host: TcpStream) -> io::Result<Legs> {
+    Ok((client.try_into()?, host.try_into()?))
+}
+
+/// What a channel has besides its two legs; leaves the maps when dropped.
+struct Parts {
+    place: Place,
+    injector: OwnedFd,
+    held: [OwnedFd; 3],
+    written_before: u64,
+    signal: Arc<Signal>,
+}
+
+/// A place in the maps.
+struct Place {
+    sockmap: Arc<Sockmap>,
+    slot: u32,
+    cookies: Cookies,
+    taken: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.taken {
+            self.sockmap.maps.remove(self.slot, self.cookies);
+        }
+    }
+}
+
+impl Parts {
+    fn new(sockmap: &Arc<Sockmap>, client: &TcpStream, host: &TcpStream) -> Result<Self, Refusal> {
+        let (bridge, bridge_out) = pair(SocketType::STREAM)?;
+        let (injector, injector_out) = pair(SocketType::DGRAM)?;
+        // The kernel's worker waits a tick of its clock whenever this is full.
+        force_send_buffer(&bridge, sockmap.bridge_buffer)?;
+        force_send_buffer(&injector, INJECTOR_BUFFER)?;
+        let cookies = Cookies {
+            host: sockopt::socket_cookie(host).map_err(io::Error::from)?,
+            bridge: sockopt::socket_cookie(&bridge).map_err(io::Error::from)?,
+            injector: sockopt::socket_cookie(&injector).map_err(io::Error::from)?,
+        };
+        let written_before = tcp_info::bytes_written(client)?;
+        let slot = sockmap.maps.reserve().map_err(|e| refused(&e))?;
+        let place = Place {
+            sockmap: Arc::clone(sockmap),
+            slot,
+            cookies,
+            taken: true,
+        };
+        let sockets = Sockets {
+            client: client.as_fd(),
+            host: host.as_fd(),
+            bridge: bridge.as_fd(),
+            bridge_out: bridge_out.as_fd(),
+            injector_out: injector_out.as_fd(),
+        };
+        let inserted = sockmap.maps.insert(slot, cookies, &sockets);
+        inserted.map_err(|e| refused(&e))?;
+        // Bytes that came before the socket entered the map are unknown to the program. The gate
+        // is still closed, so those that came since wait there too.
+        if has_spoken(host)? {
+            return Err(Refusal::HostSpoke);
+        }
+        let signal = sockmap.watch.add(cookies.host, host, client)?;
+        Ok(Self {
+            place,
+            injector,
+            held: [bridge, bridge_out, injector_out],
+            written_before,
+            signal,
+        })
+    }
+
+    fn register(
+        mut self,
+        sockmap: &Arc<Sockmap>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> Result<Link, (io::Error, TcpStream, TcpStream)> {
+        let cookies = self.place.cookies;
+        let forget = |host: &TcpStream, client: &TcpStream| {
+            sockmap.watch.remove(cookies.host, host, client);
+        };
+        let injector = match register(self.injector, Interest::WRITABLE) {
+            Ok(injector) => injector,
+            Err((_, error)) => {
+                forget(&host, &client);
+                return Err((error, client, host));
+            }
+        };
+        let client = match register(client, Interest::READABLE) {
+            Ok(client) => client,
+            Err((client, error)) => {
+                forget(&host, &client);
+                return Err((error, client, host));
+            }
+        };
+        let host = match register(host, Interest::WRITABLE) {
+            Ok(host) => host,
+            Err((host, error)) => {
+                forget(&host, client.get_ref());
+                return Err((error, client.into_inner(), host));
+            }
+        };
+        // From here on the kernel moves what the host sends.
+        if let Err(error) = sockmap.maps.set_gate(self.place.slot, 0) {
+            forget(host.get_ref(), client.get_ref());
+            return Err((
+                io::Error::other(error),
+                client.into_inner(),
+                host.into_inner(),
+            ));
+        }
+        self.place.taken = false;
+        Ok(Link {
+            sockmap: Arc::clone(sockmap),
+            client,
+            host,
+            injector,
+            _held: self.held,
+            cookies,
+            slot: self.place.slot,
+            signal: self.signal,
+            written_before: self.written_before,
+            stopped: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            client_lost: AtomicBool::new(false),
+            ending: Notify::new(),
+            uplink: AtomicU64::new(0),
+        })
+    }
+}
+
+fn refused(error: &EnterError) -> Refusal {
+    Refusal::Maps(error.to_string())
+}
+
+fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
+}
+
+/// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`.
+fn force_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size_force(socket, bytes)?)
+}
+
+/// Whether there is something to read.
+fn has_spoken(host: &TcpStream) -> io::Result<bool> {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    match net::recv(host, &mut [0; 1][..], flags) {
+        // An end by now is for the relay to see.
+        Ok(_) => Ok(true),
+        Err(rustix::io::Errno::AGAIN) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

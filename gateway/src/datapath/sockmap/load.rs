@@ -1,0 +1,166 @@
+//! Loading the programs into the kernel.
+
+use std::io;
+
+use aya::maps::{MapData, MapError, RingBuf, SockHash};
+use aya::programs::{ProgramError, SkSkb};
+use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
+use gateway_common::layout;
+use tracing::debug;
+
+use super::logger;
+use super::maps::{Maps, TakeError};
+use super::object;
+
+/// The object cannot be used on this kernel, or by this process.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The gateway was built without the object.
+    #[error("no eBPF object built in: cargo xtask build-ebpf, then build the gateway again")]
+    NoObject,
+    /// The process lacks a capability.
+    #[error("not permitted: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed")]
+    NotPermitted,
+    /// The kernel refused a map or the object's types.
+    #[error("kernel refused the object: {0}")]
+    Object(String),
+    /// The kernel's verifier, or another part of it, refused a program.
+    #[error("kernel refused program {program}: {reason}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// In short; the verifier's own words are in the log at level debug.
+        reason: String,
+    },
+    /// The maps are not those that the gateway expects.
+    #[error("object of another version: {0}")]
+    Maps(String),
+    /// Another resource of the system is missing.
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// What stays in the kernel as long as this lives.
+pub(super) struct Loaded {
+    pub(super) maps: Maps,
+    pub(super) events: RingBuf<MapData>,
+    pub(super) logger: Option<logger::Logger>,
+    /// Programs and their links to the maps.
+    pub(super) ebpf: Ebpf,
+}
+
+/// Loads the programs, with room for `channels` and `queue_limit` bytes before each bridge.
+pub(super) fn load(channels: u32, queue_limit: u64) -> Result<Loaded, LoadError> {
+    let object = object::bytes().ok_or(LoadError::NoObject)?;
+    // Slots rest for a while after their channel.
+    let slots = channels.saturating_mul(2);
+    let level = aya_log::Level::Warn as u8;
+    let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
+        .override_global(layout::QUEUE_LIMIT, &queue_limit, true)
+        .override_global(aya_log::LEVEL, &level, false)
+        .map_max_entries(layout::HOSTS, channels)
+        .map_max_entries(layout::BRIDGES, channels)
+        .map_max_entries(layout::INJECTORS, channels)
+        .map_max_entries(layout::TARGETS, channels.saturating_mul(3))
+        .map_max_entries(layout::ROUTES, channels.saturating_mul(3))
+        .map_max_entries(layout::STATES, slots)
+        .map_max_entries(layout::GATES, slots)
+        .load(object)
+        .map_err(|error| refused_object(&error))?;
+    for (program, map) in [
+        ("host_verdict", layout::HOSTS),
+        ("bridge_verdict", layout::BRIDGES),
+        ("injector_verdict", layout::INJECTORS),
+    ] {
+        attach(&mut ebpf, program, map)?;
+    }
+    let logger = logger::Logger::new(&mut ebpf);
+    let events = ebpf.take_map(layout::EVENTS);
+    let events = events.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::EVENTS)))?;
+    let events = events.try_into().map_err(|e| wrong_maps(&e))?;
+    let maps = Maps::take(&mut ebpf).map_err(|e: TakeError| LoadError::Maps(e.to_string()))?;
+    Ok(Loaded {
+        maps,
+        events,
+        logger,
+        ebpf,
+    })
+}
+
+fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), LoadError> {
+    let sources = ebpf
+        .map(map)
+        .ok_or_else(|| LoadError::Maps(format!("no map {map}")))?;
+    let sources = SockHash::<_, u64>::try_from(sources).map_err(|e| wrong_maps(&e))?;
+    let sources = sources.fd().try_clone()?;
+    let program: &mut SkSkb = ebpf
+        .program_mut(name)
+        .ok_or_else(|| LoadError::Maps(format!("no program {name}")))?
+        .try_into()
+        .map_err(|e| refused_program(name, &e))?;
+    program.load().map_err(|e| refused_program(name, &e))?;
+    program
+        .attach(&sources)
+        .map_err(|e| refused_program(name, &e))?;
+    Ok(())
+}
+
+fn wrong_maps(error: &MapError) -> LoadError {
+    LoadError::Maps(error.to_string())
+}
+
+fn refused_object(error: &EbpfError) -> LoadError {
+    if is_permission(error) {
+        return LoadError::NotPermitted;
+    }
+    LoadError::Object(chain(error))
+}
+
+fn refused_program(program: &'static str, error: &ProgramError) -> LoadError {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
+        debug!(program, %verifier_log, "verifier");
+        if io_error.kind() == io::ErrorKind::PermissionDenied {
+            return LoadError::NotPermitted;
+        }
+        return LoadError::Program {
+            program,
+            reason: io_error.to_string(),
+        };
+    }
+    if is_permission(error) {
+        return LoadError::NotPermitted;
+    }
+    LoadError::Program {
+        program,
+        reason: chain(error),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text.replace('\n', " ")
+}
+
+fn is_permission(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}

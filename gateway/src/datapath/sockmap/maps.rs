@@ -1,0 +1,178 @@
+//! The maps that the gateway shares with its programs, and the channels' places in them.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError, SockHash};
+use gateway_common::layout::{self, CLOSED, Route, State};
+
+/// How long a slot is left alone after its channel: a program that still runs for that channel
+/// then counts in no other one. Longer than any program takes, by far.
+const REST: Duration = Duration::from_secs(1);
+
+/// All maps but the ring of events.
+pub(super) struct Maps(Mutex<Inner>);
+
+struct Inner {
+    hosts: SockHash<MapData, u64>,
+    bridges: SockHash<MapData, u64>,
+    injectors: SockHash<MapData, u64>,
+    targets: SockHash<MapData, u64>,
+    routes: HashMap<MapData, u64, [u64; size_of::<Route>() / 8]>,
+    states: Array<MapData, [u64; size_of::<State>() / 8]>,
+    gates: Array<MapData, u64>,
+    /// Slots of channels that have ended, with the time of that.
+    free: VecDeque<(Instant, u32)>,
+    /// Slots from here on were never used.
+    unused: u32,
+}
+
+/// The cookies of a channel's sockets that send into maps.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cookies {
+    pub(super) host: u64,
+    pub(super) bridge: u64,
+    pub(super) injector: u64,
+}
+
+/// The sockets of a channel, as the maps take them.
+pub(super) struct Sockets<'a> {
+    pub(super) client: BorrowedFd<'a>,
+    pub(super) host: BorrowedFd<'a>,
+    /// Sends to the other end, on which the frames are made.
+    pub(super) bridge: BorrowedFd<'a>,
+    pub(super) bridge_out: BorrowedFd<'a>,
+    pub(super) injector_out: BorrowedFd<'a>,
+}
+
+/// Why a channel found no place.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EnterError {
+    #[error("no room in the maps")]
+    Full,
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+/// Why the maps of an object are not those that the gateway expects.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TakeError {
+    #[error("the object has no map {0}")]
+    Missing(&'static str),
+    #[error(transparent)]
+    Map(#[from] MapError),
+}
+
+impl Maps {
+    /// Takes the maps out of the loaded object.
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, TakeError> {
+        let mut map = |name| ebpf.take_map(name).ok_or(TakeError::Missing(name));
+        Ok(Self(Mutex::new(Inner {
+            hosts: map(layout::HOSTS)?.try_into()?,
+            bridges: map(layout::BRIDGES)?.try_into()?,
+            injectors: map(layout::INJECTORS)?.try_into()?,
+            targets: map(layout::TARGETS)?.try_into()?,
+            routes: map(layout::ROUTES)?.try_into()?,
+            states: map(layout::STATES)?.try_into()?,
+            gates: map(layout::GATES)?.try_into()?,
+            free: VecDeque::new(),
+            unused: 0,
+        })))
+    }
+
+    /// Finds a place for a channel, with its gate closed; its sockets are in no map yet.
+    pub(super) fn reserve(&self) -> Result<u32, EnterError> {
+        let mut inner = self.lock();
+        let now = Instant::now();
+        let rested = |&(ended, _): &(Instant, u32)| now.duration_since(ended) >= REST;
+        let slot = if inner.free.front().is_some_and(rested) {
+            let (_, slot) = inner.free.pop_front().ok_or(EnterError::Full)?;
+            slot
+        } else if inner.unused < inner.states.len() {
+            inner.unused += 1;
+            inner.unused - 1
+        } else {
+            return Err(EnterError::Full);
+        };
+        let cleared = inner.states.set(slot, [0; _], 0);
+        let closed = cleared.and_then(|()| inner.gates.set(slot, CLOSED, 0));
+        if let Err(error) = closed {
+            inner.free.push_back((now, slot));
+            return Err(error.into());
+        }
+        Ok(slot)
+    }
+
+    /// Puts a channel's sockets into the maps, the host's last: with it the programs run.
+    pub(super) fn insert(
+        &self,
+        slot: u32,
+        cookies: Cookies,
+        sockets: &Sockets<'_>,
+    ) -> Result<(), EnterError> {
+        let Inner {
+            hosts,
+            bridges,
+            injectors,
+            targets,
+            routes,
+            ..
+        } = &mut *self.lock();
+        let route = Route {
+            host: cookies.host,
+            slot,
+            padding: 0,
+        };
+        for cookie in cookies.all() {
+            routes.insert(cookie, bytemuck::cast::<_, [u64; 2]>(route), 0)?;
+        }
+        targets.insert(cookies.host, fd(sockets.bridge), 0)?;
+        targets.insert(cookies.bridge, fd(sockets.client), 0)?;
+        targets.insert(cookies.injector, fd(sockets.client), 0)?;
+        bridges.insert(cookies.host, fd(sockets.bridge_out), 0)?;
+        injectors.insert(cookies.host, fd(sockets.injector_out), 0)?;
+        hosts.insert(cookies.host, fd(sockets.host), 0)?;
+        Ok(())
+    }
+
+    /// Takes a channel's sockets out of all maps and gives its place back. What is not there, or
+    /// no more, is no mistake: a socket that ends leaves the maps by itself.
+    pub(super) fn remove(&self, slot: u32, cookies: Cookies) {
+        let inner = &mut *self.lock();
+        let _ = inner.hosts.remove(&cookies.host);
+        let _ = inner.bridges.remove(&cookies.host);
+        let _ = inner.injectors.remove(&cookies.host);
+        for cookie in cookies.all() {
+            let _ = inner.targets.remove(&cookie);
+            let _ = inner.routes.remove(&cookie);
+        }
+        inner.free.push_back((Instant::now(), slot));
+    }
+
+    /// What the programs have counted.
+    pub(super) fn state(&self, slot: u32) -> Result<State, MapError> {
+        Ok(bytemuck::cast(self.lock().states.get(&slot, 0)?))
+    }
+
+    /// Says how many passed bytes were forwarded.
+    pub(super) fn set_gate(&self, slot: u32, forwarded: u64) -> Result<(), MapError> {
+        self.lock().gates.set(slot, forwarded, 0)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cookies {
+    fn all(self) -> [u64; 3] {
+        [self.host, self.bridge, self.injector]
+    }
+}
+
+fn fd(socket: BorrowedFd<'_>) -> impl AsRawFd {
+    socket
+}

@@ -1,0 +1,114 @@
+//! The data path `sockmap`: the kernel moves and frames the downlink of a plaintext client leg.
+//!
+//! ```text
+//!            host_verdict            bridge_verdict
+//!   host ----------------> A =====> B ---------------> client
+//!   (HOSTS)    unmodified  AF_UNIX  (BRIDGES)  framed  ^
+//!     |                    stream                      |
+//!     | over the limit: passed                         | frames of userspace
+//!     v                                                |
+//!   gateway ----> injector (INJECTORS) ----------------+
+//!     ^              \____ passed bytes ____> A
+//!     |
+//!     +---- uplink, decoded in userspace <-------------- client
+//! ```
+//!
+//! Two hops, because changing the length of a TCP segment in a verdict breaks its source
+//! (`tcp_eat_skb`, net/ipv4/tcp_bpf.c), and AF_UNIX has no such count. Everything that goes to
+//! the client goes through one queue of the kernel, in whole frames.
+
+mod client;
+mod drain;
+mod host;
+mod link;
+mod load;
+mod logger;
+mod maps;
+mod object;
+mod registered;
+mod run;
+mod tcp_info;
+mod watch;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use aya::Ebpf;
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+pub use link::{Legs, Link, Refusal};
+pub use load::LoadError;
+
+use super::{Counters, EndReason, Inbound, Limits};
+use maps::Maps;
+use watch::Watch;
+
+/// The loaded programs with their maps; unloaded when dropped.
+pub struct Sockmap {
+    maps: Maps,
+    watch: Arc<Watch>,
+    watcher: JoinHandle<()>,
+    /// Send buffer of a bridge, in bytes.
+    bridge_buffer: usize,
+    /// Holds the programs; locked by nobody.
+    _ebpf: Mutex<Ebpf>,
+}
+
+impl Sockmap {
+    /// Loads the programs, with room for `channels` of which each may have `queued` bytes on
+    /// the way, one half before its bridge and one behind. Must be called in a runtime.
+    pub fn load(channels: usize, queued: usize) -> Result<Arc<Self>, LoadError> {
+        let half = queued / 2;
+        let channels = u32::try_from(channels).unwrap_or(u32::MAX);
+        let loaded = load::load(channels, half as u64)?;
+        let watch = Arc::new(Watch::new()?);
+        let watcher = Arc::clone(&watch);
+        let watcher = tokio::spawn(async move {
+            if let Err(error) = watcher.run(loaded.events, loaded.logger).await {
+                warn!(%error, "channels of the data path sockmap are no longer watched");
+            }
+        });
+        Ok(Arc::new(Self {
+            maps: loaded.maps,
+            watch,
+            watcher,
+            bridge_buffer: half,
+            _ebpf: Mutex::new(loaded.ebpf),
+        }))
+    }
+
+    /// Puts a channel's sockets into the kernel's hands, before its host was sent anything.
+    ///
+    /// When that cannot be, gives them back as they were.
+    pub fn enter(
+        self: &Arc<Self>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> Result<Link, (Refusal, std::io::Result<Legs>)> {
+        Link::new(self, client, host)
+    }
+}
+
+impl Drop for Sockmap {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Link {
+    /// Moves the channel's bytes until both sides have ended; says what ended it.
+    ///
+    /// `inbound` may hold what the client has sent already. `stop` ends the channel with a Close
+    /// when it becomes ready.
+    pub async fn run(
+        &self,
+        inbound: Inbound,
+        limits: Limits,
+        counters: &Counters,
+        stop: impl Future<Output = ()>,
+    ) -> EndReason {
+        run::run(self, inbound, limits, counters, stop).await
+    }
+}
