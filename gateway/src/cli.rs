@@ -9,6 +9,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tracing::warn;
 
 use crate::config::{self, Config, Loaded};
+use crate::datapath::probe;
 use crate::{log, manager, server, tls};
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
@@ -31,11 +32,21 @@ enum Command {
     Run,
     /// Check the configuration with the files it names, and print what is in effect.
     Check,
+    /// Try which data paths this kernel carries, with real bytes on loopback.
+    Probe {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let command = arguments.command.unwrap_or(Command::Run);
+    if let Command::Probe { json } = command {
+        return exit(print_probe(json));
+    }
     let prepared = match Prepared::new(&arguments.config) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -43,10 +54,24 @@ pub fn main() -> ExitCode {
             return ExitCode::from(EXIT_CONFIG);
         }
     };
-    let done = match arguments.command.unwrap_or(Command::Run) {
+    exit(match command {
         Command::Run => prepared.run(),
-        Command::Check => prepared.print(),
-    };
+        Command::Check | Command::Probe { .. } => prepared.print(),
+    })
+}
+
+/// Needs no configuration: it tells of the machine.
+fn print_probe(json: bool) -> anyhow::Result<()> {
+    let findings = runtime(&Config::default())?.block_on(probe::run());
+    if json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        print!("{}", probe::table(&findings));
+    }
+    Ok(())
+}
+
+fn exit(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

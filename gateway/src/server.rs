@@ -12,8 +12,8 @@ use tracing::{info, warn};
 use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::config::{Config, DataPath};
-use crate::datapath::Paths;
 use crate::datapath::sockmap::Sockmap;
+use crate::datapath::{Paths, probe};
 use crate::http::Gateway;
 use crate::listen::{ConnectionLimits, HttpLimits, Leg, Listener, limits, socket};
 use crate::manager::{Forwarder, Manager};
@@ -32,7 +32,7 @@ pub async fn run(
     let (drain, draining) = watch::channel(false);
 
     say_what_runs(&config);
-    let paths = data_paths(&config, connections.total());
+    let paths = data_paths(&config, connections.total()).await;
     let gateway = gateway(&config, manager_tls, Arc::clone(&registry), paths)?;
     let gateway = Arc::new(gateway);
     let ports = open_ports(&config, client_tls)?;
@@ -100,7 +100,8 @@ fn gateway(
 }
 
 fn connection_limits(config: &Config) -> Arc<ConnectionLimits> {
-    let total = limits::connections_that_fit(config.max_connections);
+    let total =
+        limits::connections_that_fit(config.max_connections, config.data_path.descriptors());
     if total < config.max_connections {
         warn!(
             total,
@@ -126,17 +127,26 @@ fn say_what_runs(config: &Config) {
     }
 }
 
-/// Loads what the configured data path needs. Without it every channel uses `relay`.
-fn data_paths(config: &Config, connections: usize) -> Paths {
+/// Tells what the kernel carries, and loads what the configured data path needs. Without it every channel uses `relay`.
+async fn data_paths(config: &Config, connections: usize) -> Paths {
+    for finding in probe::run().await {
+        let reason = finding.reason.as_deref();
+        info!(
+            path = finding.path,
+            works = finding.works,
+            reason,
+            "data path"
+        );
+        if finding.path == config.data_path.name() && !finding.works {
+            warn!(wanted = finding.path, "data path relay is used instead");
+            return Paths::default();
+        }
+    }
     if config.data_path != DataPath::Sockmap {
-        info!(path = "relay", "data path");
         return Paths::default();
     }
     match Sockmap::load(connections, config.queue_limit) {
-        Ok(sockmap) => {
-            info!(path = "sockmap", "data path");
-            Paths::with_sockmap(sockmap)
-        }
+        Ok(sockmap) => Paths::with_sockmap(sockmap),
         Err(error) => {
             warn!(wanted = "sockmap", reason = %error, "data path relay is used instead");
             Paths::default()

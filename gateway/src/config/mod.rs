@@ -127,6 +127,15 @@ impl DataPath {
     /// Every choice.
     pub const ALL: [Self; 3] = [Self::Auto, Self::Relay, Self::Sockmap];
 
+    /// Descriptors of a channel: a socket to the client, one to the host, and what the kernel
+    /// needs besides.
+    pub const fn descriptors(self) -> u64 {
+        match self {
+            Self::Auto | Self::Relay => 2,
+            Self::Sockmap => 6,
+        }
+    }
+
     /// Its name in the file.
     pub const fn name(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ mod legs;
 mod low_water;
 mod moderation;
 mod outbound;
+pub mod probe;
 pub mod relay;
 pub mod sockmap;
 

@@ -9,8 +9,6 @@ use tokio::sync::Notify;
 
 /// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
 const OWN_DESCRIPTORS: u64 = 64;
-/// A channel has a socket to its client and one to its host.
-const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 
 /// Connections of clients, in total and per address.
 pub struct ConnectionLimits {
@@ -103,12 +101,13 @@ impl Drop for Permit {
     }
 }
 
-/// Raises the soft limit on descriptors to the hard one, and says how many connections fit.
-pub fn connections_that_fit(configured: usize) -> usize {
+/// Raises the soft limit on descriptors to the hard one, and says how many connections fit if
+/// each takes so many.
+pub fn connections_that_fit(configured: usize, descriptors_each: u64) -> usize {
     let descriptors = rlimit::increase_nofile_limit(rlimit::INFINITY)
         .or_else(|_| rlimit::Resource::NOFILE.get_soft())
         .unwrap_or(1_024);
-    let fit = descriptors.saturating_sub(OWN_DESCRIPTORS) / DESCRIPTORS_PER_CONNECTION;
+    let fit = descriptors.saturating_sub(OWN_DESCRIPTORS) / descriptors_each;
     configured
         .min(usize::try_from(fit).unwrap_or(usize::MAX))
         .max(1)

@@ -36,6 +36,7 @@ mod pressure;
 mod randomised;
 mod rng;
 mod setup;
+mod sockmap;
 mod unsteady;
 mod verdict;
 mod violations;

@@ -44,6 +44,13 @@ pub(crate) const SOCKMAP: Setup = Setup {
     endpoint: Gateway::plain,
 };
 
+/// The same gateway on its TLS port, where that data path cannot be.
+pub(crate) const SOCKMAP_ON_TLS: Setup = Setup {
+    path: "relay",
+    endpoint: Gateway::tls,
+    ..SOCKMAP
+};
+
 impl Setup {
     /// Starts a gateway with its own defaults.
     pub(crate) async fn start(self) -> Result<Stage> {
@@ -95,7 +102,11 @@ impl Stage {
         let channel = open(&self.endpoint, &self.host, &target(&self.host)).await?;
         let path = format!("path=\"{}\"", self.path);
         let line = self.wait_for_log("channel open").await?;
-        ensure!(line.contains(&path), "{line:?} names another data path");
+        ensure!(
+            line.contains(&path),
+            "{line:?} names another data path: see its log; without the eBPF programs run \
+             `cargo xtask build-ebpf && cargo build -p gateway`"
+        );
         Ok(channel)
     }
 

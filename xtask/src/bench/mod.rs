@@ -31,6 +31,7 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cargo;
+use crate::build_ebpf;
 use crate::steps::Steps;
 pub(crate) use options::Options;
 use options::{Output, Task};
@@ -56,6 +57,9 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 
 fn measure(steps: &mut Steps, mut plan: Plan) -> Result<Results> {
     limits::raise_open_files()?;
+    if plan.kinds.contains(&Kind::GatewaySockmap) {
+        build_ebpf::run(steps, &build_ebpf::Options::default())?;
+    }
     steps.begin("Gateway: release build");
     peers::gateway::build()?;
     steps.done("built");
@@ -65,9 +69,6 @@ fn measure(steps: &mut Steps, mut plan: Plan) -> Result<Results> {
         "Measure {} in {} rounds",
         plan.comparison, plan.rounds
     ));
-    if plan.kinds.contains(&Kind::GatewayPlain) {
-        steps.note("this build has one data path, relay: it is measured over both client legs");
-    }
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let results = runtime.block_on(async {
         tokio::select! {

@@ -7,9 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use gateway_common::layout::{CLOSED, ROAD_LEN, State};
 use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
@@ -240,6 +242,11 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
+        // What passed and was not read lies where the kernel's close does not look. Without a
+        // RST the host would go on waiting for a window to open.
+        if has_unread(self.host.get_ref()) {
+            let _ = SockRef::from(self.host.get_ref()).set_linger(Some(Duration::ZERO));
+        }
         self.sockmap.watch.remove(
             self.cookies.host,
             self.host.get_ref(),
@@ -397,6 +404,12 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`.
 fn force_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
     Ok(sockopt::set_socket_send_buffer_size_force(socket, bytes)?)
+}
+
+/// Whether there are bytes that were not read.
+fn has_unread(host: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    net::recv(host, &mut [0; 1][..], flags).is_ok_and(|(len, _)| len > 0)
 }
 
 /// Whether there is something to read.

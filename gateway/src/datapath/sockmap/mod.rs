@@ -36,7 +36,6 @@ use std::sync::{Arc, Mutex};
 use aya::Ebpf;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
-use tracing::warn;
 
 pub use link::{Legs, Link, Refusal};
 pub use load::LoadError;
@@ -63,13 +62,7 @@ impl Sockmap {
         let half = queued / 2;
         let channels = u32::try_from(channels).unwrap_or(u32::MAX);
         let loaded = load::load(channels, half as u64)?;
-        let watch = Arc::new(Watch::new()?);
-        let watcher = Arc::clone(&watch);
-        let watcher = tokio::spawn(async move {
-            if let Err(error) = watcher.run(loaded.events, loaded.logger).await {
-                warn!(%error, "channels of the data path sockmap are no longer watched");
-            }
-        });
+        let (watch, watcher) = Watch::start(loaded.events, loaded.logger)?;
         Ok(Arc::new(Self {
             maps: loaded.maps,
             watch,

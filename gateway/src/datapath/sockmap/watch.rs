@@ -14,6 +14,8 @@ use gateway_common::layout::{self, Event};
 use rustix::event::{Timespec, epoll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::task::JoinHandle;
+use tracing::warn;
 
 use super::logger::Logger;
 use super::registered::register;
@@ -63,11 +65,30 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self {
+    /// Starts watching, in the runtime that this is called in, until the task is aborted.
+    pub(super) fn start(
+        events: RingBuf<MapData>,
+        logger: Option<Logger>,
+    ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
+        let watch = Arc::new(Self {
             legs: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             signals: Mutex::default(),
-        })
+        });
+        let readable = Interest::READABLE;
+        let legs = register(watch.legs.try_clone()?, readable).map_err(|(_, error)| error)?;
+        let ring = register(events, readable).map_err(|(_, error)| error)?;
+        let log = logger.map(|logger| register(logger, readable).map_err(|(_, error)| error));
+        let log = log.transpose()?;
+        let watcher = Arc::clone(&watch);
+        let watcher = tokio::spawn(async move {
+            let run = async {
+                tokio::try_join!(watcher.run_legs(legs), watcher.run_ring(ring), run_log(log))
+            };
+            if let Err(error) = run.await {
+                warn!(%error, "channels of the data path sockmap are no longer watched");
+            }
+        });
+        Ok((watch, watcher))
     }
 
     /// Watches both legs of a channel, known by the cookie of the host leg.
@@ -107,21 +128,6 @@ impl Watch {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Signal>>> {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits for what happens and tells the channels, as long as it is polled.
-    pub(super) async fn run(
-        &self,
-        events: RingBuf<MapData>,
-        logger: Option<Logger>,
-    ) -> io::Result<()> {
-        let readable = Interest::READABLE;
-        let legs = register(self.legs.try_clone()?, readable).map_err(|(_, error)| error)?;
-        let ring = register(events, readable).map_err(|(_, error)| error)?;
-        let log = logger.map(|logger| register(logger, readable).map_err(|(_, error)| error));
-        let log = log.transpose()?;
-        tokio::try_join!(self.run_legs(legs), self.run_ring(ring), run_log(log))?;
-        Ok(())
     }
 
     async fn run_legs(&self, legs: AsyncFd<OwnedFd>) -> io::Result<()> {

@@ -27,7 +27,8 @@ pub(super) fn version() -> Result<String> {
 }
 
 /// Starts it without hijacking and without limits that load from one address would meet.
-pub(super) async fn start(cert: &TestCert, plain: bool) -> Result<Gateway> {
+/// A data path is for its plaintext port, which is opened for it.
+pub(super) async fn start(cert: &TestCert, plain: Option<&str>) -> Result<Gateway> {
     let path = |path: &Path| path.display().to_string();
     let builder = Gateway::builder()
         .binary(binary())
@@ -36,7 +37,12 @@ pub(super) async fn start(cert: &TestCert, plain: bool) -> Result<Gateway> {
         .set("HijackAll", false)
         .set("BadTokenLimit", 0)
         .set("MaxConnectionsPerAddress", 0);
-    if plain { builder.plain() } else { builder }.spawn().await
+    match plain {
+        Some(path) => builder.plain().set("DataPath", path),
+        None => builder,
+    }
+    .spawn()
+    .await
 }
 
 fn binary() -> std::path::PathBuf {

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Gateway,
     /// The gateway, plaintext client leg, as behind a reverse proxy.
     GatewayPlain,
+    /// The same, its downlink moved by eBPF.
+    GatewaySockmap,
     /// `HAProxy`.
     Haproxy,
     /// nginx's stream module.
@@ -54,13 +56,14 @@ impl Kind {
         Self::Direct,
     ];
     /// What `bench paths` compares.
-    pub(crate) const PATHS: [Self; 2] = [Self::Gateway, Self::GatewayPlain];
+    pub(crate) const PATHS: [Self; 3] = [Self::Gateway, Self::GatewayPlain, Self::GatewaySockmap];
 
     /// Its name in options, tables and files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::GatewayPlain => "gateway-plain",
+            Self::GatewaySockmap => "gateway-sockmap",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Websockify => "websockify",
@@ -74,6 +77,7 @@ impl Kind {
         match self {
             Self::Gateway => "TLS and WebSocket to TCP, data path relay",
             Self::GatewayPlain => "WebSocket to TCP, data path relay",
+            Self::GatewaySockmap => "WebSocket to TCP, data path sockmap",
             Self::Haproxy => "TLS to TCP, mode tcp",
             Self::Nginx => "TLS to TCP, stream module",
             Self::Websockify => "TLS and WebSocket to TCP",
@@ -90,7 +94,7 @@ impl Kind {
     /// The TLS that clients speak to it, if any.
     pub(crate) fn tls(self) -> Option<Version> {
         match self {
-            Self::GatewayPlain | Self::Direct => None,
+            Self::GatewayPlain | Self::GatewaySockmap | Self::Direct => None,
             // Its TLS library's default settings go no further.
             Self::Websocat => Some(Version::Tls12),
             _ => Some(Version::Tls13),
@@ -110,7 +114,7 @@ impl Kind {
     pub(crate) fn prepare(self, note: impl FnOnce(&str)) -> Result<()> {
         match self {
             // Built before anything is measured.
-            Self::Gateway | Self::GatewayPlain | Self::Direct => Ok(()),
+            Self::Gateway | Self::GatewayPlain | Self::GatewaySockmap | Self::Direct => Ok(()),
             Self::Haproxy => packages::ensure(&[Package::Haproxy]),
             Self::Nginx => packages::ensure(&[Package::NginxStream]),
             Self::Websockify => packages::ensure(&[Package::Websockify]),
@@ -128,7 +132,7 @@ impl Kind {
     /// Its version.
     pub(crate) fn version(self) -> Result<String> {
         match self {
-            Self::Gateway | Self::GatewayPlain => gateway::version(),
+            Self::Gateway | Self::GatewayPlain | Self::GatewaySockmap => gateway::version(),
             Self::Haproxy => debian_version("haproxy"),
             Self::Nginx => debian_version("libnginx-mod-stream"),
             Self::Websockify => debian_version("websockify"),
@@ -157,8 +161,13 @@ impl Peer {
     /// Starts a peer in front of the host and waits until it listens.
     pub(crate) async fn start(kind: Kind, cert: &TestCert, host: SocketAddr) -> Result<Self> {
         let process = match kind {
-            Kind::Gateway => Process::Gateway(Box::new(gateway::start(cert, false).await?)),
-            Kind::GatewayPlain => Process::Gateway(Box::new(gateway::start(cert, true).await?)),
+            Kind::Gateway => Process::Gateway(Box::new(gateway::start(cert, None).await?)),
+            Kind::GatewayPlain => {
+                Process::Gateway(Box::new(gateway::start(cert, Some("relay")).await?))
+            }
+            Kind::GatewaySockmap => {
+                Process::Gateway(Box::new(gateway::start(cert, Some("sockmap")).await?))
+            }
             Kind::Haproxy => Process::Program(haproxy::start(cert, host).await?),
             Kind::Nginx => Process::Program(nginx::start(cert, host).await?),
             Kind::Websockify => Process::Program(websockify::start(cert, host).await?),
@@ -166,7 +175,7 @@ impl Peer {
             Kind::Direct => Process::None,
         };
         let addr = match &process {
-            Process::Gateway(gateway) if kind == Kind::GatewayPlain => gateway.plain_addr(),
+            Process::Gateway(gateway) if kind.tls().is_none() => gateway.plain_addr(),
             Process::Gateway(gateway) => gateway.tls_addr(),
             Process::Program(program) => program.addr(),
             Process::None => host,
