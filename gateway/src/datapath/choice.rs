@@ -111,7 +111,7 @@ impl Carrier {
     ) -> EndReason {
         match self {
             Self::Relay(client, host) => {
-                relay::run(client, host, inbound, limits, counters, stop).await
+                relay::run(&mut **client, host, inbound, limits, counters, stop).await
             }
             Self::Sockmap(link) => link.run(inbound, limits, counters, stop).await,
         }

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::drain::Drain;
 use super::link::Link;
+use crate::datapath;
 
 /// First byte of a Close frame (RFC 6455, section 5.5.1).
 const CLOSE: u8 = 0x88;
@@ -89,3 +90,5 @@ impl AsyncWrite for ClientLeg<'_> {
         Poll::Ready(this.link.shut_client())
     }
 }
+
+impl datapath::ClientLeg for ClientLeg<'_> {}

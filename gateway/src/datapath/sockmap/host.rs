@@ -12,6 +12,7 @@ use super::drain::Drain;
 use super::link::Link;
 use super::watch::{BROKEN, CLIENT_LOST, ENDED, PASSED};
 use crate::buffer::Buffer;
+use crate::datapath;
 
 /// Most passed bytes that are sent back to the kernel at a time.
 const MAX_READ: usize = 65_536;
@@ -174,3 +175,5 @@ impl AsyncWrite for HostLeg<'_> {
         Poll::Ready(self.link.host.get_ref().shutdown(Shutdown::Write))
     }
 }
+
+impl datapath::HostLeg for HostLeg<'_> {}
