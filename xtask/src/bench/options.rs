@@ -14,7 +14,7 @@ use super::runner::Plan;
 /// Rounds of a run, and of a quick one.
 const ROUNDS: (usize, usize) = (5, 3);
 /// Seconds of a measurement, and of a quick one.
-const SECONDS: (f64, f64) = (0.8, 0.4);
+const SECONDS: (f64, f64) = (0.5, 0.3);
 
 /// What to measure, or what to do with what was measured.
 #[derive(Args)]
