@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::gateway::Signal;
 use testkit::pattern::DOWNLINK;
 use testkit::prelude::*;
-use testkit::ws::{Frame, RawClient};
+use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::setup::{
@@ -73,7 +73,7 @@ async fn more_than_two_gib_are_counted_and_arrive() -> Result<()> {
         let mut received = 0;
         loop {
             let frame = client.read_frame().await?;
-            if frame.close_code().is_some() {
+            if frame.opcode == Opcode::CLOSE {
                 return anyhow::Ok(received);
             }
             received += frame.payload.len() as u64;

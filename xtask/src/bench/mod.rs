@@ -30,8 +30,8 @@ use anyhow::{Context, Result, bail};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::cargo;
 use crate::build_ebpf;
+use crate::cargo;
 use crate::steps::Steps;
 pub(crate) use options::Options;
 use options::{Output, Task};

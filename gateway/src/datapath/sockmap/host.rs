@@ -1,12 +1,15 @@
 //! The host leg: written as ever; what it sends is seen here only when the kernel passes it.
 
+use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use gateway_common::layout::{ROAD_LEN, TO_BRIDGE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 use super::drain::Drain;
 use super::link::Link;
@@ -14,6 +17,8 @@ use super::watch::{BROKEN, CLIENT_LOST, ENDED, PASSED};
 use crate::buffer::Buffer;
 use crate::datapath;
 
+/// Time between two looks at a leg whose bytes are not all counted.
+const LOOK: Duration = Duration::from_millis(5);
 /// Most passed bytes that are sent back to the kernel at a time.
 const MAX_READ: usize = 65_536;
 
@@ -34,18 +39,21 @@ pub(super) struct HostLeg<'a> {
     /// How the host's stream ended, once it was read to its end.
     end: Option<io::Result<()>>,
     drain: Drain,
+    /// Time of the next look at a leg whose bytes are not all counted.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<'a> HostLeg<'a> {
     pub(super) fn new(link: &'a Link) -> Self {
         Self {
             link,
-            passing: false,
+            passing: link.is_gated,
             forwarded: 0,
             datagram: None,
             ended: false,
             end: None,
             drain: Drain::default(),
+            look: None,
         }
     }
 
@@ -66,6 +74,13 @@ impl<'a> HostLeg<'a> {
                     self.forwarded += len as u64;
                     buffer[..ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
                     self.datagram = Some((buffer, ROAD_LEN + len));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.link.is_gated => {
+                    let wait = self
+                        .look
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+                    ready!(wait.as_mut().poll(context));
+                    self.look = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.link.set_forwarded(self.forwarded)?;

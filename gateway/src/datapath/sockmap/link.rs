@@ -63,6 +63,9 @@ pub struct Link {
     pub(super) signal: Arc<Signal>,
     /// Bytes that had been written to the client before.
     written_before: u64,
+    /// All that the host sends passes, and not all of it is counted: the host spoke while its
+    /// socket entered the map.
+    pub(super) is_gated: bool,
     /// Nothing more of the host's is to reach the client.
     stopped: AtomicBool,
     /// The time for ending is over: every leg fails.
@@ -270,6 +273,7 @@ struct Parts {
     held: [OwnedFd; 3],
     written_before: u64,
     signal: Arc<Signal>,
+    is_gated: bool,
 }
 
 /// A place in the maps.
@@ -290,6 +294,9 @@ impl Drop for Place {
 
 impl Parts {
     fn new(sockmap: &Arc<Sockmap>, client: &TcpStream, host: &TcpStream) -> Result<Self, Refusal> {
+        if has_spoken(host)? {
+            return Err(Refusal::HostSpoke);
+        }
         let (bridge, bridge_out) = pair(SocketType::STREAM)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
         // The kernel's worker waits a tick of its clock whenever this is full.
@@ -317,11 +324,9 @@ impl Parts {
         };
         let inserted = sockmap.maps.insert(slot, cookies, &sockets);
         inserted.map_err(|e| refused(&e))?;
-        // Bytes that came before the socket entered the map are unknown to the program. The gate
-        // is still closed, so those that came since wait there too.
-        if has_spoken(host)? {
-            return Err(Refusal::HostSpoke);
-        }
+        // Bytes that came before the socket entered the map are unknown to the program's count.
+        // The gate then stays closed, and userspace looks for what has come.
+        let is_gated = has_spoken(host)?;
         let signal = sockmap.watch.add(cookies.host, host, client)?;
         Ok(Self {
             place,
@@ -329,6 +334,7 @@ impl Parts {
             held: [bridge, bridge_out, injector_out],
             written_before,
             signal,
+            is_gated,
         })
     }
 
@@ -364,7 +370,9 @@ impl Parts {
             }
         };
         // From here on the kernel moves what the host sends.
-        if let Err(error) = sockmap.maps.set_gate(self.place.slot, 0) {
+        if !self.is_gated
+            && let Err(error) = sockmap.maps.set_gate(self.place.slot, 0)
+        {
             forget(host.get_ref(), client.get_ref());
             return Err((
                 io::Error::other(error),
@@ -382,6 +390,7 @@ impl Parts {
             cookies,
             slot: self.place.slot,
             signal: self.signal,
+            is_gated: self.is_gated,
             written_before: self.written_before,
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
