@@ -19,6 +19,7 @@ use clap::Args;
 use testkit::command::run_bounded;
 use testkit::packages::{self, Package};
 
+use crate::build_ebpf;
 use crate::steps::Steps;
 use build::Programs;
 use class::{CLASSES, Class};
@@ -158,6 +159,7 @@ fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
     let kernels = kernels(steps, selection)?;
     steps.done("unpacked");
 
+    build_ebpf::run(steps, &build_ebpf::Options::default())?;
     steps.begin(format!(
         "Static programs: the gateway, and the tests {}",
         selection.tests.join(", ")
