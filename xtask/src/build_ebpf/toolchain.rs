@@ -40,16 +40,15 @@ impl Toolchain {
     /// Finds one, or installs Debian's; `note` is told before that takes long. Blocks.
     pub(super) fn ensure(note: impl Fn(&str)) -> Result<Self> {
         let found = Self::nightly().or_else(Self::debian);
-        let toolchain = match found {
-            Some(toolchain) => toolchain,
-            None => {
-                note("installing Debian's rustc-web and the source of its library");
-                packages::ensure(&[Package::RustcWeb]).context(
-                    "no compiler for eBPF. With rustup: rustup toolchain install nightly \
-                     --component rust-src. On Debian 12 without it",
-                )?;
-                Self::debian().context("rustc-web was installed, but is not usable")?
-            }
+        let toolchain = if let Some(toolchain) = found {
+            toolchain
+        } else {
+            note("installing Debian's rustc-web and the source of its library");
+            packages::ensure(&[Package::RustcWeb]).context(
+                "no compiler for eBPF. With rustup: rustup toolchain install nightly \
+                 --component rust-src. On Debian 12 without it",
+            )?;
+            Self::debian().context("rustc-web was installed, but is not usable")?
         };
         toolchain.ensure_linker(note)?;
         Ok(toolchain)

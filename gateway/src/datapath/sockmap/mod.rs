@@ -14,7 +14,7 @@
 //! ```
 //!
 //! Two hops, because changing the length of a TCP segment in a verdict breaks its source
-//! (`tcp_eat_skb`, net/ipv4/tcp_bpf.c), and AF_UNIX has no such count. Everything that goes to
+//! (`tcp_eat_skb` in `net/ipv4/tcp_bpf.c`), and `AF_UNIX` has no such count. Everything that goes to
 //! the client goes through one queue of the kernel, in whole frames.
 
 mod client;

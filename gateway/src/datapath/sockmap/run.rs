@@ -31,17 +31,16 @@ pub(super) async fn run(
     };
     let relay = relay::run(&mut client, &mut host, inbound, limits, counters, stop);
     let mut relay = std::pin::pin!(relay);
-    let reason = tokio::select! {
+    let in_time = tokio::select! {
         reason = relay.as_mut() => Some(reason),
         () = standstill(link, limit) => None,
     };
-    let reason = match reason {
-        Some(reason) => reason,
-        None => {
-            // All that the relay waits for fails now, and it ends with its own reason.
-            link.abandon();
-            relay.await
-        }
+    let reason = if let Some(reason) = in_time {
+        reason
+    } else {
+        // All that the relay waits for fails now, and it ends with its own reason.
+        link.abandon();
+        relay.await
     };
     if let Ok(state) = link.state() {
         counters.add_downlink(usize::try_from(state.framed).unwrap_or(usize::MAX));

@@ -24,7 +24,7 @@ struct TcpInfo {
 const _: () = assert!(mem::offset_of!(TcpInfo, notsent_bytes) == 144);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_sent) == 200);
 
-/// State of a socket whose connection is gone (include/net/tcp_states.h).
+/// State of a socket whose connection is gone (`include/net/tcp_states.h`).
 const TCP_CLOSE: u8 = 7;
 
 /// Bytes that were written to a TCP socket since it was opened, sent or not.
@@ -71,7 +71,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(bytes_written(&stream).unwrap(), 0);
-        stream.write_all(&[0; 100_000]).unwrap();
+        stream.write_all(&vec![0; 100_000]).unwrap();
         assert_eq!(bytes_written(&stream).unwrap(), 100_000);
     }
 }
