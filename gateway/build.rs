@@ -18,8 +18,10 @@ fn main() {
     fs::write(object, bytes).expect("OUT_DIR can be written");
 }
 
-/// The folder that cargo marks as one for caches.
+/// The outermost folder that cargo marks as one for caches: builds for other targets, or in a
+/// folder below, take the same object.
 fn target_dir(out: &Path) -> Option<&Path> {
     out.ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .filter(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .last()
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         );
         steps.note("a second build in another folder has the same bytes");
     }
-    let path = place(&object, &target_dir())?;
+    let path = place(&object)?;
     steps.done(format!("{} ({} bytes)", path.display(), object.len()));
     Ok(())
 }
@@ -90,17 +90,9 @@ fn flags(toolchain: &Toolchain) -> Result<Vec<String>> {
     Ok(flags)
 }
 
-/// Gives the object that was built to gateways that are built in another target directory.
-pub(crate) fn share(other_target: &Path) -> Result<()> {
-    let path = object_path(&target_dir());
-    let object = fs::read(&path)
-        .with_context(|| format!("reading {}: run cargo xtask build-ebpf", path.display()))?;
-    place(&object, other_target).map(drop)
-}
-
 /// Replaces the object only when it differs: the gateway is built anew when it changes.
-fn place(object: &[u8], target: &Path) -> Result<PathBuf> {
-    let path = object_path(target);
+fn place(object: &[u8]) -> Result<PathBuf> {
+    let path = object_path();
     if fs::read(&path).is_ok_and(|present| present == object) {
         return Ok(path);
     }
@@ -114,7 +106,6 @@ fn source() -> PathBuf {
     cargo::workspace().join("gateway-ebpf")
 }
 
-/// Where gateway/build.rs looks for it.
-fn object_path(target: &Path) -> PathBuf {
-    target.join("bpf/gateway-ebpf.o")
+fn object_path() -> PathBuf {
+    target_dir().join("bpf/gateway-ebpf.o")
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use testkit::command::target_dir;
 
-use crate::{build_ebpf, cargo};
+use crate::cargo;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const GATEWAY: &str = "flexvdi-gateway";
@@ -34,7 +34,6 @@ pub(crate) fn build(tests: &[String]) -> Result<Programs> {
         cfg!(target_arch = "x86_64"),
         "the virtual machines are x86-64 ones, so is the machine that builds for them"
     );
-    build_ebpf::share(&folder()?)?;
     let mut arguments = vec!["build", "--bin", GATEWAY, "--bin", INIT];
     for test in tests.iter().filter(|test| *test != UNIT) {
         arguments.extend(["--test", test]);
@@ -82,12 +81,8 @@ impl Artifact {
     }
 }
 
-/// A target directory of its own, so that other flags do not make cargo build everything again.
-fn folder() -> Result<PathBuf> {
-    Ok(target_dir().canonicalize()?.join("vm/build"))
-}
-
-/// Runs cargo in that directory.
+/// Runs cargo with a target directory of its own, so that other flags do not make it build
+/// everything again.
 fn run(arguments: &[&str]) -> Result<Vec<Artifact>> {
     let mut command: Command = cargo::command(arguments);
     command
@@ -95,7 +90,7 @@ fn run(arguments: &[&str]) -> Result<Vec<Artifact>> {
         .args(["--profile", "vm", "--target", TARGET, "--quiet"])
         .args(["--message-format", "json-render-diagnostics"])
         .arg("--target-dir")
-        .arg(folder()?)
+        .arg(target_dir().canonicalize()?.join("vm/build"))
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .stderr(Stdio::inherit());

@@ -8,6 +8,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
 use tracing::debug;
 
+use super::kernel;
 use super::logger;
 use super::maps::{Maps, TakeError};
 use super::object;
@@ -18,6 +19,12 @@ pub enum LoadError {
     /// The gateway was built without the object.
     #[error("no eBPF object built in: cargo xtask build-ebpf, then build the gateway again")]
     NoObject,
+    /// The kernel does not tell what it consists of.
+    #[error("kernel without BTF: /sys/kernel/btf/vmlinux is missing")]
+    NoBtf,
+    /// The kernel is too old.
+    #[error("kernel before 6.5: its unix_stream_sendpage would crash under a verdict")]
+    FaultyKernel,
     /// The process lacks a capability.
     #[error("not permitted: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed")]
     NotPermitted,
@@ -52,6 +59,7 @@ pub(super) struct Loaded {
 /// Loads the programs, with room for `channels` and `queue_limit` bytes before each bridge.
 pub(super) fn load(channels: u32, queue_limit: u64) -> Result<Loaded, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
+    kernel::check()?;
     // Slots rest for a while after their channel.
     let slots = channels.saturating_mul(2);
     let level = aya_log::Level::Warn as u8;

@@ -20,6 +20,7 @@
 mod client;
 mod drain;
 mod host;
+mod kernel;
 mod link;
 mod load;
 mod logger;
