@@ -8,9 +8,9 @@ use super::LoadError;
 
 /// The kernel's own types and functions, by name.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// What the kernel's worker sends pages on `AF_UNIX` with, up to Linux 6.4. A verdict runs on
-/// what is still being appended to there, and `sk_skb_adjust_room` meets freed memory (seen as a
-/// page fault in 6.1.187). Later kernels send pages with `sendmsg`.
+/// What the kernel's worker sends pages on `AF_UNIX` with, up to Linux 6.4. A verdict that ran
+/// from within it ended in a page fault in `sk_skb_adjust_room` (seen in 6.1.187). Later kernels
+/// send pages with `sendmsg`.
 const FAULTY: &[u8] = b"unix_stream_sendpage";
 
 /// Refuses a kernel whose `AF_UNIX` does not stand a verdict, and one that does not tell.
