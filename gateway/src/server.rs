@@ -127,7 +127,8 @@ fn say_what_runs(config: &Config) {
     }
 }
 
-/// Tells what the kernel carries, and loads what the configured data path needs. Without it every channel uses `relay`.
+/// Tells what the kernel carries, and loads what the configured data path needs. Without it every
+/// channel uses `relay`.
 async fn data_paths(config: &Config, connections: usize) -> Paths {
     for finding in probe::run().await {
         let reason = finding.reason.as_deref();

@@ -23,16 +23,15 @@ pub(super) struct Outbound {
     /// What is still to be sent of it.
     start: usize,
     end: usize,
+    /// The frame lies in its buffer as it is sent, see [`ClientLeg::poll_protect`].
+    protected: bool,
     /// Something was written that the stream may still hold back.
     unflushed: bool,
 }
 
 #[derive(Debug)]
 enum Frame {
-    /// As it was read.
-    Plain(Buffer),
-    /// As it is sent.
-    Protected(Buffer),
+    Data(Buffer),
     Control(Vec<u8>),
 }
 
@@ -71,7 +70,8 @@ impl Outbound {
             self.start = HEADER - len;
             self.end = HEADER + payload;
             buffer[layout.prefix + self.start..][..len].copy_from_slice(&header[..len]);
-            self.frame = Some(Frame::Plain(buffer));
+            self.protected = false;
+            self.frame = Some(Frame::Data(buffer));
         }
         Poll::Ready(Ok(payload))
     }
@@ -85,19 +85,17 @@ impl Outbound {
         client: &mut impl ClientLeg,
         mut progress: impl FnMut(),
     ) -> Poll<io::Result<()>> {
-        if let Some(Frame::Plain(buffer)) = &mut self.frame {
+        if let Some(Frame::Data(buffer)) = &mut self.frame
+            && !self.protected
+        {
             let len = self.end - self.start;
             let sent = ready!(client.poll_protect(context, buffer, self.start, len))?;
             (self.start, self.end) = (sent.start, sent.end);
-            if let Some(Frame::Plain(buffer)) = self.frame.take() {
-                self.frame = Some(Frame::Protected(buffer));
-            }
+            self.protected = true;
         }
         while let Some(frame) = &self.frame {
             let written = match frame {
-                Frame::Plain(buffer) | Frame::Protected(buffer) => {
-                    client.poll_send(context, &buffer[self.start..self.end])
-                }
+                Frame::Data(buffer) => client.poll_send(context, &buffer[self.start..self.end]),
                 Frame::Control(bytes) => {
                     Pin::new(&mut *client).poll_write(context, &bytes[self.start..self.end])
                 }

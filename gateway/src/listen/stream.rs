@@ -20,16 +20,23 @@ pub enum ClientStream {
     Tls(Box<TlsStream>),
 }
 
+/// What both kinds of stream do alike.
+macro_rules! on_either {
+    ($client:expr, $stream:ident => $call:expr) => {
+        match $client {
+            Self::Plain($stream) => $call,
+            Self::Tls($stream) => $call,
+        }
+    };
+}
+
 impl AsyncRead for ClientStream {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
+        on_either!(self.get_mut(), stream => Pin::new(stream).poll_read(context, buffer))
     }
 }
 
@@ -39,33 +46,21 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        on_either!(self.get_mut(), stream => Pin::new(stream).poll_write(context, bytes))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+        on_either!(self.get_mut(), stream => Pin::new(stream).poll_flush(context))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        on_either!(self.get_mut(), stream => Pin::new(stream).poll_shutdown(context))
     }
 }
 
 impl ClientLeg for ClientStream {
     fn layout(&self) -> Layout {
-        match self {
-            Self::Plain(stream) => stream.layout(),
-            Self::Tls(stream) => stream.layout(),
-        }
+        on_either!(self, stream => stream.layout())
     }
 
     fn poll_protect(
@@ -75,16 +70,10 @@ impl ClientLeg for ClientStream {
         skipped: usize,
         len: usize,
     ) -> Poll<io::Result<Range<usize>>> {
-        match self {
-            Self::Plain(stream) => stream.poll_protect(context, buffer, skipped, len),
-            Self::Tls(stream) => stream.poll_protect(context, buffer, skipped, len),
-        }
+        on_either!(self, stream => stream.poll_protect(context, buffer, skipped, len))
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self {
-            Self::Plain(stream) => stream.poll_send(context, bytes),
-            Self::Tls(stream) => stream.poll_send(context, bytes),
-        }
+        on_either!(self, stream => stream.poll_send(context, bytes))
     }
 }
