@@ -6,7 +6,7 @@ mod registry;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -16,17 +16,22 @@ use tokio::time::{Instant, timeout};
 use tracing::info;
 
 pub use host::{ConnectError, HostConnector};
-pub use registry::Registry;
+pub use registry::{
+    Carried, Entry, NewChannel, Registration, Registry, Session, StopCause, StopSignal, Tally,
+    Totals,
+};
 
 use crate::admission::Admission;
 use crate::config::Config;
-use crate::datapath::{Counters, EndReason, Inbound, Limits, Paths};
+use crate::datapath::{EndReason, Inbound, Limits, Paths};
 use crate::listen::{ClientStream, Permit};
 use crate::session::ChannelId;
 use crate::websocket::close::CloseCode;
 use crate::websocket::encode;
 use link::{Link, LinkError};
-use registry::{Registration, StopSignal};
+
+/// The reason in the log when a desktop session was ended by hand.
+const KICKED: &str = "ended by the administrator";
 
 /// Time limits of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +78,14 @@ impl Channel {
         registry: &Arc<Registry>,
         paths: &Arc<Paths>,
     ) {
-        let registration = registry.register(self.id);
+        let registration = registry.register(NewChannel {
+            id: self.id,
+            session: self.admission.session,
+            client: self.client,
+            host: self.admission.target.clone(),
+            opened: SystemTime::now(),
+            counters: Arc::default(),
+        });
         tokio::spawn(self.run(upgrade, limits, registration, Arc::clone(paths)));
     }
 
@@ -93,10 +105,8 @@ impl Channel {
             permit: _permit,
         } = self;
         let begun = Instant::now();
-        let counters = Counters::default();
+        let counters = &*registration.channel().counters;
         let stop = registration.stop_signal();
-        let mut kind = "none";
-        let mut path = "none";
         let mut kernel = String::new();
         let begun_well = begin(upgrade, limits, stop).await.and_then(|begun| {
             // The host has been sent nothing yet, so it has not spoken either.
@@ -105,8 +115,8 @@ impl Channel {
         });
         let reason = match begun_well {
             Ok((mut carrier, inbound, link)) => {
-                kind = link.type_name();
-                path = carrier.name();
+                let (kind, path) = (link.type_name(), carrier.name());
+                registration.carries(Carried { path, kind }, link.channel_id);
                 info!(
                     channel = %id,
                     session = %admission.session,
@@ -122,12 +132,16 @@ impl Channel {
                     close_timeout: limits.close_timeout,
                 };
                 let stopped = stop.stopped();
-                let reason = carrier.run(inbound, limits, &counters, stopped).await;
+                let reason = carrier.run(inbound, limits, counters, stopped).await;
                 kernel = carrier.counts();
-                reason.to_string()
+                match (reason, stop.cause()) {
+                    (EndReason::Stopped, Some(StopCause::Kicked)) => KICKED.to_owned(),
+                    _ => reason.to_string(),
+                }
             }
             Err(error) => error.to_string(),
         };
+        let Carried { path, kind } = registration.carried();
         info!(
             channel = %id,
             session = %admission.session,

@@ -1,14 +1,21 @@
-//! The channels that are open, and the way to end them.
+//! The desktop sessions and channels that are open, what they have moved, and the way to end them.
+//!
+//! Reading costs the channels nothing: they count in atomics of their own, which are added up by
+//! whoever asks.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Poll;
+use std::time::SystemTime;
 
 use atomic_waker::AtomicWaker;
 
-use crate::session::ChannelId;
+use crate::datapath::Counters;
+use crate::session::{ChannelId, SessionId};
+use crate::ticket::Target;
 
 /// All open channels.
 #[derive(Default)]
@@ -16,22 +23,140 @@ pub struct Registry(Mutex<Channels>);
 
 #[derive(Default)]
 struct Channels {
-    open: HashMap<ChannelId, Arc<StopSignal>>,
+    sessions: BTreeMap<SessionId, Vec<Arc<Entry>>>,
+    /// Desktop sessions that had a first channel.
+    sessions_begun: u64,
+    /// What the channels that have ended had moved.
+    ended: BTreeMap<Carried, Tally>,
     /// Channels that come now are to end at once.
     stopping: bool,
+}
+
+/// What is known of a channel when its host is connected.
+pub struct NewChannel {
+    /// Number of the channel.
+    pub id: ChannelId,
+    /// The desktop session that it belongs to.
+    pub session: SessionId,
+    /// Address of the client, as far as trusted proxies tell it.
+    pub client: IpAddr,
+    /// The host and its Spice port.
+    pub host: Target,
+    /// When the host was connected; earlier than now for a channel that another process began.
+    pub opened: SystemTime,
+    /// What is counted while it moves.
+    pub counters: Arc<Counters>,
+}
+
+/// An open channel.
+pub struct Entry {
+    /// What was known when it was entered.
+    pub channel: NewChannel,
+    carried: OnceLock<(Carried, u8)>,
+    stop: StopSignal,
+}
+
+/// What a channel carries, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Carried {
+    /// Name of the data path, or `none` before one was taken.
+    pub path: &'static str,
+    /// The channel's type (`main`, `display`, ...), or `none` before the client has told it.
+    pub kind: &'static str,
+}
+
+impl Carried {
+    const NOT_YET: Self = Self {
+        path: "none",
+        kind: "none",
+    };
+}
+
+impl Entry {
+    /// What the channel carries, and how.
+    pub fn carried(&self) -> Carried {
+        self.carried.get().map_or(Carried::NOT_YET, |known| known.0)
+    }
+
+    /// Its number among the channels of its type; `None` before the client has told it.
+    pub fn number(&self) -> Option<u8> {
+        self.carried.get().map(|known| known.1)
+    }
+}
+
+/// What channels have moved, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Channels that are open.
+    pub open: u64,
+    /// Channels that were ever open, those that are included.
+    pub opened: u64,
+    /// Bytes of payload handed to hosts.
+    pub uplink: u64,
+    /// Bytes of payload handed to clients.
+    pub downlink: u64,
+}
+
+impl Tally {
+    fn add(&mut self, entry: &Entry) {
+        self.opened += 1;
+        self.uplink += entry.channel.counters.uplink();
+        self.downlink += entry.channel.counters.downlink();
+    }
+}
+
+/// Everything that was counted since the process began.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Desktop sessions with an open channel.
+    pub sessions_open: usize,
+    /// Desktop sessions that were ever open; one whose client comes back counts again.
+    pub sessions_opened: u64,
+    /// Channels by data path and type.
+    pub channels: BTreeMap<Carried, Tally>,
+}
+
+/// The channels of one desktop session, in the order in which they were opened.
+pub struct Session {
+    /// Its number.
+    pub id: SessionId,
+    /// Never empty.
+    pub channels: Vec<Arc<Entry>>,
+}
+
+/// Why a channel is asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StopCause {
+    /// The gateway is being stopped.
+    Shutdown,
+    /// Somebody ended this desktop session by hand.
+    Kicked,
 }
 
 /// Asks one channel to end.
 #[derive(Default)]
 pub struct StopSignal {
-    stopped: AtomicBool,
+    /// 0: go on; else 1 and a [`StopCause`].
+    cause: AtomicU8,
     waker: AtomicWaker,
 }
 
 impl StopSignal {
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
+    fn stop(&self, cause: StopCause) {
+        // The first cause stays.
+        let _ =
+            self.cause
+                .compare_exchange(0, 1 + cause as u8, Ordering::Release, Ordering::Relaxed);
         self.waker.wake();
+    }
+
+    /// Why the channel is to end; `None`: it is not.
+    pub fn cause(&self) -> Option<StopCause> {
+        match self.cause.load(Ordering::Acquire) {
+            0 => None,
+            1 => Some(StopCause::Shutdown),
+            _ => Some(StopCause::Kicked),
+        }
     }
 
     /// Ready once the channel is to end.
@@ -39,10 +164,9 @@ impl StopSignal {
         std::future::poll_fn(|context| {
             // Registering first, so that a stop in between is not missed.
             self.waker.register(context.waker());
-            if self.stopped.load(Ordering::Acquire) {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
+            match self.cause() {
+                Some(_) => Poll::Ready(()),
+                None => Poll::Pending,
             }
         })
     }
@@ -50,36 +174,71 @@ impl StopSignal {
 
 /// A channel's place in the registry; it leaves when dropped.
 pub struct Registration {
-    id: ChannelId,
-    signal: Arc<StopSignal>,
+    entry: Arc<Entry>,
     registry: Arc<Registry>,
 }
 
 impl Registration {
+    /// What is known of the channel.
+    pub fn channel(&self) -> &NewChannel {
+        &self.entry.channel
+    }
+
+    /// Notes what the channel carries; `number` is its own among those of its type. The first
+    /// word counts.
+    pub fn carries(&self, carried: Carried, number: u8) {
+        let _ = self.entry.carried.set((carried, number));
+    }
+
+    /// What the channel carries, and how.
+    pub fn carried(&self) -> Carried {
+        self.entry.carried()
+    }
+
     /// What asks this channel to end.
     pub fn stop_signal(&self) -> &StopSignal {
-        &self.signal
+        &self.entry.stop
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.lock().open.remove(&self.id);
+        let session = self.entry.channel.session;
+        let mut channels = self.registry.lock();
+        channels
+            .ended
+            .entry(self.entry.carried())
+            .or_default()
+            .add(&self.entry);
+        if let Some(entries) = channels.sessions.get_mut(&session) {
+            entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
+            if entries.is_empty() {
+                channels.sessions.remove(&session);
+            }
+        }
     }
 }
 
 impl Registry {
     /// Enters a channel.
-    pub fn register(self: &Arc<Self>, id: ChannelId) -> Registration {
-        let signal = Arc::<StopSignal>::default();
+    pub fn register(self: &Arc<Self>, channel: NewChannel) -> Registration {
+        let session = channel.session;
+        let entry = Arc::new(Entry {
+            channel,
+            carried: OnceLock::new(),
+            stop: StopSignal::default(),
+        });
         let mut channels = self.lock();
         if channels.stopping {
-            signal.stop();
+            entry.stop.stop(StopCause::Shutdown);
         }
-        channels.open.insert(id, Arc::clone(&signal));
+        let of_session = channels.sessions.entry(session).or_default();
+        of_session.push(Arc::clone(&entry));
+        if of_session.len() == 1 {
+            channels.sessions_begun += 1;
+        }
         Registration {
-            id,
-            signal,
+            entry,
             registry: Arc::clone(self),
         }
     }
@@ -88,10 +247,60 @@ impl Registry {
     pub fn stop_all(&self) -> usize {
         let mut channels = self.lock();
         channels.stopping = true;
-        for signal in channels.open.values() {
-            signal.stop();
+        let mut open = 0;
+        for entry in channels.sessions.values().flatten() {
+            entry.stop.stop(StopCause::Shutdown);
+            open += 1;
         }
-        channels.open.len()
+        open
+    }
+
+    /// Asks the channels of one desktop session to end; returns how many are open, 0 when there
+    /// is no such session.
+    pub fn stop_session(&self, session: SessionId) -> usize {
+        let channels = self.lock();
+        let entries = channels
+            .sessions
+            .get(&session)
+            .map_or(&[][..], Vec::as_slice);
+        for entry in entries {
+            entry.stop.stop(StopCause::Kicked);
+        }
+        entries.len()
+    }
+
+    /// The open desktop sessions, oldest first.
+    pub fn sessions(&self) -> Vec<Session> {
+        let channels = self.lock();
+        channels
+            .sessions
+            .iter()
+            .map(|(&id, entries)| Session {
+                id,
+                channels: entries.clone(),
+            })
+            .collect()
+    }
+
+    /// How many desktop sessions are open.
+    pub fn session_count(&self) -> usize {
+        self.lock().sessions.len()
+    }
+
+    /// What was counted so far; never less than at an earlier call.
+    pub fn totals(&self) -> Totals {
+        let channels = self.lock();
+        let mut by_kind = channels.ended.clone();
+        for entry in channels.sessions.values().flatten() {
+            let tally = by_kind.entry(entry.carried()).or_default();
+            tally.open += 1;
+            tally.add(entry);
+        }
+        Totals {
+            sessions_open: channels.sessions.len(),
+            sessions_opened: channels.sessions_begun,
+            channels: by_kind,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Channels> {
@@ -103,20 +312,104 @@ impl Registry {
 mod tests {
     use super::*;
 
+    const DISPLAY: Carried = Carried {
+        path: "relay",
+        kind: "display",
+    };
+
+    fn channel(session: SessionId) -> NewChannel {
+        NewChannel {
+            id: ChannelId::next(),
+            session,
+            client: IpAddr::from([192, 0, 2, 7]),
+            host: Target {
+                host: "10.0.0.7".to_owned(),
+                port: 5900,
+            },
+            opened: SystemTime::now(),
+            counters: Arc::default(),
+        }
+    }
+
     #[tokio::test]
     async fn stops_every_channel_and_forgets_those_that_ended() {
         let registry = Arc::<Registry>::default();
-        let first = registry.register(ChannelId::next());
-        drop(registry.register(ChannelId::next()));
-        let waiting = tokio::spawn(async move { first.stop_signal().stopped().await });
+        let session = SessionId::next();
+        let first = registry.register(channel(session));
+        drop(registry.register(channel(session)));
+        let waiting = tokio::spawn(async move {
+            first.stop_signal().stopped().await;
+            first.stop_signal().cause()
+        });
         tokio::task::yield_now().await;
         assert_eq!(registry.stop_all(), 1);
-        waiting.await.unwrap();
+        assert_eq!(waiting.await.unwrap(), Some(StopCause::Shutdown));
         assert_eq!(registry.stop_all(), 0);
         registry
-            .register(ChannelId::next())
+            .register(channel(session))
             .stop_signal()
             .stopped()
             .await;
+    }
+
+    #[tokio::test]
+    async fn ends_one_session_and_no_other() {
+        let registry = Arc::<Registry>::default();
+        let (kicked, other) = (SessionId::next(), SessionId::next());
+        let gone = [(); 3].map(|()| registry.register(channel(kicked)));
+        let stays = registry.register(channel(other));
+        assert_eq!(registry.stop_session(kicked), 3);
+        for registration in &gone {
+            registration.stop_signal().stopped().await;
+            assert_eq!(registration.stop_signal().cause(), Some(StopCause::Kicked));
+        }
+        assert_eq!(stays.stop_signal().cause(), None);
+        drop(gone);
+        assert_eq!(registry.stop_session(kicked), 0);
+        assert_eq!(registry.session_count(), 1);
+    }
+
+    #[test]
+    fn channels_are_grouped_by_session() {
+        let registry = Arc::<Registry>::default();
+        let (first, second) = (SessionId::next(), SessionId::next());
+        let registrations = [second, first, second].map(|s| registry.register(channel(s)));
+        let sizes: Vec<_> = registry
+            .sessions()
+            .iter()
+            .map(|session| (session.id, session.channels.len()))
+            .collect();
+        assert_eq!(sizes, [(first, 1), (second, 2)]);
+        drop(registrations);
+        assert!(registry.sessions().is_empty());
+    }
+
+    #[test]
+    fn what_ended_channels_have_moved_stays_counted() {
+        let registry = Arc::<Registry>::default();
+        let session = SessionId::next();
+        let open = registry.register(channel(session));
+        let ended = registry.register(channel(session));
+        for registration in [&open, &ended] {
+            registration.carries(DISPLAY, 0);
+            registration.channel().counters.add_uplink(10);
+        }
+        let before = registry.totals();
+        drop(ended);
+        let after = registry.totals();
+        assert_eq!(before.channels[&DISPLAY].open, 2);
+        let tally = Tally {
+            open: 1,
+            opened: 2,
+            uplink: 20,
+            downlink: 0,
+        };
+        assert_eq!(after.channels[&DISPLAY], tally);
+        assert_eq!((after.sessions_open, after.sessions_opened), (1, 1));
+        drop(open);
+        let _again = registry.register(channel(session));
+        let again = registry.totals();
+        assert_eq!((again.sessions_open, again.sessions_opened), (1, 2));
+        assert_eq!(again.channels[&Carried::NOT_YET].open, 1);
     }
 }
