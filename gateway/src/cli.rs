@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use rustls::{ClientConfig, ServerConfig};
 use tracing::warn;
 
 use crate::config::{self, Config, Loaded};
 use crate::datapath::probe;
+use crate::documents::Document;
 use crate::{log, manager, server, tls};
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
@@ -38,14 +39,22 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print what the packages ship about the command line.
+    #[command(hide = true)]
+    Document {
+        /// Which of them.
+        document: Document,
+    },
 }
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let command = arguments.command.unwrap_or(Command::Run);
-    if let Command::Probe { json } = command {
-        return exit(print_probe(json));
+    match command {
+        Command::Probe { json } => return exit(print_probe(json)),
+        Command::Document { document } => return exit(document.print(Arguments::command())),
+        Command::Run | Command::Check => {}
     }
     let prepared = match Prepared::new(&arguments.config) {
         Ok(prepared) => prepared,
@@ -56,7 +65,7 @@ pub fn main() -> ExitCode {
     };
     exit(match command {
         Command::Run => prepared.run(),
-        Command::Check | Command::Probe { .. } => prepared.print(),
+        _ => prepared.print(),
     })
 }
 

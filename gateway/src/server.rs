@@ -15,8 +15,9 @@ use crate::config::{Config, DataPath};
 use crate::datapath::sockmap::Sockmap;
 use crate::datapath::{Paths, probe};
 use crate::http::Gateway;
-use crate::listen::{ConnectionLimits, HttpLimits, Leg, Listener, limits, socket};
+use crate::listen::{ConnectionLimits, HttpLimits, Inherited, Leg, Listener, limits, socket};
 use crate::manager::{Forwarder, Manager};
+use crate::service;
 use crate::ticket::Tickets;
 
 /// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way.
@@ -55,11 +56,20 @@ pub async fn run(
         })
         .collect();
     info!("ready");
+    service::ready("serving");
+    let sign_of_life = service::watch({
+        let registry = Arc::clone(&registry);
+        move || format!("serving, {} channels open", registry.count())
+    });
 
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
+    if let Some(task) = sign_of_life {
+        task.abort();
+    }
+    service::stopping(format_args!("ending {} channels", registry.count()));
     drain.send_replace(true);
     for listener in listeners {
         listener.await.context("a listener failed")?;
@@ -159,14 +169,25 @@ fn open_ports(
     config: &Config,
     client_tls: ServerConfig,
 ) -> anyhow::Result<Vec<(tokio::net::TcpListener, Leg)>> {
-    let tls = socket::listen(config.listen_address, config.ssl_port)
-        .with_context(|| format!("cannot listen on port {} (SslPort)", config.ssl_port))?;
-    let mut ports = vec![(tls, Leg::Tls(Arc::new(client_tls)))];
-    if let Some(port) = config.plain_port {
-        let plain = socket::listen(Some(config.plain_address), port)
-            .with_context(|| format!("cannot listen on port {port} (PlainPort)"))?;
-        ports.push((plain, Leg::Plain));
+    let Inherited { mut tls, mut plain } = Inherited::take()?;
+    if tls.is_empty() {
+        let socket = socket::listen(config.listen_address, config.ssl_port)
+            .with_context(|| format!("cannot listen on port {} (SslPort)", config.ssl_port))?;
+        tls.push(socket);
     }
+    if let Some(port) = config.plain_port
+        && plain.is_empty()
+    {
+        let socket = socket::listen(Some(config.plain_address), port)
+            .with_context(|| format!("cannot listen on port {port} (PlainPort)"))?;
+        plain.push(socket);
+    }
+    let tls_leg = Leg::Tls(Arc::new(client_tls));
+    let ports: Vec<_> = tls
+        .into_iter()
+        .map(|socket| (socket, tls_leg.clone()))
+        .chain(plain.into_iter().map(|socket| (socket, Leg::Plain)))
+        .collect();
     for (socket, leg) in &ports {
         let address = socket.local_addr().context("a port has no address")?;
         info!(leg = leg.name(), %address, "listening");

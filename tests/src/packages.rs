@@ -18,6 +18,9 @@ pub const SPICE_HTML5: &str = "/usr/share/spice-html5";
 /// Where Debian puts what nginx must load to relay byte streams.
 pub const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// Where Debian puts systemd.
+pub const SYSTEMD: &str = "/lib/systemd/systemd";
+
 /// The compiler of Debian's rustc-web.
 pub const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
@@ -61,6 +64,12 @@ pub enum Package {
     RustcWeb,
     /// What bpf-linker is built with.
     Llvm,
+    /// What packages for Debian are made with.
+    DpkgDev,
+    /// `rpm` and `rpmbuild`.
+    Rpm,
+    /// `systemd`, which the test of the packages boots.
+    Systemd,
 }
 
 impl Package {
@@ -103,6 +112,11 @@ impl Package {
                     && Path::new("/usr/lib/rustlib/src/rust/library/core").is_dir()
             }
             Self::Llvm => Path::new("/usr/lib/llvm-22/bin/llvm-config").is_file(),
+            Self::DpkgDev => {
+                find_program("dpkg-shlibdeps").is_some() && find_program("strip").is_some()
+            }
+            Self::Rpm => find_program("rpm").is_some() && find_program("rpmbuild").is_some(),
+            Self::Systemd => Path::new(SYSTEMD).is_file() && find_program("systemctl").is_some(),
         }
     }
 
@@ -138,6 +152,9 @@ impl Package {
                 ],
                 &[],
             ),
+            Self::DpkgDev => (&["dpkg-dev", "binutils"], &[]),
+            Self::Rpm => (&["rpm"], &[]),
+            Self::Systemd => (&["systemd"], &[]),
         }
     }
 }

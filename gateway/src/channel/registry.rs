@@ -243,6 +243,11 @@ impl Registry {
         }
     }
 
+    /// How many channels are open.
+    pub fn count(&self) -> usize {
+        self.lock().open.len()
+    }
+
     /// Asks all channels to end, those to come too; returns how many are open.
     pub fn stop_all(&self) -> usize {
         let mut channels = self.lock();

@@ -1,5 +1,6 @@
 //! The public port and the plaintext port: accepting connections and serving HTTP on them.
 
+mod inherited;
 pub mod limits;
 pub mod socket;
 mod stream;
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit};
 pub use stream::ClientStream;
 

@@ -1,0 +1,166 @@
+//! The man page and the completions of shells, made from the command line's own description.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use clap::{Command, ValueEnum};
+use clap_complete::{Shell, generate};
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, bold, roman};
+
+/// What can be printed.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Document {
+    /// flexvdi-gateway(8).
+    Man,
+    /// Completions for bash.
+    Bash,
+    /// Completions for fish.
+    Fish,
+    /// Completions for zsh.
+    Zsh,
+}
+
+impl Document {
+    /// Prints it for this command line.
+    pub(crate) fn print(self, mut command: Command) -> anyhow::Result<()> {
+        let mut text = Vec::new();
+        match self.shell() {
+            Some(shell) => {
+                let name = command.get_name().to_owned();
+                generate(shell, &mut command, name, &mut text);
+            }
+            None => man_page(command, &mut text).context("cannot write the man page")?,
+        }
+        let mut output = io::stdout().lock();
+        output.write_all(&text).context("cannot write")
+    }
+
+    fn shell(self) -> Option<Shell> {
+        match self {
+            Self::Man => None,
+            Self::Bash => Some(Shell::Bash),
+            Self::Fish => Some(Shell::Fish),
+            Self::Zsh => Some(Shell::Zsh),
+        }
+    }
+}
+
+/// One page for all commands, which are few and small.
+fn man_page(command: Command, page: &mut Vec<u8>) -> io::Result<()> {
+    let mut commands = Roff::new();
+    commands.control("SH", ["COMMANDS"]);
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+        commands.control("TP", []);
+        commands.text([bold(sub.get_name())]);
+        commands.text([roman(about(sub.get_about()))]);
+        for argument in sub.get_arguments().filter(|it| !it.is_global_set()) {
+            let Some(long) = argument.get_long() else {
+                continue;
+            };
+            commands.control("RS", []);
+            commands.control("TP", []);
+            commands.text([bold(format!("--{long}"))]);
+            commands.text([roman(about(argument.get_help()))]);
+            commands.control("RE", []);
+        }
+    }
+
+    let man = Man::new(command.disable_help_subcommand(true)).section("8");
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    commands.to_writer(page)?;
+    ending().to_writer(page)
+}
+
+fn about(text: Option<&clap::builder::StyledStr>) -> String {
+    text.map(ToString::to_string).unwrap_or_default()
+}
+
+/// What the command line's description does not know.
+fn ending() -> Roff {
+    let mut page = Roff::new();
+    let mut section = |name: &str, items: &[(&str, &str)]| {
+        page.control("SH", [name]);
+        for (term, text) in items {
+            page.control("TP", []);
+            page.text([bold(*term)]);
+            page.text([roman(*text)]);
+        }
+    };
+    section(
+        "EXIT STATUS",
+        &[
+            (
+                "0",
+                "Stopped by SIGTERM or SIGINT; check found nothing wrong.",
+            ),
+            (
+                "1",
+                "A port cannot be opened, or another failure of the system.",
+            ),
+            ("2", "Wrong command line."),
+            (
+                "78",
+                "The configuration or a file that it names cannot be read or is wrong.",
+            ),
+        ],
+    );
+    section(
+        "SIGNALS",
+        &[(
+            "SIGTERM, SIGINT",
+            "Open channels are told and ended, then the process ends.",
+        )],
+    );
+    section(
+        "ENVIRONMENT",
+        &[
+            (
+                "NOTIFY_SOCKET, WATCHDOG_USEC",
+                "Where start, state and end are told, and how often signs of life are wanted; see sd_notify(3).",
+            ),
+            (
+                "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
+                "Listening sockets named tls and plain that are used instead of opening SslPort and PlainPort; see sd_listen_fds(3).",
+            ),
+        ],
+    );
+    section(
+        "FILES",
+        &[("/etc/flexvdi/flexvdi-gateway.conf", "The configuration.")],
+    );
+    page.control("SH", ["SEE ALSO"]);
+    page.text([bold("flexvdi-gateway.conf"), roman("(5)")]);
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Arg;
+
+    use super::*;
+
+    #[test]
+    fn the_page_names_commands_with_their_options_but_not_hidden_ones() {
+        let command = Command::new("flexvdi-gateway")
+            .about("About")
+            .subcommand(
+                Command::new("probe")
+                    .about("Try")
+                    .arg(Arg::new("json").long("json").help("Print JSON")),
+            )
+            .subcommand(Command::new("secret").hide(true));
+        let mut page = Vec::new();
+        man_page(command, &mut page).unwrap();
+        let page = String::from_utf8(page).unwrap();
+        assert!(page.contains(".TH flexvdi-gateway 8"), "{page}");
+        for part in ["probe", r"\-\-json", "Print JSON", "EXIT STATUS"] {
+            assert!(page.contains(part), "{part} is missing in {page}");
+        }
+        assert!(!page.contains("secret"), "{page}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Listening sockets that the service manager opened (`sd_listen_fds(3)`), by their names.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use socket2::{Domain, Socket, Type};
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+/// Why a socket that was passed in cannot be used.
+#[derive(Debug, Error)]
+pub enum InheritedError {
+    /// The variables that describe the sockets are wrong, or name descriptors that are not open.
+    #[error("LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES do not describe open sockets")]
+    Variables(#[source] io::Error),
+    /// Neither `tls` nor `plain`.
+    #[error("the socket {0:?} that was passed in has another name than \"tls\" or \"plain\"")]
+    Name(String),
+    /// A connection, a datagram socket, a file, ...
+    #[error("the socket {0:?} that was passed in does not listen for TCP")]
+    NotListening(String),
+    /// The system refuses to tell of it, or to change it.
+    #[error("the socket {0:?} that was passed in cannot be used")]
+    System(String, #[source] io::Error),
+}
+
+/// The sockets that were passed in, for each leg; empty where none were.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// Those named `tls`.
+    pub tls: Vec<TcpListener>,
+    /// Those named `plain`.
+    pub plain: Vec<TcpListener>,
+}
+
+impl Inherited {
+    /// Takes what was passed in; nothing is left for a second call.
+    ///
+    /// Must be called inside a runtime.
+    pub fn take() -> Result<Self, InheritedError> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        let mut inherited = Self::default();
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return Ok(inherited);
+        }
+        let passed = sd_notify::listen_fds_with_names().map_err(InheritedError::Variables)?;
+        let passed: Vec<_> = passed.map(|(fd, name)| (own(fd), name)).collect();
+        for (fd, name) in passed {
+            match name.as_str() {
+                "tls" => inherited.tls.push(listener(fd, name)?),
+                "plain" => inherited.plain.push(listener(fd, name)?),
+                _ => return Err(InheritedError::Name(name)),
+            }
+        }
+        Ok(inherited)
+    }
+}
+
+#[expect(unsafe_code, reason = "a descriptor is known by its number only")]
+fn own(fd: RawFd) -> OwnedFd {
+    // SAFETY: `LISTEN_PID` says that it was passed to this very process and `listen_fds_with_names`
+    // found it open; such descriptors belong to nobody else, and `TAKEN` lets them be taken once.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+fn listener(fd: OwnedFd, name: String) -> Result<TcpListener, InheritedError> {
+    let socket = Socket::from(fd);
+    let prepared = (|| {
+        if !listens_for_tcp(&socket)? {
+            return Ok(None);
+        }
+        socket.set_nonblocking(true)?;
+        TcpListener::from_std(socket.into()).map(Some)
+    })();
+    match prepared {
+        Ok(Some(listener)) => Ok(listener),
+        Ok(None) => Err(InheritedError::NotListening(name)),
+        Err(error) => Err(InheritedError::System(name, error)),
+    }
+}
+
+fn listens_for_tcp(socket: &Socket) -> io::Result<bool> {
+    Ok(matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6)
+        && socket.r#type()? == Type::STREAM
+        && socket.is_listener()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_listening_tcp_sockets_are_taken() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = tcp.local_addr().unwrap();
+        let taken = listener(tcp.into(), "tls".to_owned()).unwrap();
+        assert_eq!(taken.local_addr().unwrap(), address);
+
+        let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let connected = std::net::TcpStream::connect(address).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let unix = UnixListener::bind(dir.path().join("socket")).unwrap();
+        for wrong in [udp.into(), connected.into(), unix.into()] {
+            let error = listener(wrong, "tls".to_owned()).unwrap_err();
+            assert!(matches!(error, InheritedError::NotListening(_)), "{error}");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What the service manager is told while the gateway runs (`sd_notify(3)`). Without one, nothing
+//! here has an effect.
+
+use std::fmt::Display;
+use std::io;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::warn;
+
+/// How often the status is renewed where no watchdog asks for signs of life.
+const STATUS_INTERVAL: Duration = Duration::from_secs(15);
+
+/// The gateway serves: after its start, and again after a reload.
+pub fn ready(status: impl Display) {
+    tell(&[NotifyState::Ready, NotifyState::Status(&status.to_string())]);
+}
+
+/// A reload begins, to be ended by [`ready`], whether it changed anything or not.
+pub fn reloading() {
+    // `Type=notify-reload` wants to know the time, to tell this reload from an earlier one.
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => tell(&[NotifyState::Reloading, now]),
+        Err(_) => tell(&[NotifyState::Reloading]),
+    }
+}
+
+/// The gateway ends; nothing that comes after it is awaited.
+pub fn stopping(status: impl Display) {
+    let status = status.to_string();
+    tell(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+}
+
+/// Gives signs of life for as long as the runtime runs tasks, and renews the status: at half the
+/// time after which the service manager takes the gateway for dead, as `sd_watchdog_enabled(3)`
+/// recommends.
+///
+/// `None` where no service manager listens.
+pub fn watch(status: impl Fn() -> String + Send + 'static) -> Option<JoinHandle<()>> {
+    std::env::var_os("NOTIFY_SOCKET")?;
+    let limit = sd_notify::watchdog_enabled();
+    let mut ticks = interval(limit.map_or(STATUS_INTERVAL, |limit| limit / 2));
+    // After a stall one sign is enough.
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    Some(tokio::spawn(async move {
+        loop {
+            ticks.tick().await;
+            let status = status();
+            // A service manager that does not read must not stop a thread that serves clients.
+            let told = spawn_blocking(move || {
+                let status = NotifyState::Status(&status);
+                match limit {
+                    Some(_) => sd_notify::notify(&[NotifyState::Watchdog, status]),
+                    None => sd_notify::notify(&[status]),
+                }
+            });
+            if let Ok(told) = told.await {
+                warn_of(told);
+            }
+        }
+    }))
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    warn_of(sd_notify::notify(states));
+}
+
+fn warn_of(told: io::Result<()>) {
+    if let Err(reason) = told {
+        warn!(%reason, "the service manager is not reached");
+    }
+}
