@@ -38,3 +38,54 @@ pub struct Program {
     /// Its whole environment.
     pub environment: BTreeMap<String, String>,
 }
+
+/// How a line begins that holds a [`Measured`] as JSON.
+pub const MEASURED: &str = "measured: ";
+/// The path of a [`Measured`] where client and host are connected without a gateway.
+pub const DIRECT: &str = "direct";
+
+/// What one data path costs for one class of traffic.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Measured {
+    /// A value of the configuration key `DataPath`, or [`DIRECT`].
+    pub path: String,
+    /// How the client is connected.
+    pub leg: Leg,
+    /// Name of the traffic.
+    pub load: String,
+    /// How many messages client and host sent.
+    pub messages: usize,
+    /// How many bytes they had.
+    pub bytes: usize,
+    /// What that took.
+    pub cost: Cost,
+}
+
+/// How a client is connected to the gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+pub enum Leg {
+    /// By TLS.
+    Tls,
+    /// By plain TCP, as a reverse proxy is.
+    Plain,
+}
+
+impl std::fmt::Display for Leg {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tls => "TLS",
+            Self::Plain => "plaintext",
+        })
+    }
+}
+
+/// What the processor has spent, in nanoseconds of its clock, which counts instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct Cost {
+    /// All but idleness: client and host, gateway and kernel.
+    pub machine: f64,
+    /// On the gateway's threads, system calls and what interrupts did meanwhile included.
+    pub gateway: f64,
+    /// On the kernel's own threads.
+    pub kernel: f64,
+}

@@ -18,11 +18,17 @@ const DAY: u64 = 86_400;
 /// people wrote around the markers stays.
 pub(crate) fn update(results: &Results, charts: &[(String, PathBuf)]) -> Result<PathBuf> {
     let path = cargo::workspace().join(DOCUMENT);
-    let old = fs::read_to_string(&path).with_context(|| format!("reading {DOCUMENT}"))?;
     let measured = measured(results, charts, path.parent().unwrap_or(Path::new("")));
-    let new = replace(&old, &results.comparison, &measured)?;
-    fs::write(&path, new).with_context(|| format!("writing {DOCUMENT}"))?;
+    put(DOCUMENT, &results.comparison, &measured)?;
     Ok(PathBuf::from(DOCUMENT))
+}
+
+/// Writes `text` between the markers of a comparison in this document.
+pub(crate) fn put(document: &str, comparison: &str, text: &str) -> Result<()> {
+    let path = cargo::workspace().join(document);
+    let old = fs::read_to_string(&path).with_context(|| format!("reading {document}"))?;
+    let new = replace(&old, comparison, text).with_context(|| document.to_owned())?;
+    fs::write(&path, new).with_context(|| format!("writing {document}"))
 }
 
 /// Replaces what stands between the markers of a comparison.
@@ -35,9 +41,8 @@ fn replace(document: &str, comparison: &str, measured: &str) -> Result<String> {
         let (_, after) = rest.split_once(&end)?;
         Some((before, after))
     });
-    let (before, after) =
-        parts.with_context(|| format!("{DOCUMENT} has no lines {begin} and {end}"))?;
-    ensure!(!after.contains(&begin), "{DOCUMENT} has {begin} twice");
+    let (before, after) = parts.with_context(|| format!("there are no lines {begin} and {end}"))?;
+    ensure!(!after.contains(&begin), "{begin} stands there twice");
     Ok(format!("{before}{begin}\n{measured}\n{end}{after}"))
 }
 

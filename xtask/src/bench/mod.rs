@@ -22,6 +22,7 @@ mod results;
 mod runner;
 mod statistics;
 mod table;
+mod vm;
 
 use std::env;
 use std::os::unix::process::CommandExt;
@@ -51,6 +52,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
             Ok(())
         }
         Task::Instructions { write_baseline } => instructions::run(steps, write_baseline),
+        Task::Vm(options) => vm::run(steps, options),
         Task::Report(json, output) => show(&Results::load(json)?, output),
     }
 }

@@ -10,6 +10,7 @@ use testkit::command::target_dir;
 use super::figures::{FIGURES, Figure};
 use super::peers::Kind;
 use super::runner::Plan;
+use super::vm::VmOptions;
 
 /// Rounds of a run, and of a quick one.
 const ROUNDS: (usize, usize) = (5, 3);
@@ -42,6 +43,8 @@ enum What {
         #[arg(long)]
         write_baseline: bool,
     },
+    /// Count the instructions that the data paths take, kernel included, inside a virtual machine.
+    Vm(VmOptions),
     /// Show again what was measured.
     Report {
         /// Where all values are.
@@ -72,6 +75,8 @@ pub(crate) enum Task<'a> {
         /// And keep them as the baseline.
         write_baseline: bool,
     },
+    /// Count instructions inside a virtual machine.
+    Vm(&'a VmOptions),
     /// Show the values of this file.
     Report(&'a Path, &'a Output),
 }
@@ -111,6 +116,7 @@ impl Options {
             What::Instructions { write_baseline } => Ok(Task::Instructions {
                 write_baseline: *write_baseline,
             }),
+            What::Vm(options) => Ok(Task::Vm(options)),
             What::Report { json, output } => Ok(Task::Report(json, output)),
         }
     }
@@ -191,7 +197,8 @@ fn default_file(name: &str) -> PathBuf {
     target.join("bench").join(name)
 }
 
-fn command_line() -> String {
+/// The command as it was given.
+pub(crate) fn command_line() -> String {
     let arguments = env::args().skip(1).collect::<Vec<_>>();
     format!("cargo xtask {}", arguments.join(" "))
 }

@@ -12,6 +12,10 @@ use crate::cargo;
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const GATEWAY: &str = "flexvdi-gateway";
 const INIT: &str = "vm-init";
+const BENCH: &str = "vm-bench";
+/// Profile of the tests, and of what is measured.
+const TEST_PROFILE: &str = "vm";
+const BENCH_PROFILE: &str = "release";
 /// The name by which the gateway's unit tests are chosen; they are no test target for cargo.
 const UNIT: &str = "unit";
 /// The packages that are built; always the same ones, for others would have features of their own
@@ -24,29 +28,22 @@ pub(crate) struct Programs {
     pub(crate) init: PathBuf,
     /// The gateway.
     pub(crate) gateway: PathBuf,
-    /// Names and test executables, in the order in which they were asked for.
+    /// Names and test executables, in the order in which they were asked for; or the one that
+    /// measures.
     pub(crate) tests: Vec<(String, PathBuf)>,
 }
 
 /// Builds the named tests, which are integration tests or `unit`, and what they need.
 pub(crate) fn build(tests: &[String]) -> Result<Programs> {
-    ensure!(
-        cfg!(target_arch = "x86_64"),
-        "the virtual machines are x86-64 ones, so is the machine that builds for them"
-    );
     let mut arguments = vec!["build", "--bin", GATEWAY, "--bin", INIT];
     for test in tests.iter().filter(|test| *test != UNIT) {
         arguments.extend(["--test", test]);
     }
-    let mut artifacts = run(&arguments)?;
+    let mut artifacts = run(&arguments, TEST_PROFILE)?;
     if tests.iter().any(|test| test == UNIT) {
-        artifacts.extend(run(&["test", "--no-run", "--lib"])?);
+        artifacts.extend(run(&["test", "--no-run", "--lib"], TEST_PROFILE)?);
     }
-    let find = |kind: &str, name: &str| {
-        let found = artifacts.iter().find(|artifact| artifact.is(kind, name));
-        let path = found.and_then(|artifact| artifact.executable.clone());
-        path.with_context(|| format!("cargo built no {kind} {name}"))
-    };
+    let find = |kind: &str, name: &str| find(&artifacts, kind, name);
     let find_test = |name: &String| {
         let path = if name == UNIT {
             find("lib", "gateway")?
@@ -60,6 +57,25 @@ pub(crate) fn build(tests: &[String]) -> Result<Programs> {
         gateway: find("bin", GATEWAY)?,
         tests: tests.iter().map(find_test).collect::<Result<_>>()?,
     })
+}
+
+/// Builds what drives the gateway's data paths, and the gateway as it is released.
+pub(crate) fn build_bench() -> Result<Programs> {
+    let bins = [GATEWAY, INIT, BENCH];
+    let arguments = bins.iter().flat_map(|bin| ["--bin", bin]);
+    let arguments: Vec<_> = std::iter::once("build").chain(arguments).collect();
+    let artifacts = run(&arguments, BENCH_PROFILE)?;
+    Ok(Programs {
+        init: find(&artifacts, "bin", INIT)?,
+        gateway: find(&artifacts, "bin", GATEWAY)?,
+        tests: vec![(BENCH.to_owned(), find(&artifacts, "bin", BENCH)?)],
+    })
+}
+
+fn find(artifacts: &[Artifact], kind: &str, name: &str) -> Result<PathBuf> {
+    let found = artifacts.iter().find(|artifact| artifact.is(kind, name));
+    let path = found.and_then(|artifact| artifact.executable.clone());
+    path.with_context(|| format!("cargo built no {kind} {name}"))
 }
 
 /// What cargo says that it has built; one line of `--message-format json`.
@@ -83,11 +99,15 @@ impl Artifact {
 
 /// Runs cargo with a target directory of its own, so that other flags do not make it build
 /// everything again.
-fn run(arguments: &[&str]) -> Result<Vec<Artifact>> {
+fn run(arguments: &[&str], profile: &str) -> Result<Vec<Artifact>> {
+    ensure!(
+        cfg!(target_arch = "x86_64"),
+        "the virtual machines are x86-64 ones, so is the machine that builds for them"
+    );
     let mut command: Command = cargo::command(arguments);
     command
         .args(PACKAGES)
-        .args(["--profile", "vm", "--target", TARGET, "--quiet"])
+        .args(["--profile", profile, "--target", TARGET, "--quiet"])
         .args(["--message-format", "json-render-diagnostics"])
         .arg("--target-dir")
         .arg(target_dir().canonicalize()?.join("vm/build"))

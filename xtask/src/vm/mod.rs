@@ -1,6 +1,7 @@
 //! `cargo xtask vm-test`: tests inside virtual machines with other kernels.
 
 mod archive;
+mod bench;
 mod build;
 mod class;
 mod cpio;
@@ -21,6 +22,7 @@ use testkit::packages::{self, Package};
 
 use crate::build_ebpf;
 use crate::steps::Steps;
+pub(crate) use bench::{Bench, bench};
 use build::Programs;
 use class::{CLASSES, Class};
 use initramfs::Plan;
@@ -246,7 +248,8 @@ fn run_one(
     };
     let initramfs = initramfs::write(&plan, &kernel.modules()?)?;
     let prefix = format!("      {}", class.name);
-    qemu.run(&kernel.image, &initramfs, &prefix, selection.limit)
+    qemu.run(&kernel.image, &initramfs, &prefix, selection.limit)?;
+    Ok(())
 }
 
 /// Whether this gateway can tell which data paths a kernel carries.

@@ -18,8 +18,18 @@ use super::verdict::Verdict;
 /// busy host may stop a processor for many seconds.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0,115200 loglevel=5 oops=panic panic=-1 \
                                 mitigations=off rcupdate.rcu_cpu_stall_timeout=120";
+/// The clock is the processor's own, also where the kernel would not trust it.
+const COUNTING_ARGUMENTS: &str = " tsc=reliable clocksource=tsc";
 const MEMORY_MIB: &str = "3072";
 const PROCESSORS: &str = "2";
+/// 2^shift nanoseconds for an instruction. What the host does has no part in it (docs of QEMU:
+/// "TCG Instruction Counting").
+const ICOUNT: &str = "shift=1,sleep=off";
+/// The same in nanoseconds.
+pub(crate) const INSTRUCTION: f64 = 2.0;
+/// Without the features by which the kernel copies with `rep movsb`, an instruction for each
+/// byte to the translator.
+const COUNTED_PROCESSOR: &str = "max,-erms,-fsrm";
 /// How long QEMU may take to connect its serial ports.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// What booting may take besides the limit of the programs inside.
@@ -41,6 +51,8 @@ enum Accelerator {
     Kvm,
     /// QEMU's translator: always there, many times slower.
     Tcg,
+    /// The same with one processor, whose clock counts its instructions.
+    CountingTcg,
 }
 
 /// Runs virtual machines, with KVM until it shows that it does not work.
@@ -74,23 +86,32 @@ impl Qemu {
         Self { accelerator }
     }
 
+    /// Machines with one processor, whose clock counts its instructions.
+    pub(crate) fn counting() -> Self {
+        Self {
+            accelerator: Accelerator::CountingTcg,
+        }
+    }
+
     /// What is used now, for a person.
     pub(crate) fn accelerator(&self) -> &'static str {
         match self.accelerator {
             Accelerator::Kvm => "KVM",
             Accelerator::Tcg => "no KVM, so slow",
+            Accelerator::CountingTcg => "instructions counted",
         }
     }
 
     /// Boots `image` with `initramfs`; prints what is said after `prefix`, and fails unless all
     /// went well. The programs inside have `limit`, after which the machine ends by itself.
+    /// Gives back what they have measured, each as JSON.
     pub(crate) fn run(
         &mut self,
         image: &Path,
         initramfs: &[u8],
         prefix: &str,
         limit: Duration,
-    ) -> Result<()> {
+    ) -> Result<Vec<String>> {
         let limit = limit + BOOT_LIMIT;
         let mut run = attempt(self.accelerator, image, initramfs, prefix, limit)?;
         // Where a machine is itself a virtual one, KVM may be there and still not work.
@@ -101,9 +122,10 @@ impl Qemu {
             run = attempt(self.accelerator, image, initramfs, prefix, limit)?;
         }
         match run.end {
-            End::Exit(outcome) => outcome.and_then(|()| run.verdict.judge(true, limit)),
-            End::Silent | End::Late => run.verdict.judge(false, limit),
+            End::Exit(outcome) => outcome.and_then(|()| run.verdict.judge(true, limit))?,
+            End::Silent | End::Late => run.verdict.judge(false, limit)?,
         }
+        Ok(run.verdict.into_measured())
     }
 }
 
@@ -229,14 +251,26 @@ impl Drop for Vm {
 }
 
 fn command(accelerator: Accelerator, image: &Path, archive: &Path, folder: &Path) -> Command {
-    let accelerator = match accelerator {
-        Accelerator::Kvm => "kvm",
-        Accelerator::Tcg => "tcg",
-    };
     let mut command = Command::new("qemu-system-x86_64");
+    let mut kernel_arguments = KERNEL_ARGUMENTS.to_owned();
+    match accelerator {
+        Accelerator::Kvm | Accelerator::Tcg => {
+            let name = if accelerator == Accelerator::Kvm {
+                "kvm"
+            } else {
+                "tcg"
+            };
+            command.args(["-accel", name, "-cpu", "max", "-smp", PROCESSORS]);
+        }
+        Accelerator::CountingTcg => {
+            command
+                .args(["-accel", "tcg,thread=single", "-icount", ICOUNT])
+                .args(["-cpu", COUNTED_PROCESSOR, "-smp", "1", "-rtc", "clock=vm"]);
+            kernel_arguments.push_str(COUNTING_ARGUMENTS);
+        }
+    }
     command
-        .args(["-accel", accelerator, "-cpu", "max"])
-        .args(["-smp", PROCESSORS, "-m", MEMORY_MIB])
+        .args(["-m", MEMORY_MIB])
         .args(["-nodefaults", "-no-user-config", "-no-reboot"])
         .args(["-display", "none", "-nic", "none"]);
     for name in ["kernel", "init"] {
@@ -251,7 +285,7 @@ fn command(accelerator: Accelerator, image: &Path, archive: &Path, folder: &Path
         .arg(image)
         .arg("-initrd")
         .arg(archive)
-        .args(["-append", KERNEL_ARGUMENTS]);
+        .args(["-append", &kernel_arguments]);
     command
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use testkit::vm::{FAILURE, PREFIX, SUCCESS};
+use testkit::vm::{FAILURE, MEASURED, PREFIX, SUCCESS};
 
 /// How lines of the kernel begin that no good run has.
 const COMPLAINTS: [&str; 12] = [
@@ -38,6 +38,8 @@ pub(crate) struct Verdict {
     last: String,
     /// How many tests have begun.
     tests: u64,
+    /// What was measured, each as JSON.
+    measured: Vec<String>,
     success: bool,
     failure: bool,
 }
@@ -61,13 +63,21 @@ impl Verdict {
             SUCCESS => self.success = true,
             FAILURE => self.failure = true,
             _ if line.starts_with(PREFIX) => line.clone_into(&mut self.last),
-            _ => self.tests += tests_that_begin(line).unwrap_or(0),
+            _ => match line.strip_prefix(MEASURED) {
+                Some(json) => self.measured.push(json.to_owned()),
+                None => self.tests += tests_that_begin(line).unwrap_or(0),
+            },
         }
     }
 
     /// Whether nothing has been said yet.
     pub(crate) fn is_silent(&self) -> bool {
         !self.heard
+    }
+
+    /// What the programs have measured.
+    pub(crate) fn into_measured(self) -> Vec<String> {
+        self.measured
     }
 
     /// Whether the run was good. `ended` is false when the machine had to be stopped after
@@ -83,7 +93,9 @@ impl Verdict {
             bail!("stopped after {limit:?}; it had come to: {}", self.last);
         }
         match (self.success, self.failure) {
-            (true, false) if self.tests == 0 => bail!("no test has this name"),
+            (true, false) if self.tests == 0 && self.measured.is_empty() => {
+                bail!("no test has this name")
+            }
             (true, false) => Ok(()),
             (_, true) => bail!("something inside failed, see above; at last: {}", self.last),
             (false, false) => bail!("it ended without a result; it had come to: {}", self.last),
@@ -131,6 +143,7 @@ mod tests {
     #[test]
     fn a_run_is_good_only_when_the_init_says_so() {
         judge(&[], &["running 1 test", "test x ... ok", "init: success"]).unwrap();
+        judge(&[], &["measured: {}", "init: success"]).unwrap();
         for said in [
             &["init: stream: exit status: 101, 3.0 s", "init: failure"][..],
             &["init: success", "init: failure"],

@@ -1,0 +1,166 @@
+//! Drives the gateway's data paths inside a virtual machine whose clock counts instructions, for
+//! `cargo xtask bench vm`. Arguments are values of the configuration key `DataPath`.
+//!
+//! Each load is carried twice, once with more to do; the difference is what more messages cost,
+//! without what opening and ending a channel and its first messages take.
+
+mod client;
+mod idle;
+mod load;
+mod meter;
+
+use std::io::Read;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::thread;
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::gateway::Gateway;
+use testkit::net::PATIENCE;
+use testkit::spice::{ChannelType, link_message};
+use testkit::vm::{Cost, DIRECT, Leg, MEASURED, Measured};
+use tokio::runtime::Runtime;
+
+use client::Client;
+use idle::Idle;
+use load::{LOADS, Load, Script};
+use meter::Meter;
+
+fn main() -> Result<()> {
+    // Only what is awaited runs here: the gateway's log is read between measurements.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let idle = Idle::start()?;
+    let bench = Bench {
+        runtime,
+        idle,
+        host: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+    };
+    bench.measure(DIRECT, Leg::Plain, None)?;
+    for path in std::env::args().skip(1) {
+        bench.measure_path(&path)?;
+    }
+    Ok(())
+}
+
+struct Bench {
+    runtime: Runtime,
+    idle: Idle,
+    host: TcpListener,
+}
+
+impl Bench {
+    /// All loads on both legs, as far as this data path carries them.
+    fn measure_path(&self, path: &str) -> Result<()> {
+        for leg in [Leg::Tls, Leg::Plain] {
+            let started = self.runtime.block_on(
+                Gateway::builder()
+                    .plain()
+                    .set("HijackAll", false)
+                    .set("DataPath", path)
+                    .spawn(),
+            );
+            let gateway = match started {
+                Ok(gateway) => gateway,
+                Err(problem) => {
+                    println!("data path {path}: {problem:#}");
+                    return Ok(());
+                }
+            };
+            match self.path_taken(&gateway, leg)? {
+                taken if taken == path => self.measure(path, leg, Some(&gateway))?,
+                taken => println!("data path {path}: {leg} client legs take {taken}"),
+            }
+        }
+        Ok(())
+    }
+
+    /// The data path that a channel takes with this gateway.
+    fn path_taken(&self, gateway: &Gateway, leg: Leg) -> Result<String> {
+        let (client, host) = self.open(Some(gateway), leg)?;
+        let is_open = |line: &str| line.contains("channel open");
+        let line = self
+            .runtime
+            .block_on(gateway.wait_for_log(is_open, PATIENCE))?;
+        drop(host);
+        client.close();
+        let (_, rest) = line.split_once("path=\"").context("no path in the log")?;
+        Ok(rest.split('"').next().unwrap_or_default().to_owned())
+    }
+
+    fn measure(&self, path: &str, leg: Leg, gateway: Option<&Gateway>) -> Result<()> {
+        for load in LOADS {
+            let measured = self
+                .measure_load(&load, path, leg, gateway)
+                .with_context(|| format!("{path}, {leg}, {}", load.name))?;
+            println!("{MEASURED}{}", serde_json::to_string(&measured)?);
+        }
+        Ok(())
+    }
+
+    fn measure_load(
+        &self,
+        load: &Load,
+        path: &str,
+        leg: Leg,
+        gateway: Option<&Gateway>,
+    ) -> Result<Measured> {
+        let (short, long) = (load.script(false)?, load.script(true)?);
+        let base = self.run(&short, leg, gateway)?;
+        let cost = self.run(&long, leg, gateway)?;
+        Ok(Measured {
+            path: path.to_owned(),
+            leg,
+            load: load.name.to_owned(),
+            messages: long.messages() - short.messages(),
+            bytes: long.bytes() - short.bytes(),
+            cost: Cost {
+                machine: cost.machine - base.machine,
+                gateway: cost.gateway - base.gateway,
+                kernel: cost.kernel - base.kernel,
+            },
+        })
+    }
+
+    /// Plays a script on a channel of its own.
+    fn run(&self, script: &Script, leg: Leg, gateway: Option<&Gateway>) -> Result<Cost> {
+        let (mut client, host) = self.open(gateway, leg)?;
+        let wires = script.prepare(&mut client)?;
+        let meter = Meter::start(&self.idle, gateway.map(Gateway::pid))?;
+        thread::scope(|scope| {
+            let host = scope.spawn(|| script.play_host(&host));
+            script.play_client(&client, &wires)?;
+            match host.join() {
+                Ok(played) => played,
+                Err(_) => bail!("the host has panicked"),
+            }
+        })?;
+        let cost = meter.stop()?;
+        client.close();
+        Ok(cost)
+    }
+
+    /// Opens a channel; its link message has arrived.
+    fn open(&self, gateway: Option<&Gateway>, leg: Leg) -> Result<(Client, TcpStream)> {
+        let host = self.host.local_addr()?;
+        let mut client = match (gateway, leg) {
+            (None, _) => Client::direct(host)?,
+            (Some(gateway), Leg::Tls) => {
+                Client::through_gateway(gateway.tls_addr(), leg, host.port())?
+            }
+            (Some(gateway), Leg::Plain) => {
+                Client::through_gateway(gateway.plain_addr(), leg, host.port())?
+            }
+        };
+        let link = link_message(ChannelType::Display, 0);
+        let wire = client.prepare(&link)?;
+        client.send_prepared(&wire)?;
+        let (mut stream, _) = self.host.accept()?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut received = vec![0; link.len()];
+        stream.read_exact(&mut received)?;
+        ensure!(received == link, "another link message arrived");
+        Ok((client, stream))
+    }
+}

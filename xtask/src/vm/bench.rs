@@ -1,0 +1,103 @@
+//! Data paths measured inside a virtual machine whose clock counts instructions.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use testkit::command::run_bounded;
+use testkit::packages::{self, Package};
+use testkit::vm::Measured;
+
+use super::build;
+use super::class::Class;
+use super::initramfs::{self, Plan};
+use super::kernel::Store;
+use super::qemu::{INSTRUCTION, Qemu};
+use crate::build_ebpf;
+use crate::steps::Steps;
+
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What is measured, and with which kernel.
+pub(crate) struct Bench<'a> {
+    /// Class of kernels.
+    pub(crate) class: &'a str,
+    /// Values of the configuration key `DataPath`.
+    pub(crate) paths: &'a [String],
+    /// How often the machine is started; each start measures everything once.
+    pub(crate) starts: usize,
+    /// How long one start may take.
+    pub(crate) limit: Duration,
+}
+
+/// The kernel that stood for the class, and what each start has measured, with the costs in
+/// instructions.
+pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Measured>>)> {
+    steps.begin("Programs: QEMU, depmod and xz");
+    packages::ensure(&[Package::Qemu, Package::Kmod, Package::Xz])?;
+    steps.done("installed");
+
+    let class = Class::named(bench.class)?;
+    steps.begin(format!("Kernel of the class {}", class.name));
+    let kernel = Store::open()?.kernel(class)?;
+    let name = format!("{} {}", kernel.package.name, kernel.package.version);
+    steps.done(&name);
+
+    build_ebpf::run(steps, &build_ebpf::Options::default())?;
+    steps.begin("Static programs: the gateway as it is released, and its driver");
+    let programs = build::build_bench()?;
+    steps.done("built");
+
+    let paths = if bench.paths.is_empty() {
+        known_paths(&programs.gateway)?
+    } else {
+        bench.paths.to_vec()
+    };
+    let plan = Plan {
+        programs: &programs,
+        probe: true,
+        arguments: &paths,
+        seconds: bench.limit.as_secs(),
+    };
+    let initramfs = initramfs::write(&plan, &kernel.modules()?)?;
+    let mut qemu = Qemu::counting();
+    let mut starts = Vec::new();
+    for number in 1..=bench.starts {
+        steps.begin(format!(
+            "Virtual machine, start {number} of {}",
+            bench.starts
+        ));
+        let prefix = format!("      {}", class.name);
+        let lines = qemu.run(&kernel.image, &initramfs, &prefix, bench.limit)?;
+        let measured = lines.iter().map(|line| parse(line));
+        let measured = measured.collect::<Result<Vec<Measured>>>()?;
+        ensure!(!measured.is_empty(), "nothing was measured");
+        steps.done(format!("{} ({})", measured.len(), qemu.accelerator()));
+        starts.push(measured);
+    }
+    Ok((name, starts))
+}
+
+/// All data paths that this gateway knows, whether they work here or not.
+fn known_paths(gateway: &Path) -> Result<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Finding {
+        path: String,
+    }
+    let mut probe = Command::new(gateway);
+    probe.args(["probe", "--json"]);
+    let findings = run_bounded(probe, PROBE_LIMIT)?;
+    let findings: Vec<Finding> = serde_json::from_str(&findings).context("the probe's findings")?;
+    Ok(findings.into_iter().map(|finding| finding.path).collect())
+}
+
+fn parse(line: &str) -> Result<Measured> {
+    let mut measured: Measured = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    let cost = &mut measured.cost;
+    for part in [&mut cost.machine, &mut cost.gateway, &mut cost.kernel] {
+        *part /= INSTRUCTION;
+    }
+    Ok(measured)
+}
