@@ -15,6 +15,8 @@ use crate::ticket::{Lease, Target, Tickets};
 pub struct Admissions {
     mode: Mode,
     failures: FailureLimit,
+    tickets: Arc<Tickets>,
+    sessions: Arc<PortSessions>,
 }
 
 enum Mode {
@@ -63,19 +65,49 @@ enum Hold {
 impl Admissions {
     /// As the configuration says; `tickets` are those that hijacked answers carry.
     pub fn new(config: &Config, tickets: Arc<Tickets>) -> Self {
+        let proxies = config.trusted_proxies.clone();
+        let failures = FailureLimit::new(config.bad_token_limit, proxies);
+        Self::with(config, failures, tickets, Arc::default())
+    }
+
+    /// As another configuration says; tickets, open sessions and failures stay known.
+    #[must_use]
+    pub fn changed(&self, config: &Config) -> Self {
+        let proxies = config.trusted_proxies.clone();
+        let failures = self.failures.changed(config.bad_token_limit, proxies);
+        let (tickets, sessions) = (Arc::clone(&self.tickets), Arc::clone(&self.sessions));
+        Self::with(config, failures, tickets, sessions)
+    }
+
+    /// The tickets that hijacked answers carry.
+    pub fn tickets(&self) -> &Arc<Tickets> {
+        &self.tickets
+    }
+
+    fn with(
+        config: &Config,
+        failures: FailureLimit,
+        tickets: Arc<Tickets>,
+        sessions: Arc<PortSessions>,
+    ) -> Self {
         let ports = config.first_spice_port..=config.last_spice_port;
         let mode = if config.hijack_all {
-            Mode::Tickets { tickets, ports }
+            Mode::Tickets {
+                tickets: Arc::clone(&tickets),
+                ports,
+            }
         } else {
             Mode::Ports {
                 host: config.spice_host.clone(),
                 ports,
-                sessions: Arc::default(),
+                sessions: Arc::clone(&sessions),
             }
         };
         Self {
             mode,
-            failures: FailureLimit::new(config.bad_token_limit, config.trusted_proxies.clone()),
+            failures,
+            tickets,
+            sessions,
         }
     }
 
@@ -252,6 +284,34 @@ mod tests {
             admissions.admit(Some("5900"), CLIENT).unwrap().session,
             ended
         );
+    }
+
+    #[test]
+    fn tickets_sessions_and_failures_outlive_a_configuration() {
+        let (old, tickets) = admissions(true);
+        let target = Target {
+            host: "h".to_owned(),
+            port: 5900,
+        };
+        let (ticket, session) = tickets.issue(target, Instant::now()).unwrap();
+        assert!(old.admit(Some("guess"), CLIENT).is_err());
+        let ports = old.changed(&Config {
+            hijack_all: false,
+            bad_token_limit: Some(2),
+            ..Config::default()
+        });
+        assert!(ports.admit(Some(&ticket), CLIENT).is_err());
+        assert!(ports.check_address(CLIENT).is_err());
+        let held = ports.admit(Some("5900"), CLIENT).unwrap();
+        let again = ports.changed(&Config {
+            hijack_all: false,
+            ..Config::default()
+        });
+        let more = again.admit(Some("5900"), CLIENT).unwrap();
+        assert_eq!(more.session, held.session);
+        let tickets = again.changed(&Config::default());
+        let back = tickets.admit(Some(&ticket), CLIENT).unwrap();
+        assert_eq!(back.session, session);
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
-use rustls::{ClientConfig, ServerConfig};
 use tracing::warn;
 
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config};
 use crate::datapath::probe;
 use crate::documents::Document;
-use crate::{log, manager, server, tls};
+use crate::prepared::Prepared;
+use crate::{log, server};
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
 const EXIT_CONFIG: u8 = 78;
@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
         Command::Document { document } => return exit(document.print(Arguments::command())),
         Command::Run | Command::Check => {}
     }
-    let prepared = match Prepared::new(&arguments.config) {
+    let prepared = match Prepared::read(&arguments.config) {
         Ok(prepared) => prepared,
         Err(error) => {
             eprintln!("flexvdi-gateway: {error}");
@@ -64,8 +64,8 @@ pub fn main() -> ExitCode {
         }
     };
     exit(match command {
-        Command::Run => prepared.run(),
-        _ => prepared.print(),
+        Command::Run => run(prepared),
+        _ => print(&prepared),
     })
 }
 
@@ -90,42 +90,21 @@ fn exit(done: anyhow::Result<()>) -> ExitCode {
     }
 }
 
-/// A configuration whose files are good, before any socket is opened.
-struct Prepared {
-    loaded: Loaded,
-    client_tls: ServerConfig,
-    manager_tls: ClientConfig,
+fn print(prepared: &Prepared) -> anyhow::Result<()> {
+    for warning in &prepared.loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let effective = config::effective_json(&prepared.loaded.config);
+    println!("{}", serde_json::to_string_pretty(&effective)?);
+    Ok(())
 }
 
-impl Prepared {
-    fn new(path: &std::path::Path) -> Result<Self, Box<dyn std::error::Error>> {
-        let loaded = config::load(path)?;
-        let client_tls = tls::server_config(&loaded.config)?;
-        let manager_tls = manager::client_config(loaded.config.manager_ca_file.as_deref())?;
-        Ok(Self {
-            loaded,
-            client_tls,
-            manager_tls,
-        })
+fn run(prepared: Prepared) -> anyhow::Result<()> {
+    let verbosity = log::init(prepared.loaded.config.debug)?;
+    for warning in &prepared.loaded.warnings {
+        warn!("{warning}");
     }
-
-    fn print(self) -> anyhow::Result<()> {
-        for warning in &self.loaded.warnings {
-            eprintln!("warning: {warning}");
-        }
-        let effective = config::effective_json(&self.loaded.config);
-        println!("{}", serde_json::to_string_pretty(&effective)?);
-        Ok(())
-    }
-
-    fn run(self) -> anyhow::Result<()> {
-        let Loaded { config, warnings } = self.loaded;
-        log::init(config.debug)?;
-        for warning in &warnings {
-            warn!("{warning}");
-        }
-        runtime(&config)?.block_on(server::run(config, self.client_tls, self.manager_tls))
-    }
+    runtime(&prepared.loaded.config)?.block_on(server::run(prepared, verbosity))
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {

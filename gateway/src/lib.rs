@@ -1,7 +1,7 @@
 //! A gateway for virtual desktops: one public TLS port in front of a manager and many Spice
 //! hosts.
 //!
-//! Modules depend on each other in one direction: `cli` -> `server` -> `listen` -> `http` ->
+//! Modules depend on each other in one direction: `cli` -> `server` -> `reload` -> `listen` -> `http` ->
 //! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
 
 pub mod admission;
@@ -14,9 +14,13 @@ pub mod datapath;
 mod documents;
 pub mod http;
 pub mod listen;
+pub mod live;
 mod log;
 pub mod manager;
+pub mod pem_file;
+mod prepared;
 pub mod ratelimit;
+pub mod reload;
 pub mod server;
 pub mod service;
 pub mod session;

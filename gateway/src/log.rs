@@ -7,24 +7,39 @@ use std::os::unix::fs::MetadataExt;
 use anyhow::Context;
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{self, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
-/// Starts logging; `debug` tells more of what the gateway does, and nothing of its libraries.
-pub(crate) fn init(debug: bool) -> anyhow::Result<()> {
+/// Changes how much the log tells.
+pub struct Verbosity(reload::Handle<Targets, Registry>);
+
+impl Verbosity {
+    /// `debug` tells more of what the gateway does, and nothing of its libraries.
+    pub fn set(&self, debug: bool) {
+        // Fails only once there is no log any more.
+        let _ = self.0.reload(targets(debug));
+    }
+}
+
+fn targets(debug: bool) -> Targets {
     let own = if debug {
         LevelFilter::DEBUG
     } else {
         LevelFilter::INFO
     };
-    let filter = Targets::new()
+    Targets::new()
         .with_target("gateway", own)
-        .with_default(LevelFilter::WARN);
+        .with_default(LevelFilter::WARN)
+}
+
+/// Starts logging, as [`Verbosity::set`] says.
+pub(crate) fn init(debug: bool) -> anyhow::Result<Verbosity> {
+    let (filter, verbosity) = reload::Layer::new(targets(debug));
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
@@ -37,7 +52,8 @@ pub(crate) fn init(debug: bool) -> anyhow::Result<()> {
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
         .try_init()
-        .context("cannot start logging")
+        .context("cannot start logging")?;
+    Ok(Verbosity(verbosity))
 }
 
 /// Whether stderr is the stream that `JOURNAL_STREAM` names (systemd.exec(5)).

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
@@ -17,7 +17,7 @@ pub struct FailureLimit {
     limit: Option<u32>,
     /// Many clients share the address of a proxy, so its failures say nothing.
     trusted_proxies: Vec<IpNet>,
-    windows: Mutex<HashMap<IpAddr, Window>>,
+    windows: Arc<Mutex<HashMap<IpAddr, Window>>>,
 }
 
 struct Window {
@@ -32,7 +32,17 @@ impl FailureLimit {
         Self {
             limit,
             trusted_proxies,
-            windows: Mutex::default(),
+            windows: Arc::default(),
+        }
+    }
+
+    /// Another limit that knows of the failures counted so far, and counts with this one.
+    #[must_use]
+    pub fn changed(&self, limit: Option<u32>, trusted_proxies: Vec<IpNet>) -> Self {
+        Self {
+            limit,
+            trusted_proxies,
+            windows: Arc::clone(&self.windows),
         }
     }
 
@@ -119,6 +129,18 @@ mod tests {
                 .blocked("2001:db8:0:1::2".parse().unwrap(), now)
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_changed_limit_knows_what_was_counted() {
+        let limit = FailureLimit::new(Some(3), vec![]);
+        let (address, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
+        limit.note(address, now);
+        let lower = limit.changed(Some(2), vec![]);
+        assert_eq!(lower.blocked(address, now), None);
+        assert!(lower.note(address, now));
+        assert!(lower.blocked(address, now).is_some());
+        assert_eq!(limit.blocked(address, now), None);
     }
 
     #[test]

@@ -3,29 +3,35 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ClientConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::admission::Admissions;
-use crate::channel::{ChannelLimits, HostConnector, Registry};
-use crate::config::{Config, DataPath};
+use crate::channel::Registry;
+use crate::config::{Config, DataPath, Loaded};
 use crate::datapath::sockmap::Sockmap;
 use crate::datapath::{Paths, probe};
 use crate::http::Gateway;
-use crate::listen::{ConnectionLimits, HttpLimits, Inherited, Leg, Listener, limits, socket};
-use crate::manager::{Forwarder, Manager};
+use crate::listen::{ConnectionLimits, Inherited, Leg, Listener, limits, socket};
+use crate::live::{Live, Serving};
+use crate::log::Verbosity;
+use crate::prepared::Prepared;
+use crate::reload::{LoadedPath, Reloader};
 use crate::service;
 use crate::ticket::Tickets;
 
-/// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way.
-pub async fn run(
-    config: Config,
-    client_tls: ServerConfig,
-    manager_tls: ClientConfig,
-) -> anyhow::Result<()> {
+/// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way. SIGHUP reloads.
+pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()> {
+    let Prepared {
+        path,
+        loaded: Loaded { config, .. },
+        identity,
+        manager_tls,
+    } = prepared;
+    let config = Arc::new(config);
+    let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let registry = Arc::<Registry>::default();
@@ -33,28 +39,47 @@ pub async fn run(
     let (drain, draining) = watch::channel(false);
 
     say_what_runs(&config);
-    let paths = data_paths(&config, connections.total()).await;
-    let gateway = gateway(&config, manager_tls, Arc::clone(&registry), paths)?;
-    let gateway = Arc::new(gateway);
-    let ports = open_ports(&config, client_tls)?;
+    info!(certificate = %identity.certificate, "TLS");
+    let paths = Arc::new(data_paths(&config, connections.total()).await);
+    let authorities = manager_tls.fingerprint;
+    let gateway = gateway(
+        &config,
+        manager_tls.config,
+        Arc::clone(&registry),
+        Arc::clone(&paths),
+    )?;
+    let ports = open_ports(&config)?;
+    let loaded = LoadedPath {
+        choice: config.data_path,
+        paths,
+    };
+    let live = Arc::new(Live::new(Serving {
+        config,
+        gateway: Arc::new(gateway),
+        identity: Arc::new(identity),
+    }));
+    let reloader = Reloader::new(
+        path,
+        Arc::clone(&live),
+        authorities,
+        Arc::clone(&connections),
+        loaded,
+        verbosity,
+    );
     let listeners: Vec<_> = ports
         .into_iter()
         .map(|(socket, leg)| {
             let listener = Listener {
                 socket,
                 leg,
-                http_limits: HttpLimits {
-                    handshake_timeout: config.handshake_timeout,
-                    header_timeout: config.header_timeout,
-                    max_header_size: config.max_header_size,
-                },
+                live: Arc::clone(&live),
                 connections: Arc::clone(&connections),
-                gateway: Arc::clone(&gateway),
                 draining: draining.clone(),
             };
             tokio::spawn(listener.run())
         })
         .collect();
+    let reloading = tokio::spawn(reloader.run(hangup));
     info!("ready");
     service::ready("serving");
     let sign_of_life = service::watch({
@@ -69,6 +94,7 @@ pub async fn run(
     if let Some(task) = sign_of_life {
         task.abort();
     }
+    reloading.abort();
     service::stopping(format_args!("ending {} channels", registry.count()));
     drain.send_replace(true);
     for listener in listeners {
@@ -76,7 +102,8 @@ pub async fn run(
     }
     let channels = registry.stop_all();
     info!(channels, "stopping");
-    if timeout(config.shutdown_timeout, connections.all_closed())
+    let shutdown_timeout = live.current().config.shutdown_timeout;
+    if timeout(shutdown_timeout, connections.all_closed())
         .await
         .is_err()
     {
@@ -90,35 +117,15 @@ fn gateway(
     config: &Config,
     manager_tls: ClientConfig,
     registry: Arc<Registry>,
-    paths: Paths,
+    paths: Arc<Paths>,
 ) -> anyhow::Result<Gateway> {
     let tickets = Tickets::new(config.ticket_timeout, config.reconnect_timeout);
     let tickets = Arc::new(tickets.context("cannot make the key for tickets")?);
-    let hosts = HostConnector::new(config);
-    let forwarder = Forwarder::new(config, manager_tls);
-    Ok(Gateway {
-        manager: Manager::new(config, forwarder, hosts.clone(), Arc::clone(&tickets)),
-        manager_paths: config.manager_paths.clone(),
-        admissions: Admissions::new(config, tickets),
-        hosts,
-        channels: registry,
-        paths: Arc::new(paths),
-        channel_limits: ChannelLimits::new(config),
-        trusted_proxies: config.trusted_proxies.clone(),
-        max_uri_size: config.max_uri_size,
-    })
+    Ok(Gateway::new(config, manager_tls, tickets, registry, paths))
 }
 
 fn connection_limits(config: &Config) -> Arc<ConnectionLimits> {
-    let total =
-        limits::connections_that_fit(config.max_connections, config.data_path.descriptors());
-    if total < config.max_connections {
-        warn!(
-            total,
-            configured = config.max_connections,
-            "MaxConnections is lowered to what the limit on open files allows"
-        );
-    }
+    let total = limits::most_connections(config, config.data_path);
     let trusted = config.trusted_proxies.clone();
     let per_address = config.max_connections_per_address;
     Arc::new(ConnectionLimits::new(total, per_address, trusted))
@@ -165,10 +172,7 @@ async fn data_paths(config: &Config, connections: usize) -> Paths {
     }
 }
 
-fn open_ports(
-    config: &Config,
-    client_tls: ServerConfig,
-) -> anyhow::Result<Vec<(tokio::net::TcpListener, Leg)>> {
+fn open_ports(config: &Config) -> anyhow::Result<Vec<(tokio::net::TcpListener, Leg)>> {
     let Inherited { mut tls, mut plain } = Inherited::take()?;
     if tls.is_empty() {
         let socket = socket::listen(config.listen_address, config.ssl_port)
@@ -182,10 +186,9 @@ fn open_ports(
             .with_context(|| format!("cannot listen on port {port} (PlainPort)"))?;
         plain.push(socket);
     }
-    let tls_leg = Leg::Tls(Arc::new(client_tls));
     let ports: Vec<_> = tls
         .into_iter()
-        .map(|socket| (socket, tls_leg.clone()))
+        .map(|socket| (socket, Leg::Tls))
         .chain(plain.into_iter().map(|socket| (socket, Leg::Plain)))
         .collect();
     for (socket, leg) in &ports {

@@ -55,14 +55,14 @@ pub enum IssueError {
 /// them in clear nor the time of a look-up tells anything about them.
 pub struct Tickets {
     key: hmac::Key,
-    unused: Duration,
-    reconnect: Duration,
     store: Mutex<Store>,
 }
 
 type Digest = [u8; 32];
 
 struct Store {
+    unused: Duration,
+    reconnect: Duration,
     entries: HashMap<Digest, Entry>,
     swept: Instant,
 }
@@ -89,13 +89,21 @@ impl Tickets {
             .map_err(|_| IssueError::Random)?;
         Ok(Self {
             key,
-            unused,
-            reconnect,
             store: Mutex::new(Store {
+                unused,
+                reconnect,
                 entries: HashMap::new(),
                 swept: Instant::now(),
             }),
         })
+    }
+
+    /// Changes the lives that [`Tickets::new`] was given; what has begun to run out already does
+    /// so as it was.
+    pub fn set_lives(&self, unused: Duration, reconnect: Duration) {
+        let mut store = self.lock();
+        store.unused = unused;
+        store.reconnect = reconnect;
     }
 
     /// Makes a ticket for a new desktop session.
@@ -115,7 +123,7 @@ impl Tickets {
             target,
             session,
             open: 0,
-            expires: now + self.unused,
+            expires: now + store.unused,
         };
         store.entries.insert(self.digest(&ticket), entry);
         Ok((ticket, session))
@@ -141,9 +149,11 @@ impl Tickets {
     }
 
     fn close(&self, digest: &Digest, now: Instant) {
-        if let Some(entry) = self.lock().entries.get_mut(digest) {
+        let mut store = self.lock();
+        let reconnect = store.reconnect;
+        if let Some(entry) = store.entries.get_mut(digest) {
             entry.open -= 1;
-            entry.expires = now + self.reconnect;
+            entry.expires = now + reconnect;
         }
     }
 

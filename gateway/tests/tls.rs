@@ -38,7 +38,7 @@ fn identity(algorithm: &'static rcgen::SignatureAlgorithm) -> Identity {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
     Identity {
-        server: Arc::new(tls::server_config(&config).unwrap()),
+        server: tls::Identity::read(&config).unwrap().tls,
         roots,
         _files: files,
     }

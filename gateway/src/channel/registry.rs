@@ -245,7 +245,7 @@ impl Registry {
 
     /// How many channels are open.
     pub fn count(&self) -> usize {
-        self.lock().open.len()
+        self.lock().sessions.values().map(Vec::len).sum()
     }
 
     /// Asks all channels to end, those to come too; returns how many are open.

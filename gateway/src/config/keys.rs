@@ -16,7 +16,8 @@ pub(super) struct Key {
     pub(super) name: &'static str,
     /// Reads a value from the file into the field.
     pub(super) set: fn(&mut Config, &Value) -> Result<(), Mismatch>,
-    write: fn(&Config) -> Value,
+    /// Writes the field as the file has it.
+    pub(super) write: fn(&Config) -> Value,
 }
 
 macro_rules! keys {
@@ -51,6 +52,7 @@ keys! {
     "SslPort" => ssl_port: Port<0>,
     "CertFile" => cert_file: FilePath,
     "KeyFile" => key_file: FilePath,
+    "CertificatePoll" => certificate_poll: OrZero<Seconds>,
     "PlainAddress" => plain_address: Address,
     "PlainPort" => plain_port: OrZero<Port<1>>,
     "TrustedProxies" => trusted_proxies: List<Network>,

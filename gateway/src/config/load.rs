@@ -179,6 +179,7 @@ mod tests {
             ("SslPort", json!(8443)),
             ("CertFile", json!("/etc/ä.pem")),
             ("KeyFile", json!("/etc/key.pem")),
+            ("CertificatePoll", json!(11)),
             ("PlainAddress", json!("::1")),
             ("PlainAddress", json!("0.0.0.0")),
             ("PlainPort", json!(8080)),

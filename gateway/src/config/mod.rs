@@ -3,6 +3,7 @@
 //! Every key is optional. [`Config`] holds values that were checked ("parsed, not validated");
 //! [`load`] reads them from a file.
 
+mod changes;
 mod check;
 mod keys;
 mod load;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use keys::effective_json;
 pub use load::{Loaded, load};
 pub use report::{ConfigError, Problem, Warning};
@@ -47,6 +49,9 @@ pub struct Config {
     pub cert_file: PathBuf,
     /// PEM file with the private key; may be the same file.
     pub key_file: PathBuf,
+    /// Seconds in the file; how often the files of certificate, key and the manager's
+    /// authorities are looked at; `None` (0): never.
+    pub certificate_poll: Option<Duration>,
     /// Address of the plaintext port for reverse proxies.
     pub plain_address: IpAddr,
     /// Plaintext port for reverse proxies; `None` (0 in the file): off.
@@ -159,6 +164,7 @@ impl Default for Config {
             ssl_port: 443,
             cert_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
             key_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
+            certificate_poll: Some(seconds(10)),
             plain_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             plain_port: None,
             trusted_proxies: Vec::new(),

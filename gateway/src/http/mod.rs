@@ -1,5 +1,6 @@
 //! What happens to a request: a WebSocket, the manager, or an error.
 
+mod assembly;
 pub mod body;
 mod origin;
 pub mod reply;

@@ -6,22 +6,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use tokio::sync::Notify;
+use tracing::warn;
+
+use crate::config::{Config, DataPath};
 
 /// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
 const OWN_DESCRIPTORS: u64 = 64;
 
 /// Connections of clients, in total and per address.
 pub struct ConnectionLimits {
-    total: usize,
-    per_address: Option<usize>,
-    /// Many clients share the address of a proxy.
-    trusted_proxies: Vec<IpNet>,
     open: Mutex<Open>,
     all_closed: Notify,
 }
 
-#[derive(Default)]
+struct Bounds {
+    total: usize,
+    per_address: Option<usize>,
+    /// Many clients share the address of a proxy.
+    trusted_proxies: Vec<IpNet>,
+}
+
 struct Open {
+    bounds: Bounds,
     total: usize,
     by_address: HashMap<IpAddr, usize>,
 }
@@ -30,29 +36,46 @@ impl ConnectionLimits {
     /// At most `total` connections, `per_address` of them from one address that is no trusted
     /// proxy's.
     pub fn new(total: usize, per_address: Option<usize>, trusted_proxies: Vec<IpNet>) -> Self {
-        Self {
+        let bounds = Bounds {
             total,
             per_address,
             trusted_proxies,
-            open: Mutex::default(),
+        };
+        Self {
+            open: Mutex::new(Open {
+                bounds,
+                total: 0,
+                by_address: HashMap::new(),
+            }),
             all_closed: Notify::new(),
         }
     }
 
+    /// Changes what [`ConnectionLimits::new`] was given. Connections that are open stay, even
+    /// when there are more than may come now.
+    pub fn set(&self, total: usize, per_address: Option<usize>, trusted_proxies: Vec<IpNet>) {
+        self.lock().bounds = Bounds {
+            total,
+            per_address,
+            trusted_proxies,
+        };
+    }
+
     /// Most connections at a time.
     pub fn total(&self) -> usize {
-        self.total
+        self.lock().bounds.total
     }
 
     /// Counts a new connection in, if there is room for it.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
         let mut open = self.lock();
-        if open.total >= self.total {
+        let bounds = &open.bounds;
+        if open.total >= bounds.total {
             return None;
         }
         let of_peer = open.by_address.get(&peer).copied().unwrap_or(0);
-        let is_proxy = self.trusted_proxies.iter().any(|net| net.contains(&peer));
-        if !is_proxy && self.per_address.is_some_and(|limit| of_peer >= limit) {
+        let is_proxy = bounds.trusted_proxies.iter().any(|net| net.contains(&peer));
+        if !is_proxy && bounds.per_address.is_some_and(|limit| of_peer >= limit) {
             return None;
         }
         open.by_address.insert(peer, of_peer + 1);
@@ -101,9 +124,23 @@ impl Drop for Permit {
     }
 }
 
+/// How many connections may be open at a time, on this data path: `MaxConnections`, or what the
+/// limit on open files allows, which is then told.
+pub fn most_connections(config: &Config, data_path: DataPath) -> usize {
+    let configured = config.max_connections;
+    let total = connections_that_fit(configured, data_path.descriptors());
+    if total < configured {
+        warn!(
+            total,
+            configured, "MaxConnections is lowered to what the limit on open files allows"
+        );
+    }
+    total
+}
+
 /// Raises the soft limit on descriptors to the hard one, and says how many connections fit if
 /// each takes so many.
-pub fn connections_that_fit(configured: usize, descriptors_each: u64) -> usize {
+fn connections_that_fit(configured: usize, descriptors_each: u64) -> usize {
     let descriptors = rlimit::increase_nofile_limit(rlimit::INFINITY)
         .or_else(|_| rlimit::Resource::NOFILE.get_soft())
         .unwrap_or(1_024);
@@ -131,6 +168,19 @@ mod tests {
         assert!(limits.admit(address("10.0.0.3")).is_none());
         drop(first);
         assert!(limits.admit(address("10.0.0.1")).is_some());
+    }
+
+    #[test]
+    fn new_bounds_are_for_those_that_come() {
+        let limits = Arc::new(ConnectionLimits::new(2, None, vec![]));
+        let held: Vec<_> = (0..2).map(|_| limits.admit(address("10.0.0.1"))).collect();
+        limits.set(1, None, vec![]);
+        assert!(limits.admit(address("10.0.0.1")).is_none());
+        limits.set(3, Some(2), vec![]);
+        assert!(limits.admit(address("10.0.0.1")).is_none());
+        limits.set(3, Some(2), vec!["10.0.0.1/32".parse().unwrap()]);
+        assert!(limits.admit(address("10.0.0.1")).is_some());
+        assert!(held.iter().all(Option::is_some));
     }
 
     #[test]

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -22,7 +21,8 @@ pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit};
 pub use stream::ClientStream;
 
-use crate::http::{self, ConnectionInfo, Gateway};
+use crate::http::{self, ConnectionInfo};
+use crate::live::{Live, Serving};
 use crate::tls;
 
 /// Pause after the system had no descriptor or memory for a connection.
@@ -32,10 +32,10 @@ const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
 const SHORTAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How the clients of a port reach the gateway.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leg {
     /// TLS ends here.
-    Tls(Arc<ServerConfig>),
+    Tls,
     /// TLS ends at a reverse proxy in front of this port.
     Plain,
 }
@@ -44,21 +44,10 @@ impl Leg {
     /// Name in the log.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Tls(_) => "tls",
+            Self::Tls => "tls",
             Self::Plain => "plain",
         }
     }
-}
-
-/// Time limits and sizes of the HTTP side.
-#[derive(Clone, Copy, Debug)]
-pub struct HttpLimits {
-    /// Longest TLS handshake.
-    pub handshake_timeout: Duration,
-    /// Longest wait for the head of a request.
-    pub header_timeout: Duration,
-    /// Longest head of a request, in bytes.
-    pub max_header_size: usize,
 }
 
 /// One port.
@@ -67,12 +56,10 @@ pub struct Listener {
     pub socket: TcpListener,
     /// How its clients reach the gateway.
     pub leg: Leg,
-    /// Time limits and sizes.
-    pub http_limits: HttpLimits,
+    /// What connections and requests are served with.
+    pub live: Arc<Live>,
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
-    /// What the requests are served with.
-    pub gateway: Arc<Gateway>,
     /// True once no more connections are to be taken.
     pub draining: watch::Receiver<bool>,
 }
@@ -113,9 +100,8 @@ impl Listener {
             return;
         }
         let connection = Connection {
-            leg: self.leg.clone(),
-            http_limits: self.http_limits,
-            gateway: Arc::clone(&self.gateway),
+            leg: self.leg,
+            live: Arc::clone(&self.live),
             draining: self.draining.clone(),
         };
         tokio::spawn(connection.serve(stream, peer, Arc::new(permit)));
@@ -124,8 +110,7 @@ impl Listener {
 
 struct Connection {
     leg: Leg,
-    http_limits: HttpLimits,
-    gateway: Arc<Gateway>,
+    live: Arc<Live>,
     draining: watch::Receiver<bool>,
 }
 
@@ -137,22 +122,30 @@ impl Connection {
         let info = ConnectionInfo {
             peer,
             local: local.ip().to_canonical(),
-            is_tls: matches!(self.leg, Leg::Tls(_)),
+            is_tls: self.leg == Leg::Tls,
             permit,
         };
-        let Some(stream) = self.begin(stream, peer).await else {
+        let begun = self.live.current();
+        let Some(stream) = self.begin(stream, peer, &begun).await else {
             return;
         };
+        let (header_timeout, max_header_size) =
+            (begun.config.header_timeout, begun.config.max_header_size);
+        // Requests are served with what is in effect when they come.
+        drop(begun);
 
-        let gateway = Arc::clone(&self.gateway);
+        let live = Arc::clone(&self.live);
         let service = service_fn(move |request| {
-            let (gateway, info) = (Arc::clone(&gateway), info.clone());
-            async move { Ok::<_, std::convert::Infallible>(http::serve(&gateway, &info, request).await) }
+            let (serving, info) = (live.current(), info.clone());
+            async move {
+                let response = http::serve(&serving.gateway, &info, request).await;
+                Ok::<_, std::convert::Infallible>(response)
+            }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.http_limits.header_timeout)
-            .max_buf_size(self.http_limits.max_header_size)
+            .header_read_timeout(header_timeout)
+            .max_buf_size(max_header_size)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let mut connection = std::pin::pin!(connection);
@@ -169,12 +162,18 @@ impl Connection {
     }
 
     /// The client's stream of plaintext; `None`: there will be none.
-    async fn begin(&mut self, tcp: TcpStream, peer: IpAddr) -> Option<ClientStream> {
-        let config = match &self.leg {
-            Leg::Plain => return Some(ClientStream::Plain(tcp)),
-            Leg::Tls(config) => Arc::clone(config),
-        };
-        let handshake = timeout(self.http_limits.handshake_timeout, tls::accept(tcp, config));
+    async fn begin(
+        &mut self,
+        tcp: TcpStream,
+        peer: IpAddr,
+        serving: &Serving,
+    ) -> Option<ClientStream> {
+        if self.leg == Leg::Plain {
+            return Some(ClientStream::Plain(tcp));
+        }
+        let config = Arc::clone(&serving.identity.tls);
+        let limit = serving.config.handshake_timeout;
+        let handshake = timeout(limit, tls::accept(tcp, config));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             () = draining(&mut self.draining) => return None,

@@ -1,6 +1,6 @@
 //! How the manager's certificate is checked.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
@@ -9,10 +9,9 @@ use rustls::crypto::{
     CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
 };
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use crate::tls;
+use crate::pem_file::PemFile;
 
 /// What is wrong with `ManagerCAFile`.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +22,12 @@ pub struct ManagerTlsError {
 }
 
 /// TLS towards the manager: certificates signed by an authority in `ca_file`, or any.
-pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, ManagerTlsError> {
+pub fn client_config(ca_file: Option<&PemFile>) -> Result<ClientConfig, ManagerTlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = Verifier {
         algorithms: provider.signature_verification_algorithms,
         known: ca_file
-            .map(|path| KnownCertificates::read(path, Arc::clone(&provider)))
+            .map(|file| KnownCertificates::of(file, Arc::clone(&provider)))
             .transpose()?,
     };
     let config = ClientConfig::builder_with_provider(provider)
@@ -49,22 +48,17 @@ struct KnownCertificates {
 }
 
 impl KnownCertificates {
-    fn read(path: &Path, provider: Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
+    fn of(file: &PemFile, provider: Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
         let wrong = |reason: String| ManagerTlsError {
-            path: path.to_owned(),
+            path: file.path.clone(),
             reason,
         };
-        let listed = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-            .map_err(|error| wrong(tls::explain(error)))?;
+        let listed = file.certificates().map_err(wrong)?;
         let mut roots = RootCertStore::empty();
         for certificate in &listed {
             roots
                 .add(certificate.clone())
                 .map_err(|error| wrong(error.to_string()))?;
-        }
-        if roots.is_empty() {
-            return Err(wrong("it has none".to_owned()));
         }
         let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
             .build()

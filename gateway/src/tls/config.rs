@@ -1,15 +1,15 @@
 //! Certificate, key and settings of the public port.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::ServerSessionMemoryCache;
-use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate::Certificate;
 use crate::config::Config;
+use crate::pem_file::{Fingerprint, PemFile};
 
 /// TLS 1.2 sessions of clients without tickets that can be resumed.
 const CACHED_SESSIONS: usize = 4_096;
@@ -48,50 +48,79 @@ pub enum TlsError {
     Ticketer(rustls::Error),
 }
 
-/// Reads certificate and key: TLS 1.2 and 1.3, resumption with and without tickets, no 0-RTT.
-pub fn server_config(config: &Config) -> Result<ServerConfig, TlsError> {
-    let chain = read_chain(&config.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&config.key_file).map_err(|error| TlsError::Key {
-        path: config.key_file.clone(),
-        reason: explain(error),
-    })?;
-    let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| TlsError::Mismatch {
-            path: config.cert_file.clone(),
-            key_path: config.key_file.clone(),
-            reason: error.to_string(),
-        })?;
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
-    // Established connections are moved by the gateway's own record layer.
-    tls.enable_secret_extraction = true;
-    tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
-    Ok(tls)
+/// What the gateway shows on its TLS port, and what the handshakes need besides.
+pub struct Identity {
+    /// TLS 1.2 and 1.3, resumption with and without tickets, no 0-RTT.
+    ///
+    /// Sessions are resumed under the identity that began them only: with another certificate,
+    /// clients make a full handshake and see it.
+    pub tls: Arc<ServerConfig>,
+    /// The certificate, as far as the log and metrics tell of it.
+    pub certificate: Certificate,
+    /// Tells whether the files still hold this.
+    pub fingerprint: Fingerprint,
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let wrong = |reason| TlsError::Certificate {
-        path: path.to_owned(),
-        reason,
-    };
-    let chain = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| wrong(explain(error)))?;
-    if chain.is_empty() {
-        return Err(wrong("it has none".to_owned()));
+impl Identity {
+    /// Reads certificate and key from the files that the configuration names.
+    pub fn read(config: &Config) -> Result<Self, TlsError> {
+        Self::from_files(&IdentityFiles::read(config))
     }
-    Ok(chain)
+
+    /// Of files that were read already.
+    pub fn from_files(files: &IdentityFiles) -> Result<Self, TlsError> {
+        let IdentityFiles { chain, key } = files;
+        let certificates = chain
+            .certificates()
+            .map_err(|reason| TlsError::Certificate {
+                path: chain.path.clone(),
+                reason,
+            })?;
+        let private_key = key.private_key().map_err(|reason| TlsError::Key {
+            path: key.path.clone(),
+            reason,
+        })?;
+        let certificate = Certificate::of(&certificates[0]);
+        let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
+            .with_no_client_auth()
+            .with_single_cert(certificates, private_key)
+            .map_err(|error| TlsError::Mismatch {
+                path: chain.path.clone(),
+                key_path: key.path.clone(),
+                reason: error.to_string(),
+            })?;
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
+        // Established connections are moved by the gateway's own record layer.
+        tls.enable_secret_extraction = true;
+        tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
+        Ok(Self {
+            tls: Arc::new(tls),
+            certificate,
+            fingerprint: files.fingerprint(),
+        })
+    }
 }
 
-/// What is wrong with a PEM file, in words that never repeat what the file holds.
-pub(crate) fn explain(error: pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "it has none".to_owned(),
-        _ => "it is not well-formed".to_owned(),
+/// The files of an [`Identity`], read at one moment.
+pub struct IdentityFiles {
+    chain: PemFile,
+    key: PemFile,
+}
+
+impl IdentityFiles {
+    /// Reads the files that the configuration names.
+    pub fn read(config: &Config) -> Self {
+        Self {
+            chain: PemFile::read(&config.cert_file),
+            key: PemFile::read(&config.key_file),
+        }
+    }
+
+    /// Tells whether the files changed.
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint::of([&self.chain, &self.key])
     }
 }

@@ -5,11 +5,12 @@
 //! sealed in the buffer that is sent; and the same hand-over leads to kernel TLS.
 
 mod accept;
+mod certificate;
 mod config;
 mod record;
 mod stream;
 
 pub use accept::{AcceptError, accept};
-pub(crate) use config::explain;
-pub use config::{TlsError, server_config};
+pub use certificate::{Certificate, Reminder};
+pub use config::{Identity, IdentityFiles, TlsError};
 pub use stream::TlsStream;

@@ -436,7 +436,7 @@ mod tests {
             key_file: file.path().to_owned(),
             ..Config::default()
         };
-        let server = Arc::new(tls::server_config(&config).unwrap());
+        let server = tls::Identity::read(&config).unwrap().tls;
         let mut roots = RootCertStore::empty();
         roots.add(identity.cert.der().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -1,0 +1,59 @@
+//! Putting together what requests are served with, at the start and at each reload.
+
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::Gateway;
+use crate::admission::Admissions;
+use crate::channel::{ChannelLimits, HostConnector, Registry};
+use crate::config::Config;
+use crate::datapath::Paths;
+use crate::manager::{Forwarder, Manager};
+use crate::ticket::Tickets;
+
+impl Gateway {
+    /// As the configuration says. `manager_tls` decides which certificate the manager may have.
+    pub fn new(
+        config: &Config,
+        manager_tls: ClientConfig,
+        tickets: Arc<Tickets>,
+        channels: Arc<Registry>,
+        paths: Arc<Paths>,
+    ) -> Self {
+        let admissions = Admissions::new(config, tickets);
+        Self::assemble(config, manager_tls, admissions, channels, paths)
+    }
+
+    /// As another configuration says; tickets, sessions, channels and what is counted against
+    /// clients stay known.
+    #[must_use]
+    pub fn changed(&self, config: &Config, manager_tls: ClientConfig, paths: Arc<Paths>) -> Self {
+        let admissions = self.admissions.changed(config);
+        let channels = Arc::clone(&self.channels);
+        Self::assemble(config, manager_tls, admissions, channels, paths)
+    }
+
+    fn assemble(
+        config: &Config,
+        manager_tls: ClientConfig,
+        admissions: Admissions,
+        channels: Arc<Registry>,
+        paths: Arc<Paths>,
+    ) -> Self {
+        let hosts = HostConnector::new(config);
+        let forwarder = Forwarder::new(config, manager_tls);
+        let tickets = Arc::clone(admissions.tickets());
+        Self {
+            manager: Manager::new(config, forwarder, hosts.clone(), tickets),
+            manager_paths: config.manager_paths.clone(),
+            admissions,
+            hosts,
+            channels,
+            paths,
+            channel_limits: ChannelLimits::new(config),
+            trusted_proxies: config.trusted_proxies.clone(),
+            max_uri_size: config.max_uri_size,
+        }
+    }
+}

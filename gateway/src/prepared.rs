@@ -1,0 +1,61 @@
+//! A configuration with the files that it names.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use rustls::ClientConfig;
+
+use crate::config::{self, Config, Loaded};
+use crate::manager::{self, ManagerTlsError};
+use crate::pem_file::{Fingerprint, PemFile};
+use crate::tls::Identity;
+
+/// A configuration whose files are good.
+pub struct Prepared {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// What stands there.
+    pub loaded: Loaded,
+    /// What handshakes with clients are made with.
+    pub identity: Identity,
+    /// What handshakes with the manager are made with.
+    pub manager_tls: ManagerTls,
+}
+
+impl Prepared {
+    /// Reads all files; the error says what is wrong, wrong values one in each line.
+    pub fn read(path: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let loaded = config::load(path)?;
+        let identity = Identity::read(&loaded.config)?;
+        let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
+        Ok(Self {
+            path: path.to_owned(),
+            loaded,
+            identity,
+            manager_tls,
+        })
+    }
+}
+
+/// TLS towards the manager.
+pub struct ManagerTls {
+    /// What handshakes are made with.
+    pub config: ClientConfig,
+    /// Tells whether the file still holds this.
+    pub fingerprint: Fingerprint,
+}
+
+impl ManagerTls {
+    /// Reads the file of authorities, if the configuration names one.
+    pub fn file(config: &Config) -> Option<PemFile> {
+        config.manager_ca_file.as_deref().map(PemFile::read)
+    }
+
+    /// Of a file that was read already; without one any certificate is accepted.
+    pub fn from_file(file: Option<&PemFile>) -> Result<Self, ManagerTlsError> {
+        Ok(Self {
+            config: manager::client_config(file)?,
+            fingerprint: Fingerprint::of(file),
+        })
+    }
+}

@@ -1,0 +1,286 @@
+//! Changing the configuration and its files while channels go on.
+//!
+//! SIGHUP reads everything again. Certificate, key and the manager's authorities are looked at
+//! every few seconds besides, by content: renewals swap symlinks, and write one file after the
+//! other. What cannot be used is told, and everything stays as it was.
+
+mod watched;
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::Signal;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::config::{Changes, Config, DataPath};
+use crate::datapath::Paths;
+use crate::listen::{ConnectionLimits, limits};
+use crate::live::{Live, Serving};
+use crate::log::Verbosity;
+use crate::pem_file::Fingerprint;
+use crate::prepared::{ManagerTls, Prepared};
+use crate::tls::{Identity, IdentityFiles, Reminder};
+use watched::{News, Watched};
+
+/// How often the end of the certificate is looked at.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(3_600);
+
+/// What the log calls the content of `ManagerCAFile`.
+const AUTHORITIES: &str = "authorities of the manager";
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// What a reload works on.
+pub struct Reloader {
+    path: PathBuf,
+    live: Arc<Live>,
+    connections: Arc<ConnectionLimits>,
+    loaded: LoadedPath,
+    verbosity: Verbosity,
+    identity: Watched,
+    manager_ca: Watched,
+    reminder: Reminder,
+    /// Reasons that were told; once each, until all is well again.
+    told: Vec<String>,
+}
+
+/// The data path that was loaded at the start.
+pub struct LoadedPath {
+    /// Its name in the configuration.
+    pub choice: DataPath,
+    /// What channels take it through.
+    pub paths: Arc<Paths>,
+}
+
+impl LoadedPath {
+    /// What channels are to take under this configuration.
+    fn paths_for(&self, config: &Config) -> Arc<Paths> {
+        if config.data_path == self.choice {
+            Arc::clone(&self.paths)
+        } else {
+            Arc::default()
+        }
+    }
+}
+
+impl Reloader {
+    /// Reads `path` and the files that it names; what is in effect is in `live`.
+    ///
+    /// `manager_ca`: what [`ManagerTls`] was made of.
+    pub fn new(
+        path: PathBuf,
+        live: Arc<Live>,
+        manager_ca: Fingerprint,
+        connections: Arc<ConnectionLimits>,
+        loaded: LoadedPath,
+        verbosity: Verbosity,
+    ) -> Self {
+        Self {
+            path,
+            identity: Watched::new(live.current().identity.fingerprint),
+            live,
+            connections,
+            loaded,
+            verbosity,
+            manager_ca: Watched::new(manager_ca),
+            reminder: Reminder::default(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Reloads at each `hangup` and whenever files have changed; for ever.
+    pub async fn run(mut self, mut hangup: Signal) {
+        let mut reminding = interval(REMINDER_INTERVAL);
+        reminding.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut polled = Instant::now();
+        loop {
+            let pause = self.live.current().config.certificate_poll;
+            let poll = async {
+                match pause {
+                    Some(pause) => sleep_until(polled + pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = hangup.recv() => self.reload().await,
+                () = poll => {
+                    self.poll().await;
+                    polled = Instant::now();
+                }
+                _ = reminding.tick() => {}
+            }
+            self.remind();
+        }
+    }
+
+    async fn reload(&mut self) {
+        let path = self.path.clone();
+        match spawn_blocking(move || Prepared::read(&path)).await {
+            Ok(Ok(prepared)) => self.take(prepared),
+            Ok(Err(failure)) => self.refuse(&failure),
+            Err(panic) => self.refuse(&panic.into()),
+        }
+    }
+
+    fn take(&mut self, prepared: Prepared) {
+        let Prepared {
+            loaded,
+            identity,
+            manager_tls,
+            ..
+        } = prepared;
+        for warning in &loaded.warnings {
+            warn!("{warning}");
+        }
+        let mut next = Serving::clone(&self.live.current());
+        let changes = Changes::new(&next.config, loaded.config, self.loaded.choice);
+        for kept in &changes.kept {
+            let (in_effect, in_file) = (&kept.old, &kept.new);
+            warn!(key = kept.key, %in_effect, %in_file, "this change needs a restart");
+        }
+        let mut changed: Vec<_> = changes.taken.iter().map(ToString::to_string).collect();
+        let has_new_authorities = manager_tls.fingerprint != self.manager_ca.taken();
+        if !changes.taken.is_empty() {
+            next.config = Arc::new(changes.config);
+            self.apply(&next);
+        }
+        if !changes.taken.is_empty() || has_new_authorities {
+            self.take_manager_tls(&mut next, manager_tls);
+        }
+        if has_new_authorities {
+            changed.push(AUTHORITIES.to_owned());
+        }
+        if identity.fingerprint != self.identity.taken() {
+            changed.push(self.take_identity(&mut next, identity));
+        }
+        self.put(next, &changed);
+    }
+
+    async fn poll(&mut self) {
+        let config = Arc::clone(&self.live.current().config);
+        let (identity, manager_ca) = (self.identity.taken(), self.manager_ca.taken());
+        let looked = spawn_blocking(move || Found::look(&config, identity, manager_ca)).await;
+        let found = match looked {
+            Ok(found) => found,
+            Err(panic) => return self.refuse(&panic.into()),
+        };
+        let identity = self.identity.judge(found.identity.0, found.identity.1);
+        let manager_ca = self
+            .manager_ca
+            .judge(found.manager_ca.0, found.manager_ca.1);
+        if matches!((&identity, &manager_ca), (News::Same, News::Same)) {
+            self.told.clear();
+            return;
+        }
+        let mut next = Serving::clone(&self.live.current());
+        let mut changed = Vec::new();
+        match identity {
+            News::Good(identity) => changed.push(self.take_identity(&mut next, identity)),
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        match manager_ca {
+            News::Good(manager_tls) => {
+                self.take_manager_tls(&mut next, manager_tls);
+                changed.push(AUTHORITIES.to_owned());
+            }
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        if !changed.is_empty() {
+            self.put(next, &changed);
+        }
+    }
+
+    /// What the log tells of it.
+    fn take_identity(&mut self, next: &mut Serving, identity: Identity) -> String {
+        let told = format!("certificate {}", identity.certificate);
+        self.identity.take(identity.fingerprint);
+        self.reminder = Reminder::default();
+        next.identity = Arc::new(identity);
+        told
+    }
+
+    /// Requests that come are served as the configuration in `next` says.
+    fn take_manager_tls(&mut self, next: &mut Serving, manager_tls: ManagerTls) {
+        self.manager_ca.take(manager_tls.fingerprint);
+        let paths = self.loaded.paths_for(&next.config);
+        let gateway = next
+            .gateway
+            .changed(&next.config, manager_tls.config, paths);
+        next.gateway = Arc::new(gateway);
+    }
+
+    /// To what is one and the same under all configurations.
+    fn apply(&self, next: &Serving) {
+        let config = &next.config;
+        self.verbosity.set(config.debug);
+        let tickets = next.gateway.admissions.tickets();
+        tickets.set_lives(config.ticket_timeout, config.reconnect_timeout);
+        self.connections.set(
+            limits::most_connections(config, self.loaded.choice),
+            config.max_connections_per_address,
+            config.trusted_proxies.clone(),
+        );
+    }
+
+    fn put(&mut self, next: Serving, changed: &[String]) {
+        self.live.replace(next);
+        if changed.is_empty() {
+            info!(changed = "nothing", "reloaded");
+        } else {
+            info!(changed = changed.join("; "), "reloaded");
+        }
+    }
+
+    fn refuse(&mut self, failure: &Failure) {
+        let reason = failure.to_string().replace('\n', "; ");
+        error!(reason, "not reloaded, everything stays as it was");
+        self.told.push(reason);
+    }
+
+    /// Nobody asked, so the same is not told again.
+    fn refuse_once(&mut self, failure: &Failure) {
+        let reason = failure.to_string().replace('\n', "; ");
+        if !self.told.contains(&reason) {
+            self.refuse(failure);
+        }
+    }
+
+    fn remind(&mut self) {
+        let serving = self.live.current();
+        let certificate = &serving.identity.certificate;
+        if let Some(days) = self.reminder.due(certificate, SystemTime::now()) {
+            warn!(%certificate, days, "the certificate ends soon");
+        }
+    }
+}
+
+type Looked<T> = (Fingerprint, Option<Result<T, Failure>>);
+
+/// What is in the files; parsed where it is not what is in effect.
+struct Found {
+    identity: Looked<Identity>,
+    manager_ca: Looked<ManagerTls>,
+}
+
+impl Found {
+    fn look(config: &Config, identity: Fingerprint, manager_ca: Fingerprint) -> Self {
+        let files = IdentityFiles::read(config);
+        let found = files.fingerprint();
+        let parsed =
+            (found != identity).then(|| Identity::from_files(&files).map_err(Failure::from));
+        let file = ManagerTls::file(config);
+        let ca_found = Fingerprint::of(&file);
+        let ca_parsed = (ca_found != manager_ca)
+            .then(|| ManagerTls::from_file(file.as_ref()).map_err(Failure::from));
+        Self {
+            identity: (found, parsed),
+            manager_ca: (ca_found, ca_parsed),
+        }
+    }
+}
