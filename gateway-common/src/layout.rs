@@ -1,4 +1,4 @@
-//! Keys and values of the maps, and what userspace puts in front of a datagram.
+//! Keys and values of the maps, and what userspace puts at the end of a datagram.
 //!
 //! A socket is known by its cookie (`SO_COOKIE`), a number that the kernel gives to no second
 //! socket: what comes late, for a channel that has gone, finds nothing, whoever took its place.
@@ -27,11 +27,23 @@ pub const EVENTS: &str = "EVENTS";
 /// Name of the global that limits, for each channel, how many bytes wait before its bridge.
 pub const QUEUE_LIMIT: &str = "QUEUE_LIMIT";
 
+/// Name of the global that says how long a segment may be to be redirected, in bytes:
+/// [`ANY_SEGMENT`] or [`SMALL_SEGMENT`].
+pub const SEGMENT_LIMIT: &str = "SEGMENT_LIMIT";
+/// The kernel's `sk_skb_adjust_room` can be used, which makes room for the header of any frame.
+pub const ANY_SEGMENT: u64 = u64::MAX;
+/// It cannot: headers go where `bpf_skb_change_head` makes room, which refuses more than
+/// `SKB_MAX_ALLOC` (net/core/filter.c), four pages less what the kernel needs of them.
+pub const SMALL_SEGMENT: u64 = MAX_DATAGRAM as u64;
+
 /// A gate that equals no number of passed bytes: all bytes of the host pass to userspace.
 pub const CLOSED: u64 = u64::MAX;
 
-/// Bytes in front of each datagram to an injector: one of the two roads, native endian.
+/// Bytes at the end of each datagram to an injector: one of the two roads, native endian.
 pub const ROAD_LEN: usize = size_of::<u32>();
+/// Longest datagram without its road, in bytes: what `bpf_skb_change_tail` can shorten, which has
+/// the same limit as [`SMALL_SEGMENT`].
+pub const MAX_DATAGRAM: usize = 15 * 1024;
 /// The datagram holds whole frames for the client.
 pub const TO_CLIENT: u32 = 0;
 /// The datagram holds bytes of the host that passed; they queue before the bridge, which frames

@@ -2,15 +2,22 @@
 //!
 //! Headers are put here and not on the host leg because AF_UNIX has no sequence numbers that
 //! would go wrong.
+//!
+//! `sk_skb_adjust_room` takes the socket of each piece for a TCP one and follows a pointer from
+//! beyond the end of an AF_UNIX socket (`tls_sw_has_ctx_rx`, include/net/tls.h) until kernel
+//! commit 44d0469f79bd, "bpf: Add sk_is_inet and IS_ICSK check in tls_sw_has_ctx_tx/rx". Kernels
+//! that may be without it get their headers by `bpf_skb_change_head`, which knows no sockets.
 
 use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
+use aya_ebpf::helpers::generated::bpf_skb_change_head;
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
 use aya_log_ebpf::warn;
 use gateway_common::frame::{self, FIN_BINARY, MAX_HEADER, MAX_PAYLOAD};
-use gateway_common::layout::BROKEN;
+use gateway_common::layout::{ANY_SEGMENT, BROKEN};
 
 use crate::channel::Channel;
+use crate::host::segment_limit;
 use crate::maps::TARGETS;
 
 /// Puts a header in front of a piece and sends it to the client.
@@ -51,7 +58,13 @@ fn put_header(context: &SkBuffContext, len: u32) -> Option<u32> {
     }
     let mut header = [0; MAX_HEADER];
     let header_len = frame::write_header(&mut header, FIN_BINARY, payload);
-    context.skb.adjust_room(header_len as i32, 0, 0).ok()?;
+    if segment_limit() == ANY_SEGMENT {
+        context.skb.adjust_room(header_len as i32, 0, 0).ok()?;
+    } else {
+        // SAFETY: the helper takes the context that the kernel gave to the program.
+        let changed = unsafe { bpf_skb_change_head(context.skb.skb, header_len as u32, 0) };
+        (changed == 0).then_some(())?;
+    }
     // The verifier wants to see each length as a constant.
     match header_len {
         2 => context.skb.store(0, &[header[0], header[1]], 0),

@@ -8,7 +8,7 @@ use core::ptr;
 use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
-use gateway_common::layout::{BROKEN, PASSED};
+use gateway_common::layout::{ANY_SEGMENT, BROKEN, PASSED};
 
 use crate::channel::Channel;
 use crate::maps::TARGETS;
@@ -17,6 +17,16 @@ use crate::maps::TARGETS;
 /// of its own.
 #[unsafe(no_mangle)]
 static QUEUE_LIMIT: u64 = 0;
+
+/// Longest segment that is redirected, see [`gateway_common::layout::SEGMENT_LIMIT`].
+#[unsafe(no_mangle)]
+static SEGMENT_LIMIT: u64 = ANY_SEGMENT;
+
+#[inline(always)]
+pub fn segment_limit() -> u64 {
+    // SAFETY: a constant that the gateway set before it loaded the program.
+    unsafe { ptr::read_volatile(&raw const SEGMENT_LIMIT) }
+}
 
 /// Sends a segment of the host on.
 #[stream_verdict]
@@ -37,7 +47,8 @@ pub fn host_verdict(context: SkBuffContext) -> u32 {
     let limit = unsafe { ptr::read_volatile(&raw const QUEUE_LIMIT) };
     // Once one segment passed all must until userspace has forwarded them: order is kept.
     let is_open = forwarded == state.passed();
-    if !is_open || state.waiting() + u64::from(len) > limit {
+    let is_long = u64::from(len) > segment_limit();
+    if !is_open || is_long || state.waiting() + u64::from(len) > limit {
         if state.set_redirecting(false) {
             state.add_stops(1);
         }

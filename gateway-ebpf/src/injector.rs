@@ -1,11 +1,15 @@
 //! The one road for what userspace sends on a client leg that the kernel moves.
 //!
-//! Userspace writes datagrams `[u32 road, native endian][bytes]` into a datagram socket pair of
+//! Userspace writes datagrams `[bytes][u32 road, native endian]` into a datagram socket pair of
 //! the channel. Frames go to the client behind all that was redirected before, so that no control
 //! frame lands in the middle of a data frame; bytes that had passed go behind all that waits
 //! before the bridge.
+//!
+//! The road stands last because taking something off the front needs `sk_skb_adjust_room`, which
+//! not every kernel survives (see `bridge`).
 
 use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
+use aya_ebpf::helpers::generated::bpf_skb_change_tail;
 use aya_ebpf::macros::stream_verdict;
 use aya_ebpf::programs::SkBuffContext;
 use gateway_common::layout::{BROKEN, ROAD_LEN, TO_BRIDGE};
@@ -28,10 +32,11 @@ pub fn injector_verdict(context: SkBuffContext) -> u32 {
     if len == 0 {
         return SK_DROP;
     }
-    let Ok(road) = context.load::<u32>(0) else {
+    let Ok(road) = context.load::<u32>(len as usize) else {
         return SK_DROP;
     };
-    if context.skb.adjust_room(-(ROAD_LEN as i32), 0, 0).is_err() {
+    // SAFETY: the helper takes the context that the kernel gave to the program.
+    if unsafe { bpf_skb_change_tail(context.skb.skb, len, 0) } != 0 {
         state.add_injector_dropped(len);
         channel.tell(BROKEN);
         return SK_DROP;

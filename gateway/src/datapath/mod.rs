@@ -5,6 +5,7 @@
 
 mod choice;
 mod inbound;
+mod kernel_count;
 mod legs;
 mod low_water;
 mod moderation;
@@ -21,6 +22,7 @@ pub use inbound::Inbound;
 pub use legs::{ClientLeg, HostLeg};
 
 use crate::websocket::decode::Violation;
+use kernel_count::KernelCount;
 
 /// Time limits of a moving channel.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,7 @@ pub struct Limits {
 pub struct Counters {
     uplink: AtomicU64,
     downlink: AtomicU64,
+    kernel_downlink: KernelCount,
 }
 
 impl Counters {
@@ -44,9 +47,10 @@ impl Counters {
         self.uplink.load(Ordering::Relaxed)
     }
 
-    /// Bytes of payload handed to the client.
+    /// Bytes of payload handed to the client. Where the kernel counts them, this asks it.
     pub fn downlink(&self) -> u64 {
-        self.downlink.load(Ordering::Relaxed)
+        self.kernel_downlink
+            .with(|moved| moved + self.downlink.load(Ordering::Relaxed))
     }
 
     pub(crate) fn add_uplink(&self, bytes: usize) {
@@ -55,6 +59,32 @@ impl Counters {
 
     fn add_downlink(&self, bytes: usize) {
         self.downlink.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Has the kernel's count of the downlink added until the result is dropped, and its last
+    /// value kept then.
+    fn count_in_kernel(
+        &self,
+        downlink: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> CountedInKernel<'_> {
+        self.kernel_downlink.attach(downlink);
+        CountedInKernel(self)
+    }
+}
+
+/// While this lives the kernel counts a channel's downlink.
+struct CountedInKernel<'a>(&'a Counters);
+
+impl Drop for CountedInKernel<'_> {
+    fn drop(&mut self) {
+        let Counters {
+            downlink,
+            kernel_downlink,
+            ..
+        } = self.0;
+        kernel_downlink.settle(|moved| {
+            downlink.fetch_add(moved, Ordering::Relaxed);
+        });
     }
 }
 
@@ -92,5 +122,28 @@ impl std::fmt::Display for EndReason {
             Self::HostLost(kind) => write!(f, "host lost: {kind}"),
             Self::Stopped => f.write_str("gateway stopped"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_count_is_read_when_asked_for_and_kept_at_the_end() {
+        let counters = Counters::default();
+        counters.add_downlink(5);
+        let kernel = Arc::new(AtomicU64::new(10));
+        let count = Arc::clone(&kernel);
+        let counted = counters.count_in_kernel(move || count.load(Ordering::Relaxed));
+        assert_eq!(counters.downlink(), 15);
+        kernel.store(100, Ordering::Relaxed);
+        assert_eq!(counters.downlink(), 105);
+        drop(counted);
+        kernel.store(0, Ordering::Relaxed);
+        assert_eq!(counters.downlink(), 105);
+        assert_eq!(Arc::strong_count(&kernel), 1);
     }
 }

@@ -236,14 +236,10 @@ fn run_one(
     probe: bool,
     selection: &Selection,
 ) -> Result<()> {
-    let mut arguments = selection.arguments.clone();
-    for module in class.refused {
-        arguments.extend(["--skip".to_owned(), format!("{module}::")]);
-    }
     let plan = Plan {
         programs,
         probe,
-        arguments: &arguments,
+        arguments: &selection.arguments,
         seconds: selection.limit.as_secs(),
     };
     let initramfs = initramfs::write(&plan, &kernel.modules()?)?;

@@ -72,7 +72,7 @@ impl AsyncWrite for ClientLeg<'_> {
             this.link.stop();
             ready!(this.drain.poll(context, this.link))?;
         }
-        let datagram = [&TO_CLIENT.to_ne_bytes(), frames].concat();
+        let datagram = [frames, &TO_CLIENT.to_ne_bytes()].concat();
         ready!(this.link.poll_inject(context, &datagram))?;
         Poll::Ready(Ok(frames.len()))
     }

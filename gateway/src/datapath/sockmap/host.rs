@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gateway_common::layout::{ROAD_LEN, TO_BRIDGE};
+use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, TO_BRIDGE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -19,8 +19,6 @@ use crate::datapath;
 
 /// Time between two looks at a leg whose bytes are not all counted.
 const LOOK: Duration = Duration::from_millis(5);
-/// Most passed bytes that are sent back to the kernel at a time.
-const MAX_READ: usize = 65_536;
 
 /// What userspace still has of a host leg.
 ///
@@ -68,12 +66,12 @@ impl<'a> HostLeg<'a> {
                 return Poll::Ready(Ok(()));
             }
             let mut buffer = Buffer::take();
-            match read(self.link, &mut buffer[ROAD_LEN..][..MAX_READ]) {
+            match read(self.link, &mut buffer[..MAX_DATAGRAM]) {
                 Ok(0) => self.end = Some(Ok(())),
                 Ok(len) => {
                     self.forwarded += len as u64;
-                    buffer[..ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
-                    self.datagram = Some((buffer, ROAD_LEN + len));
+                    buffer[len..len + ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
+                    self.datagram = Some((buffer, len + ROAD_LEN));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.link.is_gated => {
                     let wait = self

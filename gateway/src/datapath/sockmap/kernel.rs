@@ -1,56 +1,59 @@
-//! What a kernel must not have, found out without doing it: trying would bring it down.
+//! What a kernel does not survive, known without doing it: trying could bring it down.
 
-use std::fs;
-use std::io;
-use std::path::Path;
+use gateway_common::layout::{ANY_SEGMENT, SMALL_SEGMENT};
 
 use super::LoadError;
 
-/// The kernel's own types and functions, by name.
-const BTF: &str = "/sys/kernel/btf/vmlinux";
-/// What the kernel's worker sends pages on `AF_UNIX` with, up to Linux 6.4. A verdict that ran
-/// from within it ended in a page fault in `sk_skb_adjust_room` (seen in 6.1.187). Later kernels
-/// send pages with `sendmsg`.
-const FAULTY: &[u8] = b"unix_stream_sendpage";
+/// The oldest series that this was tried with.
+const FIRST: (u32, u32) = (6, 1);
+/// The first series whose `sk_skb_adjust_room` knows `AF_UNIX` sockets in all its releases (commit
+/// 44d0469f79bd). Nothing but the version tells; earlier series that have taken the commit over
+/// are not told apart.
+const REPAIRED: (u32, u32) = (6, 12);
 
-/// Refuses a kernel whose `AF_UNIX` does not stand a verdict, and one that does not tell.
-pub(super) fn check() -> Result<(), LoadError> {
-    check_names(Path::new(BTF))
+/// How long a segment may be that is redirected on this kernel, see [`SEGMENT_LIMIT`].
+///
+/// [`SEGMENT_LIMIT`]: gateway_common::layout::SEGMENT_LIMIT
+pub(super) fn segment_limit() -> Result<u64, LoadError> {
+    limit_of(&rustix::system::uname().release().to_string_lossy())
 }
 
-fn check_names(btf: &Path) -> Result<(), LoadError> {
-    let types = fs::read(btf).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => LoadError::NoBtf,
-        _ => LoadError::System(error),
-    })?;
-    // Names stand in one section, each with a zero behind it.
-    if types.split(|byte| *byte == 0).any(|name| name == FAULTY) {
-        return Err(LoadError::FaultyKernel);
+fn limit_of(release: &str) -> Result<u64, LoadError> {
+    match series(release) {
+        Some(series) if series >= REPAIRED => Ok(ANY_SEGMENT),
+        Some(series) if series >= FIRST => Ok(SMALL_SEGMENT),
+        _ => Err(LoadError::OldKernel(release.to_owned())),
     }
-    Ok(())
+}
+
+/// Reads the first two numbers of a release as `6.12.117+deb12-cloud-amd64`.
+fn series(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check_of(content: &[u8]) -> Result<(), LoadError> {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), content).unwrap();
-        check_names(file.path())
+    #[test]
+    fn only_repaired_kernels_may_adjust_room() {
+        for (release, limit) in [
+            ("6.1.0-56-cloud-amd64", SMALL_SEGMENT),
+            ("6.8.0-31-generic", SMALL_SEGMENT),
+            ("6.12.117+deb12-cloud-amd64", ANY_SEGMENT),
+            ("7.0-rc1", ANY_SEGMENT),
+        ] {
+            assert_eq!(limit_of(release).unwrap(), limit, "{release}");
+        }
     }
 
     #[test]
-    fn kernels_that_would_fault_are_refused() {
-        let faulty = check_of(b"\0unix_bind\0unix_stream_sendpage\0unix_poll\0");
-        assert!(matches!(faulty, Err(LoadError::FaultyKernel)));
-        assert!(check_of(b"\0unix_bind\0unix_stream_sendmsg\0unix_poll\0").is_ok());
-        assert!(check_of(b"\0not_unix_stream_sendpage\0").is_ok());
-    }
-
-    #[test]
-    fn kernels_that_do_not_tell_are_refused() {
-        let nothing = check_names(Path::new("/nonexistent/btf"));
-        assert!(matches!(nothing, Err(LoadError::NoBtf)));
+    fn older_kernels_and_unknown_ones_are_refused() {
+        for release in ["5.15.0", "6.0.9", "6", "", "next"] {
+            let refused = limit_of(release);
+            assert!(matches!(refused, Err(LoadError::OldKernel(_))), "{release}");
+        }
     }
 }

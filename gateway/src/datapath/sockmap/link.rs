@@ -109,6 +109,13 @@ impl Link {
         self.sockmap.maps.state(self.slot).map_err(io::Error::other)
     }
 
+    /// Reads how many bytes of payload were sent to the client; only while the link lives.
+    pub(super) fn downlink_count(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
+        // Without a state the maps are gone, and the channel with them.
+        move || sockmap.maps.state(slot).map_or(0, |state| state.framed)
+    }
+
     /// What the programs have counted, as the log tells it.
     pub(crate) fn counts(&self) -> String {
         let Ok(state) = self.state() else {
@@ -219,7 +226,7 @@ impl Link {
         Ok(written.saturating_sub(self.written_before) >= state.to_client())
     }
 
-    /// Sends a datagram, which begins with its road, through the injector.
+    /// Sends a datagram, which ends with its road, through the injector.
     pub(super) fn poll_inject(
         &self,
         context: &mut Context<'_>,

@@ -19,12 +19,9 @@ pub enum LoadError {
     /// The gateway was built without the object.
     #[error("no eBPF object built in: cargo xtask build-ebpf, then build the gateway again")]
     NoObject,
-    /// The kernel does not tell what it consists of.
-    #[error("kernel without BTF: /sys/kernel/btf/vmlinux is missing")]
-    NoBtf,
-    /// The kernel is too old.
-    #[error("kernel before 6.5: its unix_stream_sendpage would crash under a verdict")]
-    FaultyKernel,
+    /// The kernel is older than any on which this was tried.
+    #[error("kernel {0}: 6.1 or later is needed")]
+    OldKernel(String),
     /// The process lacks a capability.
     #[error("not permitted: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed")]
     NotPermitted,
@@ -59,13 +56,14 @@ pub(super) struct Loaded {
 /// Loads the programs, with room for `channels` and `queue_limit` bytes before each bridge.
 pub(super) fn load(channels: u32, queue_limit: u64) -> Result<Loaded, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
-    kernel::check()?;
+    let segment_limit = kernel::segment_limit()?;
     // Slots rest for a while after their channel.
     let slots = channels.saturating_mul(2);
     let level = aya_log::Level::Warn as u8;
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .override_global(layout::QUEUE_LIMIT, &queue_limit, true)
+        .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries(layout::HOSTS, channels)
         .map_max_entries(layout::BRIDGES, channels)

@@ -23,6 +23,7 @@ pub(super) async fn run(
     counters: &Counters,
     stop: impl Future<Output = ()>,
 ) -> EndReason {
+    let _counted = counters.count_in_kernel(link.downlink_count());
     let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link));
     let limit = limits.close_timeout;
     let limits = Limits {
@@ -35,17 +36,12 @@ pub(super) async fn run(
         reason = relay.as_mut() => Some(reason),
         () = standstill(link, limit) => None,
     };
-    let reason = if let Some(reason) = in_time {
-        reason
-    } else {
-        // All that the relay waits for fails now, and it ends with its own reason.
-        link.abandon();
-        relay.await
-    };
-    if let Ok(state) = link.state() {
-        counters.add_downlink(usize::try_from(state.framed).unwrap_or(usize::MAX));
+    if let Some(reason) = in_time {
+        return reason;
     }
-    reason
+    // All that the relay waits for fails now, and it ends with its own reason.
+    link.abandon();
+    relay.await
 }
 
 /// Ready once a channel that is ending has not moved a byte for this long.
