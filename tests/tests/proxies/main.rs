@@ -2,6 +2,7 @@
 //! documentation itself.
 
 mod apache;
+mod desktop;
 mod haproxy;
 mod nginx;
 mod process;

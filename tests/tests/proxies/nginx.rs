@@ -43,7 +43,7 @@ async fn nginx(cert: &TestCert, site: impl Fn(&Setup<'_>) -> Result<String>) -> 
 }
 
 /// The documented site in front of a gateway.
-async fn documented(scene: &Scene, cert: &TestCert, patience: &str) -> Result<Proxy> {
+pub(crate) async fn documented(backend: &str, cert: &TestCert, patience: &str) -> Result<Proxy> {
     nginx(cert, |setup| {
         let listen = format!("listen {} ssl;", setup.addr);
         adapt(
@@ -51,7 +51,7 @@ async fn documented(scene: &Scene, cert: &TestCert, patience: &str) -> Result<Pr
             &[
                 ("listen [::]:443 ssl;", ""),
                 ("listen 443 ssl;", &listen),
-                ("127.0.0.1:8080", &scene.backend()),
+                ("127.0.0.1:8080", backend),
                 (
                     "/etc/ssl/certs/vdi.example.com.pem",
                     &cert.cert_path().display().to_string(),
@@ -75,7 +75,7 @@ async fn documented(scene: &Scene, cert: &TestCert, patience: &str) -> Result<Pr
 async fn the_documented_site_works() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway).await?;
     let cert = TestCert::new()?;
-    let proxy = documented(&scene, &cert, "proxy_read_timeout 1d").await?;
+    let proxy = documented(&scene.backend(), &cert, "proxy_read_timeout 1d").await?;
     scene.works_through(&proxy).await?;
     // The form in which its requests for the manager come.
     let requests = scene.manager.requests();
@@ -90,7 +90,7 @@ async fn the_documented_site_works() -> Result<()> {
 async fn the_hosts_end_is_told() -> Result<()> {
     let scene = Scene::new(End::Fin, |gateway| gateway).await?;
     let cert = TestCert::new()?;
-    let proxy = documented(&scene, &cert, "proxy_read_timeout 1d").await?;
+    let proxy = documented(&scene.backend(), &cert, "proxy_read_timeout 1d").await?;
     scene.hosts_end_is_told(&proxy).await
 }
 
@@ -99,7 +99,7 @@ async fn pings_keep_an_idle_channel_open() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway.set("KeepAlive", 1)).await?;
     let cert = TestCert::new()?;
     let patience = format!("proxy_read_timeout {PROXY_PATIENCE}s");
-    let proxy = documented(&scene, &cert, &patience).await?;
+    let proxy = documented(&scene.backend(), &cert, &patience).await?;
     scene.pings_keep_alive(&proxy).await
 }
 

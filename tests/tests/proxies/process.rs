@@ -82,6 +82,11 @@ impl Proxy {
         Err(failed.context("no attempt was made")?)
     }
 
+    /// Its TLS port.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
     /// Clients of its TLS port.
     pub(crate) fn tls(&self) -> Endpoint {
         Endpoint::tls(self.addr)

@@ -27,9 +27,11 @@ macro_rules! on_every_path {
     };
 }
 
+mod bpf_maps;
 mod conformance;
 mod controls;
 mod endings;
+mod kernel;
 mod peers;
 mod plan;
 mod pressure;

@@ -31,7 +31,7 @@ const DRAINED: u64 = 64 * MIB;
 const GROWTH: u64 = 8 * MIB;
 
 /// Waits until a counter that has begun to count stands still.
-async fn standstill(counter: &AtomicU64) -> Result<u64> {
+pub(crate) async fn standstill(counter: &AtomicU64) -> Result<u64> {
     const STILL: Duration = Duration::from_millis(400);
     within("standstill", async {
         loop {
@@ -154,7 +154,7 @@ async fn a_host_that_does_not_read_stops_its_client(setup: Setup) -> Result<()> 
     stage.expect_no_channel().await
 }
 
-const CHANNELS: usize = 1_000;
+pub(crate) const CHANNELS: usize = 1_000;
 /// Channels that are opened or closed at the same time.
 const AT_ONCE: usize = 32;
 /// What an idle channel may hold in bytes, its part of the allocator's gaps included; no buffer
@@ -165,7 +165,7 @@ const IDLE_CHANNEL: u64 = 32 * 1024;
 const LEAK: u64 = 8 * 1024;
 
 /// Lets this process have a socket to the gateway and one at the host for each channel.
-fn raise_descriptor_limit() -> Result<()> {
+pub(crate) fn raise_descriptor_limit() -> Result<()> {
     const NEEDED: u64 = 2 * CHANNELS as u64 + 500;
     let limit = getrlimit(Resource::Nofile);
     if limit.current.is_some_and(|current| current < NEEDED) {
@@ -208,12 +208,7 @@ async fn a_thousand_channels_at_once(setup: Setup) -> Result<()> {
 /// Opens, uses and closes channels; returns the gateway's memory while they were all idle.
 async fn thousand_channels(stage: &Stage) -> Result<u64> {
     let host = Host::echo().await?;
-    let clients: Vec<RawClient> = stream::iter(0..CHANNELS)
-        .map(|_| open_echo(&stage.endpoint, &host))
-        .buffer_unordered(AT_ONCE)
-        .try_collect()
-        .await?;
-    ensure!(host.accepted() == CHANNELS);
+    let clients = open_thousand(stage, &host).await?;
     // All of them move at once.
     let clients: Vec<RawClient> = stream::iter(clients)
         .map(|client| echo(client, 3_000))
@@ -221,6 +216,24 @@ async fn thousand_channels(stage: &Stage) -> Result<u64> {
         .try_collect()
         .await?;
     let idle = stage.gateway.memory()?.pss;
+    close_thousand(clients).await?;
+    stage.expect_no_channel().await?;
+    Ok(idle)
+}
+
+/// Opens channels to a host that echoes, and moves some bytes on each.
+pub(crate) async fn open_thousand(stage: &Stage, host: &Host<Vec<u8>>) -> Result<Vec<RawClient>> {
+    let clients: Vec<RawClient> = stream::iter(0..CHANNELS)
+        .map(|_| open_echo(&stage.endpoint, host))
+        .buffer_unordered(AT_ONCE)
+        .try_collect()
+        .await?;
+    ensure!(host.accepted() == CHANNELS);
+    Ok(clients)
+}
+
+/// Closes channels in an orderly way.
+pub(crate) async fn close_thousand(clients: Vec<RawClient>) -> Result<()> {
     stream::iter(clients)
         .map(|mut client| async move {
             client.send_frame(&Frame::close(1000)).await?;
@@ -228,9 +241,7 @@ async fn thousand_channels(stage: &Stage) -> Result<u64> {
         })
         .buffer_unordered(AT_ONCE)
         .try_collect::<()>()
-        .await?;
-    stage.expect_no_channel().await?;
-    Ok(idle)
+        .await
 }
 
 /// Opens a channel to a host that echoes, and moves some bytes both ways.

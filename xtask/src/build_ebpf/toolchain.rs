@@ -1,8 +1,9 @@
 //! A compiler that can build for eBPF, and its linker: what is on this machine, or is installed.
 //!
 //! The target has no core library of its own, so a compiler is needed whose library's source is
-//! there and that takes unstable options: rustup's nightly with rust-src, or Debian 12's
-//! rustc-web. bpf-linker must be built with the LLVM whose bitcode that compiler writes.
+//! there and that takes unstable options: rustup's nightly with rust-src, or
+//! rustc-web of Debian 12 and 13. bpf-linker must be built with the LLVM whose bitcode that
+//! compiler writes.
 
 use std::env;
 use std::fmt;
@@ -46,7 +47,7 @@ impl Toolchain {
             note("installing Debian's rustc-web and the source of its library");
             packages::ensure(&[Package::RustcWeb]).context(
                 "no compiler for eBPF. With rustup: rustup toolchain install nightly \
-                 --component rust-src. On Debian 12 without it",
+                 --component rust-src. On Debian 12 or 13 without it",
             )?;
             Self::debian().context("rustc-web was installed, but is not usable")?
         };

@@ -94,6 +94,19 @@ impl Link {
                 return Err((error.into(), Err(lost)));
             }
         };
+        match has_spoken(&host) {
+            Ok(false) => Self::enter(sockmap, client, host),
+            Ok(true) => Err((Refusal::HostSpoke, back(client, host))),
+            Err(error) => Err((error.into(), back(client, host))),
+        }
+    }
+
+    /// The same for a host that had not spoken a moment ago.
+    fn enter(
+        sockmap: &Arc<Sockmap>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> Result<Self, (Refusal, io::Result<Legs>)> {
         let parts = match Parts::new(sockmap, &client, &host) {
             Ok(parts) => parts,
             Err(refusal) => return Err((refusal, back(client, host))),
@@ -301,9 +314,6 @@ impl Drop for Place {
 
 impl Parts {
     fn new(sockmap: &Arc<Sockmap>, client: &TcpStream, host: &TcpStream) -> Result<Self, Refusal> {
-        if has_spoken(host)? {
-            return Err(Refusal::HostSpoke);
-        }
         let (bridge, bridge_out) = pair(SocketType::STREAM)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
         // The kernel's worker waits a tick of its clock whenever this is full.
@@ -436,5 +446,77 @@ fn has_spoken(host: &TcpStream) -> io::Result<bool> {
         Ok(_) => Ok(true),
         Err(rustix::io::Errno::AGAIN) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::datapath::{Counters, EndReason, Inbound, Limits};
+
+    const EARLY: &[u8] = &[b'e'; 100];
+    const LATER: &[u8] = &[b'l'; 50];
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (far.unwrap(), near.unwrap().0)
+    }
+
+    /// Reads frames with less than 126 bytes of payload until as many bytes have come.
+    async fn read_frames(client: &mut TcpStream, len: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        while received.len() < len {
+            assert_eq!(client.read_u8().await.unwrap(), 0x82);
+            let len = client.read_u8().await.unwrap();
+            let mut payload = vec![0; usize::from(len)];
+            client.read_exact(&mut payload).await.unwrap();
+            received.extend(payload);
+        }
+        received
+    }
+
+    #[tokio::test]
+    async fn what_a_host_says_while_its_socket_enters_the_map_arrives_in_order() {
+        let sockmap = Sockmap::load(1, 1 << 20)
+            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
+        let (mut client, client_leg) = pair().await;
+        let (mut host, host_leg) = pair().await;
+        host.write_all(EARLY).await.unwrap();
+        host_leg.readable().await.unwrap();
+        let (client_leg, host_leg) = (client_leg.into_std(), host_leg.into_std());
+        let link = Link::enter(&sockmap, client_leg.unwrap(), host_leg.unwrap());
+        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
+        assert!(link.is_gated);
+        let limits = Limits {
+            ping_interval: None,
+            close_timeout: Duration::from_secs(5),
+        };
+        let counters = Counters::default();
+        let run = link.run(Inbound::default(), limits, &counters, pending());
+        let peers = async {
+            assert_eq!(read_frames(&mut client, EARLY.len()).await, EARLY);
+            host.write_all(LATER).await.unwrap();
+            assert_eq!(read_frames(&mut client, LATER.len()).await, LATER);
+            // Seen while the channel lives.
+            assert_eq!(counters.downlink(), 150);
+            drop(host);
+            let mut close = [0; 4];
+            client.read_exact(&mut close).await.unwrap();
+            assert_eq!(close, [0x88, 2, 0x03, 0xe8]);
+            drop(client);
+        };
+        let ended = async { tokio::join!(run, peers).0 };
+        let reason = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        assert_eq!(reason.unwrap(), EndReason::HostEnd);
+        assert_eq!(counters.downlink(), 150);
+        // Everything passed: the gate stays closed for such a channel.
+        assert_eq!(link.state().unwrap().redirected, 0);
     }
 }

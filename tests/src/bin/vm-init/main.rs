@@ -1,7 +1,6 @@
 //! The init of the virtual machines that `cargo xtask vm-test` starts: prepares what programs
 //! expect of a system, runs those that the manifest names, says how they ended, and powers off.
 
-mod loopback;
 mod modules;
 mod mounts;
 mod programs;
@@ -61,7 +60,7 @@ fn run(console: &mut File) -> Result<bool> {
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("reading {MANIFEST}"))?;
     setrlimit(Resource::Nofile, OPEN_FILES).context("setting the limit on open files")?;
-    loopback::bring_up().context("bringing up lo")?;
+    testkit::loopback::bring_up().context("bringing up lo")?;
     modules::load_all(console, &manifest.modules)?;
     show_facts(console)?;
     let succeeded = programs::run_all(console, &manifest)?;

@@ -17,7 +17,7 @@ const LOOPBACK_INDEX: i32 = 1;
 const HEADER: usize = 16;
 
 /// Sets its flag `IFF_UP` and waits for the kernel's answer.
-pub(crate) fn bring_up() -> Result<()> {
+pub fn bring_up() -> Result<()> {
     let socket = socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
