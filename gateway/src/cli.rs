@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -10,6 +10,7 @@ use tracing::warn;
 use crate::config::{self, Config};
 use crate::datapath::probe;
 use crate::documents::Document;
+use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::{log, server};
 
@@ -33,6 +34,12 @@ enum Command {
     Run,
     /// Check the configuration with the files it names, and print what is in effect.
     Check,
+    /// Make a key that the gateways of a pool share, for `PoolKeyFile`.
+    PoolKey {
+        /// Where the key is added as the last one, which opens tickets but does not seal them; the
+        /// file is made when there is none. Without it a new file is printed.
+        file: Option<PathBuf>,
+    },
     /// Try which data paths this kernel carries, with real bytes on loopback.
     Probe {
         /// Print JSON.
@@ -54,6 +61,7 @@ pub fn main() -> ExitCode {
     match command {
         Command::Probe { json } => return exit(print_probe(json)),
         Command::Document { document } => return exit(document.print(Arguments::command())),
+        Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
         Command::Run | Command::Check => {}
     }
     let prepared = match Prepared::read(&arguments.config) {
@@ -80,6 +88,22 @@ fn print_probe(json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn make_pool_key(file: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = file else {
+        print!("{}", pool::new_file()?);
+        return Ok(());
+    };
+    if pool::append_key(path)? {
+        eprintln!(
+            "{}: key added; move it to the top once all gateways have it",
+            path.display()
+        );
+    } else {
+        eprintln!("{}: made, with one key", path.display());
+    }
+    Ok(())
+}
+
 fn exit(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,6 +118,9 @@ fn print(prepared: &Prepared) -> anyhow::Result<()> {
     for warning in &prepared.loaded.warnings {
         eprintln!("warning: {warning}");
     }
+    if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
+        eprintln!("warning: {warning}");
+    }
     let effective = config::effective_json(&prepared.loaded.config);
     println!("{}", serde_json::to_string_pretty(&effective)?);
     Ok(())
@@ -102,6 +129,9 @@ fn print(prepared: &Prepared) -> anyhow::Result<()> {
 fn run(prepared: Prepared) -> anyhow::Result<()> {
     let verbosity = log::init(prepared.loaded.config.debug)?;
     for warning in &prepared.loaded.warnings {
+        warn!("{warning}");
+    }
+    if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
         warn!("{warning}");
     }
     runtime(&prepared.loaded.config)?.block_on(server::run(prepared, verbosity))

@@ -18,6 +18,7 @@ pub mod live;
 mod log;
 pub mod manager;
 pub mod pem_file;
+pub mod pool;
 mod prepared;
 pub mod ratelimit;
 pub mod reload;

@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 use crate::config::{self, Config, Loaded};
 use crate::manager::{self, ManagerTlsError};
 use crate::pem_file::{Fingerprint, PemFile};
+use crate::pool::PoolKeys;
 use crate::tls::Identity;
 
 /// A configuration whose files are good.
@@ -20,6 +21,8 @@ pub struct Prepared {
     pub identity: Identity,
     /// What handshakes with the manager are made with.
     pub manager_tls: ManagerTls,
+    /// Keys that are shared with the other gateways of a pool.
+    pub pool_keys: Option<PoolKeys>,
 }
 
 impl Prepared {
@@ -28,11 +31,14 @@ impl Prepared {
         let loaded = config::load(path)?;
         let identity = Identity::read(&loaded.config)?;
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
+        let pool_keys = loaded.config.pool_key_file.as_deref();
+        let pool_keys = pool_keys.map(PoolKeys::load).transpose()?;
         Ok(Self {
             path: path.to_owned(),
             loaded,
             identity,
             manager_tls,
+            pool_keys,
         })
     }
 }

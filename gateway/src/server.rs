@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use rustls::ClientConfig;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -17,6 +16,7 @@ use crate::http::Gateway;
 use crate::listen::{ConnectionLimits, Inherited, Leg, Listener, limits, socket};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
+use crate::pool::PoolKeys;
 use crate::prepared::Prepared;
 use crate::reload::{LoadedPath, Reloader};
 use crate::service;
@@ -29,6 +29,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         loaded: Loaded { config, .. },
         identity,
         manager_tls,
+        pool_keys,
     } = prepared;
     let config = Arc::new(config);
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
@@ -42,12 +43,13 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     info!(certificate = %identity.certificate, "TLS");
     let paths = Arc::new(data_paths(&config, connections.total()).await);
     let authorities = manager_tls.fingerprint;
-    let gateway = gateway(
+    let gateway = Gateway::new(
         &config,
         manager_tls.config,
+        tickets(&config, pool_keys)?,
         Arc::clone(&registry),
         Arc::clone(&paths),
-    )?;
+    );
     let ports = open_ports(&config)?;
     let loaded = LoadedPath {
         choice: config.data_path,
@@ -113,15 +115,16 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     Ok(())
 }
 
-fn gateway(
-    config: &Config,
-    manager_tls: ClientConfig,
-    registry: Arc<Registry>,
-    paths: Arc<Paths>,
-) -> anyhow::Result<Gateway> {
+fn tickets(config: &Config, pool_keys: Option<PoolKeys>) -> anyhow::Result<Arc<Tickets>> {
     let tickets = Tickets::new(config.ticket_timeout, config.reconnect_timeout);
-    let tickets = Arc::new(tickets.context("cannot make the key for tickets")?);
-    Ok(Gateway::new(config, manager_tls, tickets, registry, paths))
+    let tickets = tickets.context("cannot make the key for tickets")?;
+    Ok(Arc::new(match pool_keys {
+        Some(keys) => {
+            info!(keys = keys.count(), "tickets are good in the whole pool");
+            tickets.with_pool(keys)
+        }
+        None => tickets,
+    }))
 }
 
 fn connection_limits(config: &Config) -> Arc<ConnectionLimits> {

@@ -6,19 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Number of a desktop session: the channels that were opened with one ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(u64);
+pub struct SessionId(Number);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Number {
+    /// Of this process.
+    Own(u64),
+    /// Of a pool: the same in each of its gateways.
+    Pool(u64),
+}
 
 impl SessionId {
     /// A number that this process has not used before.
     pub fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(Number::Own(NEXT.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// A number that follows from a pool's ticket, 48 bits.
+    pub fn of_pool(number: u64) -> Self {
+        Self(Number::Pool(number))
     }
 }
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s{}", self.0)
+        match self.0 {
+            Number::Own(number) => write!(f, "s{number}"),
+            Number::Pool(number) => write!(f, "p{number:012x}"),
+        }
     }
 }
 
@@ -32,9 +48,13 @@ impl FromStr for SessionId {
 
     /// Reads what [`Display`](fmt::Display) writes, and nothing else.
     fn from_str(text: &str) -> Result<Self, NoSessionId> {
-        let digits = text.strip_prefix('s').ok_or(NoSessionId)?;
-        let number = digits.parse().map_err(|_| NoSessionId)?;
-        let id = Self(number);
+        let number = if let Some(digits) = text.strip_prefix('s') {
+            digits.parse().map(Number::Own)
+        } else {
+            let digits = text.strip_prefix('p').ok_or(NoSessionId)?;
+            u64::from_str_radix(digits, 16).map(Number::Pool)
+        };
+        let id = Self(number.map_err(|_| NoSessionId)?);
         if id.to_string() == text {
             Ok(id)
         } else {
@@ -69,6 +89,8 @@ mod tests {
     fn sessions_are_read_as_they_are_written() {
         let id = SessionId::next();
         assert_eq!(id.to_string().parse(), Ok(id));
+        let of_pool = SessionId::of_pool(0x0123_4567_89ab);
+        assert_eq!(of_pool.to_string().parse(), Ok(of_pool));
         for wrong in [
             "",
             "s",
@@ -78,6 +100,9 @@ mod tests {
             "s01",
             "s-1",
             "s99999999999999999999",
+            "p",
+            "pc",
+            "p0123456789AB",
         ] {
             assert_eq!(wrong.parse::<SessionId>(), Err(NoSessionId), "{wrong}");
         }

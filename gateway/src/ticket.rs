@@ -3,13 +3,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tracing::debug;
 
+use crate::pool::{Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
 
 /// 96 random bits make 16 characters; old clients cut a token at 17.
@@ -47,14 +49,22 @@ pub enum IssueError {
     /// The system's random source failed.
     #[error("the system's random source failed")]
     Random,
+    /// A ticket for the pool cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
 }
 
-/// All tickets of this gateway, in memory.
+/// All tickets of this gateway, in memory; with keys of a pool, those that are in use here.
+///
+/// A pool's tickets hold what they stand for. Until they expire, which is as late as a ticket that
+/// was used once may be used again, any gateway takes them; after that only those where a channel
+/// of the session is open or was a short time ago.
 ///
 /// Tickets are found by their HMAC under a key of this process, so that neither memory holds
 /// them in clear nor the time of a look-up tells anything about them.
 pub struct Tickets {
     key: hmac::Key,
+    pool: Option<PoolKeys>,
     store: Mutex<Store>,
 }
 
@@ -89,6 +99,7 @@ impl Tickets {
             .map_err(|_| IssueError::Random)?;
         Ok(Self {
             key,
+            pool: None,
             store: Mutex::new(Store {
                 unused,
                 reconnect,
@@ -106,8 +117,25 @@ impl Tickets {
         store.reconnect = reconnect;
     }
 
+    /// Makes and takes the tickets of a pool.
+    #[must_use]
+    pub fn with_pool(mut self, keys: PoolKeys) -> Self {
+        self.pool = Some(keys);
+        self
+    }
+
     /// Makes a ticket for a new desktop session.
     pub fn issue(&self, target: Target, now: Instant) -> Result<(String, SessionId), IssueError> {
+        if let Some(keys) = &self.pool {
+            let life = {
+                let store = self.lock();
+                store.unused + store.reconnect
+            };
+            let expires = SystemTime::now() + life;
+            let ticket = keys.seal(&Contents { target, expires })?;
+            let session = SessionId::of_pool(session_number(&ticket));
+            return Ok((ticket, session));
+        }
         let mut random = [0; RANDOM_BYTES];
         SystemRandom::new()
             .fill(&mut random)
@@ -134,17 +162,49 @@ impl Tickets {
         let digest = self.digest(token);
         let mut store = self.lock();
         store.sweep(now);
-        let entry = store.entries.get_mut(&digest)?;
-        if entry.is_expired(now) {
+        if store
+            .entries
+            .get(&digest)
+            .is_none_or(|entry| entry.is_expired(now))
+        {
             store.entries.remove(&digest);
-            return None;
+            // Entered only as it is used: a ticket that was made elsewhere is not known before.
+            store.entries.insert(digest, self.open_sealed(token, now)?);
         }
+        let entry = store.entries.get_mut(&digest)?;
         entry.open += 1;
         Some(Lease {
             target: entry.target.clone(),
             session: entry.session,
             digest,
             tickets: Arc::clone(self),
+        })
+    }
+
+    /// What a pool's ticket stands for; `None`: it is wrong or has expired.
+    fn open_sealed(&self, token: &str, now: Instant) -> Option<Entry> {
+        let keys = self.pool.as_ref()?;
+        let contents = match keys.open(token) {
+            Ok(contents) => contents,
+            Err(reason) => {
+                debug!(%reason, "no ticket of this pool");
+                return None;
+            }
+        };
+        let clock = SystemTime::now();
+        if contents.is_expired(clock) {
+            let late = clock
+                .duration_since(contents.expires)
+                .unwrap_or_default()
+                .as_secs();
+            debug!(seconds = late, "ticket of this pool has expired");
+            return None;
+        }
+        Some(Entry {
+            target: contents.target,
+            session: SessionId::of_pool(session_number(token)),
+            open: 0,
+            expires: now,
         })
     }
 
@@ -269,6 +329,55 @@ mod tests {
         assert_eq!(tickets.redeem(&ticket, soon).unwrap().session, session);
         let late = Instant::now() + RECONNECT + Duration::from_secs(5);
         assert!(tickets.redeem(&ticket, late).is_none());
+    }
+
+    fn pool(fill: &[u8]) -> Arc<Tickets> {
+        let tickets = Tickets::new(UNUSED, RECONNECT).unwrap();
+        Arc::new(tickets.with_pool(crate::pool::key_for_test(fill)))
+    }
+
+    #[test]
+    fn a_pools_ticket_is_good_in_every_gateway_with_its_key() {
+        let (first, second, stranger) = (pool(&[1]), pool(&[2, 1]), pool(&[3]));
+        let now = Instant::now();
+        let (ticket, session) = first.issue(target(), now).unwrap();
+        for gateway in [&first, &second] {
+            let leases = [(); 3].map(|()| gateway.redeem(&ticket, now).unwrap());
+            assert!(leases.iter().all(|l| l.session == session));
+            assert!(leases.iter().all(|l| l.target == target()));
+            assert_eq!(gateway.lock().entries.len(), 1);
+        }
+        assert!(stranger.redeem(&ticket, now).is_none());
+        assert!(first.redeem("AAAAAAAAAAAAAAAA", now).is_none());
+        assert!(stranger.lock().entries.is_empty());
+        assert!(session.to_string().starts_with('p'));
+    }
+
+    #[test]
+    fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
+        let tickets = pool(&[1]);
+        let expired = Contents {
+            target: target(),
+            expires: SystemTime::now() - Duration::from_secs(60),
+        };
+        let sealed = tickets.pool.as_ref().unwrap().seal(&expired).unwrap();
+        let now = Instant::now();
+        assert!(tickets.redeem(&sealed, now).is_none());
+        let used = Entry {
+            target: target(),
+            session: SessionId::next(),
+            open: 1,
+            expires: now,
+        };
+        let digest = tickets.digest(&sealed);
+        tickets.lock().entries.insert(digest, used);
+        drop(tickets.redeem(&sealed, now + UNUSED).unwrap());
+        tickets.close(&digest, now);
+        let soon = now + Duration::from_secs(295);
+        drop(tickets.redeem(&sealed, soon).unwrap());
+        let late = Instant::now() + RECONNECT + Duration::from_secs(5);
+        assert!(tickets.redeem(&sealed, late).is_none());
+        assert!(tickets.lock().entries.is_empty());
     }
 
     #[test]

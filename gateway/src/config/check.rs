@@ -5,10 +5,14 @@ use std::net::IpAddr;
 use super::Config;
 use super::report::Problem;
 
+/// Room for `/?ver=2&token=` and the ticket of a host with the longest name.
+const MIN_POOL_URI: usize = 512;
+
 /// Adds to the problems found so far.
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_spice_ports(config, problems);
     check_listening_ports(config, problems);
+    check_pool(config, problems);
 }
 
 fn check_spice_ports(config: &Config, problems: &mut Vec<Problem>) {
@@ -36,6 +40,19 @@ fn check_listening_ports(config: &Config, problems: &mut Vec<Problem>) {
             key: "PlainPort",
             expected: "another port than SslPort on the same address".to_owned(),
             found: port.to_string(),
+        });
+    }
+}
+
+fn check_pool(config: &Config, problems: &mut Vec<Problem>) {
+    if config.pool_key_file.is_some()
+        && config.max_uri_size < MIN_POOL_URI
+        && are_right(problems, &["PoolKeyFile", "MaxUriSize"])
+    {
+        problems.push(Problem {
+            key: "MaxUriSize",
+            expected: format!("at least {MIN_POOL_URI}, as tickets of a pool are long"),
+            found: config.max_uri_size.to_string(),
         });
     }
 }
@@ -80,6 +97,21 @@ mod tests {
         assert_eq!(
             problems(&config(6001, 6000)),
             ["FirstSpicePort: expected a port not above LastSpicePort (6000), found 6001"]
+        );
+    }
+
+    #[test]
+    fn a_pools_tickets_have_room() {
+        let config = |pool: Option<&str>, max_uri_size| Config {
+            pool_key_file: pool.map(Into::into),
+            max_uri_size,
+            ..Config::default()
+        };
+        assert!(problems(&config(None, 64)).is_empty());
+        assert!(problems(&config(Some("k"), 512)).is_empty());
+        assert_eq!(
+            problems(&config(Some("k"), 511)),
+            ["MaxUriSize: expected at least 512, as tickets of a pool are long, found 511"]
         );
     }
 

@@ -65,6 +65,7 @@ keys! {
     "AllowedHosts" => allowed_hosts: List<Network>,
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,
+    "PoolKeyFile" => pool_key_file: OrEmpty<FilePath>,
 
     "DataPath" => data_path: PathChoice,
     "QueueLimit" => queue_limit: Number<usize, 131_072, 1_073_741_824>,

@@ -194,6 +194,7 @@ mod tests {
             ("AllowedHosts", json!(["192.0.2.0/24"])),
             ("TicketTimeout", json!(1)),
             ("ReconnectTimeout", json!(31_536_000)),
+            ("PoolKeyFile", json!("/etc/flexvdi/pool.keys")),
             ("KeepAlive", json!(50)),
             ("HandshakeTimeout", json!(11)),
             ("HeaderTimeout", json!(16)),
@@ -208,7 +209,7 @@ mod tests {
             ("BadTokenLimit", json!(1)),
             ("MaxHeaderSize", json!(8192)),
             ("MaxHeaderSize", json!(1_048_576)),
-            ("MaxUriSize", json!(64)),
+            ("MaxUriSize", json!(512)),
             ("WorkerThreads", json!(2)),
             ("Debug", json!(true)),
         ]

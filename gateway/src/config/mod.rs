@@ -77,6 +77,9 @@ pub struct Config {
     pub ticket_timeout: Duration,
     /// Seconds in the file; life of a ticket after the last channel of its session closed.
     pub reconnect_timeout: Duration,
+    /// File with the keys that the gateways of a pool share; `None` (an empty string): tickets are
+    /// good for this gateway only.
+    pub pool_key_file: Option<PathBuf>,
 
     /// How channels are moved.
     pub data_path: DataPath,
@@ -176,6 +179,7 @@ impl Default for Config {
             allowed_hosts: Vec::new(),
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),
+            pool_key_file: None,
             data_path: DataPath::Auto,
             queue_limit: 1 << 20,
             keep_alive: None,

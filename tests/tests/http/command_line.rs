@@ -139,3 +139,41 @@ async fn the_command_line_explains_itself() {
     );
     assert_eq!(run(["--no-such-option"]).await.code(), Some(2));
 }
+
+#[tokio::test]
+async fn a_pools_keys_are_made_added_and_checked() {
+    let files = Files::new();
+    let printed = run(["pool-key"]).await;
+    assert_eq!((printed.code(), printed.stderr.as_str()), (Some(0), ""));
+    let keys = files.write("printed.keys", &printed.stdout);
+    let config = |path: &Path| files.config(&json!({ "PoolKeyFile": path }));
+    let checked = check(&config(&keys)).await;
+    assert_eq!(checked.code(), Some(0));
+    // What the shell made of it, everybody may read.
+    assert!(checked.stderr.contains("warning: PoolKeyFile: "));
+    let secret = printed.stdout.rsplit("key ").next().unwrap().trim();
+    assert_eq!(secret.len(), 43);
+    for shown in [checked.stdout, checked.stderr] {
+        assert!(!shown.contains(secret));
+    }
+
+    let made = files.dir.path().join("made.keys");
+    for count in 1..=2 {
+        let ended = run([Path::new("pool-key"), &made]).await;
+        assert_eq!((ended.code(), ended.stdout.as_str()), (Some(0), ""));
+        let text = std::fs::read_to_string(&made).unwrap();
+        assert_eq!(text.matches("\nkey ").count(), count);
+        let checked = check(&config(&made)).await;
+        assert_eq!((checked.code(), checked.stderr.as_str()), (Some(0), ""));
+    }
+
+    let wrong = files.write("wrong.keys", printed.stdout.replace("key ", "kex "));
+    let ended = check(&config(&wrong)).await;
+    assert_eq!(ended.code(), Some(78));
+    assert!(ended.stderr.contains("PoolKeyFile"), "{}", ended.stderr);
+    assert!(!ended.stderr.contains(secret));
+    let missing = check(&config(Path::new("/nonexistent"))).await;
+    assert_eq!(missing.code(), Some(78));
+    let ended = run([Path::new("pool-key"), &wrong]).await;
+    assert_eq!(ended.code(), Some(1));
+}

@@ -13,9 +13,9 @@ use crate::template::adapt;
 const DOCUMENTED: &str = include_str!("../../../docs/proxies/haproxy.cfg");
 const DOCUMENTED_TCP: &str = include_str!("../../../docs/proxies/haproxy-tcp.cfg");
 /// Lets the test read what goes to syslog.
-const LOG: (&str, &str) = ("log /dev/log local0", "log stdout format raw local0");
+pub(crate) const LOG: (&str, &str) = ("log /dev/log local0", "log stdout format raw local0");
 
-async fn haproxy(config: impl Fn(&Setup<'_>) -> Result<String>) -> Result<Proxy> {
+pub(crate) async fn haproxy(config: impl Fn(&Setup<'_>) -> Result<String>) -> Result<Proxy> {
     Proxy::start(Package::Haproxy, |setup| {
         let config = setup.write("haproxy.cfg", &config(setup)?)?;
         let mut command = program("haproxy")?;

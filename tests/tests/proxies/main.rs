@@ -5,6 +5,7 @@ mod apache;
 mod desktop;
 mod haproxy;
 mod nginx;
+mod pool;
 mod process;
 mod readme;
 mod scene;

@@ -59,8 +59,8 @@ fn every_key_is_in_the_table_with_its_default() -> Result<()> {
 #[test]
 fn every_example_is_a_good_configuration() -> Result<()> {
     let examples = blocks("json");
-    // By hand, four deployments, reverse proxies.
-    assert_eq!(examples.len(), 6);
+    // By hand, five deployments, reverse proxies.
+    assert_eq!(examples.len(), 7);
     for example in examples {
         let mut file = NamedTempFile::new()?;
         file.write_all(example.as_bytes())?;
@@ -86,6 +86,7 @@ fn the_proxies_files_are_shown_as_they_are() {
             &[
                 include_str!("../../../docs/proxies/haproxy.cfg"),
                 include_str!("../../../docs/proxies/haproxy-tcp.cfg"),
+                include_str!("../../../docs/proxies/haproxy-pool.cfg"),
             ],
         ),
     ] {

@@ -1,0 +1,359 @@
+//! Tickets that hold what they stand for, sealed with a key of the pool.
+//!
+//! A ticket is base64url (RFC 4648, section 5, without padding) of:
+//!
+//! | Bytes | Content |
+//! | --- | --- |
+//! | 1 | version, 1 |
+//! | 1 | id of the key |
+//! | 12 | random nonce |
+//! | 4 | sealed: the second at which the ticket expires, since 1970, big endian |
+//! | 2 | sealed: the Spice port, big endian |
+//! | 1 | sealed: how the host is given: 4, 6 or 0 |
+//! | 4, 16 or more | sealed: its IPv4 address, IPv6 address, or name |
+//! | 16 | tag |
+//!
+//! That makes 55 characters for an IPv4 address and 71 for an IPv6 address. Version and key id are
+//! authenticated too.
+//!
+//! The cipher is AES-256-GCM-SIV (RFC 8452) with random nonces of 96 bits. With 2^32 tickets under
+//! one key, two share a nonce with a probability of 2^-33; and were it so, all that this cipher
+//! would give away is whether both stand for the same host, port and second. Nothing could be
+//! forged, which with AES-GCM it could.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
+use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::keys::PoolKeys;
+use crate::ticket::Target;
+
+const VERSION: u8 = 1;
+const CLEAR_BYTES: usize = 2 + NONCE_LEN;
+/// Expiry, port and the kind of host.
+const FIXED_BYTES: usize = 7;
+/// Longest name in the DNS, with a dot at its end (RFC 1035, section 2.3.4).
+const MAX_NAME: usize = 254;
+/// How far apart the clocks of a pool may be.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
+
+/// What a ticket stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Where it leads.
+    pub target: Target,
+    /// When it expires.
+    pub expires: SystemTime,
+}
+
+/// Why no ticket can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SealError {
+    /// The host's name is none.
+    #[error("the host's name is too long for a ticket")]
+    Name,
+    /// The clock is not set, or the year is after 2105.
+    #[error("the system's clock is wrong")]
+    Clock,
+    /// The system's random source failed.
+    #[error("the system's random source failed")]
+    Random,
+}
+
+/// Why a ticket is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// No ticket of a pool, or of another version.
+    #[error("not a ticket")]
+    Malformed,
+    /// None of the keys has its id.
+    #[error("ticket of another pool, or sealed with a key that was removed")]
+    UnknownKey,
+    /// It was changed, or made without the key.
+    #[error("ticket was changed")]
+    Forged,
+}
+
+impl PoolKeys {
+    /// Makes a ticket with the first key.
+    pub fn seal(&self, contents: &Contents) -> Result<String, SealError> {
+        let key = self.sealing();
+        let expires = contents
+            .expires
+            .duration_since(UNIX_EPOCH)
+            .ok()
+            .and_then(|since| u32::try_from(since.as_secs()).ok())
+            .ok_or(SealError::Clock)?;
+        let mut nonce = [0; NONCE_LEN];
+        SystemRandom::new()
+            .fill(&mut nonce)
+            .map_err(|_| SealError::Random)?;
+        let header = [VERSION, key.id];
+        let mut sealed = expires.to_be_bytes().to_vec();
+        sealed.extend(contents.target.port.to_be_bytes());
+        write_host(&contents.target.host, &mut sealed)?;
+        let nonce_bytes = nonce;
+        key.aead
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce_bytes),
+                Aad::from(header),
+                &mut sealed,
+            )
+            .unwrap_or_else(|_| unreachable!("a ticket is far shorter than the cipher's limit"));
+        Ok(URL_SAFE_NO_PAD.encode([&header[..], &nonce, &sealed].concat()))
+    }
+
+    /// Opens a ticket of any gateway of the pool. Whether it has expired is for the caller to
+    /// judge, see [`Contents::is_expired`].
+    pub fn open(&self, ticket: &str) -> Result<Contents, OpenError> {
+        // Strict about the last character's unused bits, so that each ticket has one text.
+        let bytes = URL_SAFE_NO_PAD
+            .decode(ticket)
+            .map_err(|_| OpenError::Malformed)?;
+        let (clear, sealed) = bytes
+            .split_at_checked(CLEAR_BYTES)
+            .ok_or(OpenError::Malformed)?;
+        let (&[version, id], nonce) = clear.split_first_chunk().ok_or(OpenError::Malformed)?;
+        if version != VERSION {
+            return Err(OpenError::Malformed);
+        }
+        let mut failure = OpenError::UnknownKey;
+        for key in self.of_id(id) {
+            let nonce =
+                Nonce::try_assume_unique_for_key(nonce).map_err(|_| OpenError::Malformed)?;
+            let mut sealed = sealed.to_vec();
+            match key
+                .aead
+                .open_in_place(nonce, Aad::from([version, id]), &mut sealed)
+            {
+                Ok(plain) => return read_contents(plain).ok_or(OpenError::Malformed),
+                Err(_) => failure = OpenError::Forged,
+            }
+        }
+        Err(failure)
+    }
+}
+
+impl Contents {
+    /// Whether the ticket has expired, also for a gateway whose clock is somewhat ahead of the
+    /// one that made it.
+    pub fn is_expired(&self, now: SystemTime) -> bool {
+        now >= self.expires + CLOCK_TOLERANCE
+    }
+}
+
+/// A number of the desktop session that is the same in all gateways: 48 bits of a hash, which
+/// tell nothing about the ticket.
+pub(crate) fn session_number(ticket: &str) -> u64 {
+    let hash = digest(&SHA256, ticket.as_bytes());
+    let first = hash.as_ref()[..6].iter();
+    first.fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+fn write_host(host: &str, to: &mut Vec<u8>) -> Result<(), SealError> {
+    // Only what reads as the same text again becomes an address.
+    let v4 = host.parse::<Ipv4Addr>();
+    let v6 = host.parse::<Ipv6Addr>();
+    match (v4, v6) {
+        (Ok(v4), _) if v4.to_string() == host => {
+            to.push(4);
+            to.extend(v4.octets());
+        }
+        (_, Ok(v6)) if v6.to_string() == host => {
+            to.push(6);
+            to.extend(v6.octets());
+        }
+        _ if host.len() <= MAX_NAME => {
+            to.push(0);
+            to.extend(host.as_bytes());
+        }
+        _ => return Err(SealError::Name),
+    }
+    Ok(())
+}
+
+fn read_contents(plain: &[u8]) -> Option<Contents> {
+    let (fixed, host) = plain.split_first_chunk::<FIXED_BYTES>()?;
+    let [e0, e1, e2, e3, p0, p1, kind] = *fixed;
+    let host = match kind {
+        4 => Ipv4Addr::from(<[u8; 4]>::try_from(host).ok()?).to_string(),
+        6 => Ipv6Addr::from(<[u8; 16]>::try_from(host).ok()?).to_string(),
+        0 => String::from_utf8(host.to_vec()).ok()?,
+        _ => return None,
+    };
+    let expires = Duration::from_secs(u32::from_be_bytes([e0, e1, e2, e3]).into());
+    Some(Contents {
+        target: Target {
+            host,
+            port: u16::from_be_bytes([p0, p1]),
+        },
+        expires: UNIX_EPOCH + expires,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::key_for_test;
+    use super::*;
+
+    fn contents(host: &str, port: u16, expires: u32) -> Contents {
+        Contents {
+            target: Target {
+                host: host.to_owned(),
+                port,
+            },
+            expires: UNIX_EPOCH + Duration::from_secs(expires.into()),
+        }
+    }
+
+    #[test]
+    fn is_as_short_as_documented_and_url_safe() {
+        let keys = key_for_test(&[1]);
+        for (host, length) in [
+            ("10.0.0.7", 55),
+            ("2001:db8::7", 71),
+            ("host-a.example.com", 74),
+        ] {
+            let ticket = keys.seal(&contents(host, 5900, 1)).unwrap();
+            assert_eq!(ticket.len(), length, "{host}");
+            let url_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            assert!(ticket.chars().all(url_safe));
+        }
+        let longest = "a".repeat(MAX_NAME);
+        let ticket = keys.seal(&contents(&longest, 1, 1)).unwrap();
+        assert_eq!(ticket.len(), 388);
+        let longer = contents(&"a".repeat(MAX_NAME + 1), 1, 1);
+        assert_eq!(keys.seal(&longer), Err(SealError::Name));
+    }
+
+    #[test]
+    fn every_bit_counts() {
+        let keys = key_for_test(&[1, 2]);
+        let ticket = keys.seal(&contents("10.0.0.7", 5900, 1)).unwrap();
+        let bytes = URL_SAFE_NO_PAD.decode(&ticket).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                keys.open(&URL_SAFE_NO_PAD.encode(flipped)).is_err(),
+                "{bit}"
+            );
+        }
+        // Bits of the characters too, those that decode to no byte included.
+        for at in 0..ticket.len() {
+            for bit in 0..7 {
+                let mut flipped = ticket.clone().into_bytes();
+                flipped[at] ^= 1 << bit;
+                let flipped = String::from_utf8(flipped).unwrap();
+                assert!(keys.open(&flipped).is_err(), "{at} {bit}");
+            }
+        }
+        for length in 0..ticket.len() {
+            assert!(keys.open(&ticket[..length]).is_err(), "{length}");
+        }
+        assert!(keys.open(&format!("{ticket}A")).is_err());
+        assert!(keys.open(&format!("{ticket}AA")).is_err());
+        assert!(keys.open(&format!("{ticket}=")).is_err());
+    }
+
+    #[test]
+    fn keys_are_rotated_without_losing_a_ticket() {
+        let [old, both, swapped, new] = [&[1][..], &[1, 2], &[2, 1], &[2]].map(key_for_test);
+        let contents = contents("h", 1, 1);
+        let early = old.seal(&contents).unwrap();
+        let late = swapped.seal(&contents).unwrap();
+        for keys in [&old, &both, &swapped] {
+            assert_eq!(keys.open(&early).as_ref(), Ok(&contents));
+        }
+        for keys in [&both, &swapped, &new] {
+            assert_eq!(keys.open(&late).as_ref(), Ok(&contents));
+        }
+        assert_eq!(new.open(&early), Err(OpenError::UnknownKey));
+        assert_eq!(old.open(&late), Err(OpenError::UnknownKey));
+    }
+
+    #[test]
+    fn a_key_with_the_same_id_is_no_help() {
+        let ours = key_for_test(&[1]);
+        let ticket = ours.seal(&contents("h", 1, 1)).unwrap();
+        let twin = (2..=255)
+            .map(|fill| key_for_test(&[fill]))
+            .find(|keys| keys.sealing().id == ours.sealing().id);
+        if let Some(twin) = twin {
+            assert_eq!(twin.open(&ticket), Err(OpenError::Forged));
+        }
+        let mut bytes = URL_SAFE_NO_PAD.decode(&ticket).unwrap();
+        let other = key_for_test(&[2]);
+        bytes[1] = other.sealing().id;
+        let relabelled = URL_SAFE_NO_PAD.encode(bytes);
+        assert_eq!(other.open(&relabelled), Err(OpenError::Forged));
+    }
+
+    #[test]
+    fn other_versions_are_refused() {
+        let keys = key_for_test(&[1]);
+        let ticket = keys.seal(&contents("h", 1, 1)).unwrap();
+        let mut bytes = URL_SAFE_NO_PAD.decode(&ticket).unwrap();
+        for version in (0..=255).filter(|version| *version != VERSION) {
+            bytes[0] = version;
+            let other = URL_SAFE_NO_PAD.encode(&bytes);
+            assert_eq!(keys.open(&other), Err(OpenError::Malformed));
+        }
+    }
+
+    #[test]
+    fn clocks_may_differ_a_little() {
+        let ticket = contents("h", 1, 1_000);
+        let at = |second| UNIX_EPOCH + Duration::from_secs(second);
+        assert!(!ticket.is_expired(at(999)));
+        assert!(!ticket.is_expired(at(1_029)));
+        assert!(ticket.is_expired(at(1_030)));
+    }
+
+    #[test]
+    fn the_session_is_the_same_everywhere_and_another_for_each_ticket() {
+        let (first, second) = (key_for_test(&[1]), key_for_test(&[1]));
+        let ticket = first.seal(&contents("h", 1, 1)).unwrap();
+        assert!(second.open(&ticket).is_ok());
+        assert_eq!(session_number(&ticket), session_number(&ticket));
+        let other = first.seal(&contents("h", 1, 1)).unwrap();
+        assert_ne!(session_number(&ticket), session_number(&other));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_sealed_is_opened(
+            host in prop_oneof![
+                any::<Ipv4Addr>().prop_map(|a| a.to_string()),
+                any::<Ipv6Addr>().prop_map(|a| a.to_string()),
+                "[a-z0-9.-]{1,254}",
+                "0:0::1|::1.2.3.4|010.0.0.1|ä",
+            ],
+            port: u16,
+            expires: u32,
+        ) {
+            let keys = key_for_test(&[7, 8]);
+            let contents = contents(&host, port, expires);
+            let ticket = keys.seal(&contents).unwrap();
+            prop_assert_eq!(keys.open(&ticket), Ok(contents));
+            prop_assert!(key_for_test(&[9]).open(&ticket).is_err());
+        }
+
+        #[test]
+        fn nothing_else_opens(bytes in prop::collection::vec(any::<u8>(), 0..120), text: String) {
+            let keys = key_for_test(&[1]);
+            let mut labelled = vec![VERSION, keys.sealing().id];
+            labelled.extend(&bytes);
+            prop_assert!(keys.open(&URL_SAFE_NO_PAD.encode(labelled)).is_err());
+            prop_assert!(keys.open(&URL_SAFE_NO_PAD.encode(bytes)).is_err());
+            prop_assert!(keys.open(&text).is_err());
+        }
+    }
+}
