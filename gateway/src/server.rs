@@ -13,6 +13,7 @@ use crate::config::{Config, DataPath, Loaded};
 use crate::datapath::sockmap::Sockmap;
 use crate::datapath::{Paths, probe};
 use crate::http::Gateway;
+use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Inherited, Leg, Listener, limits, socket};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
@@ -37,6 +38,10 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let registry = Arc::<Registry>::default();
     let connections = connection_limits(&config);
+    let proxy_protocol = Arc::new(ProxyProtocol::new(
+        config.proxy_protocol.clone(),
+        config.handshake_timeout,
+    ));
     let (drain, draining) = watch::channel(false);
 
     say_what_runs(&config);
@@ -75,6 +80,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
                 socket,
                 leg,
                 live: Arc::clone(&live),
+                proxy_protocol: Arc::clone(&proxy_protocol),
                 connections: Arc::clone(&connections),
                 draining: draining.clone(),
             };
@@ -129,7 +135,7 @@ fn tickets(config: &Config, pool_keys: Option<PoolKeys>) -> anyhow::Result<Arc<T
 
 fn connection_limits(config: &Config) -> Arc<ConnectionLimits> {
     let total = limits::most_connections(config, config.data_path);
-    let trusted = config.trusted_proxies.clone();
+    let trusted = limits::speak_for_many(config);
     let per_address = config.max_connections_per_address;
     Arc::new(ConnectionLimits::new(total, per_address, trusted))
 }

@@ -1,5 +1,6 @@
 //! The life of one channel: from an accepted handshake to the last byte.
 
+mod announce;
 mod host;
 mod link;
 mod registry;
@@ -22,7 +23,7 @@ pub use registry::{
 };
 
 use crate::admission::Admission;
-use crate::config::Config;
+use crate::config::{Config, HostProxyProtocol};
 use crate::datapath::{EndReason, Inbound, Limits, Paths};
 use crate::listen::{ClientStream, Permit};
 use crate::session::ChannelId;
@@ -39,6 +40,7 @@ pub struct ChannelLimits {
     keep_alive: Option<Duration>,
     link_timeout: Duration,
     close_timeout: Duration,
+    host_proxy_protocol: HostProxyProtocol,
 }
 
 impl ChannelLimits {
@@ -48,6 +50,7 @@ impl ChannelLimits {
             keep_alive: config.keep_alive,
             link_timeout: config.link_timeout,
             close_timeout: config.close_timeout,
+            host_proxy_protocol: config.host_proxy_protocol,
         }
     }
 }
@@ -101,15 +104,19 @@ impl Channel {
             client: address,
             admission,
             answers_pings,
-            host,
+            mut host,
             permit: _permit,
         } = self;
         let begun = Instant::now();
         let counters = &*registration.channel().counters;
         let stop = registration.stop_signal();
         let mut kernel = String::new();
-        let begun_well = begin(upgrade, limits, stop).await.and_then(|begun| {
-            // The host has been sent nothing yet, so it has not spoken either.
+        let client_began = begin(upgrade, limits, stop).await;
+        if client_began.is_ok() {
+            announce::announce(limits.host_proxy_protocol, address, &mut host).await;
+        }
+        let begun_well = client_began.and_then(|begun| {
+            // The host has been sent nothing of the client yet, so it has not spoken either.
             let carrier = paths.take(begun.client, host)?;
             Ok((carrier, begun.inbound, begun.link))
         });

@@ -2,11 +2,11 @@
 
 use serde_json::{Map, Value};
 
-use super::Config;
 use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix};
 use super::value::{
-    Form, List, Mismatch, Number, OrEmpty, OrZero, PathChoice, Port, Seconds, Switch,
+    Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, PathChoice, Port, Seconds, Switch,
 };
+use super::{Config, ForwardedHeader, HostProxyProtocol};
 
 /// More connections than a process may have open files.
 const MAX_CONNECTIONS: u64 = 1_000_000;
@@ -56,6 +56,8 @@ keys! {
     "PlainAddress" => plain_address: Address,
     "PlainPort" => plain_port: OrZero<Port<1>>,
     "TrustedProxies" => trusted_proxies: List<Network>,
+    "ForwardedHeader" => forwarded_header: OneOf<ForwardedHeader>,
+    "ProxyProtocol" => proxy_protocol: List<Network>,
     "ExternalName" => external_name: OrEmpty<Host>,
 
     "HijackAll" => hijack_all: Switch,
@@ -63,6 +65,7 @@ keys! {
     "LastSpicePort" => last_spice_port: Port<1>,
     "SpiceHost" => spice_host: Host,
     "AllowedHosts" => allowed_hosts: List<Network>,
+    "HostProxyProtocol" => host_proxy_protocol: OneOf<HostProxyProtocol>,
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,
     "PoolKeyFile" => pool_key_file: OrEmpty<FilePath>,

@@ -21,6 +21,7 @@ pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use keys::effective_json;
 pub use load::{Loaded, load};
 pub use report::{ConfigError, Problem, Warning};
+use value::Choice;
 
 /// Where the gateway looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/flexvdi/flexvdi-gateway.conf";
@@ -58,6 +59,10 @@ pub struct Config {
     pub plain_port: Option<u16>,
     /// Networks whose `X-Forwarded-*` headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// In which headers those proxies tell whom they speak for.
+    pub forwarded_header: ForwardedHeader,
+    /// Networks whose connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: Vec<IpNet>,
     /// Name or address under which clients reach the gateway; `None` (an empty string): the
     /// `Host` of each request.
     pub external_name: Option<String>,
@@ -73,6 +78,8 @@ pub struct Config {
     pub spice_host: String,
     /// Networks that hosts must belong to; empty: any.
     pub allowed_hosts: Vec<IpNet>,
+    /// What connections to hosts begin with.
+    pub host_proxy_protocol: HostProxyProtocol,
     /// Seconds in the file; life of a ticket that was never used.
     pub ticket_timeout: Duration,
     /// Seconds in the file; life of a ticket after the last channel of its session closed.
@@ -154,6 +161,50 @@ impl DataPath {
     }
 }
 
+/// In which headers a trusted proxy tells whom it speaks for. The other one is not looked at, as
+/// a proxy passes on what clients wrote there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardedHeader {
+    /// `"X-Forwarded-For"`: with `X-Forwarded-Host` and `X-Forwarded-Proto`.
+    XForwarded,
+    /// `"Forwarded"`: RFC 7239.
+    Forwarded,
+}
+
+impl Choice for ForwardedHeader {
+    const ALL: &[Self] = &[Self::XForwarded, Self::Forwarded];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::XForwarded => "X-Forwarded-For",
+            Self::Forwarded => "Forwarded",
+        }
+    }
+}
+
+/// The header of the PROXY protocol that connections to hosts begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostProxyProtocol {
+    /// `"off"`: none.
+    Off,
+    /// `"v1"`: the text.
+    V1,
+    /// `"v2"`: the binary form.
+    V2,
+}
+
+impl Choice for HostProxyProtocol {
+    const ALL: &[Self] = &[Self::Off, Self::V1, Self::V2];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::V1 => "v1",
+            Self::V2 => "v2",
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
@@ -171,12 +222,15 @@ impl Default for Config {
             plain_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             plain_port: None,
             trusted_proxies: Vec::new(),
+            forwarded_header: ForwardedHeader::XForwarded,
+            proxy_protocol: Vec::new(),
             external_name: None,
             hijack_all: true,
             first_spice_port: 5900,
             last_spice_port: 25900,
             spice_host: "127.0.0.1".to_owned(),
             allowed_hosts: Vec::new(),
+            host_proxy_protocol: HostProxyProtocol::Off,
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),
             pool_key_file: None,

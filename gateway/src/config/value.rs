@@ -205,6 +205,33 @@ impl Form for PathChoice {
     }
 }
 
+/// A value that is one of a few, each with a name.
+pub(super) trait Choice: Copy + 'static {
+    const ALL: &[Self];
+
+    /// Its name in the file.
+    fn name(self) -> &'static str;
+}
+
+/// The name of a [`Choice`].
+pub(super) struct OneOf<C>(PhantomData<C>);
+
+impl<C: Choice> Form for OneOf<C> {
+    type Field = C;
+
+    fn read(value: &Value) -> Result<C, Mismatch> {
+        let mut all = C::ALL.iter().copied();
+        all.find(|choice| value == choice.name()).ok_or_else(|| {
+            let names: Vec<_> = C::ALL.iter().map(|c| format!("{:?}", c.name())).collect();
+            Mismatch::new(format!("one of {}", names.join(", ")), value)
+        })
+    }
+
+    fn write(field: &C) -> Value {
+        Value::from(field.name())
+    }
+}
+
 /// An array of another form.
 pub(super) struct List<F>(PhantomData<F>);
 
@@ -313,6 +340,17 @@ mod tests {
         assert_eq!(
             expected::<Switch>(&json!("true")),
             "true or false; \"true\""
+        );
+    }
+
+    #[test]
+    fn choices_are_told() {
+        use super::super::HostProxyProtocol;
+        type Protocol = OneOf<HostProxyProtocol>;
+        assert_eq!(Protocol::read(&json!("v2")), Ok(HostProxyProtocol::V2));
+        assert_eq!(
+            expected::<Protocol>(&json!("V2")),
+            "one of \"off\", \"v1\", \"v2\"; \"V2\""
         );
     }
 

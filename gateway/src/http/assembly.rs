@@ -53,6 +53,7 @@ impl Gateway {
             paths,
             channel_limits: ChannelLimits::new(config),
             trusted_proxies: config.trusted_proxies.clone(),
+            forwarded_header: config.forwarded_header,
             max_uri_size: config.max_uri_size,
         }
     }

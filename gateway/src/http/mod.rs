@@ -2,6 +2,7 @@
 
 mod assembly;
 pub mod body;
+mod forwarded;
 mod origin;
 pub mod reply;
 
@@ -18,6 +19,7 @@ pub use origin::Origin;
 
 use crate::admission::Admissions;
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
+use crate::config::ForwardedHeader;
 use crate::datapath::Paths;
 use crate::listen::Permit;
 use crate::manager::Manager;
@@ -46,6 +48,8 @@ pub struct Gateway {
     pub channel_limits: ChannelLimits,
     /// Whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// In which headers they tell whom they speak for.
+    pub forwarded_header: ForwardedHeader,
     /// Longest request target, in bytes.
     pub max_uri_size: usize,
 }
@@ -53,7 +57,8 @@ pub struct Gateway {
 /// What is known of the connection that a request came on.
 #[derive(Clone)]
 pub struct ConnectionInfo {
-    /// Address of the peer: the client, or a proxy in front of it.
+    /// Address of the peer: the client, or a proxy in front of it; what the PROXY protocol tells
+    /// goes before.
     pub peer: IpAddr,
     /// Address that the peer connected to.
     pub local: IpAddr,
@@ -81,7 +86,8 @@ pub async fn serve(
     if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
         return reply::error(StatusCode::BAD_REQUEST, "one Host header is needed");
     }
-    let origin = Origin::of(&request, connection, &gateway.trusted_proxies);
+    let (trusted, header) = (&gateway.trusted_proxies, gateway.forwarded_header);
+    let origin = Origin::of(&request, connection, trusted, header);
     let query = Query::parse(uri.query().unwrap_or_default());
     let is_upgrade = handshake::is_upgrade(request.headers());
     let is_managers = is_managers(uri.path(), &gateway.manager_paths);

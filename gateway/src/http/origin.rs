@@ -3,12 +3,14 @@
 
 use std::net::IpAddr;
 
-use http::header::{HOST, HeaderMap, HeaderName, HeaderValue};
+use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
 use http::{Request, Uri};
 use ipnet::IpNet;
 
 use super::ConnectionInfo;
+use super::forwarded::{self, Element};
+use crate::config::ForwardedHeader;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -28,15 +30,21 @@ pub struct Origin {
 }
 
 impl Origin {
-    /// Reads the headers of a request; `X-Forwarded-*` counts only from `trusted` peers.
-    pub fn of<B>(request: &Request<B>, connection: &ConnectionInfo, trusted: &[IpNet]) -> Self {
+    /// Reads the headers of a request; those that proxies write count only from `trusted` peers.
+    pub fn of<B>(
+        request: &Request<B>,
+        connection: &ConnectionInfo,
+        trusted: &[IpNet],
+        header: ForwardedHeader,
+    ) -> Self {
         let headers = request.headers();
         let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
-        let told = is_trusted(connection.peer).then_some(headers);
-
-        let before = told
-            .map(|headers| list(headers, &FORWARDED_FOR))
-            .unwrap_or_default();
+        let told = if is_trusted(connection.peer) {
+            Told::read(headers, header)
+        } else {
+            Told::default()
+        };
+        let before = told.senders;
         // The nearest address that no trusted proxy vouches for; all before it may be invented.
         let client = before
             .iter()
@@ -48,15 +56,15 @@ impl Origin {
         let mut chain = before;
         chain.push(connection.peer.to_string());
 
-        let first = |name| told.and_then(|headers| list(headers, name).into_iter().next());
         let own_proto = if connection.is_tls { "https" } else { "http" };
         Self {
             client,
             forwarded_for: chain.join(", "),
-            proto: first(&FORWARDED_PROTO)
+            proto: told
+                .proto
                 .filter(|proto| proto == "https" || proto == "http")
                 .unwrap_or_else(|| own_proto.to_owned()),
-            authority: first(&FORWARDED_HOST).or_else(|| asked_authority(request)),
+            authority: told.host.or_else(|| asked_authority(request)),
         }
     }
 
@@ -79,10 +87,45 @@ impl Origin {
             (FORWARDED_PROTO, Some(&self.proto)),
             (FORWARDED_HOST, self.authority.as_ref()),
         ];
+        headers.remove(FORWARDED);
         for (name, value) in fields {
             headers.remove(&name);
             if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
                 headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// What proxies tell, as they wrote it.
+#[derive(Default)]
+struct Told {
+    /// Who sent the request to each proxy, the farthest first.
+    senders: Vec<String>,
+    proto: Option<String>,
+    host: Option<String>,
+}
+
+impl Told {
+    fn read(headers: &HeaderMap, header: ForwardedHeader) -> Self {
+        match header {
+            ForwardedHeader::XForwarded => {
+                let first = |name| list(headers, name).into_iter().next();
+                Self {
+                    senders: list(headers, &FORWARDED_FOR),
+                    proto: first(&FORWARDED_PROTO),
+                    host: first(&FORWARDED_HOST),
+                }
+            }
+            ForwardedHeader::Forwarded => {
+                let elements = forwarded::parse(headers).unwrap_or_default();
+                let find =
+                    |pick: fn(&Element) -> Option<&String>| elements.iter().find_map(pick).cloned();
+                Self {
+                    proto: find(|element| element.proto.as_ref()),
+                    host: find(|element| element.host.as_ref()),
+                    senders: elements.into_iter().filter_map(|e| e.by_whom).collect(),
+                }
             }
         }
     }
@@ -131,6 +174,10 @@ mod tests {
     use super::*;
 
     fn origin(peer: &str, headers: &[(&str, &str)]) -> Origin {
+        origin_by(ForwardedHeader::XForwarded, peer, headers)
+    }
+
+    fn origin_by(header: ForwardedHeader, peer: &str, headers: &[(&str, &str)]) -> Origin {
         let mut request = Request::builder().uri("/vdi/desktop");
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -140,7 +187,7 @@ mod tests {
             "127.0.0.0/8".parse().unwrap(),
             "10.9.0.0/16".parse().unwrap(),
         ];
-        Origin::of(&request.body(()).unwrap(), &connection, &trusted)
+        Origin::of(&request.body(()).unwrap(), &connection, &trusted, header)
     }
 
     fn forwarded(origin: &Origin) -> HeaderMap {
@@ -188,6 +235,36 @@ mod tests {
             headers["x-forwarded-for"],
             "1.2.3.4, 192.0.2.7, 10.9.0.3, 127.0.0.1"
         );
+    }
+
+    #[test]
+    fn the_standard_header_is_read_where_it_is_configured() {
+        let headers = [
+            ("Host", "backend"),
+            ("X-Forwarded-For", "198.51.100.9"),
+            ("X-Forwarded-Host", "evil.example"),
+            (
+                "Forwarded",
+                "for=1.2.3.4, for=\"[2001:db8::7]:4711\";proto=http;host=\"gw.example:8443\", for=10.9.0.3",
+            ),
+        ];
+        let told = origin_by(ForwardedHeader::Forwarded, "127.0.0.1", &headers);
+        assert_eq!(told.client, "2001:db8::7".parse::<IpAddr>().unwrap());
+        assert_eq!(told.host(), Some("gw.example"));
+        let to_manager = forwarded(&told);
+        assert_eq!(
+            to_manager["x-forwarded-for"],
+            "1.2.3.4, [2001:db8::7]:4711, 10.9.0.3, 127.0.0.1"
+        );
+        assert_eq!(to_manager["x-forwarded-proto"], "http");
+
+        let strange = origin_by(ForwardedHeader::Forwarded, "192.0.2.1", &headers);
+        assert_eq!(strange.client, "192.0.2.1".parse::<IpAddr>().unwrap());
+        let other = origin("127.0.0.1", &headers);
+        assert_eq!(other.client, "198.51.100.9".parse::<IpAddr>().unwrap());
+        let broken = [("Forwarded", "for=\"1.2.3.4")];
+        let broken = origin_by(ForwardedHeader::Forwarded, "127.0.0.1", &broken);
+        assert_eq!(broken.client, "127.0.0.1".parse::<IpAddr>().unwrap());
     }
 
     #[test]

@@ -32,6 +32,32 @@ struct Open {
     by_address: HashMap<IpAddr, usize>,
 }
 
+impl Open {
+    fn has_room(&self, address: IpAddr) -> bool {
+        let Bounds {
+            per_address,
+            trusted_proxies,
+            ..
+        } = &self.bounds;
+        let of_address = self.by_address.get(&address).copied().unwrap_or(0);
+        let is_proxy = trusted_proxies.iter().any(|net| net.contains(&address));
+        is_proxy || per_address.is_none_or(|limit| of_address < limit)
+    }
+
+    fn enter(&mut self, address: IpAddr) {
+        *self.by_address.entry(address).or_default() += 1;
+    }
+
+    fn leave(&mut self, address: IpAddr) {
+        if let Some(of_address) = self.by_address.get_mut(&address) {
+            *of_address -= 1;
+            if *of_address == 0 {
+                self.by_address.remove(&address);
+            }
+        }
+    }
+}
+
 impl ConnectionLimits {
     /// At most `total` connections, `per_address` of them from one address that is no trusted
     /// proxy's.
@@ -69,16 +95,13 @@ impl ConnectionLimits {
     /// Counts a new connection in, if there is room for it.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
         let mut open = self.lock();
-        let bounds = &open.bounds;
-        if open.total >= bounds.total {
+        if open.total >= open.bounds.total {
             return None;
         }
-        let of_peer = open.by_address.get(&peer).copied().unwrap_or(0);
-        let is_proxy = bounds.trusted_proxies.iter().any(|net| net.contains(&peer));
-        if !is_proxy && bounds.per_address.is_some_and(|limit| of_peer >= limit) {
+        if !open.has_room(peer) {
             return None;
         }
-        open.by_address.insert(peer, of_peer + 1);
+        open.enter(peer);
         open.total += 1;
         Some(Permit {
             peer,
@@ -108,20 +131,37 @@ pub struct Permit {
     limits: Arc<ConnectionLimits>,
 }
 
+impl Permit {
+    /// Counts the connection as one of another address, if there is room for it.
+    pub fn moved_to(mut self, address: IpAddr) -> Option<Self> {
+        let limits = Arc::clone(&self.limits);
+        let mut open = limits.lock();
+        if !open.has_room(address) {
+            drop(open);
+            return None;
+        }
+        open.leave(self.peer);
+        open.enter(address);
+        self.peer = address;
+        Some(self)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = self.limits.lock();
         open.total -= 1;
-        if let Some(of_peer) = open.by_address.get_mut(&self.peer) {
-            *of_peer -= 1;
-            if *of_peer == 0 {
-                open.by_address.remove(&self.peer);
-            }
-        }
+        open.leave(self.peer);
         if open.total == 0 {
             self.limits.all_closed.notify_waiters();
         }
     }
+}
+
+/// Networks of those who speak for many clients: their connections are not counted by address.
+pub fn speak_for_many(config: &Config) -> Vec<IpNet> {
+    let networks = config.trusted_proxies.iter().chain(&config.proxy_protocol);
+    networks.copied().collect()
 }
 
 /// How many connections may be open at a time, on this data path: `MaxConnections`, or what the
@@ -190,6 +230,21 @@ mod tests {
         let held: Vec<_> = (0..3).map(|_| limits.admit(address("10.0.0.1"))).collect();
         assert!(held.iter().all(Option::is_some));
         assert!(limits.admit(address("10.0.0.1")).is_none());
+    }
+
+    #[test]
+    fn connections_count_for_whom_a_balancer_names() {
+        let balancer = address("10.0.0.1");
+        let limits = Arc::new(ConnectionLimits::new(9, Some(1), vec![balancer.into()]));
+        let admit = |client| limits.admit(balancer)?.moved_to(address(client));
+        let first = admit("192.0.2.7").unwrap();
+        assert!(admit("192.0.2.7").is_none());
+        let _other = admit("192.0.2.8").unwrap();
+        assert_eq!(limits.lock().total, 2);
+        drop(first);
+        assert_eq!(limits.lock().total, 1);
+        assert_eq!(limits.lock().by_address.len(), 1);
+        assert!(admit("192.0.2.7").is_some());
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 mod inherited;
 pub mod limits;
+pub mod proxy_protocol;
 pub mod socket;
 mod stream;
 
@@ -19,6 +20,7 @@ use tracing::{debug, warn};
 
 pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit};
+use proxy_protocol::{ProxyProtocol, Told};
 pub use stream::ClientStream;
 
 use crate::http::{self, ConnectionInfo};
@@ -58,6 +60,8 @@ pub struct Listener {
     pub leg: Leg,
     /// What connections and requests are served with.
     pub live: Arc<Live>,
+    /// Who tells of clients at the beginning of a connection.
+    pub proxy_protocol: Arc<ProxyProtocol>,
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
     /// True once no more connections are to be taken.
@@ -102,28 +106,38 @@ impl Listener {
         let connection = Connection {
             leg: self.leg,
             live: Arc::clone(&self.live),
+            proxy_protocol: Arc::clone(&self.proxy_protocol),
             draining: self.draining.clone(),
         };
-        tokio::spawn(connection.serve(stream, peer, Arc::new(permit)));
+        tokio::spawn(connection.serve(stream, peer, permit));
     }
 }
 
 struct Connection {
     leg: Leg,
     live: Arc<Live>,
+    proxy_protocol: Arc<ProxyProtocol>,
     draining: watch::Receiver<bool>,
 }
 
 impl Connection {
-    async fn serve(mut self, stream: TcpStream, peer: IpAddr, permit: Arc<Permit>) {
+    async fn serve(mut self, mut stream: TcpStream, peer: IpAddr, permit: Permit) {
         let Ok(local) = stream.local_addr() else {
             return;
         };
+        let own = Told {
+            source: peer,
+            destination: local.ip().to_canonical(),
+        };
+        let Some((told, permit)) = self.introduced(&mut stream, own, permit).await else {
+            return;
+        };
+        let peer = told.source;
         let info = ConnectionInfo {
             peer,
-            local: local.ip().to_canonical(),
+            local: told.destination,
             is_tls: self.leg == Leg::Tls,
-            permit,
+            permit: Arc::new(permit),
         };
         let begun = self.live.current();
         let Some(stream) = self.begin(stream, peer, &begun).await else {
@@ -159,6 +173,31 @@ impl Connection {
         if let Err(error) = served {
             debug!(client = %peer, %error, "connection ended early");
         }
+    }
+
+    /// Who the client is: whom the connection shows, or whom a balancer tells of. `None`: it may
+    /// not go on.
+    async fn introduced(
+        &mut self,
+        stream: &mut TcpStream,
+        own: Told,
+        permit: Permit,
+    ) -> Option<(Told, Permit)> {
+        if !self.proxy_protocol.expects(own.source) {
+            return Some((own, permit));
+        }
+        let told = tokio::select! {
+            told = self.proxy_protocol.receive(stream, own.source) => told?,
+            () = draining(&mut self.draining) => return None,
+        };
+        let Some(told) = told else {
+            return Some((own, permit));
+        };
+        let Some(permit) = permit.moved_to(told.source) else {
+            debug!(client = %told.source, "too many connections");
+            return None;
+        };
+        Some((told, permit))
     }
 
     /// The client's stream of plaintext; `None`: there will be none.

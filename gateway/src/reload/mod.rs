@@ -224,7 +224,7 @@ impl Reloader {
         self.connections.set(
             limits::most_connections(config, self.loaded.choice),
             config.max_connections_per_address,
-            config.trusted_proxies.clone(),
+            limits::speak_for_many(config),
         );
     }
 

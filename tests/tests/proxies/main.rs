@@ -7,6 +7,7 @@ mod haproxy;
 mod nginx;
 mod pool;
 mod process;
+mod proxy_protocol;
 mod readme;
 mod scene;
 mod template;

@@ -56,31 +56,33 @@ impl Pool {
         })
     }
 
-    /// The documented balancer in front of them.
-    pub(crate) async fn behind_haproxy(&self) -> Result<Proxy> {
-        let members = self.gateways.each_ref().map(|g| g.tls_addr().to_string());
-        haproxy(|setup| {
-            adapt(
-                DOCUMENTED,
-                &[
-                    LOG,
-                    ("bind :::443 v4v6", &format!("bind {}", setup.addr)),
-                    ("10.0.0.11:443", &members[0]),
-                    ("10.0.0.12:443", &members[1]),
-                ],
-            )
-        })
-        .await
-    }
-
-    fn logged(&self, text: &str) -> Vec<String> {
+    /// The lines of both logs that hold this text.
+    pub(crate) fn logged(&self, text: &str) -> Vec<String> {
         let lines = self.gateways.iter().flat_map(Gateway::log);
         lines.filter(|line| line.contains(text)).collect()
     }
 }
 
+/// The documented balancer in front of a pool, with a last change to its file.
+pub(crate) async fn balanced(pool: &Pool, change: impl Fn(String) -> String) -> Result<Proxy> {
+    let members = pool.gateways.each_ref().map(|g| g.tls_addr().to_string());
+    haproxy(|setup| {
+        let config = adapt(
+            DOCUMENTED,
+            &[
+                LOG,
+                ("bind :::443 v4v6", &format!("bind {}", setup.addr)),
+                ("10.0.0.11:443", &members[0]),
+                ("10.0.0.12:443", &members[1]),
+            ],
+        )?;
+        Ok(change(config))
+    })
+    .await
+}
+
 /// One user: asks for a desktop and opens all its channels, each of which must carry bytes.
-async fn session(endpoint: Endpoint) -> Result<String> {
+pub(crate) async fn session(endpoint: Endpoint) -> Result<String> {
     let client = FlexVdiClient::new(&endpoint).host(PUBLIC_NAME);
     let desktop = client.desktop().await?;
     let kinds = ChannelType::PLAIN_VM.map(|kind| (kind, 0));
@@ -96,8 +98,8 @@ async fn session(endpoint: Endpoint) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_gateway_serves_any_channel() -> Result<()> {
-    let pool = Pool::new(|gateway| gateway).await?;
-    let proxy = pool.behind_haproxy().await?;
+    let pool = Pool::new(|gateway| gateway.set("ProxyProtocol", vec!["127.0.0.1"])).await?;
+    let proxy = balanced(&pool, |text| text).await?;
     let mut running = JoinSet::new();
     let mut tickets = Vec::new();
     for _ in 0..SESSIONS {

@@ -1,0 +1,90 @@
+//! Telling a host who its client is, by the PROXY protocol.
+//!
+//! <https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt>
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use proxy_header::{ProxiedAddress, ProxyHeader};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use crate::config::HostProxyProtocol;
+
+/// Sends the header that begins a connection to a host, if hosts expect one. A host that is lost
+/// already is noticed by whoever moves its stream.
+pub(super) async fn announce(protocol: HostProxyProtocol, client: IpAddr, host: &mut TcpStream) {
+    if protocol == HostProxyProtocol::Off {
+        return;
+    }
+    let announced = async {
+        let header = header(protocol, client, host.peer_addr()?)?;
+        host.write_all(&header).await
+    };
+    if let Err(error) = announced.await {
+        debug!(%client, %error, "host lost before it was told of its client");
+    }
+}
+
+/// The client's port is 0: behind a reverse proxy only its address is known.
+fn header(protocol: HostProxyProtocol, client: IpAddr, host: SocketAddr) -> io::Result<Vec<u8>> {
+    // Both addresses must be of the same family.
+    let (client, address) = match (client.to_canonical(), host.ip().to_canonical()) {
+        (IpAddr::V4(v4), IpAddr::V6(host)) => (v4.to_ipv6_mapped().into(), host.into()),
+        (IpAddr::V6(client), IpAddr::V4(v4)) => (client.into(), v4.to_ipv6_mapped().into()),
+        same => same,
+    };
+    let source = SocketAddr::new(client, 0);
+    let destination = SocketAddr::new(address, host.port());
+    let header = ProxyHeader::with_address(ProxiedAddress::stream(source, destination));
+    let mut bytes = Vec::new();
+    match protocol {
+        HostProxyProtocol::Off => Ok(()),
+        HostProxyProtocol::V1 => header.encode_v1(&mut bytes),
+        HostProxyProtocol::V2 => header.encode_v2(&mut bytes),
+    }
+    .map_err(|error| io::Error::other(error.to_string()))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v1(client: &str, host: &str) -> String {
+        let header = header(
+            HostProxyProtocol::V1,
+            client.parse().unwrap(),
+            host.parse().unwrap(),
+        );
+        String::from_utf8(header.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn names_client_and_host_in_one_family() {
+        assert_eq!(
+            v1("192.0.2.7", "10.0.0.1:5900"),
+            "PROXY TCP4 192.0.2.7 10.0.0.1 0 5900\r\n"
+        );
+        assert_eq!(
+            v1("192.0.2.7", "[fd00::1]:5900"),
+            "PROXY TCP6 ::ffff:192.0.2.7 fd00::1 0 5900\r\n"
+        );
+        assert_eq!(
+            v1("2001:db8::7", "10.0.0.1:5900"),
+            "PROXY TCP6 2001:db8::7 ::ffff:10.0.0.1 0 5900\r\n"
+        );
+    }
+
+    #[test]
+    fn version_2_is_binary() {
+        let client = "192.0.2.7".parse().unwrap();
+        let host = "10.0.0.1:5900".parse().unwrap();
+        let header = header(HostProxyProtocol::V2, client, host).unwrap();
+        let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0, 0, 0x17, 0x0c];
+        assert_eq!(header[..12], *b"\r\n\r\n\0\r\nQUIT\n");
+        assert_eq!(header[12..16], [0x21, 0x11, 0, 12]);
+        assert_eq!(header[16..], addresses);
+    }
+}
