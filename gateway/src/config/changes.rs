@@ -152,6 +152,33 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_what_needs_a_restart() {
+        let names: Vec<_> = keys_that_need_a_restart()
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let sentence = format!("\nA change of {} needs a restart.", names.join(", "));
+        let readme = include_str!("../../../README.md");
+        assert!(readme.contains(&sentence), "no {sentence:?} in README.md");
+    }
+
+    #[test]
+    fn the_document_says_when_each_of_the_others_is_in_effect() {
+        let document = include_str!("../../../docs/reload.md");
+        let (_, tail) = document
+            .split_once("## When a change is in effect")
+            .unwrap();
+        let rows: Vec<_> = tail
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        for name in AT_ONCE {
+            let quoted = format!("`{name}`");
+            let found = rows.iter().filter(|row| row.contains(&quoted)).count();
+            assert_eq!(found, 1, "{name} in docs/reload.md");
+        }
+    }
+
+    #[test]
     fn takes_what_can_be_taken_and_names_the_rest() {
         let current = Config::default();
         let config = Config {

@@ -46,6 +46,16 @@ pub struct Reloader {
     reminder: Reminder,
     /// Reasons that were told; once each, until all is well again.
     told: Vec<String>,
+    observer: Box<dyn Fn(Phase) + Send + Sync>,
+}
+
+/// Where a reload that SIGHUP asked for stands; for a service manager that waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Files are about to be read.
+    Begun,
+    /// What they hold is in effect or was refused.
+    Ended,
 }
 
 /// The data path that was loaded at the start.
@@ -89,7 +99,15 @@ impl Reloader {
             manager_ca: Watched::new(manager_ca),
             reminder: Reminder::default(),
             told: Vec::new(),
+            observer: Box::new(|_| ()),
         }
+    }
+
+    /// Calls this at the begin and the end of each reload that SIGHUP asked for.
+    #[must_use]
+    pub fn observed(mut self, observer: impl Fn(Phase) + Send + Sync + 'static) -> Self {
+        self.observer = Box::new(observer);
+        self
     }
 
     /// Reloads at each `hangup` and whenever files have changed; for ever.
@@ -118,12 +136,14 @@ impl Reloader {
     }
 
     async fn reload(&mut self) {
+        (self.observer)(Phase::Begun);
         let path = self.path.clone();
         match spawn_blocking(move || Prepared::read(&path)).await {
             Ok(Ok(prepared)) => self.take(prepared),
             Ok(Err(failure)) => self.refuse(&failure),
             Err(panic) => self.refuse(&panic.into()),
         }
+        (self.observer)(Phase::Ended);
     }
 
     fn take(&mut self, prepared: Prepared) {
@@ -133,6 +153,7 @@ impl Reloader {
             manager_tls,
             ..
         } = prepared;
+        self.told.clear();
         for warning in &loaded.warnings {
             warn!("{warning}");
         }
@@ -240,7 +261,9 @@ impl Reloader {
     fn refuse(&mut self, failure: &Failure) {
         let reason = failure.to_string().replace('\n', "; ");
         error!(reason, "not reloaded, everything stays as it was");
-        self.told.push(reason);
+        if !self.told.contains(&reason) {
+            self.told.push(reason);
+        }
     }
 
     /// Nobody asked, so the same is not told again.
