@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use rcgen::{
@@ -33,6 +34,7 @@ pub struct TestCertBuilder {
     names: Vec<String>,
     rsa: bool,
     authority: bool,
+    life: Option<Duration>,
 }
 
 impl TestCertBuilder {
@@ -46,6 +48,12 @@ impl TestCertBuilder {
     /// An RSA key of 2048 bits instead of an EC one on P-256.
     pub fn rsa(mut self) -> Self {
         self.rsa = true;
+        self
+    }
+
+    /// Ends after this time, counted from now, instead of in some thousand years.
+    pub fn life(mut self, life: Duration) -> Self {
+        self.life = Some(life);
         self
     }
 
@@ -68,6 +76,9 @@ impl TestCertBuilder {
         params
             .distinguished_name
             .push(DnType::CommonName, "gateway under test");
+        if let Some(life) = self.life {
+            params.not_after = (SystemTime::now() + life).into();
+        }
 
         let (certs, root) = if self.authority {
             let (root_params, root_key) = authority_params("test root")?;
@@ -106,6 +117,7 @@ impl TestCert {
             names: ["localhost", "127.0.0.1", "::1"].map(String::from).into(),
             rsa: false,
             authority: false,
+            life: None,
         }
     }
 

@@ -85,6 +85,16 @@ impl Gateway {
         &self.config_path
     }
 
+    /// Changes keys of the configuration file; the gateway is not told.
+    pub fn change_config(&self, keys: &[(&str, Value)]) -> Result<()> {
+        let text = std::fs::read(&self.config_path).context("reading the configuration")?;
+        let mut config: Map<String, Value> = serde_json::from_slice(&text)?;
+        for (key, value) in keys {
+            config.insert((*key).to_owned(), value.clone());
+        }
+        self.write_config(&config)
+    }
+
     /// Replaces the configuration file; the gateway is not told.
     pub fn write_config(&self, config: &Map<String, Value>) -> Result<()> {
         builder::write_config(&self.config_path, config)

@@ -16,6 +16,7 @@ mod limits;
 mod logs;
 mod manager;
 mod names;
+mod reload;
 mod service;
 mod shutdown;
 mod streaming;
