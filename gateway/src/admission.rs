@@ -15,6 +15,7 @@ use crate::ticket::{Lease, Target, Tickets};
 pub struct Admissions {
     mode: Mode,
     failures: FailureLimit,
+    ban_time: Duration,
     tickets: Arc<Tickets>,
     sessions: Arc<PortSessions>,
 }
@@ -66,7 +67,7 @@ impl Admissions {
     /// As the configuration says; `tickets` are those that hijacked answers carry.
     pub fn new(config: &Config, tickets: Arc<Tickets>) -> Self {
         let proxies = config.trusted_proxies.clone();
-        let failures = FailureLimit::new(config.bad_token_limit, proxies);
+        let failures = FailureLimit::new(config.bad_token_limit, config.ban_time, proxies);
         Self::with(config, failures, tickets, Arc::default())
     }
 
@@ -74,7 +75,8 @@ impl Admissions {
     #[must_use]
     pub fn changed(&self, config: &Config) -> Self {
         let proxies = config.trusted_proxies.clone();
-        let failures = self.failures.changed(config.bad_token_limit, proxies);
+        let (limit, ban) = (config.bad_token_limit, config.ban_time);
+        let failures = self.failures.changed(limit, ban, proxies);
         let (tickets, sessions) = (Arc::clone(&self.tickets), Arc::clone(&self.sessions));
         Self::with(config, failures, tickets, sessions)
     }
@@ -106,6 +108,7 @@ impl Admissions {
         Self {
             mode,
             failures,
+            ban_time: config.ban_time,
             tickets,
             sessions,
         }
@@ -125,7 +128,11 @@ impl Admissions {
         let admission = token.and_then(|token| self.mode.look_up(token, client, now));
         admission.ok_or_else(|| {
             if self.failures.note(client, now) {
-                tracing::warn!(%client, "too many wrong tokens: address is refused for a minute");
+                tracing::warn!(
+                    %client,
+                    seconds = self.ban_time.as_secs(),
+                    "too many wrong tokens: address is refused"
+                );
             }
             Refusal::Token
         })

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod live;
 mod log;
 pub mod manager;
+pub mod network_rules;
 pub mod pem_file;
 pub mod pool;
 mod prepared;

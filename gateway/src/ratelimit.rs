@@ -11,10 +11,11 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered at a time; a bound on memory.
 const MAX_ADDRESSES: usize = 65_536;
 
-/// Counts failures per address and minute.
+/// Counts failures per address and minute; too many ban the address for a time.
 pub struct FailureLimit {
     /// Failures allowed per address and minute; `None`: any number.
     limit: Option<u32>,
+    ban: Duration,
     /// Many clients share the address of a proxy, so its failures say nothing.
     trusted_proxies: Vec<IpNet>,
     windows: Arc<Mutex<HashMap<IpAddr, Window>>>,
@@ -23,14 +24,31 @@ pub struct FailureLimit {
 struct Window {
     began: Instant,
     failures: u32,
+    banned_until: Option<Instant>,
+}
+
+impl Window {
+    fn new(began: Instant) -> Self {
+        Self {
+            began,
+            failures: 0,
+            banned_until: None,
+        }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        let is_banned = self.banned_until.is_some_and(|until| now < until);
+        !is_banned && now.saturating_duration_since(self.began) >= WINDOW
+    }
 }
 
 impl FailureLimit {
-    /// `limit`: failures allowed per address and minute; `None`: any number. Addresses of
-    /// `trusted_proxies` have none.
-    pub fn new(limit: Option<u32>, trusted_proxies: Vec<IpNet>) -> Self {
+    /// `limit`: failures allowed per address and minute before it is banned for the time `ban`;
+    /// `None`: any number. Addresses of `trusted_proxies` have none.
+    pub fn new(limit: Option<u32>, ban: Duration, trusted_proxies: Vec<IpNet>) -> Self {
         Self {
             limit,
+            ban,
             trusted_proxies,
             windows: Arc::default(),
         }
@@ -38,9 +56,10 @@ impl FailureLimit {
 
     /// Another limit that knows of the failures counted so far, and counts with this one.
     #[must_use]
-    pub fn changed(&self, limit: Option<u32>, trusted_proxies: Vec<IpNet>) -> Self {
+    pub fn changed(&self, limit: Option<u32>, ban: Duration, trusted_proxies: Vec<IpNet>) -> Self {
         Self {
             limit,
+            ban,
             trusted_proxies,
             windows: Arc::clone(&self.windows),
         }
@@ -48,14 +67,13 @@ impl FailureLimit {
 
     /// How long an address has to wait, if it has failed too often.
     pub fn blocked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
-        let limit = self.limit?;
+        self.limit?;
         let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let window = windows.get(&subscriber(address))?;
-        let age = now.saturating_duration_since(window.began);
-        (window.failures >= limit && age < WINDOW).then(|| WINDOW.saturating_sub(age))
+        let until = windows.get(&subscriber(address))?.banned_until?;
+        (now < until).then(|| until.saturating_duration_since(now))
     }
 
-    /// Notes a failure; true for the one that reaches the limit.
+    /// Notes a failure; true for the one that bans the address.
     pub fn note(&self, address: IpAddr, now: Instant) -> bool {
         let Some(limit) = self.limit else {
             return false;
@@ -68,25 +86,29 @@ impl FailureLimit {
             return false;
         }
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |window: &Window| now.saturating_duration_since(window.began) < WINDOW;
         if windows.len() >= MAX_ADDRESSES {
-            windows.retain(|_, window| fresh(window));
+            windows.retain(|_, window| !window.is_over(now));
             if windows.len() >= MAX_ADDRESSES {
                 windows.clear();
             }
         }
-        let window = windows.entry(subscriber(address)).or_insert(Window {
-            began: now,
-            failures: 0,
-        });
-        if !fresh(window) {
-            *window = Window {
-                began: now,
-                failures: 0,
-            };
+        let window = windows
+            .entry(subscriber(address))
+            .or_insert_with(|| Window::new(now));
+        if window.is_over(now) {
+            *window = Window::new(now);
         }
-        window.failures = window.failures.saturating_add(1);
-        window.failures == limit
+        if window.banned_until.is_some_and(|until| now < until) {
+            return false;
+        }
+        window.failures += 1;
+        if window.failures < limit {
+            return false;
+        }
+        // Counted anew afterwards.
+        *window = Window::new(now);
+        window.banned_until = Some(now + self.ban);
+        true
     }
 }
 
@@ -107,7 +129,7 @@ mod tests {
 
     #[test]
     fn blocks_the_address_that_failed_and_only_for_the_window() {
-        let limit = FailureLimit::new(Some(3), vec![]);
+        let limit = FailureLimit::new(Some(3), WINDOW, vec![]);
         let now = Instant::now();
         let (bad, good) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
         assert_eq!([(); 3].map(|()| limit.note(bad, now)), [false, false, true]);
@@ -119,8 +141,28 @@ mod tests {
     }
 
     #[test]
+    fn a_ban_lasts_as_long_as_it_is_configured() {
+        let address = "10.0.0.1".parse().unwrap();
+        for seconds in [1, 600] {
+            let ban = Duration::from_secs(seconds);
+            let limit = FailureLimit::new(Some(2), ban, vec![]);
+            let mut now = Instant::now();
+            // Again and again, in the same minute or not.
+            for _ in 0..3 {
+                assert!(!limit.note(address, now));
+                assert!(limit.note(address, now));
+                assert_eq!(limit.blocked(address, now), Some(ban));
+                // What was under way already prolongs nothing.
+                assert!(!limit.note(address, now));
+                now += ban;
+                assert_eq!(limit.blocked(address, now), None);
+            }
+        }
+    }
+
+    #[test]
     fn counts_an_ipv6_network_as_one() {
-        let limit = FailureLimit::new(Some(1), vec![]);
+        let limit = FailureLimit::new(Some(1), WINDOW, vec![]);
         let now = Instant::now();
         limit.note("2001:db8::1".parse().unwrap(), now);
         assert!(limit.blocked("2001:db8::2".parse().unwrap(), now).is_some());
@@ -133,19 +175,19 @@ mod tests {
 
     #[test]
     fn a_changed_limit_knows_what_was_counted() {
-        let limit = FailureLimit::new(Some(3), vec![]);
+        let limit = FailureLimit::new(Some(3), WINDOW, vec![]);
         let (address, now) = ("10.0.0.1".parse().unwrap(), Instant::now());
         limit.note(address, now);
-        let lower = limit.changed(Some(2), vec![]);
+        let lower = limit.changed(Some(2), WINDOW, vec![]);
         assert_eq!(lower.blocked(address, now), None);
         assert!(lower.note(address, now));
         assert!(lower.blocked(address, now).is_some());
-        assert_eq!(limit.blocked(address, now), None);
+        assert!(limit.blocked(address, now).is_some());
     }
 
     #[test]
     fn zero_is_no_limit() {
-        let limit = FailureLimit::new(None, vec![]);
+        let limit = FailureLimit::new(None, WINDOW, vec![]);
         let address = "10.0.0.1".parse().unwrap();
         for _ in 0..100 {
             assert!(!limit.note(address, Instant::now()));
@@ -156,7 +198,7 @@ mod tests {
     #[test]
     fn a_trusted_proxy_is_never_blocked() {
         let proxies = vec!["10.0.0.0/24".parse().unwrap()];
-        let limit = FailureLimit::new(Some(1), proxies);
+        let limit = FailureLimit::new(Some(1), WINDOW, proxies);
         let proxy = "10.0.0.1".parse().unwrap();
         assert!(!limit.note(proxy, Instant::now()));
         assert_eq!(limit.blocked(proxy, Instant::now()), None);

@@ -5,27 +5,26 @@ use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
-use ipnet::IpNet;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
 use crate::causes::find;
 use crate::config::Config;
 use crate::listen::socket;
+use crate::network_rules::NetworkRules;
 use crate::ticket::Target;
 
 /// Connects to hosts by name or address, IPv6 and IPv4 (RFC 8305), within a time limit.
 #[derive(Clone)]
 pub struct HostConnector {
     connector: HttpConnector<Resolver>,
-    allowed: AllowedHosts,
+    rules: NetworkRules,
     timeout: Duration,
 }
 
@@ -35,8 +34,8 @@ pub enum ConnectError {
     /// Answered with 504.
     #[error("no connection within {} s", .0.as_secs())]
     Timeout(Duration),
-    /// The host is not in a network that is configured; answered with 403.
-    #[error("host is in none of the networks in AllowedHosts")]
+    /// The host is in no network of `AllowedHosts`, or in one of `DeniedHosts`; answered with 403.
+    #[error("host may not be reached: AllowedHosts, DeniedHosts")]
     NotAllowed,
     /// No name or address; answered with 502.
     #[error("not a host name or address")]
@@ -52,8 +51,8 @@ pub enum ConnectError {
 impl HostConnector {
     /// As the configuration says.
     pub fn new(config: &Config) -> Self {
-        let allowed = AllowedHosts(config.allowed_hosts.as_slice().into());
-        let mut connector = HttpConnector::new_with_resolver(Resolver(allowed.clone()));
+        let rules = NetworkRules::new(&config.allowed_hosts, &config.denied_hosts);
+        let mut connector = HttpConnector::new_with_resolver(Resolver(rules.clone()));
         connector.set_nodelay(true);
         connector.set_keepalive(Some(socket::KEEPALIVE_IDLE));
         connector.set_keepalive_interval(Some(socket::KEEPALIVE_INTERVAL));
@@ -61,7 +60,7 @@ impl HostConnector {
         connector.set_connect_timeout(Some(config.connect_timeout));
         Self {
             connector,
-            allowed,
+            rules,
             timeout: config.connect_timeout,
         }
     }
@@ -69,14 +68,14 @@ impl HostConnector {
     /// Whether a host given by address is allowed; what a name means shows when connecting.
     pub fn may_reach(&self, host: &str) -> bool {
         host.parse()
-            .map_or(true, |address| self.allowed.contain(address))
+            .map_or(true, |address| self.rules.allow(address))
     }
 
     /// Connects to a target.
     pub async fn connect(&self, target: &Target) -> Result<TcpStream, ConnectError> {
         let authority = match target.host.parse::<IpAddr>() {
             // The connector asks its resolver for names only.
-            Ok(address) if !self.allowed.contain(address) => return Err(ConnectError::NotAllowed),
+            Ok(address) if !self.rules.allow(address) => return Err(ConnectError::NotAllowed),
             Ok(address) => SocketAddr::new(address, target.port).to_string(),
             Err(_) => format!("{}:{}", target.host, target.port),
         };
@@ -111,17 +110,6 @@ impl HostConnector {
     }
 }
 
-/// Networks that hosts must belong to; none: any.
-#[derive(Clone)]
-struct AllowedHosts(Arc<[IpNet]>);
-
-impl AllowedHosts {
-    fn contain(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.is_empty() || self.0.iter().any(|network| network.contains(&address))
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("no address in an allowed network")]
 struct NotAllowed;
@@ -129,7 +117,7 @@ struct NotAllowed;
 /// The system's resolver, less the addresses that are not allowed: so a name cannot lead
 /// elsewhere between check and use.
 #[derive(Clone)]
-struct Resolver(AllowedHosts);
+struct Resolver(NetworkRules);
 
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -141,10 +129,10 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let allowed = self.0.clone();
+        let rules = self.0.clone();
         Box::pin(async move {
             let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let addresses: Vec<_> = resolved.filter(|a| allowed.contain(a.ip())).collect();
+            let addresses: Vec<_> = resolved.filter(|a| rules.allow(a.ip())).collect();
             if addresses.is_empty() {
                 return Err(NotAllowed.into());
             }
@@ -197,6 +185,14 @@ mod tests {
         }
         let here = connector(&["127.0.0.0/8"]);
         here.connect(&target("localhost", port)).await.unwrap();
+        let denied = HostConnector::new(&Config {
+            denied_hosts: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+            ..Config::default()
+        });
+        for host in ["127.0.0.1", "::ffff:127.0.0.1", "localhost"] {
+            let error = denied.connect(&target(host, port)).await.unwrap_err();
+            assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
+        }
     }
 
     #[tokio::test]

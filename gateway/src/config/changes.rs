@@ -27,6 +27,9 @@ const AT_ONCE: &[&str] = &[
     "LastSpicePort",
     "SpiceHost",
     "AllowedHosts",
+    "DeniedHosts",
+    "AllowedClients",
+    "DeniedClients",
     "TicketTimeout",
     "ReconnectTimeout",
     // What was not loaded at the start is not loaded later.
@@ -41,6 +44,7 @@ const AT_ONCE: &[&str] = &[
     "MaxConnections",
     "MaxConnectionsPerAddress",
     "BadTokenLimit",
+    "BanTime",
     "MaxHeaderSize",
     "MaxUriSize",
     "Debug",

@@ -65,6 +65,7 @@ keys! {
     "LastSpicePort" => last_spice_port: Port<1>,
     "SpiceHost" => spice_host: Host,
     "AllowedHosts" => allowed_hosts: List<Network>,
+    "DeniedHosts" => denied_hosts: List<Network>,
     "HostProxyProtocol" => host_proxy_protocol: OneOf<HostProxyProtocol>,
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,
@@ -85,6 +86,9 @@ keys! {
     "MaxConnectionsPerAddress" =>
         max_connections_per_address: OrZero<Number<usize, 1, MAX_CONNECTIONS>>,
     "BadTokenLimit" => bad_token_limit: OrZero<Number<u32, 1, 1_000_000>>,
+    "BanTime" => ban_time: Seconds,
+    "AllowedClients" => allowed_clients: List<Network>,
+    "DeniedClients" => denied_clients: List<Network>,
     "MaxHeaderSize" => max_header_size: Number<usize, 8_192, 1_048_576>,
     // The parser of request targets takes no longer ones.
     "MaxUriSize" => max_uri_size: Number<usize, 64, 65_534>,

@@ -78,6 +78,8 @@ pub struct Config {
     pub spice_host: String,
     /// Networks that hosts must belong to; empty: any.
     pub allowed_hosts: Vec<IpNet>,
+    /// Networks that hosts must not belong to; goes before the former.
+    pub denied_hosts: Vec<IpNet>,
     /// What connections to hosts begin with.
     pub host_proxy_protocol: HostProxyProtocol,
     /// Seconds in the file; life of a ticket that was never used.
@@ -117,6 +119,12 @@ pub struct Config {
     /// Wrong tokens per minute and client address before further WebSockets are refused
     /// unseen; `None` (0): no limit.
     pub bad_token_limit: Option<u32>,
+    /// Seconds in the file; how long an address is refused after so many.
+    pub ban_time: Duration,
+    /// Networks that clients must belong to; empty: any.
+    pub allowed_clients: Vec<IpNet>,
+    /// Networks that clients must not belong to; goes before the former.
+    pub denied_clients: Vec<IpNet>,
     /// Longest head of a request, in bytes; at least 8,192.
     pub max_header_size: usize,
     /// Longest request target, in bytes.
@@ -230,6 +238,7 @@ impl Default for Config {
             last_spice_port: 25900,
             spice_host: "127.0.0.1".to_owned(),
             allowed_hosts: Vec::new(),
+            denied_hosts: Vec::new(),
             host_proxy_protocol: HostProxyProtocol::Off,
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),
@@ -246,6 +255,9 @@ impl Default for Config {
             max_connections: 20_000,
             max_connections_per_address: Some(2_000),
             bad_token_limit: Some(30),
+            ban_time: seconds(60),
+            allowed_clients: Vec::new(),
+            denied_clients: Vec::new(),
             max_header_size: 16_384,
             max_uri_size: 4_096,
             worker_threads: None,

@@ -10,6 +10,7 @@ use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::config::Config;
 use crate::datapath::Paths;
 use crate::manager::{Forwarder, Manager};
+use crate::network_rules::NetworkRules;
 use crate::ticket::Tickets;
 
 impl Gateway {
@@ -52,6 +53,7 @@ impl Gateway {
             channels,
             paths,
             channel_limits: ChannelLimits::new(config),
+            clients: NetworkRules::new(&config.allowed_clients, &config.denied_clients),
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded_header: config.forwarded_header,
             max_uri_size: config.max_uri_size,

@@ -23,6 +23,7 @@ use crate::config::ForwardedHeader;
 use crate::datapath::Paths;
 use crate::listen::Permit;
 use crate::manager::Manager;
+use crate::network_rules::NetworkRules;
 use crate::session::ChannelId;
 use crate::websocket::handshake;
 use body::Body;
@@ -46,12 +47,22 @@ pub struct Gateway {
     pub paths: Arc<Paths>,
     /// Time limits of channels.
     pub channel_limits: ChannelLimits,
+    /// Which clients are served.
+    pub clients: NetworkRules,
     /// Whose `X-Forwarded-*` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// In which headers they tell whom they speak for.
     pub forwarded_header: ForwardedHeader,
     /// Longest request target, in bytes.
     pub max_uri_size: usize,
+}
+
+impl Gateway {
+    /// Whether a peer may go on to TLS and HTTP: a client that is allowed, or a proxy, whose
+    /// clients show with their requests.
+    pub fn admits(&self, peer: IpAddr) -> bool {
+        self.clients.allow(peer) || self.trusted_proxies.iter().any(|net| net.contains(&peer))
+    }
 }
 
 /// What is known of the connection that a request came on.
@@ -88,6 +99,13 @@ pub async fn serve(
     }
     let (trusted, header) = (&gateway.trusted_proxies, gateway.forwarded_header);
     let origin = Origin::of(&request, connection, trusted, header);
+    if !gateway.clients.allow(origin.client) {
+        info!(client = %origin.client, "client is not allowed");
+        return reply::error(
+            StatusCode::FORBIDDEN,
+            "clients of this address are not served",
+        );
+    }
     let query = Query::parse(uri.query().unwrap_or_default());
     let is_upgrade = handshake::is_upgrade(request.headers());
     let is_managers = is_managers(uri.path(), &gateway.manager_paths);

@@ -184,7 +184,7 @@ impl Connection {
         permit: Permit,
     ) -> Option<(Told, Permit)> {
         if !self.proxy_protocol.expects(own.source) {
-            return Some((own, permit));
+            return self.admits(own.source).then_some((own, permit));
         }
         let told = tokio::select! {
             told = self.proxy_protocol.receive(stream, own.source) => told?,
@@ -193,11 +193,22 @@ impl Connection {
         let Some(told) = told else {
             return Some((own, permit));
         };
+        if !self.admits(told.source) {
+            return None;
+        }
         let Some(permit) = permit.moved_to(told.source) else {
             debug!(client = %told.source, "too many connections");
             return None;
         };
         Some((told, permit))
+    }
+
+    fn admits(&self, peer: IpAddr) -> bool {
+        let admits = self.live.current().gateway.admits(peer);
+        if !admits {
+            debug!(client = %peer, "client is not allowed");
+        }
+        admits
     }
 
     /// The client's stream of plaintext; `None`: there will be none.
