@@ -4,6 +4,7 @@
 //! Modules depend on each other in one direction: `cli` -> `server` -> `reload` -> `listen` -> `http` ->
 //! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
 
+pub mod access_log;
 pub mod admission;
 pub mod buffer;
 mod causes;

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::access_log::AccessLog;
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
 use crate::datapath::sockmap::Sockmap;
@@ -35,6 +36,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     let config = Arc::new(config);
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut reopen = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let registry = Arc::<Registry>::default();
     let connections = connection_limits(&config);
@@ -48,12 +50,23 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     info!(certificate = %identity.certificate, "TLS");
     let paths = Arc::new(data_paths(&config, connections.total()).await);
     let authorities = manager_tls.fingerprint;
+    let (access_log, recording) = match &config.access_log {
+        Some(path) => AccessLog::start(path).map(|(log, writing)| (log, Some(writing)))?,
+        None => (AccessLog::default(), None),
+    };
+    let reopened = access_log.clone();
+    tokio::spawn(async move {
+        while reopen.recv().await.is_some() {
+            reopened.reopen();
+        }
+    });
     let gateway = Gateway::new(
         &config,
         manager_tls.config,
         tickets(&config, pool_keys)?,
         Arc::clone(&registry),
         Arc::clone(&paths),
+        access_log,
     );
     let ports = open_ports(&config)?;
     let loaded = LoadedPath {
@@ -116,6 +129,12 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         .is_err()
     {
         warn!("connections that did not end in time are dropped");
+    }
+    if let Some(recording) = recording {
+        // Channels that were dropped may not have ended yet; nothing is waited for any more.
+        tokio::task::spawn_blocking(|| recording.finish())
+            .await
+            .context("the access log failed")?;
     }
     info!("stopped");
     Ok(())

@@ -22,6 +22,7 @@ pub use registry::{
     Totals,
 };
 
+use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
 use crate::admission::Admission;
 use crate::config::{Config, HostProxyProtocol};
 use crate::datapath::{EndReason, Inbound, Limits, Paths};
@@ -59,6 +60,10 @@ impl ChannelLimits {
 pub struct Channel {
     /// Number of the channel.
     pub id: ChannelId,
+    /// Number of the request that became the channel.
+    pub request_id: RequestId,
+    /// Where it is recorded.
+    pub access_log: AccessLog,
     /// Address of the client, as far as trusted proxies tell it.
     pub client: IpAddr,
     /// The leave to connect, and where to.
@@ -101,6 +106,8 @@ impl Channel {
     ) {
         let Self {
             id,
+            request_id,
+            access_log,
             client: address,
             admission,
             answers_pings,
@@ -110,6 +117,13 @@ impl Channel {
         let begun = Instant::now();
         let counters = &*registration.channel().counters;
         let stop = registration.stop_signal();
+        let record = access_log.is_on().then(|| ChannelStart {
+            request: request_id,
+            session: admission.session.to_string(),
+            channel: id.to_string(),
+            client: address,
+            host: admission.target.to_string(),
+        });
         let mut kernel = String::new();
         let client_began = begin(upgrade, limits, stop).await;
         if client_began.is_ok() {
@@ -134,6 +148,14 @@ impl Channel {
                     path,
                     "channel open"
                 );
+                if let Some(channel) = record.clone() {
+                    access_log.write(|| Event::ChannelOpen {
+                        channel,
+                        kind,
+                        number: link.channel_id,
+                        path,
+                    });
+                }
                 let limits = Limits {
                     ping_interval: limits.keep_alive.filter(|_| answers_pings),
                     close_timeout: limits.close_timeout,
@@ -149,6 +171,19 @@ impl Channel {
             Err(error) => error.to_string(),
         };
         let Carried { path, kind } = registration.carried();
+        if let Some(channel) = record {
+            access_log.write(|| Event::ChannelClosed {
+                channel,
+                end: ChannelEnd {
+                    kind,
+                    path,
+                    up: counters.uplink(),
+                    down: counters.downlink(),
+                    ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    reason: reason.clone(),
+                },
+            });
+        }
         info!(
             channel = %id,
             session = %admission.session,

@@ -93,6 +93,7 @@ keys! {
     // The parser of request targets takes no longer ones.
     "MaxUriSize" => max_uri_size: Number<usize, 64, 65_534>,
     "WorkerThreads" => worker_threads: OrZero<Number<usize, 1, 1_024>>,
+    "AccessLog" => access_log: OrEmpty<FilePath>,
     "Debug" => debug: Switch,
 }
 

@@ -219,6 +219,7 @@ mod tests {
             ("MaxHeaderSize", json!(1_048_576)),
             ("MaxUriSize", json!(512)),
             ("WorkerThreads", json!(2)),
+            ("AccessLog", json!("/var/log/flexvdi-gateway/access.log")),
             ("Debug", json!(true)),
         ]
     }

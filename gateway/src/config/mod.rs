@@ -131,6 +131,8 @@ pub struct Config {
     pub max_uri_size: usize,
     /// Threads that serve clients; `None` (0): one per core.
     pub worker_threads: Option<usize>,
+    /// File of the access log; `None` (an empty string): none.
+    pub access_log: Option<PathBuf>,
     /// Whether the log tells more.
     pub debug: bool,
 }
@@ -261,6 +263,7 @@ impl Default for Config {
             max_header_size: 16_384,
             max_uri_size: 4_096,
             worker_threads: None,
+            access_log: None,
             debug: false,
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::Gateway;
+use crate::access_log::AccessLog;
 use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::config::Config;
@@ -21,9 +22,10 @@ impl Gateway {
         tickets: Arc<Tickets>,
         channels: Arc<Registry>,
         paths: Arc<Paths>,
+        access_log: AccessLog,
     ) -> Self {
         let admissions = Admissions::new(config, tickets);
-        Self::assemble(config, manager_tls, admissions, channels, paths)
+        Self::assemble(config, manager_tls, admissions, channels, paths, access_log)
     }
 
     /// As another configuration says; tickets, sessions, channels and what is counted against
@@ -32,7 +34,8 @@ impl Gateway {
     pub fn changed(&self, config: &Config, manager_tls: ClientConfig, paths: Arc<Paths>) -> Self {
         let admissions = self.admissions.changed(config);
         let channels = Arc::clone(&self.channels);
-        Self::assemble(config, manager_tls, admissions, channels, paths)
+        let access_log = self.access_log.clone();
+        Self::assemble(config, manager_tls, admissions, channels, paths, access_log)
     }
 
     fn assemble(
@@ -41,12 +44,20 @@ impl Gateway {
         admissions: Admissions,
         channels: Arc<Registry>,
         paths: Arc<Paths>,
+        access_log: AccessLog,
     ) -> Self {
         let hosts = HostConnector::new(config);
         let forwarder = Forwarder::new(config, manager_tls);
         let tickets = Arc::clone(admissions.tickets());
         Self {
-            manager: Manager::new(config, forwarder, hosts.clone(), tickets),
+            manager: Manager::new(
+                config,
+                forwarder,
+                hosts.clone(),
+                tickets,
+                access_log.clone(),
+            ),
+            access_log,
             manager_paths: config.manager_paths.clone(),
             admissions,
             hosts,

@@ -6,8 +6,10 @@ mod forwarded;
 mod origin;
 pub mod reply;
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::HOST;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -17,6 +19,7 @@ use tracing::{debug, info};
 
 pub use origin::Origin;
 
+use crate::access_log::{AccessLog, Event, Recorded, Requested};
 use crate::admission::Admissions;
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
 use crate::config::ForwardedHeader;
@@ -24,7 +27,7 @@ use crate::datapath::Paths;
 use crate::listen::Permit;
 use crate::manager::Manager;
 use crate::network_rules::NetworkRules;
-use crate::session::ChannelId;
+use crate::session::{ChannelId, SessionId};
 use crate::websocket::handshake;
 use body::Body;
 
@@ -41,6 +44,8 @@ pub struct Gateway {
     pub admissions: Admissions,
     /// The way to the hosts.
     pub hosts: HostConnector,
+    /// Where requests and channels are recorded.
+    pub access_log: AccessLog,
     /// Open channels.
     pub channels: Arc<Registry>,
     /// The data paths that channels can take.
@@ -63,6 +68,17 @@ impl Gateway {
     pub fn admits(&self, peer: IpAddr) -> bool {
         self.clients.allow(peer) || self.trusted_proxies.iter().any(|net| net.contains(&peer))
     }
+
+    /// Records a connection that was refused before any request.
+    pub fn refused(&self, client: IpAddr, reason: &str) {
+        self.access_log.write(|| Event::Refused {
+            request: None,
+            client,
+            session: None,
+            status: None,
+            reason: reason.to_owned(),
+        });
+    }
 }
 
 /// What is known of the connection that a request came on.
@@ -79,29 +95,102 @@ pub struct ConnectionInfo {
     pub permit: Arc<Permit>,
 }
 
-/// Answers one request.
+/// Answers one request, and has it recorded.
 pub async fn serve(
     gateway: &Gateway,
     connection: &ConnectionInfo,
     request: Request<Incoming>,
-) -> Response<Body> {
+) -> Response<Recorded> {
+    let begun = Instant::now();
+    let (trusted, header) = (&gateway.trusted_proxies, gateway.forwarded_header);
+    let origin = Origin::of(&request, connection, trusted, header);
+    let mut requested = gateway.access_log.is_on().then(|| Requested {
+        request: origin.request_id.clone(),
+        client: origin.client,
+        method: request.method().to_string(),
+        path: Some(request.uri().path().to_owned()),
+        status: 0,
+        bytes: 0,
+        ms: 0,
+        complete: false,
+    });
+    let response = match answer(gateway, connection, &origin, request).await {
+        Answer::Manager(response) => response,
+        Answer::Own(response) => {
+            // Somebody may have put a token there.
+            if let Some(requested) = &mut requested {
+                requested.path = None;
+            }
+            response
+        }
+        Answer::Channel(response) => {
+            requested = None;
+            response
+        }
+    };
+    let (parts, body) = response.into_parts();
+    let body = match requested {
+        Some(mut requested) => {
+            requested.status = parts.status.as_u16();
+            Recorded::new(body, gateway.access_log.clone(), requested, begun)
+        }
+        None => Recorded::without(body),
+    };
+    Response::from_parts(parts, body)
+}
+
+/// What a request was, with its answer.
+enum Answer {
+    /// The manager's, or why there is none.
+    Manager(Response<Body>),
+    /// This gateway has nothing of the kind.
+    Own(Response<Body>),
+    /// For a channel, which is recorded in lines of its own.
+    Channel(Response<Body>),
+}
+
+async fn answer(
+    gateway: &Gateway,
+    connection: &ConnectionInfo,
+    origin: &Origin,
+    request: Request<Incoming>,
+) -> Answer {
+    match route(gateway, &request, origin) {
+        Ok(Route::Manager) => Answer::Manager(pass_on(gateway, connection, origin, request).await),
+        Ok(Route::Channel(query)) => {
+            Answer::Channel(open_channel(gateway, connection, origin, &query, request).await)
+        }
+        Err(refusal) => Answer::Own(*refusal),
+    }
+}
+
+enum Route {
+    Manager,
+    Channel(Query),
+}
+
+/// Who answers a request; the error is the answer.
+fn route(
+    gateway: &Gateway,
+    request: &Request<Incoming>,
+    origin: &Origin,
+) -> Result<Route, Box<Response<Body>>> {
+    let refuse = |status, message| Err(Box::new(reply::error(status, message)));
     let uri = request.uri();
     let target_len = uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
     if target_len > gateway.max_uri_size {
-        return reply::error(StatusCode::URI_TOO_LONG, "request target too long");
+        return refuse(StatusCode::URI_TOO_LONG, "request target too long");
     }
     // RFC 9112, section 3.2.
     let hosts = request.headers().get_all(HOST).iter().count();
     if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
-        return reply::error(StatusCode::BAD_REQUEST, "one Host header is needed");
+        return refuse(StatusCode::BAD_REQUEST, "one Host header is needed");
     }
-    let (trusted, header) = (&gateway.trusted_proxies, gateway.forwarded_header);
-    let origin = Origin::of(&request, connection, trusted, header);
     if !gateway.clients.allow(origin.client) {
         info!(client = %origin.client, "client is not allowed");
-        return reply::error(
+        return refuse(
             StatusCode::FORBIDDEN,
             "clients of this address are not served",
         );
@@ -111,15 +200,15 @@ pub async fn serve(
     let is_managers = is_managers(uri.path(), &gateway.manager_paths);
 
     if is_managers && !(is_upgrade && query.token.is_some()) {
-        return pass_on(gateway, connection, &origin, request).await;
+        return Ok(Route::Manager);
     }
     if query.token.is_none() && !is_upgrade {
-        return reply::error(StatusCode::NOT_FOUND, "no such page on this gateway");
+        return refuse(StatusCode::NOT_FOUND, "no such page on this gateway");
     }
     if request.method() != Method::GET {
-        return reply::method_not_allowed("GET");
+        return Err(Box::new(reply::method_not_allowed("GET")));
     }
-    open_channel(gateway, connection, &origin, &query, request).await
+    Ok(Route::Channel(query))
 }
 
 async fn pass_on(
@@ -148,21 +237,31 @@ async fn open_channel(
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let client = origin.client;
+    let record = |answer: Response<Body>, session: Option<SessionId>, reason: &dyn Display| {
+        gateway.access_log.write(|| Event::Refused {
+            request: Some(origin.request_id.clone()),
+            client,
+            session: session.map(|session| session.to_string()),
+            status: Some(answer.status().as_u16()),
+            reason: reason.to_string(),
+        });
+        answer
+    };
     if let Err(refusal) = gateway.admissions.check_address(client) {
-        return reply::refusal(refusal);
+        return record(reply::refusal(refusal), None, &refusal);
     }
     let response = match handshake::accept(&request) {
         Ok(response) => response,
         Err(failure) => {
             debug!(%client, reason = %failure, "WebSocket refused");
-            return reply::handshake(failure);
+            return record(reply::handshake(failure), None, &failure);
         }
     };
     let admission = match gateway.admissions.admit(query.token.as_deref(), client) {
         Ok(admission) => admission,
         Err(refusal) => {
             info!(%client, reason = %refusal, "WebSocket refused");
-            return reply::refusal(refusal);
+            return record(reply::refusal(refusal), None, &refusal);
         }
     };
     let host = match gateway.hosts.connect(&admission.target).await {
@@ -175,11 +274,14 @@ async fn open_channel(
                 reason = %failure,
                 "host not reached"
             );
-            return reply::host(&failure);
+            let session = Some(admission.session);
+            return record(reply::host(&failure), session, &failure);
         }
     };
     let channel = Channel {
         id: ChannelId::next(),
+        request_id: origin.request_id.clone(),
+        access_log: gateway.access_log.clone(),
         client,
         admission,
         answers_pings: query.version >= 2,

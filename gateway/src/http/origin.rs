@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::ConnectionInfo;
 use super::forwarded::{self, Element};
+use crate::access_log::RequestId;
 use crate::config::ForwardedHeader;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -21,6 +22,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub struct Origin {
     /// Address of the client.
     pub client: IpAddr,
+    /// Number of the request.
+    pub request_id: RequestId,
     /// Addresses that the request came through, for the manager.
     forwarded_for: String,
     /// `https` or `http`.
@@ -39,6 +42,11 @@ impl Origin {
     ) -> Self {
         let headers = request.headers();
         let is_trusted = |address: IpAddr| trusted.iter().any(|net| net.contains(&address));
+        let request_id = headers
+            .get(RequestId::HEADER)
+            .filter(|_| is_trusted(connection.peer))
+            .and_then(RequestId::given)
+            .unwrap_or_else(RequestId::next);
         let told = if is_trusted(connection.peer) {
             Told::read(headers, header)
         } else {
@@ -59,6 +67,7 @@ impl Origin {
         let own_proto = if connection.is_tls { "https" } else { "http" };
         Self {
             client,
+            request_id,
             forwarded_for: chain.join(", "),
             proto: told
                 .proto
@@ -83,9 +92,10 @@ impl Origin {
     /// Tells the manager; what the client wrote there itself is replaced.
     pub fn write(&self, headers: &mut HeaderMap) {
         let fields = [
-            (FORWARDED_FOR, Some(&self.forwarded_for)),
-            (FORWARDED_PROTO, Some(&self.proto)),
-            (FORWARDED_HOST, self.authority.as_ref()),
+            (FORWARDED_FOR, Some(self.forwarded_for.as_str())),
+            (FORWARDED_PROTO, Some(self.proto.as_str())),
+            (FORWARDED_HOST, self.authority.as_deref()),
+            (RequestId::HEADER, Some(self.request_id.as_str())),
         ];
         headers.remove(FORWARDED);
         for (name, value) in fields {

@@ -97,6 +97,10 @@ impl Listener {
         let peer = peer.ip().to_canonical();
         let Some(permit) = self.connections.admit(peer) else {
             debug!(client = %peer, "too many connections");
+            self.live
+                .current()
+                .gateway
+                .refused(peer, "too many connections");
             return;
         };
         if let Err(error) = socket::tune(&stream) {
@@ -187,8 +191,20 @@ impl Connection {
             return self.admits(own.source).then_some((own, permit));
         }
         let told = tokio::select! {
-            told = self.proxy_protocol.receive(stream, own.source) => told?,
+            told = self.proxy_protocol.receive(stream, own.source) => told,
             () = draining(&mut self.draining) => return None,
+        };
+        let told = match told {
+            Ok(told) => told,
+            Err(error) => {
+                if !error.is_empty_probe() {
+                    self.live
+                        .current()
+                        .gateway
+                        .refused(own.source, &error.to_string());
+                }
+                return None;
+            }
         };
         let Some(told) = told else {
             return Some((own, permit));
@@ -198,6 +214,10 @@ impl Connection {
         }
         let Some(permit) = permit.moved_to(told.source) else {
             debug!(client = %told.source, "too many connections");
+            self.live
+                .current()
+                .gateway
+                .refused(told.source, "too many connections");
             return None;
         };
         Some((told, permit))
@@ -207,6 +227,10 @@ impl Connection {
         let admits = self.live.current().gateway.admits(peer);
         if !admits {
             debug!(client = %peer, "client is not allowed");
+            self.live
+                .current()
+                .gateway
+                .refused(peer, "client is not allowed");
         }
         admits
     }

@@ -46,17 +46,29 @@ pub struct Told {
 
 /// Why a connection has no good header.
 #[derive(Debug, thiserror::Error)]
-enum HeaderError {
+pub enum HeaderError {
+    /// Closed at once.
     #[error("closed before a byte was sent")]
     Nothing,
+    /// Not complete in the time limit.
     #[error("no header in time")]
     Timeout,
+    /// Not a header.
     #[error("no PROXY header, or a malformed one")]
     Malformed,
+    /// A header of unusual length.
     #[error("header is longer than {LONGEST_V2} bytes")]
     TooLong,
+    /// The connection ended or broke.
     #[error("ended within the header: {0}")]
     Ended(#[from] io::Error),
+}
+
+impl HeaderError {
+    /// A balancer may try whether the port is open, and hang up.
+    pub fn is_empty_probe(&self) -> bool {
+        matches!(self, Self::Nothing)
+    }
 }
 
 impl ProxyProtocol {
@@ -75,26 +87,23 @@ impl ProxyProtocol {
         self.networks.iter().any(|network| network.contains(&peer))
     }
 
-    /// Reads the header and nothing behind it. `Some(None)`: the balancer speaks for itself, as in
-    /// its health checks; `None`: there is no good header, which was logged.
+    /// Reads the header and nothing behind it; `None`: the balancer speaks for itself, as in its
+    /// health checks. An error was logged.
     pub async fn receive(
         &self,
         stream: &mut (impl AsyncRead + Unpin),
         peer: IpAddr,
-    ) -> Option<Option<Told>> {
+    ) -> Result<Option<Told>, HeaderError> {
         let read = timeout(self.time_limit, receive(stream));
-        match read.await.unwrap_or(Err(HeaderError::Timeout)) {
-            Ok(told) => Some(told),
-            Err(error) => {
-                // A balancer may try whether the port is open, and hang up.
-                if matches!(error, HeaderError::Nothing) || !self.warns_now() {
-                    debug!(%peer, reason = %error, "no PROXY header");
-                } else {
-                    warn!(%peer, reason = %error, "no PROXY header from a peer in ProxyProtocol: its connections are closed");
-                }
-                None
+        let read = read.await.unwrap_or(Err(HeaderError::Timeout));
+        if let Err(error) = &read {
+            if error.is_empty_probe() || !self.warns_now() {
+                debug!(%peer, reason = %error, "no PROXY header");
+            } else {
+                warn!(%peer, reason = %error, "no PROXY header from a peer in ProxyProtocol: its connections are closed");
             }
         }
+        read
     }
 
     fn warns_now(&self) -> bool {
@@ -260,7 +269,8 @@ mod tests {
                 .await
                 .unwrap();
             let proxies = ProxyProtocol::new(vec![], Duration::from_secs(5));
-            assert_eq!(proxies.receive(&mut gateway, peer).await, None);
+            let received = proxies.receive(&mut gateway, peer).await;
+            assert!(matches!(received, Err(HeaderError::Timeout)));
         });
     }
 

@@ -19,6 +19,7 @@ use tracing::{debug, info, warn};
 pub use certificate::{ManagerTlsError, client_config};
 pub use forward::{Forwarder, ManagerError};
 
+use crate::access_log::{AccessLog, Event};
 use crate::channel::HostConnector;
 use crate::config::Config;
 use crate::http::body::Body;
@@ -38,6 +39,7 @@ pub struct Manager {
     forwarder: Forwarder,
     hosts: HostConnector,
     tickets: Arc<Tickets>,
+    access_log: AccessLog,
     config: Config,
 }
 
@@ -48,11 +50,13 @@ impl Manager {
         forwarder: Forwarder,
         hosts: HostConnector,
         tickets: Arc<Tickets>,
+        access_log: AccessLog,
     ) -> Self {
         Self {
             forwarder,
             hosts,
             tickets,
+            access_log,
             config: config.clone(),
         }
     }
@@ -196,6 +200,12 @@ impl Manager {
             (None, None) => local.to_string(),
         };
         info!(%session, %client, host = %target, "desktop assigned");
+        self.access_log.write(|| Event::DesktopAssigned {
+            request: origin.request_id.clone(),
+            session: session.to_string(),
+            client,
+            host: target.to_string(),
+        });
         Ok(Some(answer.rewrite(Some(&Replacement {
             address: &own_address,
             ticket: &ticket,

@@ -6,6 +6,7 @@
     reason = "helpers of tests fail like tests; clippy knows only functions marked as such"
 )]
 
+mod access_log;
 mod access_rules;
 mod command_line;
 mod configuration;
