@@ -102,11 +102,11 @@ impl Writer {
         if self.lines.is_empty() {
             return;
         }
-        if let Err(error) = self.file.append(&self.lines) {
-            if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
-                warn!(%error, lost = self.count, "access log cannot be written");
-                self.warned = Some(Instant::now());
-            }
+        if let Err(error) = self.file.append(&self.lines)
+            && self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL)
+        {
+            warn!(%error, lost = self.count, "access log cannot be written");
+            self.warned = Some(Instant::now());
         }
         self.lines.clear();
         self.count = 0;
