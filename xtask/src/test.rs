@@ -9,6 +9,7 @@ use testkit::packages::{self, Package};
 
 use crate::build_ebpf;
 use crate::cargo;
+use crate::installed;
 use crate::steps::Steps;
 use crate::vm;
 
@@ -45,6 +46,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     let advisories = dependencies(steps)?;
     cargo_step(steps, "Build", &["build", "--workspace"])?;
     cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;
+    installed::run(steps, false)?;
     vm::run_quick(steps)?;
 
     steps.summary();

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use testkit::flexvdi::{self, FlexVdiClient};
-use testkit::gateway::Gateway;
 use testkit::host::Host;
 use testkit::manager::DesktopAnswer;
+use testkit::net::Endpoint;
 use testkit::picture::Picture;
 use testkit::qemu::SpiceVm;
 use testkit::replay::{Played, Recording, Speed};
@@ -17,7 +17,7 @@ use super::{fetch, replay};
 use crate::steps::Steps;
 
 /// A running desktop.
-pub(super) enum Desktop {
+pub(crate) enum Desktop {
     /// QEMU, and what it shows when asked directly.
     Vm {
         vm: Box<SpiceVm>,
@@ -32,7 +32,7 @@ pub(super) enum Desktop {
 }
 
 impl Desktop {
-    pub(super) async fn start_vm(steps: &mut Steps) -> Result<Self> {
+    pub(crate) async fn start_vm(steps: &mut Steps) -> Result<Self> {
         steps.begin("Desktop: QEMU with its Spice server, behind a password");
         let password = new_password().await?;
         let vm = Box::new(SpiceVm::start(Some(&password)).await?);
@@ -54,7 +54,7 @@ impl Desktop {
         })
     }
 
-    pub(super) async fn start_replay(steps: &mut Steps) -> Result<Self> {
+    pub(crate) async fn start_replay(steps: &mut Steps) -> Result<Self> {
         steps.begin("Desktop: a recorded Spice session");
         let recording = Recording::load()?;
         let host = recording.host(Speed::Unlimited).await?;
@@ -67,7 +67,7 @@ impl Desktop {
     }
 
     /// What the manager tells of it.
-    pub(super) fn answer(&self) -> DesktopAnswer {
+    pub(crate) fn answer(&self) -> DesktopAnswer {
         match self {
             Self::Vm { vm, password, .. } => DesktopAnswer::new(vm.address()).password(password),
             Self::Replay { host, .. } => DesktopAnswer::new(host.addr()),
@@ -80,11 +80,11 @@ impl Desktop {
     }
 
     /// Uses it as the client to whom it was `given` does.
-    pub(super) async fn visit(
+    pub(crate) async fn visit(
         &self,
         steps: &mut Steps,
         client: &FlexVdiClient,
-        gateway: &Gateway,
+        gateway: &Endpoint,
         given: flexvdi::Desktop,
     ) -> Result<()> {
         match self {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use testkit::adapter::{Adapter, Traffic};
 use testkit::command::target_dir;
-use testkit::gateway::Gateway;
+use testkit::net::Endpoint;
 use testkit::picture::Picture;
 use testkit::tls::TlsClient;
 use testkit::ws::Connect;
@@ -14,12 +14,12 @@ use crate::steps::Steps;
 /// Fetches the picture with the desktop's ticket, saves it and compares it with `expected`.
 pub(super) async fn run(
     steps: &mut Steps,
-    gateway: &Gateway,
+    gateway: &Endpoint,
     desktop: flexvdi::Desktop,
     expected: &Picture,
 ) -> Result<()> {
     steps.begin("Client: spicy-screenshot, through one WebSocket of the gateway per channel");
-    let endpoint = gateway.tls().with_tls(TlsClient::new().resuming());
+    let endpoint = gateway.clone().with_tls(TlsClient::new().resuming());
     let host = format!("{}:{}", desktop.address, endpoint.addr().port());
     let token = desktop.token;
     let connect = move || Connect::new(&endpoint, &token).header("Host", &host);

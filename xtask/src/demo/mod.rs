@@ -17,8 +17,9 @@ use testkit::manager::{DesktopAnswer, Manager};
 use testkit::packages::{self, Package, SPICE_HTML5};
 
 use crate::cargo;
+use crate::installed;
 use crate::steps::Steps;
-use desktop::Desktop;
+pub(crate) use desktop::Desktop;
 
 const USER: &str = "demo";
 const PASSWORD: &str = "demo";
@@ -34,11 +35,18 @@ pub(crate) struct Options {
     /// Play a recorded session instead of starting QEMU.
     #[arg(long)]
     no_qemu: bool,
+    /// Show the packages instead: installed on a copy of this system, upgraded while a desktop
+    /// is in use, and removed.
+    #[arg(long, conflicts_with = "keep")]
+    installed: bool,
 }
 
 /// Shows the way step by step; fails unless everything arrived as it was sent.
 pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     let with_qemu = !options.no_qemu && has_qemu(steps);
+    if options.installed {
+        return installed::run(steps, with_qemu);
+    }
     let binary = build(steps)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     runtime.block_on(async {
@@ -112,7 +120,7 @@ async fn show(steps: &mut Steps, desktop: &Desktop, binary: PathBuf, keep: bool)
     check_hijacked(&told, &given)?;
     steps.done("hijacked: the client knows the gateway's name and a ticket, not the host");
 
-    desktop.visit(steps, &client, &gateway, given).await?;
+    desktop.visit(steps, &client, &gateway.tls(), given).await?;
 
     steps.begin("Gateway: still in good order");
     let complaints = complaints(&gateway);

@@ -1,0 +1,168 @@
+//! The packages in use, on a machine with systemd: installed, started, upgraded while a desktop
+//! is in use, removed.
+
+mod machine;
+mod service;
+mod session;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use testkit::command::target_dir;
+use testkit::manager::Manager;
+use testkit::net::Endpoint;
+use testkit::packages::{self, Package};
+
+use crate::demo::Desktop;
+use crate::package::{self, Made};
+use crate::steps::Steps;
+use machine::Machine;
+use service::Service;
+use session::Session;
+
+/// Version of the package that is installed first, and of the one that takes its place.
+const VERSIONS: [&str; 2] = ["0.1.0~first", "0.1.0~next"];
+
+/// Runs the whole life of both packages; with a real desktop, or a recorded one.
+pub(crate) fn run(steps: &mut Steps, with_qemu: bool) -> Result<()> {
+    packages::ensure(&[Package::Systemd])?;
+    let [first, next] = package::for_test(steps, VERSIONS)?;
+
+    steps.begin("Machine: systemd in namespaces of its own, on a copy of this system");
+    let machine = Machine::boot(&target_dir().join("packages"))?;
+    let version = machine.run(&["systemctl", "--version"])?;
+    steps.done(format!(
+        "booted {}",
+        version.lines().next().unwrap_or_default()
+    ));
+
+    // All threads, and so all peers, come after this and live in the machine's network.
+    machine.enter_network()?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    runtime.block_on(async {
+        debian(steps, &machine, [&first, &next], with_qemu).await?;
+        red_hat(steps, &machine, [&first, &next])
+    })
+}
+
+async fn debian(
+    steps: &mut Steps,
+    machine: &Machine,
+    [first, next]: [&Made; 2],
+    with_qemu: bool,
+) -> Result<()> {
+    let service = Service(machine);
+    let [first, next] = [seen(&first.deb)?, seen(&next.deb)?];
+
+    steps.begin("Installation: dpkg --install");
+    machine.run(&["dpkg", "--install", &first])?;
+    service.expect("is-enabled", "disabled")?;
+    service.expect("is-active", "inactive")?;
+    machine.run(&["dpkg", "--verify", "flexvdi-gateway"])?;
+    steps.done("installed; nothing was started or enabled");
+
+    steps.begin("Start: the configuration as it was shipped, and a certificate");
+    service.write_certificate()?;
+    service.check()?;
+    machine.run(&["systemctl", "enable", "--now", service::UNIT])?;
+    service.expect("is-active", "active")?;
+    Endpoint::tls(session::GATEWAY).connect().await?;
+    for line in service.data_paths()? {
+        steps.note(line);
+    }
+    steps.done("serves on port 443");
+
+    let desktop = if with_qemu {
+        Desktop::start_vm(steps).await?
+    } else {
+        Desktop::start_replay(steps).await?
+    };
+    let manager = Manager::builder().spawn().await?;
+    steps.begin("Configuration: the manager is named, and the service restarted");
+    let configuration = service.configure(&manager)?;
+    machine.run(&["systemctl", "restart", service::UNIT])?;
+    steps.done("active");
+
+    let session = Session::new(manager, desktop).await?;
+    session.visit(steps).await?;
+
+    steps.begin("Upgrade: dpkg --install of a newer version while a channel is open");
+    let before = service.main_pid()?;
+    let mut channel = session.open().await?;
+    machine.run(&["dpkg", "--install", &next])?;
+    service.expect("is-active", "active")?;
+    ensure!(service.main_pid()? != before, "the old process still runs");
+    ensure!(
+        service.configuration()? == configuration,
+        "the configuration was changed"
+    );
+    let end = channel.fate().await?;
+    steps.done(format!(
+        "a new process serves, with the configuration as it was; the open channel {end}"
+    ));
+    session.visit(steps).await?;
+
+    steps.begin("Upgrade of a service that is stopped");
+    machine.run(&["systemctl", "stop", service::UNIT])?;
+    machine.run(&["dpkg", "--install", &first])?;
+    service.expect("is-active", "inactive")?;
+    steps.done("it stays stopped");
+
+    steps.begin("Removal: dpkg --remove");
+    machine.run(&["systemctl", "start", service::UNIT])?;
+    machine.run(&["dpkg", "--remove", "flexvdi-gateway"])?;
+    service.expect("is-active", "inactive")?;
+    ensure!(
+        service.configuration()? == configuration,
+        "the configuration is gone"
+    );
+    steps.done("stopped; the configuration is kept");
+
+    steps.begin("Purge: dpkg --purge");
+    machine.shell("rm /etc/flexvdi/gateway.*")?;
+    machine.run(&["dpkg", "--purge", "flexvdi-gateway"])?;
+    nothing_left(machine)?;
+    steps.done("no file, no user and no unit is left");
+    Ok(())
+}
+
+fn red_hat(steps: &mut Steps, machine: &Machine, [first, next]: [&Made; 2]) -> Result<()> {
+    let service = Service(machine);
+    let [first, next] = [seen(&first.rpm)?, seen(&next.rpm)?];
+    steps.begin("Package for Red Hat's systems: rpm --install, --upgrade, --erase");
+    machine.run(&["rpm", "--checksig", "--nosignature", &first])?;
+    // Debian has what it needs, but rpm does not know that.
+    machine.run(&["rpm", "--install", "--nodeps", &first])?;
+    service.expect("is-active", "inactive")?;
+    service.write_certificate()?;
+    machine.run(&["systemctl", "start", service::UNIT])?;
+    let before = service.main_pid()?;
+    machine.shell("echo '{\"KeepAlive\": 20, \"CertFile\": \"/etc/flexvdi/gateway.pem\", \"KeyFile\": \"/etc/flexvdi/gateway.key\"}' > /etc/flexvdi/flexvdi-gateway.conf")?;
+    machine.run(&["rpm", "--upgrade", "--nodeps", &next])?;
+    service.expect("is-active", "active")?;
+    ensure!(service.main_pid()? != before, "the old process still runs");
+    ensure!(
+        service.configuration()?.contains("20"),
+        "the configuration was changed"
+    );
+    machine.run(&["rpm", "--erase", "flexvdi-gateway"])?;
+    service.expect("is-active", "inactive")?;
+    steps.done("starts nothing, restarts what runs, keeps the configuration, stops at the end");
+    Ok(())
+}
+
+/// A package's path on the machine.
+fn seen(package: &Path) -> Result<String> {
+    let name = package.file_name().context("a package")?;
+    Ok(format!("/mnt/{}", name.to_string_lossy()))
+}
+
+fn nothing_left(machine: &Machine) -> Result<()> {
+    let left = machine.shell(
+        "find /etc /usr /lib/systemd /var /run -xdev \\( -name '*flexvdi-gateway*' -o -path /etc/flexvdi \\)",
+    )?;
+    ensure!(left.is_empty(), "left behind: {left}");
+    let user = machine.run(&["getent", "passwd", "flexvdi-gateway"]);
+    ensure!(user.is_err(), "the user is left behind");
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! A user of the installed gateway.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+
+use anyhow::{Context, Result, ensure};
+use testkit::flexvdi::FlexVdiClient;
+use testkit::host::Host;
+use testkit::manager::{DesktopAnswer, Manager};
+use testkit::net::{Endpoint, within};
+use testkit::spice::{ChannelType, link_message};
+use testkit::ws::Channel;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::demo::Desktop;
+use crate::steps::Steps;
+
+/// Where the gateway's TLS port is.
+pub(super) const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 443));
+
+/// Why a gateway that ends closes a channel (RFC 6455, section 7.4.1).
+const GOING_AWAY: u16 = 1001;
+
+/// A user with a desktop behind the gateway on the usual port.
+pub(super) struct Session {
+    endpoint: Endpoint,
+    client: FlexVdiClient,
+    manager: Manager,
+    desktop: Desktop,
+    /// A host that sends back what it gets, whose channel is held open.
+    echo: Host<Vec<u8>>,
+}
+
+impl Session {
+    pub(super) async fn new(manager: Manager, desktop: Desktop) -> Result<Self> {
+        let endpoint = Endpoint::tls(GATEWAY);
+        Ok(Self {
+            client: FlexVdiClient::new(&endpoint).host("localhost:443"),
+            endpoint,
+            manager,
+            desktop,
+            echo: Host::echo().await?,
+        })
+    }
+
+    /// Logs in and uses the desktop.
+    pub(super) async fn visit(&self, steps: &mut Steps) -> Result<()> {
+        self.manager.set_desktop(self.desktop.answer());
+        let given = self.client.desktop().await?;
+        let endpoint = &self.endpoint;
+        self.desktop
+            .visit(steps, &self.client, endpoint, given)
+            .await
+    }
+
+    /// Opens a channel that stays open.
+    pub(super) async fn open(&self) -> Result<Held> {
+        self.manager
+            .set_desktop(DesktopAnswer::new(self.echo.addr()));
+        let given = self.client.desktop().await?;
+        let mut held = Held(self.client.open(&given).await?);
+        let came = held.echo(&link_message(ChannelType::Main, 0)).await?;
+        ensure!(came, "the channel ended at once");
+        Ok(held)
+    }
+}
+
+/// A channel that is open while the gateway is replaced.
+pub(super) struct Held(Channel);
+
+impl Held {
+    /// What became of it.
+    pub(super) async fn fate(&mut self) -> Result<&'static str> {
+        if self.echo(b"still there?").await? {
+            return Ok("goes on");
+        }
+        let code = self
+            .0
+            .close_code()
+            .context("it ended without a Close frame")?;
+        ensure!(code == GOING_AWAY, "it was closed with {code}");
+        Ok("was closed with 1001, so that its client comes again")
+    }
+
+    /// Whether the bytes came back before the end.
+    async fn echo(&mut self, bytes: &[u8]) -> Result<bool> {
+        let exchange = async {
+            if self.0.write_all(bytes).await.is_ok() {
+                // An end is seen by the reading below.
+                let _ = self.0.flush().await;
+            }
+            let mut back = vec![0; bytes.len()];
+            let whole = self.0.read_exact(&mut back).await.is_ok();
+            whole && back == bytes
+        };
+        within("an answer on the channel that is held", exchange).await
+    }
+}

@@ -1,0 +1,115 @@
+//! The gateway's binary: what it tells of itself, and on which systems it runs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use testkit::command::{run_bounded, target_dir};
+
+/// How long any program that looks at the binary may take.
+const LIMIT: Duration = Duration::from_mins(1);
+
+/// Systems and their version of glibc, the oldest first.
+const SYSTEMS: [(Glibc, &str); 5] = [
+    (Glibc(2, 28), "RHEL 8"),
+    (Glibc(2, 34), "RHEL 9"),
+    (Glibc(2, 36), "Debian 12"),
+    (Glibc(2, 39), "RHEL 10"),
+    (Glibc(2, 41), "Debian 13"),
+];
+
+/// A version of glibc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Glibc(u32, u32);
+
+/// A built gateway.
+pub(super) struct Binary(PathBuf);
+
+impl Binary {
+    /// The one that cargo built with this profile.
+    pub(super) fn find(profile: &str) -> Result<Self> {
+        let folder = if profile == "dev" { "debug" } else { profile };
+        let path = target_dir().join(folder).join("flexvdi-gateway");
+        ensure!(path.is_file(), "cargo left no {}", path.display());
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Its version, as it says itself.
+    pub(super) fn version(&self) -> Result<String> {
+        let said = self.run(&["--version"])?;
+        let version = said.split_whitespace().last();
+        Ok(version.context("the gateway tells no version")?.to_owned())
+    }
+
+    /// A text about its command line that packages ship.
+    pub(super) fn document(&self, name: &str) -> Result<String> {
+        self.run(&["document", name])
+    }
+
+    /// The oldest glibc that has all it needs, and who has it.
+    pub(super) fn where_it_runs(&self) -> Result<String> {
+        let mut objdump = Command::new("objdump");
+        objdump.arg("-T").arg(&self.0);
+        let needed = newest_glibc(&run_bounded(objdump, LIMIT)?);
+        let Glibc(major, minor) = needed.context("it needs no glibc at all")?;
+        let runs = |wanted: bool| {
+            let names: Vec<_> = SYSTEMS
+                .iter()
+                .filter(|(has, _)| (Glibc(major, minor) <= *has) == wanted)
+                .map(|(_, name)| *name)
+                .collect();
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        };
+        Ok(format!(
+            "needs glibc {major}.{minor}: new enough in {}; too old in {}",
+            runs(true),
+            runs(false)
+        ))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.0);
+        command.args(arguments);
+        run_bounded(command, LIMIT)
+    }
+}
+
+/// The newest version among the symbols `GLIBC_x.y` of objdump's list.
+fn newest_glibc(symbols: &str) -> Option<Glibc> {
+    symbols
+        .split(|c: char| c.is_whitespace() || c == '(' || c == ')')
+        .filter_map(|word| {
+            let mut numbers = word.strip_prefix("GLIBC_")?.split('.');
+            Some(Glibc(
+                numbers.next()?.parse().ok()?,
+                numbers.next()?.parse().ok()?,
+            ))
+        })
+        .max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_as_numbers() {
+        let symbols = "\
+0000000000000000      DF *UND*\t0000000000000000 (GLIBC_2.2.5) getenv
+0000000000000000      DF *UND*\t0000000000000000 (GLIBC_2.34) pthread_create
+0000000000000000      DF *UND*\t0000000000000000 (GLIBC_2.9)  epoll_create1
+0000000000000000      DF *UND*\t0000000000000000 (GCC_3.0)    _Unwind_Resume
+0000000000000000  w   D  *UND*\t0000000000000000  Base        __gmon_start__";
+        assert_eq!(newest_glibc(symbols), Some(Glibc(2, 34)));
+        assert_eq!(newest_glibc("no symbols"), None);
+    }
+}

@@ -1,0 +1,149 @@
+//! `cargo xtask package`: the gateway as packages for Debian and for Red Hat's systems.
+
+mod binary;
+mod debian;
+mod licences;
+mod manual;
+mod rpm;
+mod tree;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use testkit::command::target_dir;
+use testkit::packages::{self, Package};
+
+use crate::build_ebpf;
+use crate::cargo;
+use crate::steps::Steps;
+use binary::Binary;
+
+/// What is to be packaged.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Make the package for Debian; both are made when neither is named.
+    #[arg(long)]
+    deb: bool,
+    /// Make the package for Red Hat's systems.
+    #[arg(long)]
+    rpm: bool,
+    /// Profile of cargo with which the gateway is built.
+    #[arg(long, value_name = "NAME", default_value = "release")]
+    profile: String,
+    /// Version of the packages; that of the gateway when not given.
+    #[arg(long, value_name = "VERSION")]
+    package_version: Option<String>,
+}
+
+/// Both packages of one version.
+pub(crate) struct Made {
+    /// For Debian.
+    pub(crate) deb: PathBuf,
+    /// For Red Hat's systems.
+    pub(crate) rpm: PathBuf,
+}
+
+/// Builds the gateway and makes its packages below the target folder.
+pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
+    let kinds = if options.deb || options.rpm {
+        [(Kind::Debian, options.deb), (Kind::RedHat, options.rpm)]
+    } else {
+        [(Kind::Debian, true), (Kind::RedHat, true)]
+    };
+    let kinds: Vec<_> = kinds
+        .into_iter()
+        .filter_map(|(kind, wanted)| wanted.then_some(kind))
+        .collect();
+    packages::ensure(&kinds.iter().map(|kind| kind.tools()).collect::<Vec<_>>())?;
+    build_ebpf::run(steps, &build_ebpf::Options::default())?;
+    let binary = build(steps, &options.profile)?;
+    let version = match &options.package_version {
+        Some(version) => version.clone(),
+        None => binary.version()?,
+    };
+    for kind in kinds {
+        kind.make(steps, &binary, &version)?;
+    }
+    Ok(())
+}
+
+/// Makes both packages in these versions, of a gateway that is quick to build and takes in the
+/// eBPF programs that are there.
+pub(crate) fn for_test<const N: usize>(
+    steps: &mut Steps,
+    versions: [&str; N],
+) -> Result<[Made; N]> {
+    packages::ensure(&[Kind::Debian.tools(), Kind::RedHat.tools()])?;
+    let binary = build(steps, "dev")?;
+    let made = versions
+        .into_iter()
+        .map(|version| {
+            Ok(Made {
+                deb: Kind::Debian.make(steps, &binary, version)?,
+                rpm: Kind::RedHat.make(steps, &binary, version)?,
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(made.try_into().ok().expect("one for each version"))
+}
+
+fn build(steps: &mut Steps, profile: &str) -> Result<Binary> {
+    steps.begin(format!("Gateway, profile {profile}"));
+    cargo::run(&["build", "-p", "gateway", "--profile", profile])?;
+    let binary = Binary::find(profile)?;
+    steps.done(format!("built; {}", binary.where_it_runs()?));
+    Ok(binary)
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Debian,
+    RedHat,
+}
+
+impl Kind {
+    fn tools(self) -> Package {
+        match self {
+            Self::Debian => Package::DpkgDev,
+            Self::RedHat => Package::Rpm,
+        }
+    }
+
+    fn make(self, steps: &mut Steps, binary: &Binary, version: &str) -> Result<PathBuf> {
+        let folder = target_dir().join("packages");
+        fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+        let package = match self {
+            Self::Debian => {
+                steps.begin(format!("Package for Debian, version {version}"));
+                debian::build(binary, version, &folder)?
+            }
+            Self::RedHat => {
+                steps.begin(format!("Package for Red Hat's systems, version {version}"));
+                rpm::build(binary, version, &folder)?
+            }
+        };
+        steps.done(described(&package)?);
+        Ok(package)
+    }
+}
+
+fn described(package: &Path) -> Result<String> {
+    let size = fs::metadata(package)?.len();
+    Ok(format!(
+        "{}, {} KiB",
+        package.display(),
+        size.div_ceil(1024)
+    ))
+}
+
+/// A file of the folder `packaging`.
+fn source(name: &str) -> PathBuf {
+    cargo::workspace().join("packaging").join(name)
+}
+
+fn read_source(name: &str) -> Result<String> {
+    let path = source(name);
+    fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}

@@ -1,0 +1,55 @@
+//! The package for Red Hat's systems, made by rpmbuild.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+use testkit::command::run_bounded;
+
+use super::binary::Binary;
+use super::source;
+use super::tree::{self, Layout};
+
+const LIMIT: Duration = Duration::from_mins(5);
+
+const LAYOUT: Layout = Layout {
+    units: "/usr/lib/systemd/system",
+    zsh: "/usr/share/zsh/site-functions",
+    licence: "/usr/share/licenses/flexvdi-gateway/copyright",
+};
+
+/// Makes it in `folder`, and gives back its path.
+pub(super) fn build(binary: &Binary, version: &str, folder: &Path) -> Result<PathBuf> {
+    let work = TempDir::with_prefix("flexvdi-gateway-rpm-")?;
+    let staged = work.path().join("staged");
+    tree::lay_out(&staged, binary, &LAYOUT)?;
+    let made = work.path().join("made");
+    let mut build = Command::new("rpmbuild");
+    build.arg("-bb");
+    for (name, value) in [
+        ("_topdir", work.path().join("top")),
+        ("_rpmdir", made.clone()),
+        (
+            "_build_name_fmt",
+            "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm".into(),
+        ),
+        ("staged", staged),
+        ("gateway_version", version.into()),
+    ] {
+        build
+            .arg("--define")
+            .arg(format!("{name} {}", value.display()));
+    }
+    build.arg(source("rpm/flexvdi-gateway.spec"));
+    run_bounded(build, LIMIT)?;
+
+    let entry = fs::read_dir(&made)?
+        .next()
+        .context("rpmbuild left no package")??;
+    let package = folder.join(entry.file_name());
+    fs::copy(entry.path(), &package).with_context(|| format!("writing {}", package.display()))?;
+    Ok(package)
+}
