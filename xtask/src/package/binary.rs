@@ -23,20 +23,38 @@ const SYSTEMS: [(Glibc, &str); 5] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Glibc(u32, u32);
 
+/// The profile of cargo that is quick to build and not for use.
+const TEST_PROFILE: &str = "dev";
+
 /// A built gateway.
-pub(super) struct Binary(PathBuf);
+pub(super) struct Binary {
+    path: PathBuf,
+    profile: String,
+}
 
 impl Binary {
     /// The one that cargo built with this profile.
     pub(super) fn find(profile: &str) -> Result<Self> {
-        let folder = if profile == "dev" { "debug" } else { profile };
+        let folder = if profile == TEST_PROFILE {
+            "debug"
+        } else {
+            profile
+        };
         let path = target_dir().join(folder).join("flexvdi-gateway");
         ensure!(path.is_file(), "cargo left no {}", path.display());
-        Ok(Self(path))
+        Ok(Self {
+            path,
+            profile: profile.to_owned(),
+        })
+    }
+
+    /// Whether nobody will use it but tests.
+    pub(super) fn is_for_tests(&self) -> bool {
+        self.profile == TEST_PROFILE
     }
 
     pub(super) fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 
     /// Its version, as it says itself.
@@ -54,7 +72,7 @@ impl Binary {
     /// The oldest glibc that has all it needs, and who has it.
     pub(super) fn where_it_runs(&self) -> Result<String> {
         let mut objdump = Command::new("objdump");
-        objdump.arg("-T").arg(&self.0);
+        objdump.arg("-T").arg(&self.path);
         let needed = newest_glibc(&run_bounded(objdump, LIMIT)?);
         let Glibc(major, minor) = needed.context("it needs no glibc at all")?;
         let runs = |wanted: bool| {
@@ -77,7 +95,7 @@ impl Binary {
     }
 
     fn run(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.0);
+        let mut command = Command::new(&self.path);
         command.args(arguments);
         run_bounded(command, LIMIT)
     }

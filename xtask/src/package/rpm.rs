@@ -38,6 +38,10 @@ pub(super) fn build(binary: &Binary, version: &str, folder: &Path) -> Result<Pat
         ),
         ("staged", staged),
         ("gateway_version", version.into()),
+        (
+            "effort",
+            if binary.is_for_tests() { "1" } else { "9" }.into(),
+        ),
     ] {
         build
             .arg("--define")
