@@ -48,6 +48,16 @@ pub enum Refusal {
     },
 }
 
+impl Refusal {
+    /// The kind of reason, by which it is counted.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::TooMany { .. } => "too many wrong tokens",
+        }
+    }
+}
+
 /// A channel's leave to connect to its target; its session knows of it until it is dropped.
 pub struct Admission {
     /// Where the channel leads.
@@ -112,6 +122,11 @@ impl Admissions {
             tickets,
             sessions,
         }
+    }
+
+    /// Whether tokens are tickets, so that a desktop session begins with an answer of the manager.
+    pub fn are_tickets(&self) -> bool {
+        matches!(self.mode, Mode::Tickets { .. })
     }
 
     /// Whether an address has failed so often that nothing it sends is looked at.

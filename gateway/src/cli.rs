@@ -7,11 +7,13 @@ use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing::warn;
 
+use crate::admin::client::{self, Show};
 use crate::config::{self, Config};
 use crate::datapath::probe;
 use crate::documents::Document;
 use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
+use crate::session::SessionId;
 use crate::{log, server};
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
@@ -52,6 +54,38 @@ enum Command {
         /// Which of them.
         document: Document,
     },
+    #[command(flatten)]
+    Ask(Ask),
+}
+
+/// Commands for the gateway that runs with this configuration.
+#[derive(Debug, Subcommand)]
+enum Ask {
+    /// Show the running gateway's desktop sessions.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Print it again every two seconds.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// End a desktop session of the running gateway.
+    Kick {
+        /// Its number, as `status` shows it.
+        session: SessionId,
+    },
+    /// Let the running gateway refuse new desktop sessions; those that are open go on.
+    Drain {
+        /// End those that are left after this time; 0: never. Without it `DrainTimeout` counts.
+        #[arg(long, value_name = "SECONDS")]
+        timeout: Option<u32>,
+        /// Come back when no desktop session is open any more.
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Let the running gateway take new desktop sessions again.
+    Undrain,
 }
 
 /// Runs the command that the process was started with.
@@ -62,19 +96,47 @@ pub fn main() -> ExitCode {
         Command::Probe { json } => return exit(print_probe(json)),
         Command::Document { document } => return exit(document.print(Arguments::command())),
         Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
+        Command::Ask(ask) => {
+            return match config::load(&arguments.config) {
+                Ok(loaded) => exit(ask.run(&loaded.config)),
+                Err(error) => wrong_configuration(&error),
+            };
+        }
         Command::Run | Command::Check => {}
     }
     let prepared = match Prepared::read(&arguments.config) {
         Ok(prepared) => prepared,
-        Err(error) => {
-            eprintln!("flexvdi-gateway: {error}");
-            return ExitCode::from(EXIT_CONFIG);
-        }
+        Err(error) => return wrong_configuration(&*error),
     };
     exit(match command {
         Command::Run => run(prepared),
         _ => print(&prepared),
     })
+}
+
+fn wrong_configuration(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("flexvdi-gateway: {error}");
+    ExitCode::from(EXIT_CONFIG)
+}
+
+impl Ask {
+    fn run(self, config: &Config) -> anyhow::Result<()> {
+        let directory = &config.runtime_dir;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the runtime")?;
+        runtime.block_on(async {
+            match self {
+                Self::Status { json, watch } => {
+                    client::status(directory, Show { json, watch }).await
+                }
+                Self::Kick { session } => client::kick(directory, session).await,
+                Self::Drain { timeout, wait } => client::drain(directory, timeout, wait).await,
+                Self::Undrain => client::undrain(directory).await,
+            }
+        })
+    }
 }
 
 /// Needs no configuration: it tells of the machine.

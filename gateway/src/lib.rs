@@ -5,6 +5,7 @@
 //! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
 
 pub mod access_log;
+pub mod admin;
 pub mod admission;
 pub mod buffer;
 mod causes;
@@ -13,11 +14,13 @@ pub mod cli;
 pub mod config;
 pub mod datapath;
 mod documents;
+pub mod drain;
 pub mod http;
 pub mod listen;
 pub mod live;
 mod log;
 pub mod manager;
+pub mod metrics;
 pub mod network_rules;
 pub mod pem_file;
 pub mod pool;

@@ -8,11 +8,13 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::access_log::AccessLog;
+use crate::access_log::{AccessLog, Writing};
+use crate::admin::{Admin, Sources};
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
+use crate::datapath::Paths;
+use crate::datapath::probe::{self, Finding};
 use crate::datapath::sockmap::Sockmap;
-use crate::datapath::{Paths, probe};
 use crate::http::Gateway;
 use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Inherited, Leg, Listener, limits, socket};
@@ -36,7 +38,6 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     let config = Arc::new(config);
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut reopen = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let registry = Arc::<Registry>::default();
     let connections = connection_limits(&config);
@@ -48,18 +49,10 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
 
     say_what_runs(&config);
     info!(certificate = %identity.certificate, "TLS");
-    let paths = Arc::new(data_paths(&config, connections.total()).await);
+    let (paths, findings) = data_paths(&config, connections.total()).await;
+    let paths = Arc::new(paths);
     let authorities = manager_tls.fingerprint;
-    let (access_log, recording) = match &config.access_log {
-        Some(path) => AccessLog::start(path).map(|(log, writing)| (log, Some(writing)))?,
-        None => (AccessLog::default(), None),
-    };
-    let reopened = access_log.clone();
-    tokio::spawn(async move {
-        while reopen.recv().await.is_some() {
-            reopened.reopen();
-        }
-    });
+    let (access_log, recording) = access_log(&config)?;
     let gateway = Gateway::new(
         &config,
         manager_tls.config,
@@ -78,6 +71,13 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         gateway: Arc::new(gateway),
         identity: Arc::new(identity),
     }));
+    let sources = Sources {
+        channels: Arc::clone(&registry),
+        live: Arc::clone(&live),
+        findings,
+        connections: Arc::clone(&connections),
+    };
+    let _doors = Admin::open(&live.current().config, sources)?;
     let reloader = Reloader::new(
         path,
         Arc::clone(&live),
@@ -121,6 +121,19 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     for listener in listeners {
         listener.await.context("a listener failed")?;
     }
+    end_channels(&registry, &live, &connections).await;
+    if let Some(recording) = recording {
+        // Channels that were dropped may not have ended yet; nothing is waited for any more.
+        tokio::task::spawn_blocking(|| recording.finish())
+            .await
+            .context("the access log failed")?;
+    }
+    info!("stopped");
+    Ok(())
+}
+
+/// Asks all channels to end, and waits for them as long as is configured.
+async fn end_channels(registry: &Registry, live: &Live, connections: &ConnectionLimits) {
     let channels = registry.stop_all();
     info!(channels, "stopping");
     let shutdown_timeout = live.current().config.shutdown_timeout;
@@ -130,14 +143,22 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
     {
         warn!("connections that did not end in time are dropped");
     }
-    if let Some(recording) = recording {
-        // Channels that were dropped may not have ended yet; nothing is waited for any more.
-        tokio::task::spawn_blocking(|| recording.finish())
-            .await
-            .context("the access log failed")?;
-    }
-    info!("stopped");
-    Ok(())
+}
+
+/// The access log, which SIGUSR1 opens anew, and what writes it.
+fn access_log(config: &Config) -> anyhow::Result<(AccessLog, Option<Writing>)> {
+    let mut reopen = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
+    let (access_log, writing) = match &config.access_log {
+        Some(path) => AccessLog::start(path).map(|(log, writing)| (log, Some(writing)))?,
+        None => (AccessLog::default(), None),
+    };
+    let reopened = access_log.clone();
+    tokio::spawn(async move {
+        while reopen.recv().await.is_some() {
+            reopened.reopen();
+        }
+    });
+    Ok((access_log, writing))
 }
 
 fn tickets(config: &Config, pool_keys: Option<PoolKeys>) -> anyhow::Result<Arc<Tickets>> {
@@ -174,8 +195,14 @@ fn say_what_runs(config: &Config) {
 
 /// Tells what the kernel carries, and loads what the configured data path needs. Without it every
 /// channel uses `relay`.
-async fn data_paths(config: &Config, connections: usize) -> Paths {
-    for finding in probe::run().await {
+async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>) {
+    let findings = probe::run().await;
+    let paths = chosen_path(config, connections, &findings);
+    (paths, findings)
+}
+
+fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Paths {
+    for finding in findings {
         let reason = finding.reason.as_deref();
         info!(
             path = finding.path,

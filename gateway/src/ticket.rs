@@ -208,6 +208,11 @@ impl Tickets {
         })
     }
 
+    /// How many tickets are in memory; some may have expired.
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
+    }
+
     fn close(&self, digest: &Digest, now: Instant) {
         let mut store = self.lock();
         let reconnect = store.reconnect;

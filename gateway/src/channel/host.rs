@@ -48,6 +48,19 @@ pub enum ConnectError {
     Unreachable(String),
 }
 
+impl ConnectError {
+    /// The kind of reason, by which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Timeout(_) => "timeout",
+            Self::NotAllowed => "not allowed",
+            Self::BadName => "bad name",
+            Self::Resources(_) => "resources",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+}
+
 impl HostConnector {
     /// As the configuration says.
     pub fn new(config: &Config) -> Self {

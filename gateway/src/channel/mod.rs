@@ -32,9 +32,6 @@ use crate::websocket::close::CloseCode;
 use crate::websocket::encode;
 use link::{Link, LinkError};
 
-/// The reason in the log when a desktop session was ended by hand.
-const KICKED: &str = "ended by the administrator";
-
 /// Time limits of a channel.
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelLimits {
@@ -163,12 +160,14 @@ impl Channel {
                 let stopped = stop.stopped();
                 let reason = carrier.run(inbound, limits, counters, stopped).await;
                 kernel = carrier.counts();
-                match (reason, stop.cause()) {
-                    (EndReason::Stopped, Some(StopCause::Kicked)) => KICKED.to_owned(),
-                    _ => reason.to_string(),
-                }
+                let end = End::of(reason, stop.cause());
+                registration.count_end(end.name());
+                end.to_string()
             }
-            Err(error) => error.to_string(),
+            Err(error) => {
+                registration.count_end("no link message");
+                error.to_string()
+            }
         };
         let Carried { path, kind } = registration.carried();
         if let Some(channel) = record {
@@ -198,6 +197,51 @@ impl Channel {
             kernel = (!kernel.is_empty()).then_some(kernel),
             "channel closed"
         );
+    }
+}
+
+/// Why a channel ended that had begun.
+enum End {
+    /// By itself, or because the gateway was stopped.
+    Moved(EndReason),
+    /// Because somebody wanted it.
+    Asked(StopCause),
+}
+
+impl End {
+    fn of(reason: EndReason, cause: Option<StopCause>) -> Self {
+        match (reason, cause) {
+            (EndReason::Stopped, Some(cause @ (StopCause::Kicked | StopCause::Drained))) => {
+                Self::Asked(cause)
+            }
+            _ => Self::Moved(reason),
+        }
+    }
+
+    /// The kind of reason, by which it is counted.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Moved(EndReason::ClientClose(_) | EndReason::ClientEnd) => "client ended",
+            Self::Moved(EndReason::ClientLost(_)) => "client lost",
+            Self::Moved(EndReason::ClientSilent) => "client silent",
+            Self::Moved(EndReason::Violation(_)) => "violation",
+            Self::Moved(EndReason::HostEnd) => "host ended",
+            Self::Moved(EndReason::HostLost(_)) => "host lost",
+            Self::Asked(StopCause::Kicked) => "kicked",
+            Self::Asked(StopCause::Drained) => "drained",
+            Self::Moved(_) | Self::Asked(StopCause::Shutdown) => "gateway stopped",
+        }
+    }
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Moved(reason) => reason.fmt(f),
+            Self::Asked(StopCause::Kicked) => f.write_str("ended by the administrator"),
+            Self::Asked(StopCause::Drained) => f.write_str("the time for draining was over"),
+            Self::Asked(StopCause::Shutdown) => EndReason::Stopped.fmt(f),
+        }
     }
 }
 

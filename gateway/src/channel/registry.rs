@@ -28,6 +28,8 @@ struct Channels {
     sessions_begun: u64,
     /// What the channels that have ended had moved.
     ended: BTreeMap<Carried, Tally>,
+    /// How many channels have ended, by reason.
+    ended_by: BTreeMap<&'static str, u64>,
     /// Channels that come now are to end at once.
     stopping: bool,
 }
@@ -114,6 +116,8 @@ pub struct Totals {
     pub sessions_opened: u64,
     /// Channels by data path and type.
     pub channels: BTreeMap<Carried, Tally>,
+    /// Channels that have ended, by reason.
+    pub ended_by: BTreeMap<&'static str, u64>,
 }
 
 /// The channels of one desktop session, in the order in which they were opened.
@@ -131,6 +135,8 @@ pub enum StopCause {
     Shutdown,
     /// Somebody ended this desktop session by hand.
     Kicked,
+    /// The time that draining may take is over.
+    Drained,
 }
 
 /// Asks one channel to end.
@@ -155,7 +161,8 @@ impl StopSignal {
         match self.cause.load(Ordering::Acquire) {
             0 => None,
             1 => Some(StopCause::Shutdown),
-            _ => Some(StopCause::Kicked),
+            2 => Some(StopCause::Kicked),
+            _ => Some(StopCause::Drained),
         }
     }
 
@@ -193,6 +200,11 @@ impl Registration {
     /// What the channel carries, and how.
     pub fn carried(&self) -> Carried {
         self.entry.carried()
+    }
+
+    /// Counts the channel's end; `reason` is one of few.
+    pub fn count_end(&self, reason: &'static str) {
+        *self.registry.lock().ended_by.entry(reason).or_default() += 1;
     }
 
     /// What asks this channel to end.
@@ -250,11 +262,16 @@ impl Registry {
 
     /// Asks all channels to end, those to come too; returns how many are open.
     pub fn stop_all(&self) -> usize {
-        let mut channels = self.lock();
-        channels.stopping = true;
+        self.lock().stopping = true;
+        self.stop_open(StopCause::Shutdown)
+    }
+
+    /// Asks the channels that are open to end; returns how many they are.
+    pub fn stop_open(&self, cause: StopCause) -> usize {
+        let channels = self.lock();
         let mut open = 0;
         for entry in channels.sessions.values().flatten() {
-            entry.stop.stop(StopCause::Shutdown);
+            entry.stop.stop(cause);
             open += 1;
         }
         open
@@ -287,6 +304,11 @@ impl Registry {
             .collect()
     }
 
+    /// Whether a desktop session has an open channel.
+    pub fn has_session(&self, session: SessionId) -> bool {
+        self.lock().sessions.contains_key(&session)
+    }
+
     /// How many desktop sessions are open.
     pub fn session_count(&self) -> usize {
         self.lock().sessions.len()
@@ -305,6 +327,7 @@ impl Registry {
             sessions_open: channels.sessions.len(),
             sessions_opened: channels.sessions_begun,
             channels: by_kind,
+            ended_by: channels.ended_by.clone(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix};
+use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix, UriPath};
 use super::value::{
     Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, PathChoice, Port, Seconds, Switch,
 };
@@ -81,6 +81,13 @@ keys! {
     "LinkTimeout" => link_timeout: Seconds,
     "CloseTimeout" => close_timeout: Seconds,
     "ShutdownTimeout" => shutdown_timeout: Seconds,
+
+    "AdminAddress" => admin_address: Address,
+    "AdminPort" => admin_port: OrZero<Port<1>>,
+    "RuntimeDir" => runtime_dir: FilePath,
+    "HealthPath" => health_path: OrEmpty<UriPath>,
+    "HealthChecksManager" => health_checks_manager: Switch,
+    "DrainTimeout" => drain_timeout: OrZero<Seconds>,
 
     "MaxConnections" => max_connections: Number<usize, 1, MAX_CONNECTIONS>,
     "MaxConnectionsPerAddress" =>

@@ -111,6 +111,21 @@ pub struct Config {
     /// Seconds in the file; longest wait for the channels to end after SIGTERM.
     pub shutdown_timeout: Duration,
 
+    /// Address of the port for administrators.
+    pub admin_address: IpAddr,
+    /// Port for administrators: metrics, health and a page; `None` (0 in the file): off.
+    pub admin_port: Option<u16>,
+    /// Directory of the gateway's own sockets, for the command line.
+    pub runtime_dir: PathBuf,
+    /// Path of the public ports that tells whether the gateway is healthy; `None` (an empty
+    /// string): none.
+    pub health_path: Option<String>,
+    /// Whether a gateway whose manager cannot be reached is unhealthy.
+    pub health_checks_manager: bool,
+    /// Seconds in the file; how long desktop sessions may go on while the gateway drains. `None`
+    /// (0): as long as they like.
+    pub drain_timeout: Option<Duration>,
+
     /// Most connections of clients at a time.
     pub max_connections: usize,
     /// Most connections of one client address at a time, trusted proxies excepted; `None` (0):
@@ -254,6 +269,12 @@ impl Default for Config {
             link_timeout: seconds(10),
             close_timeout: seconds(5),
             shutdown_timeout: seconds(10),
+            admin_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            admin_port: None,
+            runtime_dir: PathBuf::from("/run/flexvdi-gateway"),
+            health_path: Some("/healthz".to_owned()),
+            health_checks_manager: false,
+            drain_timeout: None,
             max_connections: 20_000,
             max_connections_per_address: Some(2_000),
             bad_token_limit: Some(30),

@@ -42,6 +42,26 @@ impl Form for PathPrefix {
     }
 }
 
+/// The path of a page, as it stands in a request.
+pub(super) enum UriPath {}
+
+impl Form for UriPath {
+    type Field = String;
+
+    fn read(value: &Value) -> Result<String, Mismatch> {
+        let expected = "a path that begins with \"/\", of visible ASCII without \"?\" and \"#\"";
+        read_text(value, expected, |text| {
+            let fits = |byte: u8| byte.is_ascii_graphic() && byte != b'?' && byte != b'#';
+            (text.len() > 1 && text.starts_with('/') && text.bytes().all(fits))
+                .then(|| text.to_owned())
+        })
+    }
+
+    fn write(field: &String) -> Value {
+        Value::from(field.as_str())
+    }
+}
+
 /// An IP address.
 pub(super) enum Address {}
 

@@ -6,13 +6,24 @@ use rustls::ClientConfig;
 
 use super::Gateway;
 use crate::access_log::AccessLog;
+use crate::admin::health::Health;
 use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::config::Config;
 use crate::datapath::Paths;
+use crate::drain::Drain;
 use crate::manager::{Forwarder, Manager};
+use crate::metrics::Metrics;
 use crate::network_rules::NetworkRules;
 use crate::ticket::Tickets;
+
+/// What stays the same under all configurations.
+struct Lasting {
+    channels: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    drain: Arc<Drain>,
+    access_log: AccessLog,
+}
 
 impl Gateway {
     /// As the configuration says. `manager_tls` decides which certificate the manager may have.
@@ -24,8 +35,14 @@ impl Gateway {
         paths: Arc<Paths>,
         access_log: AccessLog,
     ) -> Self {
+        let lasting = Lasting {
+            metrics: Arc::default(),
+            drain: Arc::new(Drain::new(Arc::clone(&channels))),
+            channels,
+            access_log,
+        };
         let admissions = Admissions::new(config, tickets);
-        Self::assemble(config, manager_tls, admissions, channels, paths, access_log)
+        Self::assemble(config, manager_tls, admissions, lasting, paths)
     }
 
     /// As another configuration says; tickets, sessions, channels and what is counted against
@@ -33,19 +50,28 @@ impl Gateway {
     #[must_use]
     pub fn changed(&self, config: &Config, manager_tls: ClientConfig, paths: Arc<Paths>) -> Self {
         let admissions = self.admissions.changed(config);
-        let channels = Arc::clone(&self.channels);
-        let access_log = self.access_log.clone();
-        Self::assemble(config, manager_tls, admissions, channels, paths, access_log)
+        let lasting = Lasting {
+            metrics: Arc::clone(&self.metrics),
+            drain: Arc::clone(&self.drain),
+            channels: Arc::clone(&self.channels),
+            access_log: self.access_log.clone(),
+        };
+        Self::assemble(config, manager_tls, admissions, lasting, paths)
     }
 
     fn assemble(
         config: &Config,
         manager_tls: ClientConfig,
         admissions: Admissions,
-        channels: Arc<Registry>,
+        lasting: Lasting,
         paths: Arc<Paths>,
-        access_log: AccessLog,
     ) -> Self {
+        let Lasting {
+            channels,
+            metrics,
+            drain,
+            access_log,
+        } = lasting;
         let hosts = HostConnector::new(config);
         let forwarder = Forwarder::new(config, manager_tls);
         let tickets = Arc::clone(admissions.tickets());
@@ -55,6 +81,8 @@ impl Gateway {
                 forwarder,
                 hosts.clone(),
                 tickets,
+                Arc::clone(&drain),
+                Arc::clone(&metrics),
                 access_log.clone(),
             ),
             access_log,
@@ -68,6 +96,10 @@ impl Gateway {
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded_header: config.forwarded_header,
             max_uri_size: config.max_uri_size,
+            metrics,
+            health: Arc::new(Health::new(config, Arc::clone(&drain))),
+            health_path: config.health_path.clone(),
+            drain,
         }
     }
 }

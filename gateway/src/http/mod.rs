@@ -20,12 +20,15 @@ use tracing::{debug, info};
 pub use origin::Origin;
 
 use crate::access_log::{AccessLog, Event, Recorded, Requested};
-use crate::admission::Admissions;
+use crate::admin::health::Health;
+use crate::admission::{Admission, Admissions};
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
 use crate::config::ForwardedHeader;
 use crate::datapath::Paths;
+use crate::drain::{self, Drain};
 use crate::listen::Permit;
 use crate::manager::Manager;
+use crate::metrics::Metrics;
 use crate::network_rules::NetworkRules;
 use crate::session::{ChannelId, SessionId};
 use crate::websocket::handshake;
@@ -60,6 +63,14 @@ pub struct Gateway {
     pub forwarded_header: ForwardedHeader,
     /// Longest request target, in bytes.
     pub max_uri_size: usize,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Whether new desktop sessions are refused.
+    pub drain: Arc<Drain>,
+    /// What balancers are told.
+    pub health: Arc<Health>,
+    /// Where they ask; `None`: nowhere.
+    pub health_path: Option<String>,
 }
 
 impl Gateway {
@@ -123,7 +134,7 @@ pub async fn serve(
             }
             response
         }
-        Answer::Channel(response) => {
+        Answer::Channel(response) | Answer::Health(response) => {
             requested = None;
             response
         }
@@ -147,6 +158,8 @@ enum Answer {
     Own(Response<Body>),
     /// For a channel, which is recorded in lines of its own.
     Channel(Response<Body>),
+    /// For a balancer, which asks every few seconds; not recorded.
+    Health(Response<Body>),
 }
 
 async fn answer(
@@ -156,6 +169,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Answer {
     match route(gateway, &request, origin) {
+        Ok(Route::Health) => Answer::Health(gateway.health.answer(request.method()).await),
         Ok(Route::Manager) => Answer::Manager(pass_on(gateway, connection, origin, request).await),
         Ok(Route::Channel(query)) => {
             Answer::Channel(open_channel(gateway, connection, origin, &query, request).await)
@@ -165,6 +179,7 @@ async fn answer(
 }
 
 enum Route {
+    Health,
     Manager,
     Channel(Query),
 }
@@ -187,6 +202,9 @@ fn route(
     let hosts = request.headers().get_all(HOST).iter().count();
     if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
         return refuse(StatusCode::BAD_REQUEST, "one Host header is needed");
+    }
+    if gateway.health_path.as_deref() == Some(uri.path()) {
+        return Ok(Route::Health);
     }
     if !gateway.clients.allow(origin.client) {
         info!(client = %origin.client, "client is not allowed");
@@ -237,6 +255,7 @@ async fn open_channel(
     mut request: Request<Incoming>,
 ) -> Response<Body> {
     let client = origin.client;
+    let counted = &gateway.metrics.websockets_refused;
     let record = |answer: Response<Body>, session: Option<SessionId>, reason: &dyn Display| {
         gateway.access_log.write(|| Event::Refused {
             request: Some(origin.request_id.clone()),
@@ -248,12 +267,14 @@ async fn open_channel(
         answer
     };
     if let Err(refusal) = gateway.admissions.check_address(client) {
+        counted.count(refusal.name());
         return record(reply::refusal(refusal), None, &refusal);
     }
     let response = match handshake::accept(&request) {
         Ok(response) => response,
         Err(failure) => {
             debug!(%client, reason = %failure, "WebSocket refused");
+            counted.count("handshake");
             return record(reply::handshake(failure), None, &failure);
         }
     };
@@ -261,12 +282,21 @@ async fn open_channel(
         Ok(admission) => admission,
         Err(refusal) => {
             info!(%client, reason = %refusal, "WebSocket refused");
+            counted.count(refusal.name());
             return record(reply::refusal(refusal), None, &refusal);
         }
     };
+    if is_too_new(gateway, &admission) {
+        info!(%client, reason = "draining", "WebSocket refused");
+        counted.count("draining");
+        let answer = reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
+        return record(answer, None, &"draining");
+    }
+    let connecting = Instant::now();
     let host = match gateway.hosts.connect(&admission.target).await {
         Ok(host) => host,
         Err(failure) => {
+            gateway.metrics.host_failures.count(failure.name());
             info!(
                 session = %admission.session,
                 %client,
@@ -278,6 +308,8 @@ async fn open_channel(
             return record(reply::host(&failure), session, &failure);
         }
     };
+    let took = connecting.elapsed().as_secs_f64();
+    gateway.metrics.host_connect.observe(took);
     let channel = Channel {
         id: ChannelId::next(),
         request_id: origin.request_id.clone(),
@@ -296,6 +328,14 @@ async fn open_channel(
         &gateway.paths,
     );
     response.map(|()| Body::empty())
+}
+
+/// Whether a channel would begin a desktop session while the gateway drains. One with a ticket
+/// began with the answer that had the ticket.
+fn is_too_new(gateway: &Gateway, admission: &Admission) -> bool {
+    gateway.drain.is_on()
+        && !gateway.admissions.are_tickets()
+        && !gateway.channels.has_session(admission.session)
 }
 
 /// What the query of a WebSocket's address says.

@@ -109,6 +109,11 @@ impl ConnectionLimits {
         })
     }
 
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.lock().total
+    }
+
     /// Ready once no connection is open.
     pub async fn all_closed(&self) {
         loop {

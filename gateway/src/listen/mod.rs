@@ -97,16 +97,17 @@ impl Listener {
         let peer = peer.ip().to_canonical();
         let Some(permit) = self.connections.admit(peer) else {
             debug!(client = %peer, "too many connections");
-            self.live
-                .current()
-                .gateway
-                .refused(peer, "too many connections");
+            let serving = self.live.current();
+            serving.gateway.metrics.connections_refused.inc();
+            serving.gateway.refused(peer, "too many connections");
             return;
         };
         if let Err(error) = socket::tune(&stream) {
             debug!(client = %peer, %error, "connection was lost at once");
             return;
         }
+        let serving = self.live.current();
+        serving.gateway.metrics.connections.count(self.leg.name());
         let connection = Connection {
             leg: self.leg,
             live: Arc::clone(&self.live),
@@ -246,16 +247,28 @@ impl Connection {
             return Some(ClientStream::Plain(tcp));
         }
         let config = Arc::clone(&serving.identity.tls);
+        let begun = Instant::now();
         let limit = serving.config.handshake_timeout;
         let handshake = timeout(limit, tls::accept(tcp, config));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             () = draining(&mut self.draining) => return None,
         };
+        let metrics = &serving.gateway.metrics;
         match shaken {
-            Ok(Ok(stream)) => return Some(ClientStream::Tls(Box::new(stream))),
-            Ok(Err(error)) => debug!(client = %peer, %error, "TLS handshake failed"),
-            Err(_) => debug!(client = %peer, "TLS handshake took too long"),
+            Ok(Ok(stream)) => {
+                let took = begun.elapsed().as_secs_f64();
+                metrics.tls_handshake.observe(took);
+                return Some(ClientStream::Tls(Box::new(stream)));
+            }
+            Ok(Err(error)) => {
+                debug!(client = %peer, %error, "TLS handshake failed");
+                metrics.tls_failures.count("failed");
+            }
+            Err(_) => {
+                debug!(client = %peer, "TLS handshake took too long");
+                metrics.tls_failures.count("timeout");
+            }
         }
         None
     }

@@ -38,6 +38,17 @@ pub enum ManagerError {
     Unreachable(String),
 }
 
+impl ManagerError {
+    /// The kind of reason, by which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::NotConfigured => "not configured",
+            Self::Timeout => "timeout",
+            Self::Unreachable(_) => "unreachable",
+        }
+    }
+}
+
 type HttpsClient = Client<HttpsConnector<HttpConnector>, Incoming>;
 
 /// Passes requests to the manager and its answers back, both streamed.

@@ -22,8 +22,10 @@ pub use forward::{Forwarder, ManagerError};
 use crate::access_log::{AccessLog, Event};
 use crate::channel::HostConnector;
 use crate::config::Config;
+use crate::drain::{self, Drain};
 use crate::http::body::Body;
 use crate::http::{Origin, reply};
+use crate::metrics::Metrics;
 use crate::ticket::{Target, Tickets};
 use collect::Collected;
 use hijack::{Answer, DesktopAnswer, Replacement};
@@ -39,23 +41,30 @@ pub struct Manager {
     forwarder: Forwarder,
     hosts: HostConnector,
     tickets: Arc<Tickets>,
+    drain: Arc<Drain>,
+    metrics: Arc<Metrics>,
     access_log: AccessLog,
     config: Config,
 }
 
 impl Manager {
-    /// `tickets` are those that the gateway accepts; `hosts` the way to where they lead.
+    /// `tickets` are those that the gateway accepts; `hosts` the way to where they lead. While
+    /// `drain` is on there are no new tickets.
     pub fn new(
         config: &Config,
         forwarder: Forwarder,
         hosts: HostConnector,
         tickets: Arc<Tickets>,
+        drain: Arc<Drain>,
+        metrics: Arc<Metrics>,
         access_log: AccessLog,
     ) -> Self {
         Self {
             forwarder,
             hosts,
             tickets,
+            drain,
+            metrics,
             access_log,
             config: config.clone(),
         }
@@ -74,14 +83,24 @@ impl Manager {
         let is_desktop =
             request.method() == Method::POST && path.trim_end_matches('/') == DESKTOP_PATH;
         debug!(client = %origin.client, method = %request.method(), path, "manager asked");
+        if is_desktop && self.config.hijack_all && self.drain.is_on() {
+            // The manager is not asked: it would start a desktop for nobody.
+            info!(client = %origin.client, reason = "draining", "desktop refused");
+            self.metrics.desktops_refused.count("draining");
+            return reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
+        }
         if is_desktop {
             // What is to be read and changed had better come uncompressed.
             let identity = HeaderValue::from_static("identity");
             request.headers_mut().insert(ACCEPT_ENCODING, identity);
         }
         match self.answer(request, origin, local, is_desktop).await {
-            Ok(response) => response,
+            Ok(response) => {
+                self.metrics.manager_requests.count("answered");
+                response
+            }
             Err(failure) => {
+                self.metrics.manager_requests.count(failure.name());
                 if !matches!(failure, ManagerError::NotConfigured) {
                     warn!(client = %origin.client, reason = %failure, "no answer from the manager");
                 }
@@ -179,21 +198,25 @@ impl Manager {
             host: destination.host,
             port: destination.port,
         };
-        let refuse = |status, message: &str| {
+        let refuse = |status, reason, message: &str| {
+            self.metrics.desktops_refused.count(reason);
             warn!(%client, host = %target, reason = message, "no ticket for this desktop");
             Box::new(reply::error(status, message))
         };
         if !self.config.allows_port(target.port) {
             let message = "the desktop's Spice port is outside the range of this gateway";
-            return Err(refuse(StatusCode::BAD_GATEWAY, message));
+            return Err(refuse(StatusCode::BAD_GATEWAY, "port", message));
         }
         if !self.hosts.may_reach(&target.host) {
             let message = "the desktop's host may not be reached through this gateway";
-            return Err(refuse(StatusCode::BAD_GATEWAY, message));
+            return Err(refuse(StatusCode::BAD_GATEWAY, "host", message));
         }
         let issued = self.tickets.issue(target.clone(), Instant::now());
-        let (ticket, session) =
-            issued.map_err(|error| refuse(StatusCode::SERVICE_UNAVAILABLE, &error.to_string()))?;
+        let (ticket, session) = issued.map_err(|error| {
+            let message = error.to_string();
+            refuse(StatusCode::SERVICE_UNAVAILABLE, "tickets", &message)
+        })?;
+        self.metrics.desktops_assigned.inc();
         let own_address = match (&self.config.external_name, origin.host()) {
             (Some(name), _) => name.clone(),
             (None, Some(host)) => host.to_owned(),

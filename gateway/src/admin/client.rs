@@ -1,0 +1,137 @@
+//! The command line's side of the socket.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::header::HOST;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+use super::status::Status;
+use super::{SOCKET, table};
+use crate::session::SessionId;
+
+/// Longest wait for an answer of the running gateway.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two looks.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// ANSI: cursor to the top left corner, everything after it erased.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// How the status is shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Show {
+    /// JSON instead of a table.
+    pub json: bool,
+    /// Again and again.
+    pub watch: bool,
+}
+
+/// Prints what the gateway is doing whose `RuntimeDir` this is.
+pub async fn status(runtime_dir: &Path, show: Show) -> anyhow::Result<()> {
+    loop {
+        let text = ask(runtime_dir, Method::GET, "/status").await?;
+        if show.json {
+            println!("{text}");
+        } else {
+            let status: Status = serde_json::from_str(&text)
+                .context("the running gateway is of another version: use --json")?;
+            let clear = if show.watch { CLEAR } else { "" };
+            print!("{clear}{}", table::render(&status));
+        }
+        if !show.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+/// Ends a desktop session.
+pub async fn kick(runtime_dir: &Path, session: SessionId) -> anyhow::Result<()> {
+    act(runtime_dir, &format!("/kick/{session}")).await
+}
+
+/// Refuses new desktop sessions; those that are open may go on for `limit` (0 seconds: as long
+/// as they like), or as is configured. With `wait` it comes back when none is open any more.
+pub async fn drain(runtime_dir: &Path, limit: Option<u32>, wait: bool) -> anyhow::Result<()> {
+    let target = match limit {
+        Some(seconds) => format!("/drain?timeout={seconds}"),
+        None => "/drain".to_owned(),
+    };
+    act(runtime_dir, &target).await?;
+    while wait {
+        let status = ask(runtime_dir, Method::GET, "/status").await?;
+        let status: Status = serde_json::from_str(&status)?;
+        if !status.draining {
+            bail!("draining was ended before the desktop sessions were");
+        }
+        if status.sessions.is_empty() {
+            println!("no desktop session is open");
+            break;
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+    Ok(())
+}
+
+/// Takes new desktop sessions again.
+pub async fn undrain(runtime_dir: &Path) -> anyhow::Result<()> {
+    act(runtime_dir, "/undrain").await
+}
+
+async fn act(runtime_dir: &Path, target: &str) -> anyhow::Result<()> {
+    let answer = ask(runtime_dir, Method::POST, target).await?;
+    println!("{}", message(&answer));
+    Ok(())
+}
+
+/// The answer's body; an answer that is no success is an error.
+async fn ask(runtime_dir: &Path, method: Method, target: &str) -> anyhow::Result<String> {
+    timeout(
+        PATIENCE,
+        exchange(&runtime_dir.join(SOCKET), method, target),
+    )
+    .await
+    .context("the gateway does not answer")?
+}
+
+async fn exchange(socket: &Path, method: Method, target: &str) -> anyhow::Result<String> {
+    let stream = UnixStream::connect(socket).await.with_context(|| {
+        let socket = socket.display();
+        format!("no gateway can be asked at {socket} (RuntimeDir); does it run, and as this user?")
+    })?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .context("speaking to the gateway")?;
+    let connection = tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header(HOST, "localhost")
+        .body(Empty::<Bytes>::new())
+        .context("asking the gateway")?;
+    let response = sender
+        .send_request(request)
+        .await
+        .context("asking the gateway")?;
+    let status = response.status();
+    let body = response.into_body().collect().await;
+    connection.abort();
+    let body = body.context("the gateway's answer")?.to_bytes();
+    let text = String::from_utf8_lossy(&body).into_owned();
+    if !status.is_success() {
+        bail!("{}", message(&text));
+    }
+    Ok(text)
+}
+
+fn message(body: &str) -> String {
+    let value: Option<serde_json::Value> = serde_json::from_str(body).ok();
+    let message = value.as_ref().and_then(|value| value["message"].as_str());
+    message.unwrap_or(body).to_owned()
+}

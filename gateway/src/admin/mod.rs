@@ -1,0 +1,178 @@
+//! What an administrator sees of the running gateway, and the little that can be done to it.
+//!
+//! Two doors: a TCP port that only shows (metrics, health, a page), and a socket in `RuntimeDir`
+//! for the command line, which can also end desktop sessions and drain. Both speak HTTP/1.1.
+
+pub mod client;
+pub mod health;
+mod history;
+mod page;
+mod routes;
+mod serve;
+mod socket;
+pub mod status;
+mod table;
+mod units;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use crate::channel::Registry;
+use crate::config::Config;
+use crate::datapath::probe::Finding;
+use crate::listen::{ConnectionLimits, socket as tcp};
+use crate::live::Live;
+use crate::metrics::{self, Now};
+use history::History;
+use status::{Moved, PathStatus, SessionStatus, Status};
+
+/// Name of the socket in `RuntimeDir`.
+pub const SOCKET: &str = "admin.sock";
+
+/// Everything that is shown, and what can be done.
+pub struct Admin {
+    sources: Sources,
+    history: Arc<History>,
+}
+
+/// What [`Admin`] shows; the parts of the gateway that know it.
+pub struct Sources {
+    /// Open channels.
+    pub channels: Arc<Registry>,
+    /// What connections and requests are served with.
+    pub live: Arc<Live>,
+    /// What the probe at the start found.
+    pub findings: Vec<Finding>,
+    /// Connections of clients.
+    pub connections: Arc<ConnectionLimits>,
+}
+
+/// Open doors; closed when dropped.
+pub struct Doors {
+    tasks: Vec<JoinHandle<()>>,
+    _socket: Option<socket::Bound>,
+}
+
+impl Drop for Doors {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Admin {
+    /// Opens the doors that the configuration asks for. Must be called in a runtime.
+    ///
+    /// Fails when the port cannot be opened. A socket that cannot be had is a warning: the
+    /// gateway works without.
+    pub fn open(config: &Config, sources: Sources) -> anyhow::Result<Doors> {
+        let admin = Arc::new(Self {
+            sources,
+            history: Arc::default(),
+        });
+        let mut tasks = Vec::new();
+        if let Some(port) = config.admin_port {
+            let listener = tcp::listen(Some(config.admin_address), port)
+                .with_context(|| format!("cannot listen on port {port} (AdminPort)"))?;
+            let address = listener.local_addr().context("a port has no address")?;
+            info!(leg = "admin", %address, "listening");
+            tasks.push(tokio::spawn(serve::tcp(Arc::clone(&admin), listener)));
+        }
+        let path = config.runtime_dir.join(SOCKET);
+        let bound = match socket::bind(&config.runtime_dir, SOCKET) {
+            Ok((listener, bound)) => {
+                tasks.push(tokio::spawn(serve::unix(Arc::clone(&admin), listener)));
+                Some(bound)
+            }
+            Err(error) => {
+                let path = path.display();
+                warn!(%path, %error, "no socket for the command line: status, kick and drain do not work");
+                None
+            }
+        };
+        if !tasks.is_empty() {
+            let history = Arc::clone(&admin.history);
+            tasks.push(tokio::spawn(
+                history.record(Arc::clone(&admin.sources.channels)),
+            ));
+        }
+        Ok(Doors {
+            tasks,
+            _socket: bound,
+        })
+    }
+
+    fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        let serving = self.sources.live.current();
+        let gateway = &serving.gateway;
+        gateway.metrics.encode(Now {
+            totals: self.sources.channels.totals(),
+            fallbacks: gateway.paths.fallbacks(),
+            paths: self
+                .sources
+                .findings
+                .iter()
+                .map(|f| (f.path, f.works))
+                .collect(),
+            connections: self.sources.connections.open(),
+            tickets: gateway.admissions.tickets().count(),
+            draining: gateway.drain.is_on(),
+            drains: gateway.drain.count(),
+            certificate_end: self.sources.live.certificate_expiry(),
+            started: gateway.metrics.started(),
+            uptime: gateway.metrics.uptime(),
+            open_files: metrics::open_files(),
+            open_files_limit: metrics::open_files_limit(),
+        })
+    }
+
+    fn status(&self) -> Status {
+        let now = SystemTime::now();
+        let serving = self.sources.live.current();
+        let gateway = &serving.gateway;
+        let totals = self.sources.channels.totals();
+        let (up_rate, down_rate) = self.history.of_all().last().copied().unwrap_or_default();
+        let sessions = self.sources.channels.sessions();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: gateway.metrics.uptime().as_secs(),
+            draining: gateway.drain.is_on(),
+            certificate_end: self.sources.live.certificate_expiry(),
+            connections: self.sources.connections.open(),
+            tickets: gateway.admissions.tickets().count(),
+            open_files: metrics::open_files(),
+            open_files_limit: metrics::open_files_limit(),
+            sessions_opened: totals.sessions_opened,
+            channels_opened: totals.channels.values().map(|tally| tally.opened).sum(),
+            moved: Moved {
+                up_bytes: totals.channels.values().map(|tally| tally.uplink).sum(),
+                down_bytes: totals.channels.values().map(|tally| tally.downlink).sum(),
+                up_rate,
+                down_rate,
+            },
+            paths: self
+                .sources
+                .findings
+                .iter()
+                .map(|finding| PathStatus {
+                    path: finding.path.to_owned(),
+                    works: finding.works,
+                    reason: finding.reason.clone(),
+                })
+                .collect(),
+            sessions: sessions
+                .iter()
+                .map(|session| {
+                    let rates = self.history.latest(session.id);
+                    SessionStatus::new(session, rates, now)
+                })
+                .collect(),
+        }
+    }
+}

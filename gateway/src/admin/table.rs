@@ -1,0 +1,65 @@
+//! The status as a table for terminals.
+
+use std::fmt::Write;
+
+use super::status::{SessionStatus, Status};
+use super::units::{age, bytes, counted, whole_bytes};
+
+const HEADINGS: [&str; 8] = [
+    "SESSION", "CLIENT", "HOST", "CHANNELS", "PATH", "UP/S", "DOWN/S", "AGE",
+];
+
+/// The gateway in two lines, then one line for each desktop session.
+pub(super) fn render(status: &Status) -> String {
+    let mut text = String::new();
+    let draining = if status.draining { ", draining" } else { "" };
+    // Writing into a string cannot fail.
+    let _ = writeln!(
+        text,
+        "flexvdi-gateway {}, up {}{draining}",
+        status.version,
+        age(status.uptime_seconds)
+    );
+    let channels: usize = status.sessions.iter().map(|s| s.channels.len()).sum();
+    let _ = writeln!(
+        text,
+        "{}, {}, {} up, {} down",
+        counted(status.sessions.len(), "desktop session"),
+        counted(channels, "channel"),
+        whole_bytes(status.moved.up_bytes),
+        whole_bytes(status.moved.down_bytes)
+    );
+    if status.sessions.is_empty() {
+        return text;
+    }
+    text.push('\n');
+    let rows: Vec<_> = std::iter::once(HEADINGS.map(str::to_owned))
+        .chain(status.sessions.iter().map(row))
+        .collect();
+    let widths: [usize; HEADINGS.len()] = std::array::from_fn(|column| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    });
+    for row in &rows {
+        let cells = row.iter().zip(widths);
+        let padded: Vec<_> = cells
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
+        text.push_str(padded.join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(session: &SessionStatus) -> [String; HEADINGS.len()] {
+    [
+        session.session.clone(),
+        session.client.clone(),
+        session.host.clone(),
+        session.kinds(),
+        session.paths(),
+        bytes(session.moved.up_rate),
+        bytes(session.moved.down_rate),
+        age(session.age_seconds),
+    ]
+}

@@ -1,0 +1,254 @@
+//! What holds at the moment of a scrape.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::PREFIX;
+use crate::channel::Totals;
+
+/// Facts that are gathered for one scrape.
+#[derive(Clone, Debug)]
+pub struct Now {
+    /// Channels and desktop sessions.
+    pub totals: Totals,
+    /// Channels that use `relay` although another path was wanted, by reason.
+    pub fallbacks: BTreeMap<&'static str, u64>,
+    /// Whether each data path works here.
+    pub paths: Vec<(&'static str, bool)>,
+    /// Connections of clients that are open.
+    pub connections: usize,
+    /// Tickets in memory.
+    pub tickets: usize,
+    /// Whether new desktop sessions are refused.
+    pub draining: bool,
+    /// How often draining began.
+    pub drains: u64,
+    /// When the certificate ends, in seconds since the Unix epoch.
+    pub certificate_end: Option<u64>,
+    /// When the process began.
+    pub started: SystemTime,
+    /// How long it has been running.
+    pub uptime: Duration,
+    /// Descriptors that are open.
+    pub open_files: Option<u64>,
+    /// Most descriptors that may be open.
+    pub open_files_limit: Option<u64>,
+}
+
+impl Default for Now {
+    fn default() -> Self {
+        Self {
+            totals: Totals::default(),
+            fallbacks: BTreeMap::new(),
+            paths: Vec::new(),
+            connections: 0,
+            tickets: 0,
+            draining: false,
+            drains: 0,
+            certificate_end: None,
+            started: UNIX_EPOCH,
+            uptime: Duration::ZERO,
+            open_files: None,
+            open_files_limit: None,
+        }
+    }
+}
+
+impl Collector for Now {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.encode_channels(&mut out)?;
+        let fallbacks = self.fallbacks.iter();
+        out.counters(
+            "fallbacks",
+            "Channels that use relay although another data path was wanted",
+            fallbacks.map(|(&reason, &count)| ([("reason", reason)], count)),
+        )?;
+        out.gauges(
+            "data_path_works",
+            "1: the data path passed its probe at the start",
+            self.paths
+                .iter()
+                .map(|&(path, works)| ([("path", path)], u64::from(works))),
+        )?;
+        let reasons = self.totals.ended_by.iter();
+        out.counters(
+            "channels_closed",
+            "Channels that have ended",
+            reasons.map(|(&reason, &count)| ([("reason", reason)], count)),
+        )?;
+        out.gauge(
+            "connections",
+            "Connections of clients that are open",
+            self.connections as u64,
+        )?;
+        out.gauge("tickets", "Tickets in memory", self.tickets as u64)?;
+        out.gauge(
+            "draining",
+            "1: new desktop sessions are refused",
+            u64::from(self.draining),
+        )?;
+        out.counter("drains", "How often draining began", self.drains)?;
+        if let Some(end) = self.certificate_end {
+            out.gauge(
+                "certificate_expiry_timestamp_seconds",
+                "When the certificate ends, in seconds since the Unix epoch",
+                end,
+            )?;
+        }
+        out.gauge_f64(
+            &name("uptime_seconds"),
+            "How long the process has been running",
+            self.uptime.as_secs_f64(),
+        )?;
+        out.gauges(
+            "build_info",
+            "1; its label is the version",
+            [([("version", env!("CARGO_PKG_VERSION"))], 1)].into_iter(),
+        )?;
+        self.encode_process(&mut out)
+    }
+}
+
+impl Now {
+    fn encode_channels(&self, out: &mut Out<'_>) -> fmt::Result {
+        let totals = &self.totals;
+        out.gauge(
+            "sessions",
+            "Desktop sessions with an open channel",
+            totals.sessions_open as u64,
+        )?;
+        out.counter(
+            "sessions_opened",
+            "Desktop sessions that began; one whose client comes back counts again",
+            totals.sessions_opened,
+        )?;
+        let channels = || {
+            totals
+                .channels
+                .iter()
+                .map(|(carried, tally)| ([("path", carried.path), ("type", carried.kind)], tally))
+        };
+        out.gauges(
+            "channels",
+            "Channels that are open",
+            channels().map(|(labels, tally)| (labels, tally.open)),
+        )?;
+        out.counters(
+            "channels_opened",
+            "Channels that were opened",
+            channels().map(|(labels, tally)| (labels, tally.opened)),
+        )?;
+        let bytes = channels().flat_map(|(labels, tally)| {
+            let [path, kind] = labels;
+            [
+                ([path, kind, ("direction", "up")], tally.uplink),
+                ([path, kind, ("direction", "down")], tally.downlink),
+            ]
+        });
+        out.counters(
+            "channel_bytes",
+            "Payload that channels have moved, up to hosts and down to clients",
+            bytes,
+        )
+    }
+
+    fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {
+        let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        out.gauge_f64(
+            "process_start_time_seconds",
+            "When the process began, in seconds since the Unix epoch",
+            started.as_secs_f64(),
+        )?;
+        for (name, help, value) in [
+            (
+                "process_open_fds",
+                "Descriptors that are open",
+                self.open_files,
+            ),
+            (
+                "process_max_fds",
+                "Most descriptors that may be open",
+                self.open_files_limit,
+            ),
+        ] {
+            if let Some(value) = value {
+                out.gauge_f64(name, help, float(value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn name(name: &str) -> String {
+    format!("{PREFIX}_{name}")
+}
+
+/// Prometheus knows no other numbers; a gauge of the crate's ends at 2^63, and limits lie beyond.
+#[expect(clippy::cast_precision_loss, reason = "16 digits are enough")]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+/// Writes metrics with names of the gateway's own.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    fn gauge(&mut self, of: &str, help: &str, value: u64) -> fmt::Result {
+        self.gauge_f64(&name(of), help, float(value))
+    }
+
+    fn gauge_f64(&mut self, name: &str, help: &str, value: f64) -> fmt::Result {
+        let encoder = self
+            .0
+            .encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(encoder)
+    }
+
+    fn counter(&mut self, of: &str, help: &str, value: u64) -> fmt::Result {
+        let name = name(of);
+        let encoder = self
+            .0
+            .encode_descriptor(&name, help, None, MetricType::Counter)?;
+        ConstCounter::new(value).encode(encoder)
+    }
+
+    fn gauges<const N: usize>(
+        &mut self,
+        of: &str,
+        help: &str,
+        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let name = name(of);
+        let mut encoder = self
+            .0
+            .encode_descriptor(&name, help, None, MetricType::Gauge)?;
+        for (labels, value) in values {
+            ConstGauge::new(float(value)).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn counters<const N: usize>(
+        &mut self,
+        of: &str,
+        help: &str,
+        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+    ) -> fmt::Result {
+        let name = name(of);
+        let mut encoder = self
+            .0
+            .encode_descriptor(&name, help, None, MetricType::Counter)?;
+        for (labels, value) in values {
+            ConstCounter::new(value).encode(encoder.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
