@@ -58,6 +58,8 @@ pub enum Package {
     Valgrind,
     /// `depmod`, which finds out in which order kernel modules are loaded.
     Kmod,
+    /// The monitoring system with `promtool`, without its service.
+    Prometheus,
     /// `xz`, with which some kernels' modules are compressed.
     Xz,
     /// A Rust compiler with its library's source, for the eBPF programs.
@@ -74,7 +76,7 @@ pub enum Package {
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::Nginx,
@@ -85,6 +87,7 @@ impl Package {
         Self::Openssl,
         Self::Node,
         Self::Kmod,
+        Self::Prometheus,
         Self::Xz,
     ];
 
@@ -106,6 +109,9 @@ impl Package {
             Self::Websockify => find_program("websockify").is_some(),
             Self::Valgrind => find_program("valgrind").is_some(),
             Self::Kmod => find_program("depmod").is_some(),
+            Self::Prometheus => {
+                find_program("prometheus").is_some() && find_program("promtool").is_some()
+            }
             Self::Xz => find_program("xz").is_some(),
             Self::RustcWeb => {
                 Path::new(DEBIAN_RUSTC).is_file()
@@ -140,6 +146,7 @@ impl Package {
             Self::Websockify => (&["websockify"], &[]),
             Self::Valgrind => (&["valgrind"], &[]),
             Self::Kmod => (&["kmod"], &[]),
+            Self::Prometheus => (&["prometheus"], &[]),
             Self::Xz => (&["xz-utils"], &[]),
             Self::RustcWeb => (&["rustc-web", "rust-web-src"], &[]),
             Self::Llvm => (

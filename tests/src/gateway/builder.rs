@@ -109,7 +109,7 @@ impl GatewayBuilder {
         if let Some(text) = &self.config_text {
             std::fs::write(&config_path, text)?;
         } else {
-            let mut config = default_config(&cert);
+            let mut config = default_config(&cert, dir.path());
             if self.plain {
                 config.insert("PlainPort".to_owned(), free_port()?.into());
             }
@@ -192,7 +192,7 @@ pub(super) fn write_config(path: &Path, config: &Map<String, Value>) -> Result<(
     std::fs::rename(&fresh, path).with_context(|| format!("writing {}", path.display()))
 }
 
-fn default_config(cert: &TestCert) -> Map<String, Value> {
+fn default_config(cert: &TestCert, dir: &Path) -> Map<String, Value> {
     let defaults = json!({
         "ListenAddress": "127.0.0.1",
         "SslPort": 0,
@@ -200,6 +200,7 @@ fn default_config(cert: &TestCert) -> Map<String, Value> {
         "KeyFile": cert.key_path(),
         "FirstSpicePort": 1,
         "LastSpicePort": 65535,
+        "RuntimeDir": dir.join("run"),
     });
     match defaults {
         Value::Object(map) => map,

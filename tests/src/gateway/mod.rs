@@ -95,6 +95,11 @@ impl Gateway {
         self.write_config(&config)
     }
 
+    /// Where its sockets lie, unless it was started with another `RuntimeDir`.
+    pub fn runtime_dir(&self) -> PathBuf {
+        self.config_path.with_file_name("run")
+    }
+
     /// Replaces the configuration file; the gateway is not told.
     pub fn write_config(&self, config: &Map<String, Value>) -> Result<()> {
         builder::write_config(&self.config_path, config)

@@ -1,0 +1,93 @@
+//! Draining.
+
+use http::StatusCode;
+use serde_json::Value;
+use testkit::http::Call;
+use testkit::prelude::*;
+use testkit::ws::Connect;
+
+use crate::support::{Stage, echo, ended};
+
+#[tokio::test]
+async fn new_desktops_are_refused_and_running_sessions_go_on() {
+    let stage = Stage::new().await;
+    let running = stage.desktop().await.token;
+    let assigned = stage.desktop().await.token;
+    let mut channel = stage.channel(&running, ChannelType::Main).await;
+    let said = stage.output(&["drain"]).await;
+    assert_eq!(said, "draining; 1 desktop session open\n");
+
+    let asked = Call::post(
+        &stage.gateway.tls(),
+        "/vdi/desktop",
+        r#"{"username":"user"}"#,
+    );
+    let response = asked.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let answer: Value = serde_json::from_slice(response.body()).unwrap();
+    assert_eq!(answer["status"], "Error");
+    assert!(
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("no new desktop sessions")
+    );
+
+    echo(&mut channel, b"goes on").await;
+    drop(stage.channel(&running, ChannelType::Display).await);
+    // Its client was told before to come here.
+    drop(stage.channel(&assigned, ChannelType::Main).await);
+    assert!(stage.output(&["status"]).await.contains("draining"));
+
+    stage.output(&["undrain"]).await;
+    drop(
+        stage
+            .channel(&stage.desktop().await.token, ChannelType::Main)
+            .await,
+    );
+    let metrics = stage.shown("/metrics").await;
+    for line in [
+        "flexvdi_gateway_drains_total 1",
+        r#"flexvdi_gateway_desktops_refused_total{reason="draining"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn without_tickets_a_first_channel_is_refused() {
+    let stage = Stage::with(|gateway| gateway.set("HijackAll", false)).await;
+    let token = stage.desktop().await.token;
+    let _running = stage.channel(&token, ChannelType::Main).await;
+    stage.output(&["drain"]).await;
+    drop(stage.channel(&token, ChannelType::Display).await);
+    let other = Host::echo().await.unwrap();
+    let token = other.addr().port().to_string();
+    let outcome = Connect::new(&stage.gateway.tls(), &token).open().await;
+    let response = outcome.unwrap().refused().unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn the_time_for_draining_ends_what_is_left() {
+    let stage = Stage::with(|gateway| gateway.set("DrainTimeout", 1)).await;
+    let token = stage.desktop().await.token;
+    let mut channel = stage.channel(&token, ChannelType::Main).await;
+    let (said, code) = tokio::join!(stage.output(&["drain", "--wait"]), ended(&mut channel));
+    assert_eq!(code, Some(1001));
+    assert!(said.ends_with("no desktop session is open\n"), "{said}");
+    let closed = |line: &str| line.contains("channel closed");
+    let line = stage.gateway.wait_for_log(closed, PATIENCE).await.unwrap();
+    assert!(line.contains("the time for draining was over"), "{line}");
+}
+
+#[tokio::test]
+async fn a_limit_of_zero_overrides_the_configured_one() {
+    let stage = Stage::with(|gateway| gateway.set("DrainTimeout", 1)).await;
+    let token = stage.desktop().await.token;
+    let mut channel = stage.channel(&token, ChannelType::Main).await;
+    stage.output(&["drain"]).await;
+    stage.output(&["drain", "--timeout", "0"]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
+    echo(&mut channel, b"still there").await;
+}

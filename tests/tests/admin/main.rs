@@ -1,0 +1,14 @@
+//! What an administrator sees and does: metrics, health, the status and draining.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests; clippy knows only functions marked as such"
+)]
+
+mod command_line;
+mod drain;
+mod health;
+mod metrics;
+mod page;
+mod prometheus;
+mod support;
