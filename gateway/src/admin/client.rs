@@ -64,7 +64,15 @@ pub async fn drain(runtime_dir: &Path, limit: Option<u32>, wait: bool) -> anyhow
         None => "/drain".to_owned(),
     };
     act(runtime_dir, &target).await?;
-    while wait {
+    if wait {
+        drained(runtime_dir).await?;
+    }
+    Ok(())
+}
+
+/// Comes back when no desktop session is open; fails when draining was ended before.
+async fn drained(runtime_dir: &Path) -> anyhow::Result<()> {
+    loop {
         let status = ask(runtime_dir, Method::GET, "/status").await?;
         let status: Status = serde_json::from_str(&status)?;
         if !status.draining {
@@ -72,11 +80,10 @@ pub async fn drain(runtime_dir: &Path, limit: Option<u32>, wait: bool) -> anyhow
         }
         if status.sessions.is_empty() {
             println!("no desktop session is open");
-            break;
+            return Ok(());
         }
         tokio::time::sleep(INTERVAL).await;
     }
-    Ok(())
 }
 
 /// Takes new desktop sessions again.

@@ -17,17 +17,17 @@ use crate::support::{Stage, echo, get};
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/status.mjs");
 
 /// What the browser saw of the page in one way of looking at it.
-async fn look(stage: &Stage, way: Value, folder: &Path) -> Value {
+async fn look(stage: &Stage, scheme: &str, scripts: bool, folder: &Path) -> Value {
     let profile = tempfile::tempdir_in(folder).unwrap();
-    let mut job = json!({
+    let job = json!({
         "playwright": packages::ensure_playwright().unwrap(),
         "chromium": find_program("chromium").unwrap(),
         "profile": profile.path(),
         "page": format!("http://{}/", stage.admin.addr()),
         "seconds": PATIENCE.as_secs(),
+        "scheme": scheme,
+        "scripts": scripts,
     });
-    let members = way.as_object().unwrap().clone();
-    job.as_object_mut().unwrap().extend(members);
     let mut node = Command::new("node")
         .arg(SCRIPT)
         .stdin(Stdio::piped())
@@ -57,18 +57,8 @@ async fn a_browser_shows_the_sessions_and_renews_them() {
     let _display = stage.channel(&token, ChannelType::Display).await;
     echo(&mut main, &[1; 4_000]).await;
     let folder = tempfile::tempdir().unwrap();
-    let dark = look(
-        &stage,
-        json!({ "scheme": "dark", "scripts": true }),
-        folder.path(),
-    )
-    .await;
-    let light = look(
-        &stage,
-        json!({ "scheme": "light", "scripts": false }),
-        folder.path(),
-    )
-    .await;
+    let dark = look(&stage, "dark", true, folder.path()).await;
+    let light = look(&stage, "light", false, folder.path()).await;
     for seen in [&dark, &light] {
         assert_eq!(seen["rows"].as_array().unwrap().len(), 1, "{seen}");
         let row = &seen["rows"][0];

@@ -1,6 +1,7 @@
 //! The metrics as Prometheus itself sees them, and the dashboard that is made of them.
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -163,11 +164,11 @@ async fn prometheus_scrapes_it_and_answers_the_dashboards_questions() {
 
 /// Prometheus' answer to a query; `None`: it does not listen yet.
 async fn query(prometheus: &Endpoint, expression: &str) -> Option<Value> {
-    let body: String = expression
-        .bytes()
-        .map(|byte| format!("%{byte:02X}"))
-        .collect();
-    let call = Call::post(prometheus, "/api/v1/query", format!("query={body}"));
+    let mut body = String::from("query=");
+    for byte in expression.bytes() {
+        write!(body, "%{byte:02X}").unwrap();
+    }
+    let call = Call::post(prometheus, "/api/v1/query", body);
     let form = "application/x-www-form-urlencoded";
     let response = call.header("content-type", form).send().await.ok()?;
     serde_json::from_slice(response.body()).ok()
