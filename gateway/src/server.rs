@@ -71,13 +71,15 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         gateway: Arc::new(gateway),
         identity: Arc::new(identity),
     }));
-    let sources = Sources {
-        channels: Arc::clone(&registry),
-        live: Arc::clone(&live),
-        findings,
-        connections: Arc::clone(&connections),
-    };
-    let _doors = Admin::open(&live.current().config, sources)?;
+    let _doors = Admin::open(
+        &live.current().config,
+        Sources {
+            channels: Arc::clone(&registry),
+            live: Arc::clone(&live),
+            findings,
+            connections: Arc::clone(&connections),
+        },
+    )?;
     let reloader = Reloader::new(
         path,
         Arc::clone(&live),
@@ -122,12 +124,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         listener.await.context("a listener failed")?;
     }
     end_channels(&registry, &live, &connections).await;
-    if let Some(recording) = recording {
-        // Channels that were dropped may not have ended yet; nothing is waited for any more.
-        tokio::task::spawn_blocking(|| recording.finish())
-            .await
-            .context("the access log failed")?;
-    }
+    finish(recording).await?;
     info!("stopped");
     Ok(())
 }
@@ -159,6 +156,17 @@ fn access_log(config: &Config) -> anyhow::Result<(AccessLog, Option<Writing>)> {
         }
     });
     Ok((access_log, writing))
+}
+
+/// Waits until the access log has every line.
+async fn finish(recording: Option<Writing>) -> anyhow::Result<()> {
+    if let Some(recording) = recording {
+        // Channels that were dropped may not have ended yet; nothing is waited for any more.
+        tokio::task::spawn_blocking(|| recording.finish())
+            .await
+            .context("the access log failed")?;
+    }
+    Ok(())
 }
 
 fn tickets(config: &Config, pool_keys: Option<PoolKeys>) -> anyhow::Result<Arc<Tickets>> {

@@ -96,6 +96,7 @@ fn failed() -> Response<Body> {
     reply::error(StatusCode::INTERNAL_SERVER_ERROR, "it cannot be written")
 }
 
+#[derive(Clone, Copy)]
 enum Action<'a> {
     Kick(&'a str),
     Drain,

@@ -10,6 +10,7 @@ use http::StatusCode;
 use rustls::HandshakeKind;
 use serde_json::json;
 use testkit::gateway::Signal;
+use testkit::manager::full;
 use testkit::prelude::*;
 use testkit::tls::TlsClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -291,7 +292,7 @@ async fn other_files_can_be_named() {
 
 #[tokio::test]
 async fn the_managers_authorities_are_looked_at_too() {
-    let manager = Manager::with_handler(|_| async { http::Response::new("ok".into()) });
+    let manager = Manager::with_handler(|_| async { http::Response::new(full("ok")) });
     let manager = manager.await.unwrap();
     let authorities = tempfile::NamedTempFile::new().unwrap();
     let other = TestCert::new().unwrap();

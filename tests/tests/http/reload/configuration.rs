@@ -6,6 +6,7 @@ use http::{Response, StatusCode};
 use rustls::HandshakeKind;
 use serde_json::{Value, json};
 use testkit::http::{Call, HttpConnection, exchange};
+use testkit::manager::full;
 use testkit::prelude::*;
 use testkit::ws::{Connect, Frame, Opcode, RawClient};
 use tokio::net::TcpStream;
@@ -94,7 +95,7 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
 #[tokio::test]
 async fn the_manager_can_be_another_one() {
     let answering = |text: &'static str| {
-        Manager::with_handler(move |_| async move { Response::new(text.into()) })
+        Manager::with_handler(move |_| async move { Response::new(full(text)) })
     };
     let (first, second) = (
         answering("first").await.unwrap(),
