@@ -98,7 +98,10 @@ fn place(object: &[u8]) -> Result<PathBuf> {
     }
     let folder = path.parent().context("the object's folder")?;
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    fs::write(&path, object).with_context(|| format!("writing {}", path.display()))?;
+    // Put there as a whole: another build may be reading, or the old file have other names.
+    let fresh = path.with_extension("o.fresh");
+    fs::write(&fresh, object).with_context(|| format!("writing {}", fresh.display()))?;
+    fs::rename(&fresh, &path).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }
 
