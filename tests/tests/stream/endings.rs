@@ -5,6 +5,7 @@ use std::net::Shutdown;
 
 use anyhow::{Context, Result, ensure};
 use socket2::SockRef;
+use testkit::gateway::GatewayBuilder;
 use testkit::net::{StreamEnd, read_to_end, reset};
 use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::prelude::*;
@@ -275,10 +276,15 @@ async fn a_client_that_never_reads_is_left(setup: Setup) -> Result<()> {
 /// Rounds of [`random_endings`] that run at the same time.
 const WORKERS: u64 = 4;
 const ROUNDS: u64 = 200;
+/// `CloseTimeout` in seconds for them. A client that goes on sending behind the gateway's Close
+/// is left after that time, and its next write fails; on a slow machine the default is too short
+/// for what some plans send.
+const LONG: u64 = 30;
 
 async fn random_endings(setup: Setup) -> Result<()> {
     let first = seed_or(1)?;
-    let stage = setup.start().await?;
+    let long = |gateway: GatewayBuilder| gateway.set("CloseTimeout", LONG);
+    let stage = setup.start_with(long).await?;
     let mut workers = JoinSet::new();
     for worker in 0..WORKERS {
         let endpoint = stage.endpoint.clone();
