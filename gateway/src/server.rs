@@ -13,6 +13,7 @@ use crate::admin::{Admin, Sources};
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
 use crate::datapath::Paths;
+use crate::datapath::ktls::{Carried, Ktls};
 use crate::datapath::probe::{self, Finding};
 use crate::datapath::sockmap::Sockmap;
 use crate::http::Gateway;
@@ -210,21 +211,29 @@ async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>
 }
 
 fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Paths {
+    let mut carried = Carried::default();
     for finding in findings {
         let reason = finding.reason.as_deref();
+        let parts = finding.working_parts();
         info!(
             path = finding.path,
             works = finding.works,
             reason,
+            parts = (!parts.is_empty()).then_some(parts),
             "data path"
         );
+        if let Some(found) = &finding.carried {
+            carried = found.clone();
+        }
         if finding.path == config.data_path.name() && !finding.works {
             warn!(wanted = finding.path, "data path relay is used instead");
             return Paths::default();
         }
     }
-    if config.data_path != DataPath::Sockmap {
-        return Paths::default();
+    match config.data_path {
+        DataPath::Auto | DataPath::Relay => return Paths::default(),
+        DataPath::Ktls => return Paths::with_ktls(Ktls::new(carried, config.splice_from)),
+        DataPath::Sockmap => {}
     }
     match Sockmap::load(connections, config.queue_limit) {
         Ok(sockmap) => Paths::with_sockmap(sockmap),

@@ -128,7 +128,7 @@ impl Channel {
         }
         let begun_well = client_began.and_then(|begun| {
             // The host has been sent nothing of the client yet, so it has not spoken either.
-            let carrier = paths.take(begun.client, host)?;
+            let carrier = paths.take(*begun.client, host)?;
             Ok((carrier, begun.inbound, begun.link))
         });
         let reason = match begun_well {
@@ -159,7 +159,7 @@ impl Channel {
                 };
                 let stopped = stop.stopped();
                 let reason = carrier.run(inbound, limits, counters, stopped).await;
-                kernel = carrier.counts();
+                kernel = carrier.counts(counters);
                 let end = End::of(reason, stop.cause());
                 registration.count_end(end.name());
                 end.to_string()

@@ -72,6 +72,7 @@ keys! {
     "PoolKeyFile" => pool_key_file: OrEmpty<FilePath>,
 
     "DataPath" => data_path: PathChoice,
+    "SpliceFrom" => splice_from: Number<usize, 0, 1_073_741_824>,
     "QueueLimit" => queue_limit: Number<usize, 131_072, 1_073_741_824>,
 
     "KeepAlive" => keep_alive: OrZero<Seconds>,

@@ -168,6 +168,8 @@ mod tests {
             ("ManagerPort", json!(8443)),
             ("DataPath", json!("relay")),
             ("DataPath", json!("sockmap")),
+            ("DataPath", json!("ktls")),
+            ("SpliceFrom", json!(0)),
             ("QueueLimit", json!(131_072)),
             ("ManagerCAFile", json!("/etc/ssl/ca.pem")),
             ("ManagerTimeout", json!(31)),

@@ -92,6 +92,8 @@ pub struct Config {
 
     /// How channels are moved.
     pub data_path: DataPath,
+    /// Bytes that must come from the host at a time for `ktls` to splice them.
+    pub splice_from: usize,
     /// Most bytes of a channel that wait in the kernel for its client, where the kernel moves
     /// them; what fits into the sockets comes on top.
     pub queue_limit: usize,
@@ -161,17 +163,21 @@ pub enum DataPath {
     Relay,
     /// `"sockmap"`: the downlink of plaintext client legs by eBPF.
     Sockmap,
+    /// `"ktls"`: TLS records made and opened by the kernel, the downlink spliced.
+    Ktls,
 }
 
 impl DataPath {
     /// Every choice.
-    pub const ALL: [Self; 3] = [Self::Auto, Self::Relay, Self::Sockmap];
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Relay, Self::Sockmap, Self::Ktls];
 
     /// Descriptors of a channel: a socket to the client, one to the host, and what the kernel
     /// needs besides.
     pub const fn descriptors(self) -> u64 {
         match self {
             Self::Auto | Self::Relay => 2,
+            // While bytes are in hand, a pipe.
+            Self::Ktls => 4,
             Self::Sockmap => 6,
         }
     }
@@ -182,6 +188,7 @@ impl DataPath {
             Self::Auto => "auto",
             Self::Relay => "relay",
             Self::Sockmap => "sockmap",
+            Self::Ktls => "ktls",
         }
     }
 }
@@ -261,6 +268,7 @@ impl Default for Config {
             reconnect_timeout: seconds(300),
             pool_key_file: None,
             data_path: DataPath::Auto,
+            splice_from: 4_096,
             queue_limit: 1 << 20,
             keep_alive: None,
             handshake_timeout: seconds(10),

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::TcpStream;
 use tracing::warn;
 
+use super::ktls::{Ktls, KtlsStream};
 use super::sockmap::{Link, Sockmap};
 use super::{Counters, EndReason, Inbound, Limits, relay};
 use crate::listen::ClientStream;
@@ -15,9 +16,17 @@ use crate::listen::ClientStream;
 /// The data paths that can be had, and which is wanted.
 #[derive(Default)]
 pub struct Paths {
-    /// `None`: every channel uses `relay`.
-    sockmap: Option<Arc<Sockmap>>,
+    wanted: Wanted,
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Default)]
+enum Wanted {
+    /// For every channel.
+    #[default]
+    Relay,
+    Sockmap(Arc<Sockmap>),
+    Ktls(Ktls),
 }
 
 /// A channel's two legs on the data path that moves them.
@@ -26,13 +35,23 @@ pub enum Carrier {
     Relay(Box<ClientStream>, TcpStream),
     /// The kernel moves the downlink.
     Sockmap(Box<Link>),
+    /// Userspace copies, the kernel makes and opens TLS records.
+    Ktls(Box<KtlsStream>, TcpStream),
 }
 
 impl Paths {
     /// With `sockmap` for plaintext client legs.
     pub fn with_sockmap(sockmap: Arc<Sockmap>) -> Self {
         Self {
-            sockmap: Some(sockmap),
+            wanted: Wanted::Sockmap(sockmap),
+            ..Self::default()
+        }
+    }
+
+    /// With `ktls` for TLS client legs.
+    pub fn with_ktls(ktls: Ktls) -> Self {
+        Self {
+            wanted: Wanted::Ktls(ktls),
             ..Self::default()
         }
     }
@@ -40,34 +59,57 @@ impl Paths {
     /// Takes the wanted data path or, where that cannot be, `relay`. Nothing must have been sent
     /// to the host yet.
     ///
-    /// Fails only when the system cannot register the sockets any more.
-    pub fn take(&self, client: Box<ClientStream>, host: TcpStream) -> io::Result<Carrier> {
-        let Some(sockmap) = &self.sockmap else {
-            return Ok(Carrier::Relay(client, host));
-        };
-        let tcp = match *client {
-            ClientStream::Plain(tcp) => tcp,
-            tls @ ClientStream::Tls(_) => {
-                self.fall_back(
-                    "TLS client leg",
-                    &"sockmap moves plaintext client legs only",
-                );
-                return Ok(Carrier::Relay(Box::new(tls), host));
+    /// Fails only when the system has taken a socket over in part.
+    pub fn take(&self, client: ClientStream, host: TcpStream) -> io::Result<Carrier> {
+        let client = match (&self.wanted, client) {
+            (Wanted::Relay, client) => client,
+            (Wanted::Sockmap(sockmap), ClientStream::Plain(tcp)) => {
+                return self.take_sockmap(sockmap, tcp, host);
+            }
+            (Wanted::Sockmap(_), tls @ ClientStream::Tls(_)) => {
+                let detail = "sockmap moves plaintext client legs only";
+                self.fall_back("sockmap", "TLS client leg", &detail);
+                tls
+            }
+            (Wanted::Ktls(ktls), ClientStream::Tls(tls)) => match ktls.enter(tls) {
+                Ok(stream) => return Ok(Carrier::Ktls(Box::new(stream), host)),
+                Err((refusal, client)) => {
+                    self.fall_back("ktls", refusal.name(), &refusal);
+                    ClientStream::Tls(client?)
+                }
+            },
+            (Wanted::Ktls(_), plain @ ClientStream::Plain(_)) => {
+                let detail = "ktls moves TLS client legs only";
+                self.fall_back("ktls", "plaintext client leg", &detail);
+                plain
             }
         };
-        match sockmap.enter(tcp, host) {
+        Ok(Carrier::relay(client, host))
+    }
+
+    fn take_sockmap(
+        &self,
+        sockmap: &Arc<Sockmap>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> io::Result<Carrier> {
+        match sockmap.enter(client, host) {
             Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
             Err((refusal, legs)) => {
-                self.fall_back(refusal.name(), &refusal);
+                self.fall_back("sockmap", refusal.name(), &refusal);
                 let (client, host) = legs?;
-                let client = Box::new(ClientStream::Plain(client));
-                Ok(Carrier::Relay(client, host))
+                Ok(Carrier::relay(ClientStream::Plain(client), host))
             }
         }
     }
 
     /// Counts a reason, and tells it the first time.
-    fn fall_back(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
+    fn fall_back(
+        &self,
+        wanted: &'static str,
+        reason: &'static str,
+        detail: &dyn std::fmt::Display,
+    ) {
         let mut fallbacks = self
             .fallbacks
             .lock()
@@ -76,7 +118,7 @@ impl Paths {
         *count += 1;
         if *count == 1 {
             warn!(
-                wanted = "sockmap",
+                wanted,
                 reason, %detail,
                 "data path relay is used instead; told once for each reason"
             );
@@ -93,11 +135,19 @@ impl Paths {
 }
 
 impl Carrier {
+    fn relay(mut client: ClientStream, host: TcpStream) -> Self {
+        if let ClientStream::Tls(tls) = &mut client {
+            tls.forget_secrets();
+        }
+        Self::Relay(Box::new(client), host)
+    }
+
     /// Name of the data path in the log.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Relay(..) => "relay",
             Self::Sockmap(_) => "sockmap",
+            Self::Ktls(..) => "ktls",
         }
     }
 
@@ -114,13 +164,21 @@ impl Carrier {
                 relay::run(&mut **client, host, inbound, limits, counters, stop).await
             }
             Self::Sockmap(link) => link.run(inbound, limits, counters, stop).await,
+            Self::Ktls(client, host) => {
+                relay::run(&mut **client, host, inbound, limits, counters, stop).await
+            }
         }
     }
 
-    /// What the kernel has counted of the channel, in one line; empty: it moved nothing.
-    pub fn counts(&self) -> String {
+    /// What the kernel has done for the channel, in one line; empty: it moved nothing.
+    pub fn counts(&self, counters: &Counters) -> String {
         match self {
             Self::Relay(..) => String::new(),
+            Self::Ktls(..) => {
+                let spliced = counters.spliced();
+                let copied = counters.downlink().saturating_sub(spliced);
+                format!("{spliced} bytes spliced, {copied} bytes copied")
+            }
             Self::Sockmap(link) => link.counts(),
         }
     }

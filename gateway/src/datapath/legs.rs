@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::low_water;
+use super::pipe::Pipe;
 use crate::buffer::Layout;
 
 /// The client leg: it takes frames where they were read, and protects them there if it has to.
@@ -39,6 +40,37 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
     fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(context, bytes)
     }
+
+    /// Whether the channel should end, for there is no other key for what is sent.
+    fn is_worn(&self) -> bool {
+        false
+    }
+
+    /// Length in bytes from which payload is to come through a pipe; `None`: it cannot.
+    fn splice_from(&self) -> Option<usize> {
+        None
+    }
+
+    /// Sends bytes of a frame's header behind which the rest of the frame follows at once;
+    /// returns how many.
+    fn poll_send_header(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(context, bytes)
+    }
+
+    /// Sends what a pipe holds; returns how many bytes. Until all of it is sent, nothing else
+    /// must be written.
+    fn poll_send_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let _ = (context, pipe);
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 }
 
 impl ClientLeg for TcpStream {}
@@ -57,6 +89,17 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
         let mut space = ReadBuf::new(first);
         ready!(Pin::new(self).poll_read(context, &mut space))?;
         Poll::Ready(Ok(space.filled().len()))
+    }
+
+    /// Moves up to `most` bytes into an empty pipe; `0` is the end of the stream.
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let _ = (context, pipe, most);
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
     /// Wakes the reader only once so many bytes, or the end, have come; where that is possible.
@@ -90,6 +133,24 @@ impl HostLeg for TcpStream {
                 (Err(error), None) if error.kind() == io::ErrorKind::WouldBlock => {}
                 (Err(error), None) if error.kind() == io::ErrorKind::Interrupted => {}
                 (read, None) => return Poll::Ready(read),
+            }
+        }
+    }
+
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(context))?;
+            // Readiness is over only when the system says so: less than asked for may also mean
+            // that the pipe's places ran out.
+            match self.try_io(Interest::READABLE, || pipe.fill(&*self, most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                filled => return Poll::Ready(filled),
             }
         }
     }

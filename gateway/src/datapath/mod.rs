@@ -6,10 +6,12 @@
 mod choice;
 mod inbound;
 mod kernel_count;
+pub mod ktls;
 mod legs;
 mod low_water;
 mod moderation;
 mod outbound;
+mod pipe;
 pub mod probe;
 pub mod relay;
 pub mod sockmap;
@@ -20,6 +22,7 @@ use std::time::Duration;
 pub use choice::{Carrier, Paths};
 pub use inbound::Inbound;
 pub use legs::{ClientLeg, HostLeg};
+pub use pipe::Pipe;
 
 use crate::websocket::decode::Violation;
 use kernel_count::KernelCount;
@@ -39,6 +42,7 @@ pub struct Counters {
     uplink: AtomicU64,
     downlink: AtomicU64,
     kernel_downlink: KernelCount,
+    spliced: AtomicU64,
 }
 
 impl Counters {
@@ -53,12 +57,21 @@ impl Counters {
             .with(|moved| moved + self.downlink.load(Ordering::Relaxed))
     }
 
+    /// Bytes of the downlink that did not enter the process.
+    pub fn spliced(&self) -> u64 {
+        self.spliced.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn add_uplink(&self, bytes: usize) {
         self.uplink.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     fn add_downlink(&self, bytes: usize) {
         self.downlink.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    fn add_spliced(&self, bytes: usize) {
+        self.spliced.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Has the kernel's count of the downlink added until the result is dropped, and its last
@@ -101,6 +114,10 @@ pub enum EndReason {
     ClientSilent,
     /// The client broke the framing rules.
     Violation(Violation),
+    /// The client changed its TLS key, and the kernel takes no new one.
+    ClientKey,
+    /// As much was sent with the TLS key as is safe, and the kernel takes no new one.
+    KeyUsedUp,
     /// The host ended its stream.
     HostEnd,
     /// The host's connection broke.
@@ -118,6 +135,8 @@ impl std::fmt::Display for EndReason {
             Self::ClientLost(kind) => write!(f, "client lost: {kind}"),
             Self::ClientSilent => f.write_str("client did not answer Pings"),
             Self::Violation(violation) => write!(f, "client broke the protocol: {violation}"),
+            Self::ClientKey => f.write_str("client changed its TLS key"),
+            Self::KeyUsedUp => f.write_str("TLS key used up"),
             Self::HostEnd => f.write_str("host disconnected"),
             Self::HostLost(kind) => write!(f, "host lost: {kind}"),
             Self::Stopped => f.write_str("gateway stopped"),

@@ -6,8 +6,9 @@ use std::task::{Context, Poll, ready};
 
 use gateway_common::frame;
 
+use super::pipe::Pipe;
 use super::{ClientLeg, HostLeg};
-use crate::buffer::{Buffer, Layout};
+use crate::buffer::Buffer;
 
 /// Most that is read from the host for one frame, in bytes: with its header the frame fills four
 /// TLS records of 16 KiB.
@@ -27,18 +28,47 @@ pub(super) struct Outbound {
     protected: bool,
     /// Something was written that the stream may still hold back.
     unflushed: bool,
+    /// Length of the last payload, in bytes: the next one is expected to be alike.
+    last: usize,
 }
 
 #[derive(Debug)]
 enum Frame {
+    /// Read into memory.
     Data(Buffer),
+    /// The payload never enters the process.
+    Piped(Header, Pipe),
     Control(Vec<u8>),
+}
+
+/// A frame's header by itself.
+#[derive(Debug)]
+struct Header {
+    bytes: [u8; frame::MAX_HEADER],
+    len: usize,
+}
+
+impl Header {
+    fn of(payload: usize) -> Self {
+        let mut bytes = [0; frame::MAX_HEADER];
+        let len = frame::write_header(&mut bytes, frame::FIN_BINARY, payload);
+        Self { bytes, len }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
 }
 
 impl Outbound {
     /// Whether a frame is begun and not written to its end.
     pub(super) fn is_busy(&self) -> bool {
         self.frame.is_some()
+    }
+
+    /// Whether the payload of the frame that is being written is outside of the process.
+    pub(super) fn is_piped(&self) -> bool {
+        matches!(self.frame, Some(Frame::Piped(..)))
     }
 
     /// Queues a control frame; only while no frame is being written.
@@ -49,29 +79,57 @@ impl Outbound {
         self.frame = Some(Frame::Control(bytes));
     }
 
-    /// Makes one binary frame of one read from the host, laid out as the client leg wants it;
-    /// only while no frame is being written.
+    /// Makes one binary frame of one read from the host, as the client leg wants it; only while
+    /// no frame is being written.
     ///
     /// Returns the length of its payload, `0` at the end of the host's stream.
     pub(super) fn poll_fill(
         &mut self,
         context: &mut Context<'_>,
         host: &mut impl HostLeg,
-        layout: Layout,
+        client: &impl ClientLeg,
     ) -> Poll<io::Result<usize>> {
         debug_assert!(!self.is_busy());
+        let most = match client.splice_from() {
+            None => MAX_READ,
+            // A longer message shows by filling this.
+            Some(least) if self.last < least => least.min(MAX_READ),
+            Some(_) => match Pipe::take() {
+                Ok(pipe) => return self.poll_fill_pipe(context, host, pipe),
+                // Without descriptors for a pipe bytes still move.
+                Err(_) => MAX_READ,
+            },
+        };
+        let layout = client.layout();
         let mut buffer = Buffer::take();
-        let (mut room, count) = layout.room(&mut buffer, HEADER, MAX_READ);
+        let (mut room, count) = layout.room(&mut buffer, HEADER, most);
         let payload = ready!(host.poll_read_room(context, &mut room[..count]))?;
+        self.last = payload;
         if payload > 0 {
-            let mut header = [0; frame::MAX_HEADER];
-            let len = frame::write_header(&mut header, frame::FIN_BINARY, payload);
+            let header = Header::of(payload);
             // Header and payload stand side by side: one record, one write.
-            self.start = HEADER - len;
+            self.start = HEADER - header.len;
             self.end = HEADER + payload;
-            buffer[layout.prefix + self.start..][..len].copy_from_slice(&header[..len]);
+            buffer[layout.prefix + self.start..][..header.len].copy_from_slice(header.bytes());
             self.protected = false;
             self.frame = Some(Frame::Data(buffer));
+        }
+        Poll::Ready(Ok(payload))
+    }
+
+    fn poll_fill_pipe(
+        &mut self,
+        context: &mut Context<'_>,
+        host: &mut impl HostLeg,
+        mut pipe: Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let payload = ready!(host.poll_read_piped(context, &mut pipe, MAX_READ))?;
+        self.last = payload;
+        if payload > 0 {
+            let header = Header::of(payload);
+            self.start = 0;
+            self.end = header.len + payload;
+            self.frame = Some(Frame::Piped(header, pipe));
         }
         Poll::Ready(Ok(payload))
     }
@@ -93,9 +151,13 @@ impl Outbound {
             (self.start, self.end) = (sent.start, sent.end);
             self.protected = true;
         }
-        while let Some(frame) = &self.frame {
+        while let Some(frame) = &mut self.frame {
             let written = match frame {
                 Frame::Data(buffer) => client.poll_send(context, &buffer[self.start..self.end]),
+                Frame::Piped(header, _) if self.start < header.len => {
+                    client.poll_send_header(context, &header.bytes()[self.start..])
+                }
+                Frame::Piped(_, pipe) => client.poll_send_piped(context, pipe),
                 Frame::Control(bytes) => {
                     Pin::new(&mut *client).poll_write(context, &bytes[self.start..self.end])
                 }

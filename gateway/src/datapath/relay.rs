@@ -58,11 +58,7 @@ where
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(|context| {
         if relay.reason.is_none() && stop.as_mut().poll(context).is_ready() {
-            relay.end(EndReason::Stopped);
-            relay
-                .queue
-                .close
-                .get_or_insert_with(|| encode::close(CloseCode::GoingAway));
+            relay.leave(EndReason::Stopped);
         }
         loop {
             relay.poll_streams(context);
@@ -214,6 +210,10 @@ where
             Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
                 self.on_client_eof();
             }
+            Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
+                self.ends.client_done = true;
+                self.leave(EndReason::ClientKey);
+            }
             Poll::Ready(Err(error)) => self.on_client_error(error.kind()),
         }
         Poll::Ready(())
@@ -296,6 +296,9 @@ where
                 return Poll::Ready(());
             }
         }
+        if self.reason.is_none() && self.client.is_worn() {
+            self.leave(EndReason::KeyUsedUp);
+        }
         if self.ends.close_sent {
             let Poll::Ready(shut) = Pin::new(&mut *self.client).poll_shutdown(context) else {
                 return Poll::Pending;
@@ -319,10 +322,7 @@ where
             self.outbound.push_control(encode::ping());
             return Poll::Ready(());
         }
-        match self
-            .outbound
-            .poll_fill(context, self.host, self.client.layout())
-        {
+        match self.outbound.poll_fill(context, self.host, &*self.client) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end(EndReason::HostEnd);
@@ -334,6 +334,9 @@ where
             }
             Poll::Ready(Ok(len)) => {
                 self.counters.add_downlink(len);
+                if self.outbound.is_piped() {
+                    self.counters.add_spliced(len);
+                }
                 if let Some(bytes) = self.moderation.on_read(len, Instant::now) {
                     self.host.set_low_water(bytes);
                 }
@@ -352,10 +355,7 @@ where
         if self.ends.host_eof {
             return Poll::Pending;
         }
-        match self
-            .outbound
-            .poll_fill(context, self.host, self.client.layout())
-        {
+        match self.outbound.poll_fill(context, self.host, &*self.client) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(1..)) => self.outbound.discard(),
             Poll::Ready(Ok(0) | Err(_)) => self.ends.host_eof = true,
@@ -380,6 +380,13 @@ where
     fn on_host_eof(&mut self, code: CloseCode) {
         self.ends.host_eof = true;
         self.queue.close.get_or_insert_with(|| encode::close(code));
+    }
+
+    /// Ends the channel from our side.
+    fn leave(&mut self, reason: EndReason) {
+        self.end(reason);
+        let close = || encode::close(CloseCode::GoingAway);
+        self.queue.close.get_or_insert_with(close);
     }
 
     fn end(&mut self, reason: EndReason) {
@@ -432,9 +439,7 @@ where
         ping.heard = false;
         if ping.silent >= SILENT_INTERVALS {
             self.ping = None;
-            self.end(EndReason::ClientSilent);
-            let close = || encode::close(CloseCode::GoingAway);
-            self.queue.close.get_or_insert_with(close);
+            self.leave(EndReason::ClientSilent);
         } else {
             self.queue.ping = true;
         }

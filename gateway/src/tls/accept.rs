@@ -51,7 +51,7 @@ pub async fn accept(
             }
             Step::Done => {
                 let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-                return Ok(TlsStream::new(tcp, &secrets, kernel, received)?);
+                return Ok(TlsStream::new(tcp, secrets, kernel, received)?);
             }
         }
     }

@@ -13,4 +13,4 @@ mod stream;
 pub use accept::{AcceptError, accept};
 pub use certificate::{Certificate, Reminder};
 pub use config::{Identity, IdentityFiles, TlsError};
-pub use stream::TlsStream;
+pub use stream::{Busy, TlsStream};

@@ -189,6 +189,11 @@ impl Sealer {
         Key::new(secrets, sequence, version).map(Self)
     }
 
+    /// The number of the next record.
+    pub(super) fn sequence(&self) -> u64 {
+        self.0.sequence
+    }
+
     /// Where the plaintext of a record begins.
     pub(super) fn prefix(&self) -> usize {
         self.0.scheme.prefix()
@@ -276,6 +281,11 @@ impl Opener {
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
         Key::new(secrets, sequence, version).map(Self)
+    }
+
+    /// The number of the next record.
+    pub(super) fn sequence(&self) -> u64 {
+        self.0.sequence
     }
 
     /// Length of the record at the start of `bytes`, once all of it is there.

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ExtractedSecrets, ProtocolVersion};
+use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -53,6 +53,8 @@ pub struct TlsStream {
     tcp: TcpStream,
     sealer: Sealer,
     opener: Opener,
+    /// The keys of both, until it is settled who protects the records.
+    secrets: Option<Box<ExtractedSecrets>>,
     kernel: KernelConnection<ServerConnectionData>,
     version: ProtocolVersion,
     incoming: Incoming,
@@ -70,7 +72,7 @@ pub struct TlsStream {
 impl TlsStream {
     pub(super) fn new(
         tcp: TcpStream,
-        secrets: &ExtractedSecrets,
+        secrets: ExtractedSecrets,
         kernel: KernelConnection<ServerConnectionData>,
         received: Received,
     ) -> io::Result<Self> {
@@ -80,6 +82,7 @@ impl TlsStream {
             tcp,
             sealer: Sealer::new(&tx.1, tx.0, version).map_err(broken)?,
             opener: Opener::new(&rx.1, rx.0, version).map_err(broken)?,
+            secrets: Some(Box::new(secrets)),
             kernel,
             version,
             incoming: Incoming {
@@ -94,6 +97,56 @@ impl TlsStream {
             write_closed: false,
             owes_key_update: false,
         })
+    }
+
+    /// Drops the keys' originals: the records stay with this record layer.
+    pub fn forget_secrets(&mut self) {
+        self.secrets = None;
+    }
+
+    /// Opens all whole records that were read, and gives out the keys for all that follow, both
+    /// ways; the plaintext waits for [`TlsStream::into_parts`] or to be read.
+    pub(crate) fn settle(&mut self) -> Result<Secrets<'_>, Busy> {
+        loop {
+            let incoming = &mut self.incoming;
+            if let Some(buffer) = &incoming.buffer {
+                let text = &buffer[incoming.plain_start..incoming.plain_end];
+                incoming.early.extend_from_slice(text);
+                incoming.plain_start = incoming.plain_end;
+            }
+            match self.open_next() {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(fault) => {
+                    self.incoming.fault = Some(fault);
+                    return Err(Busy::Ending);
+                }
+            }
+        }
+        if self.read_closed || self.write_closed {
+            return Err(Busy::Ending);
+        }
+        if self.incoming.start < self.incoming.end {
+            return Err(Busy::PartialRecord);
+        }
+        if self.outgoing.buffer.is_some() || self.unsent > 0 || self.owes_key_update {
+            return Err(Busy::Unsent);
+        }
+        let secrets = self.secrets.as_ref().ok_or(Busy::Forgotten)?;
+        Ok(Secrets {
+            version: self.version,
+            transmit: (self.sealer.sequence(), &secrets.tx.1),
+            receive: (self.opener.sequence(), &secrets.rx.1),
+        })
+    }
+
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// The socket, plaintext that was received and not read, and what makes new keys; after [`TlsStream::settle`].
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>, KernelConnection<ServerConnectionData>) {
+        (self.tcp, self.incoming.early, self.kernel)
     }
 
     /// Opens the next whole record, if there is one.
@@ -139,6 +192,9 @@ impl TlsStream {
         let updated = self.kernel.update_rx_secret();
         let (sequence, secret) = updated.map_err(|_| RecordError::Unexpected)?;
         self.opener = Opener::new(&secret, sequence, self.version)?;
+        if let Some(secrets) = &mut self.secrets {
+            secrets.rx = (sequence, secret);
+        }
         self.owes_key_update |= request == UPDATE_REQUESTED;
         Ok(())
     }
@@ -167,6 +223,9 @@ impl TlsStream {
         let updated = self.kernel.update_tx_secret();
         let (sequence, secret) = updated.map_err(|_| RecordError::KeyExhausted)?;
         self.sealer = Sealer::new(&secret, sequence, self.version)?;
+        if let Some(secrets) = &mut self.secrets {
+            secrets.tx = (sequence, secret);
+        }
         self.owes_key_update = false;
         Ok(())
     }
@@ -185,6 +244,30 @@ impl TlsStream {
         }
         broken(error)
     }
+}
+
+/// Keys and the numbers of the next records.
+pub(crate) struct Secrets<'a> {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) transmit: (u64, &'a ConnectionTrafficSecrets),
+    pub(crate) receive: (u64, &'a ConnectionTrafficSecrets),
+}
+
+/// Why the records cannot be left to anybody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Busy {
+    /// One side has ended its stream, or what it sent is no TLS.
+    #[error("the TLS connection is ending")]
+    Ending,
+    /// A record was read only in part.
+    #[error("a TLS record has come only in part")]
+    PartialRecord,
+    /// Something is still to be sent.
+    #[error("TLS records wait to be sent")]
+    Unsent,
+    /// Somebody has decided otherwise before.
+    #[error("the TLS keys are not kept any more")]
+    Forgotten,
 }
 
 fn broken(error: RecordError) -> io::Error {

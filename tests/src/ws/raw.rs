@@ -225,6 +225,11 @@ impl<S> RawClient<S> {
     pub fn connection(&self) -> &S {
         &self.connection
     }
+
+    /// The same, to be changed.
+    pub fn connection_mut(&mut self) -> &mut S {
+        &mut self.connection
+    }
 }
 
 impl<S: AsyncRead + AsyncWrite> RawClient<S> {

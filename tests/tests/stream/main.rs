@@ -18,12 +18,28 @@ macro_rules! on_path {
     };
 }
 
+/// The same for the data path that few kernels carry; those in virtual machines do.
+macro_rules! on_ktls {
+    ($($test:ident)*) => {
+        mod ktls {
+            $(
+                #[tokio::test]
+                #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test(crate::setup::KTLS).await
+                }
+            )*
+        }
+    };
+}
+
 /// Runs the named functions on every data path.
 macro_rules! on_every_path {
     ($($test:ident)*) => {
         on_path!(relay_tls, RELAY_TLS, $($test)*);
         on_path!(relay_plain, RELAY_PLAIN, $($test)*);
         on_path!(sockmap, SOCKMAP, $($test)*);
+        on_ktls!($($test)*);
     };
 }
 
@@ -32,6 +48,7 @@ mod conformance;
 mod controls;
 mod endings;
 mod kernel;
+mod ktls;
 mod peers;
 mod plan;
 mod pressure;

@@ -133,6 +133,8 @@ fn check_reason(reason: EndReason, plan: &Plan, disturbance: Disturbance) -> Res
         }
         EndReason::HostEnd => plan.host_ends() || plan.host_vanishes(),
         EndReason::HostLost(_) => plan.host_vanishes() || disturbance == Disturbance::HostBreaks,
+        // Nothing changes keys here.
+        EndReason::ClientKey | EndReason::KeyUsedUp => false,
         EndReason::ClientSilent | EndReason::Stopped => disturbance == Disturbance::GatewayEnds,
     };
     ensure!(happened, "ended for the reason {reason:?}");

@@ -51,6 +51,25 @@ pub(crate) const SOCKMAP_ON_TLS: Setup = Setup {
     ..SOCKMAP
 };
 
+pub(crate) const KTLS: Setup = Setup {
+    path: "ktls",
+    configure: |gateway| gateway.set("DataPath", "ktls"),
+    endpoint: Gateway::tls,
+};
+
+/// The same where the kernel has no TLS.
+pub(crate) const KTLS_REPLACED: Setup = Setup {
+    path: "relay",
+    ..KTLS
+};
+
+/// The same gateway on its plaintext port, where that data path cannot be.
+pub(crate) const KTLS_ON_PLAIN: Setup = Setup {
+    path: "relay",
+    configure: |gateway| gateway.plain().set("DataPath", "ktls"),
+    endpoint: Gateway::plain,
+};
+
 impl Setup {
     /// Starts a gateway with its own defaults.
     pub(crate) async fn start(self) -> Result<Stage> {
@@ -105,7 +124,8 @@ impl Stage {
         ensure!(
             line.contains(&path),
             "{line:?} names another data path: see its log; without the eBPF programs run \
-             `cargo xtask build-ebpf && cargo build -p gateway`"
+             `cargo xtask build-ebpf && cargo build -p gateway`; for kernel TLS \
+             `cargo xtask vm-test`"
         );
         Ok(channel)
     }

@@ -17,6 +17,8 @@ const GATEWAY: &str = "/bin/flexvdi-gateway";
 /// mounted.
 const CONSOLE: (u32, u32) = (5, 1);
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
+/// Tests that only these kernels can pass are ignored elsewhere.
+const INCLUDE_IGNORED: &str = "--include-ignored";
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 
 /// What is run inside, and for how long.
@@ -73,9 +75,14 @@ fn manifest(plan: &Plan, modules: &[Module]) -> Manifest {
     let probe = plan
         .probe
         .then(|| program("probe", GATEWAY.to_owned(), vec!["probe".to_owned()]));
+    let mut arguments = plan.arguments.to_vec();
+    let chosen = ["--ignored", INCLUDE_IGNORED];
+    if !arguments.iter().any(|one| chosen.contains(&one.as_str())) {
+        arguments.push(INCLUDE_IGNORED.to_owned());
+    }
     let tests = plan.programs.tests.iter().map(|(name, _)| {
         let path = format!("/bin/test-{name}");
-        program(name, path, plan.arguments.to_vec())
+        program(name, path, arguments.clone())
     });
     Manifest {
         modules: modules

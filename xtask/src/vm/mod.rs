@@ -30,12 +30,13 @@ use kernel::{Kernel, Store};
 use qemu::Qemu;
 
 /// What is run when nothing is asked for.
-const TESTS: [&str; 2] = ["unit", "stream"];
+const TESTS: [&str; 3] = ["unit", "tls", "stream"];
 /// What is left out unless there are arguments for the tests; docs/vm-tests.md says why.
-const SKIPPED: [&str; 3] = [
+const SKIPPED: [&str; 4] = [
     "random_runs",
     "random_endings",
     "a_thousand_channels_at_once",
+    "a_gibibyte_is_spliced",
 ];
 /// What `cargo xtask test` runs: an older and a current kernel, and some tests that move bytes.
 const QUICK_TEST: &str = "stream";
@@ -61,7 +62,7 @@ pub(crate) struct Options {
     #[arg(long)]
     list: bool,
     /// An integration test of gateway or testkit, or `unit` for the gateway's unit tests; may be
-    /// given several times. Default: unit and stream.
+    /// given several times. Default: unit, tls and stream.
     #[arg(long = "test", value_name = "NAME")]
     tests: Vec<String>,
     /// How long the tests may take in one virtual machine, in seconds.

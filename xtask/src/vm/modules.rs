@@ -14,7 +14,7 @@ const XZ_LIMIT: Duration = Duration::from_secs(30);
 
 /// What kTLS and its ciphers are made of; there is no modprobe in the virtual machine that could
 /// load them when they are asked for. Not every kernel has all of them.
-const WANTED: [&str; 11] = [
+const WANTED: [&str; 12] = [
     "tls",
     "gcm",
     "ghash-generic",
@@ -22,6 +22,7 @@ const WANTED: [&str; 11] = [
     "ctr",
     "aesni-intel",
     "chacha20poly1305",
+    "chacha",
     "chacha_generic",
     "chacha-x86_64",
     "poly1305_generic",

@@ -2,6 +2,7 @@
 //!
 //! Version numbers do not tell: distributions take changes over, and privileges differ.
 
+mod ktls;
 mod relay;
 mod round_trip;
 mod sockmap;
@@ -9,6 +10,8 @@ mod sockmap;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+
+use super::ktls::Carried;
 
 /// What was found out about one data path.
 #[derive(Debug, Serialize)]
@@ -22,6 +25,24 @@ pub struct Finding {
     pub reason: Option<String>,
     /// How long the probe took.
     pub microseconds: u64,
+    /// What was found out about its parts, where some may work and others not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Part>,
+    /// The same for the data path `ktls`.
+    #[serde(skip)]
+    pub carried: Option<Carried>,
+}
+
+/// What was found out about a part of a data path.
+#[derive(Debug, Serialize)]
+pub struct Part {
+    /// Which one: a version and cipher of TLS, or `splice`.
+    pub name: &'static str,
+    /// It carried the probe's bytes, all of them and in order.
+    pub works: bool,
+    /// Why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Tries every data path, for some milliseconds each. Must be called in a runtime.
@@ -31,6 +52,8 @@ pub async fn run() -> Vec<Finding> {
     findings.push(Finding::new("relay", begun, relay::probe().await));
     let begun = Instant::now();
     findings.push(Finding::new("sockmap", begun, sockmap::probe().await));
+    let begun = Instant::now();
+    findings.push(ktls::probe().await.finding(begun));
     findings
 }
 
@@ -41,7 +64,15 @@ impl Finding {
             works: outcome.is_ok(),
             reason: outcome.err().map(|error| format!("{error:#}")),
             microseconds: microseconds(begun.elapsed()),
+            parts: Vec::new(),
+            carried: None,
         }
+    }
+
+    /// Names of the parts that work, for a person.
+    pub fn working_parts(&self) -> String {
+        let working = self.parts.iter().filter(|part| part.works);
+        working.map(|part| part.name).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -53,13 +84,25 @@ fn microseconds(time: Duration) -> u64 {
 pub fn table(findings: &[Finding]) -> String {
     let mut text = String::from("path      works  reason\n");
     for finding in findings {
-        let works = if finding.works { "yes" } else { "no" };
-        let reason = finding.reason.as_deref().unwrap_or_default();
-        let line = format!("{:<9} {works:<6} {reason}", finding.path);
-        text.push_str(line.trim_end());
-        text.push('\n');
+        text.push_str(&line(
+            finding.path,
+            9,
+            finding.works,
+            finding.reason.as_deref(),
+        ));
+        for part in &finding.parts {
+            let name = format!("  {}", part.name);
+            text.push_str(&line(&name, 27, part.works, part.reason.as_deref()));
+        }
     }
     text
+}
+
+fn line(name: &str, width: usize, works: bool, reason: Option<&str>) -> String {
+    let works = if works { "yes" } else { "no" };
+    let reason = reason.unwrap_or_default();
+    let line = format!("{name:<width$} {works:<6} {reason}");
+    format!("{}\n", line.trim_end())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use gateway_common::frame::{self, FIN_BINARY};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -23,10 +23,20 @@ const CLOSE: &[u8] = b"\x88\x82\0\0\0\0\x03\xe8";
 pub(super) async fn run(
     carry: impl FnOnce(TcpStream, TcpStream) -> anyhow::Result<Carrier>,
 ) -> anyhow::Result<()> {
+    let carry = |client, client_leg, host_leg| Ok((client, carry(client_leg, host_leg)?));
+    run_protected(carry, Duration::ZERO).await
+}
+
+/// Runs a channel. `carry` makes what the client reads and writes, and the carrier, of the two
+/// ends of the client's connection and the host leg. The client begins to read after `late`.
+pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
+    carry: impl FnOnce(TcpStream, TcpStream, TcpStream) -> anyhow::Result<(C, Carrier)>,
+    late: Duration,
+) -> anyhow::Result<()> {
     let probe = async {
-        let (client, client_leg) = pair().await.context("no connection over loopback")?;
-        let (host, host_leg) = pair().await.context("no connection over loopback")?;
-        let mut carrier = carry(client_leg, host_leg)?;
+        let (client, client_leg) = pair().await?;
+        let (host, host_leg) = pair().await?;
+        let (client, mut carrier) = carry(client, client_leg, host_leg)?;
         let limits = Limits {
             ping_interval: None,
             close_timeout: LIMIT,
@@ -34,7 +44,7 @@ pub(super) async fn run(
         let counters = Counters::default();
         let never = std::future::pending();
         let moved = carrier.run(Inbound::default(), limits, &counters, never);
-        let (_, peers) = tokio::join!(moved, play(client, host));
+        let (_, peers) = tokio::join!(moved, play(client, host, late));
         peers
     };
     timeout(LIMIT, probe)
@@ -42,18 +52,30 @@ pub(super) async fn run(
         .context("bytes did not arrive in time")?
 }
 
-async fn pair() -> std::io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
-    let (peer, leg) = tokio::join!(
-        TcpStream::connect(listener.local_addr()?),
-        listener.accept()
-    );
-    Ok((peer?, leg?.0))
+/// Both ends of a connection over loopback.
+pub(super) async fn pair() -> anyhow::Result<(TcpStream, TcpStream)> {
+    let connect = async {
+        let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let (peer, leg) = tokio::join!(TcpStream::connect(address), listener.accept());
+        std::io::Result::Ok((peer?, leg?.0))
+    };
+    connect.await.context("no connection over loopback")
 }
 
-async fn play(mut client: TcpStream, mut host: TcpStream) -> anyhow::Result<()> {
+async fn play(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    mut host: TcpStream,
+    late: Duration,
+) -> anyhow::Result<()> {
     let sent: Vec<u8> = (0..=250).cycle().take(DOWNLINK).collect();
-    let (written, received) = tokio::join!(host.write_all(&sent), read_frames(&mut client));
+    let read = async {
+        if !late.is_zero() {
+            tokio::time::sleep(late).await;
+        }
+        read_frames(&mut client).await
+    };
+    let (written, received) = tokio::join!(host.write_all(&sent), read);
     written.context("the host could not send")?;
     ensure!(received? == sent, "other bytes arrived than were sent");
     client.write_all(UPLINK).await?;
@@ -68,7 +90,7 @@ async fn play(mut client: TcpStream, mut host: TcpStream) -> anyhow::Result<()> 
 }
 
 /// Reads binary frames until the whole downlink has come.
-async fn read_frames(client: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
+async fn read_frames(client: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Vec<u8>> {
     let mut received = Vec::with_capacity(DOWNLINK);
     while received.len() < DOWNLINK {
         ensure!(client.read_u8().await? == FIN_BINARY, "no binary frame");

@@ -1,0 +1,388 @@
+//! A client's connection whose TLS records the kernel makes and opens.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SendFlags, send};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Sleep;
+use tracing::warn;
+
+use super::keys::{Key, Suite};
+use super::sockopt::{self, Direction};
+use super::update::Updater;
+use crate::datapath::{ClientLeg, Pipe};
+
+// RFC 8446, sections 5.1 and 6
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+const CLOSE_NOTIFY: u8 = 0;
+const UNEXPECTED_MESSAGE: u8 = 10;
+const BAD_RECORD_MAC: u8 = 20;
+const RECORD_OVERFLOW: u8 = 22;
+const INTERNAL_ERROR: u8 = 80;
+/// Message type `key_update`, its length, and the answer `update_not_requested` (RFC 8446,
+/// section 4.6.3).
+const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
+const UPDATE_REQUESTED: u8 = 1;
+/// What may be sent with a worn key, in bytes: the rest of a frame, and what ends the channel.
+const SLACK: u64 = 1 << 20;
+
+/// Room in the send buffer, in bytes, in which what the kernel still has to send is certainly
+/// taken: it holds back at most one record of 16 KiB (`tls_push_sg` in `net/tls/tls_main.c`).
+const ROOM: u32 = 64 * 1024;
+/// Time between two looks at the send buffer.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// An established connection in the hands of the kernel.
+pub struct KtlsStream {
+    tcp: TcpStream,
+    suite: Suite,
+    /// Length in bytes from which payload is spliced, if any is.
+    splice_from: Option<usize>,
+    /// Plaintext of records that were opened before.
+    early: Vec<u8>,
+    /// Bytes sent with this key, and how many should be.
+    sent: u64,
+    limit: u64,
+    /// Where the kernel takes new keys.
+    updater: Option<Box<Updater>>,
+    /// The client asked for a new key before our next data, or the key is worn.
+    owes_key_update: bool,
+    read_end: Option<ReadEnd>,
+    /// An alert was sent, behind which nothing may come.
+    write_closed: bool,
+    /// A wait for room in the send buffer.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Clone, Copy)]
+enum ReadEnd {
+    /// By `close_notify`.
+    Closed,
+    /// Without.
+    Cut,
+    /// The kernel cannot open what follows; all that will still be noticed is the client's FIN.
+    Deaf,
+}
+
+impl KtlsStream {
+    pub(super) fn new(
+        tcp: TcpStream,
+        suite: Suite,
+        splice_from: Option<usize>,
+        early: Vec<u8>,
+    ) -> Self {
+        Self {
+            tcp,
+            suite,
+            splice_from,
+            early,
+            sent: 0,
+            limit: suite.limit(),
+            updater: None,
+            owes_key_update: false,
+            read_end: None,
+            write_closed: false,
+            look: None,
+        }
+    }
+
+    /// Lets keys be changed, and ours be worn after so many bytes.
+    pub(super) fn with_updates(self, updater: Option<Box<Updater>>, limit: Option<u64>) -> Self {
+        Self {
+            updater,
+            limit: limit.unwrap_or(self.limit),
+            ..self
+        }
+    }
+
+    /// Replaces a key by one that the other side knows as well.
+    pub(in crate::datapath) fn replace(&self, direction: Direction, key: &Key) -> io::Result<()> {
+        sockopt::set_key(&self.tcp, direction, key.info())
+    }
+
+    /// What a record other than data means.
+    fn on_record(&mut self, kind: u8, plaintext: &[u8]) -> io::Result<()> {
+        match (kind, plaintext) {
+            (ALERT, [_, CLOSE_NOTIFY]) => self.read_end = Some(ReadEnd::Closed),
+            (HANDSHAKE, [message @ .., request])
+                if self.suite.is_tls_13()
+                    && *message == KEY_UPDATE[..4]
+                    && *request <= UPDATE_REQUESTED =>
+            {
+                self.on_key_update(*request == UPDATE_REQUESTED)?;
+            }
+            _ => return Err(self.fail(UNEXPECTED_MESSAGE, "TLS record that must not occur")),
+        }
+        Ok(())
+    }
+
+    /// The client has changed its key.
+    fn on_key_update(&mut self, is_answer_wanted: bool) -> io::Result<()> {
+        if let Some(updater) = &mut self.updater {
+            match updater.receive(&self.tcp) {
+                Ok(()) => {
+                    self.owes_key_update |= is_answer_wanted;
+                    return Ok(());
+                }
+                Err(error) => warn!(%error, "the kernel refused a new TLS key"),
+            }
+        }
+        self.read_end = Some(ReadEnd::Deaf);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// What the kernel's error means for the connection.
+    fn on_error(&mut self, error: io::Error) -> io::Error {
+        match error.raw_os_error() {
+            Some(libc::EKEYEXPIRED) => {
+                self.read_end = Some(ReadEnd::Deaf);
+                io::ErrorKind::Unsupported.into()
+            }
+            Some(libc::EBADMSG) => self.fail(BAD_RECORD_MAC, "TLS record does not decrypt"),
+            Some(libc::EMSGSIZE) => self.fail(RECORD_OVERFLOW, "TLS record too long"),
+            Some(libc::EINVAL) => self.fail(UNEXPECTED_MESSAGE, "malformed TLS record"),
+            _ => error,
+        }
+    }
+
+    /// Whether more may be sent with this key, and at all.
+    fn check_writable(&mut self) -> io::Result<()> {
+        if self.write_closed {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if self.sent >= self.limit.saturating_add(SLACK) {
+            return Err(self.fail(INTERNAL_ERROR, "TLS key is used up"));
+        }
+        Ok(())
+    }
+
+    /// Changes our key where the client asked for it or the key is worn. That may be in the
+    /// middle of a frame: records do not know of frames.
+    fn poll_update_key(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_due = self.owes_key_update || self.sent >= self.limit;
+        if !is_due || self.updater.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(self.poll_record(context, HANDSHAKE, &KEY_UPDATE))?;
+        self.owes_key_update = false;
+        self.sent = 0;
+        if let Some(updater) = &mut self.updater
+            && let Err(error) = updater.transmit(&self.tcp)
+        {
+            // Nothing that is sent from now on can be read.
+            self.write_closed = true;
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends a record that is no data.
+    fn poll_record(
+        &mut self,
+        context: &mut Context<'_>,
+        kind: u8,
+        plaintext: &[u8],
+    ) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.tcp.poll_write_ready(context))?;
+            let send = || sockopt::send_record(&self.tcp, kind, plaintext);
+            match self.tcp.try_io(Interest::WRITABLE, send) {
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// The client's FIN or RST.
+    fn poll_client_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.tcp.poll_read_ready(context))?;
+            let wanted = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+            let mut polled = [PollFd::new(&self.tcp, wanted)];
+            if poll(&mut polled, Some(&Timespec::default()))? > 0 {
+                return Poll::Ready(Ok(()));
+            }
+            // What is there stays there, so readiness is waited for anew.
+            let _ = self.tcp.try_io(Interest::READABLE, || {
+                io::Result::<()>::Err(io::ErrorKind::WouldBlock.into())
+            });
+        }
+    }
+
+    /// Sends something as soon as the socket has room.
+    fn poll_sending(
+        &mut self,
+        context: &mut Context<'_>,
+        mut send: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        self.check_writable()?;
+        ready!(self.poll_update_key(context))?;
+        loop {
+            ready!(self.tcp.poll_write_ready(context))?;
+            match self.tcp.try_io(Interest::WRITABLE, || send(&self.tcp)) {
+                Ok(len) => {
+                    self.sent = self.sent.saturating_add(len as u64);
+                    return Poll::Ready(Ok(len));
+                }
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Tells the client what is wrong, as far as its socket takes it at once.
+    fn fail(&mut self, alert: u8, what: &'static str) -> io::Error {
+        if !self.write_closed {
+            self.write_closed = true;
+            // The kernel sends nothing while an error of the socket was not taken.
+            let _ = self.tcp.take_error();
+            // The connection has failed; whether the alert arrives changes nothing.
+            let _ = sockopt::send_record(&self.tcp, ALERT, &[FATAL, alert]);
+        }
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    }
+
+    /// Waits until everything that the kernel holds back goes out with the next record: a FIN
+    /// would cut it off.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some(look) = &mut self.look {
+                ready!(look.as_mut().poll(context));
+                self.look = None;
+            }
+            if sockopt::send_room(&self.tcp)?.is_none_or(|room| room >= ROOM) {
+                return Poll::Ready(Ok(()));
+            }
+            self.look = Some(Box::pin(tokio::time::sleep(LOOK)));
+        }
+    }
+
+    fn poll_close_notify(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_room(context))?;
+        self.poll_record(context, ALERT, &[WARNING, CLOSE_NOTIFY])
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+impl AsyncRead for KtlsStream {
+    /// The end of the stream without `close_notify` is `UnexpectedEof`.
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        target: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.early.is_empty() {
+            let len = this.early.len().min(target.remaining());
+            target.put_slice(&this.early[..len]);
+            this.early.drain(..len);
+            return Poll::Ready(Ok(()));
+        }
+        if target.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            match this.read_end {
+                Some(ReadEnd::Closed) => return Poll::Ready(Ok(())),
+                Some(ReadEnd::Cut) => {
+                    return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                }
+                Some(ReadEnd::Deaf) => return this.poll_client_end(context),
+                None => {}
+            }
+            ready!(this.tcp.poll_read_ready(context))?;
+            let space = target.initialize_unfilled();
+            // Readiness is over only when the kernel says so: a short read ends at a record.
+            let receive = || sockopt::receive(&this.tcp, space);
+            match this.tcp.try_io(Interest::READABLE, receive) {
+                Ok(received) => match (received.kind, received.len) {
+                    (None, 0) => this.read_end = Some(ReadEnd::Cut),
+                    (Some(APPLICATION_DATA), 0) => {}
+                    (Some(APPLICATION_DATA), len) => {
+                        target.advance(len);
+                        return Poll::Ready(Ok(()));
+                    }
+                    (kind, len) => {
+                        let record = &target.initialize_unfilled()[..len];
+                        this.on_record(kind.unwrap_or_default(), record)?;
+                    }
+                },
+                Err(error) if is_transient(&error) => {}
+                Err(error) => return Poll::Ready(Err(this.on_error(error))),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for KtlsStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        plaintext: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        this.check_writable()?;
+        ready!(this.poll_update_key(context))?;
+        let len = ready!(Pin::new(&mut this.tcp).poll_write(context, plaintext))?;
+        this.sent = this.sent.saturating_add(len as u64);
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.write_closed {
+            ready!(this.poll_close_notify(context))?;
+            this.write_closed = true;
+        }
+        Pin::new(&mut this.tcp).poll_shutdown(context)
+    }
+}
+
+impl ClientLeg for KtlsStream {
+    fn splice_from(&self) -> Option<usize> {
+        self.splice_from
+    }
+
+    fn is_worn(&self) -> bool {
+        self.sent >= self.limit && self.updater.is_none()
+    }
+
+    fn poll_send_header(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        // The kernel holds the record open for what follows.
+        let flags = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        self.poll_sending(context, |tcp| Ok(send(tcp, bytes, flags)?))
+    }
+
+    fn poll_send_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_sending(context, |tcp| pipe.drain(tcp))
+    }
+}

@@ -1,0 +1,44 @@
+//! New keys for a connection whose records the kernel makes and opens (RFC 8446, section 4.6.3).
+//!
+//! Kernels before 6.14 take one key for each direction only.
+
+use std::io;
+
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+use tokio::net::TcpStream;
+
+use super::keys::Key;
+use super::sockopt::{self, Direction};
+
+/// What makes the next keys of both directions, of TLS 1.3.
+pub(super) struct Updater(KernelConnection<ServerConnectionData>);
+
+impl Updater {
+    pub(super) fn new(connection: KernelConnection<ServerConnectionData>) -> Self {
+        Self(connection)
+    }
+
+    /// Gives the kernel the client's next key.
+    pub(super) fn receive(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        let updated = self.0.update_rx_secret().map_err(io::Error::other)?;
+        set(tcp, Direction::Receive, updated)
+    }
+
+    /// Gives the kernel our next key; the client must have been told.
+    pub(super) fn transmit(&mut self, tcp: &TcpStream) -> io::Result<()> {
+        let updated = self.0.update_tx_secret().map_err(io::Error::other)?;
+        set(tcp, Direction::Transmit, updated)
+    }
+}
+
+fn set(
+    tcp: &TcpStream,
+    direction: Direction,
+    (sequence, secret): (u64, ConnectionTrafficSecrets),
+) -> io::Result<()> {
+    let key = Key::new(&secret, sequence, ProtocolVersion::TLSv1_3);
+    let key = key.ok_or(io::ErrorKind::Unsupported)?;
+    sockopt::set_key(tcp, direction, key.info())
+}
