@@ -279,6 +279,10 @@ proptest! {
         let mut events = own.events.iter();
         for event in &other.events {
             let own_event = events.next().map(kind);
+            // The reference tells of a text message once it is whole.
+            if own_event.is_none() && own.violation == Some(Violation::Text) {
+                break;
+            }
             prop_assert_eq!(Some(event), own_event.as_ref());
         }
         match &other.end {
