@@ -14,6 +14,9 @@ use super::client::Client;
 const KIB: usize = 1024;
 /// Between messages that are not sent as fast as they can be.
 const PAUSE: Duration = Duration::from_millis(1);
+/// Messages of a burst, and the time between two bursts.
+const BURST: u32 = 10;
+const BURST_PAUSE: Duration = Duration::from_millis(2);
 /// What is played of the recording's display channel: a scrolling terminal and an animation,
 /// each so many seconds since its start and one second long.
 const WINDOWS: [u64; 2] = [12, 30];
@@ -23,10 +26,11 @@ const LONGER: usize = 5;
 const LONGEST: usize = 256 * KIB;
 
 /// All loads.
-pub(crate) const LOADS: [Load; 7] = [
+pub(crate) const LOADS: [Load; 8] = [
     Load::new("down 64 KiB", Kind::Down, 64 * KIB, 128),
     Load::new("down 16 KiB", Kind::Down, 16 * KIB, 512),
     Load::new("down 1 KiB", Kind::Down, KIB, 4_096),
+    Load::new("down 1 KiB, ten in 2 ms", Kind::Bursts, KIB, 400),
     Load::new("down 100 B, one in 1 ms", Kind::PacedDown, 100, 100),
     Load::new("up 64 B, one in 1 ms", Kind::PacedUp, 64, 100),
     Load::new("round trip 64 B", Kind::Echo, 64, 250),
@@ -48,6 +52,7 @@ pub(crate) struct Load {
 #[derive(Clone, Copy)]
 enum Kind {
     Down,
+    Bursts,
     PacedDown,
     PacedUp,
     Echo,
@@ -86,6 +91,11 @@ impl Load {
         };
         let (up, down) = match self.kind {
             Kind::Down => (Vec::new(), at_once()),
+            Kind::Bursts => {
+                let at = |index| BURST_PAUSE * (1 + index / BURST);
+                let burst = (0..).take(count).map(|index| (at(index), self.size));
+                (Vec::new(), burst.collect())
+            }
             Kind::PacedDown => (Vec::new(), paced()),
             Kind::PacedUp => (paced(), Vec::new()),
             Kind::Echo => (at_once(), Vec::new()),
