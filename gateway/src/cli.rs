@@ -141,7 +141,7 @@ impl Ask {
 
 /// Needs no configuration: it tells of the machine.
 fn print_probe(json: bool) -> anyhow::Result<()> {
-    let findings = runtime(&Config::default())?.block_on(probe::run());
+    let findings = runtime(&Config::default())?.block_on(probe::run(probe::Extent::All));
     if json {
         println!("{}", serde_json::to_string_pretty(&findings)?);
     } else {

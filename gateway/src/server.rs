@@ -205,7 +205,12 @@ fn say_what_runs(config: &Config) {
 /// Tells what the kernel carries, and loads what the configured data path needs. Without it every
 /// channel uses `relay`.
 async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>) {
-    let findings = probe::run().await;
+    let extent = if config.data_path == DataPath::KtlsSockmap {
+        probe::Extent::All
+    } else {
+        probe::Extent::Usual
+    };
+    let findings = probe::run(extent).await;
     let paths = chosen_path(config, connections, &findings);
     (paths, findings)
 }
@@ -234,11 +239,20 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
         DataPath::Auto | DataPath::Relay => return Paths::default(),
         DataPath::Ktls => return Paths::with_ktls(Ktls::new(carried, config.splice_from)),
         DataPath::Sockmap => {}
+        DataPath::KtlsSockmap => warn!(
+            "DataPath ktls-sockmap is for experiments: the kernel's combination of TLS and sockmap \
+             has faults that can be exploited (CVE-2026-93824), and newer kernels refuse it"
+        ),
     }
+    let wanted = config.data_path.name();
     match Sockmap::load(connections, config.queue_limit) {
+        Ok(sockmap) if config.data_path == DataPath::KtlsSockmap => {
+            // Nothing is spliced: the downlink does not come by here.
+            Paths::with_ktls_sockmap(Ktls::new(carried, usize::MAX), sockmap)
+        }
         Ok(sockmap) => Paths::with_sockmap(sockmap),
         Err(error) => {
-            warn!(wanted = "sockmap", reason = %error, "data path relay is used instead");
+            warn!(wanted, reason = %error, "data path relay is used instead");
             Paths::default()
         }
     }

@@ -293,7 +293,7 @@ async fn a_client_that_does_not_agree_gets_an_alert() {
 
 /// What the kernel carries, by the gateway's own probe.
 async fn carried() -> Carried {
-    let found = probe::run()
+    let found = probe::run(probe::Extent::Usual)
         .await
         .into_iter()
         .find_map(|finding| finding.carried);

@@ -169,6 +169,7 @@ mod tests {
             ("DataPath", json!("relay")),
             ("DataPath", json!("sockmap")),
             ("DataPath", json!("ktls")),
+            ("DataPath", json!("ktls-sockmap")),
             ("SpliceFrom", json!(0)),
             ("QueueLimit", json!(131_072)),
             ("ManagerCAFile", json!("/etc/ssl/ca.pem")),

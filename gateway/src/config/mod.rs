@@ -165,11 +165,19 @@ pub enum DataPath {
     Sockmap,
     /// `"ktls"`: TLS records made and opened by the kernel, the downlink spliced.
     Ktls,
+    /// `"ktls-sockmap"`: the downlink of TLS client legs by eBPF, into records made by the kernel.
+    KtlsSockmap,
 }
 
 impl DataPath {
     /// Every choice.
-    pub const ALL: [Self; 4] = [Self::Auto, Self::Relay, Self::Sockmap, Self::Ktls];
+    pub const ALL: [Self; 5] = [
+        Self::Auto,
+        Self::Relay,
+        Self::Sockmap,
+        Self::Ktls,
+        Self::KtlsSockmap,
+    ];
 
     /// Descriptors of a channel: a socket to the client, one to the host, and what the kernel
     /// needs besides.
@@ -179,6 +187,7 @@ impl DataPath {
             // While bytes are in hand, a pipe.
             Self::Ktls => 4,
             Self::Sockmap => 6,
+            Self::KtlsSockmap => 7,
         }
     }
 
@@ -189,6 +198,7 @@ impl DataPath {
             Self::Relay => "relay",
             Self::Sockmap => "sockmap",
             Self::Ktls => "ktls",
+            Self::KtlsSockmap => "ktls-sockmap",
         }
     }
 }

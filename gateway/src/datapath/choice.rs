@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::ktls::{Ktls, KtlsStream};
-use super::sockmap::{Link, Sockmap};
+use super::sockmap::{Link, Sockmap, TlsLegs};
 use super::{Counters, EndReason, Inbound, Limits, relay};
 use crate::listen::ClientStream;
+use crate::tls::TlsStream;
 
 /// The data paths that can be had, and which is wanted.
 #[derive(Default)]
@@ -27,6 +29,8 @@ enum Wanted {
     Relay,
     Sockmap(Arc<Sockmap>),
     Ktls(Ktls),
+    /// `sockmap` into records made by the kernel, for TLS client legs.
+    KtlsSockmap(Ktls, Arc<Sockmap>),
 }
 
 /// A channel's two legs on the data path that moves them.
@@ -35,6 +39,8 @@ pub enum Carrier {
     Relay(Box<ClientStream>, TcpStream),
     /// The kernel moves the downlink.
     Sockmap(Box<Link>),
+    /// It makes and opens TLS records as well.
+    KtlsSockmap(Box<Link>),
     /// Userspace copies, the kernel makes and opens TLS records.
     Ktls(Box<KtlsStream>, TcpStream),
 }
@@ -52,6 +58,14 @@ impl Paths {
     pub fn with_ktls(ktls: Ktls) -> Self {
         Self {
             wanted: Wanted::Ktls(ktls),
+            ..Self::default()
+        }
+    }
+
+    /// With `ktls-sockmap` for TLS client legs.
+    pub fn with_ktls_sockmap(ktls: Ktls, sockmap: Arc<Sockmap>) -> Self {
+        Self {
+            wanted: Wanted::KtlsSockmap(ktls, sockmap),
             ..Self::default()
         }
     }
@@ -78,6 +92,14 @@ impl Paths {
                     ClientStream::Tls(client?)
                 }
             },
+            (Wanted::KtlsSockmap(ktls, sockmap), ClientStream::Tls(tls)) => {
+                return self.take_ktls_sockmap(ktls, sockmap, tls, host);
+            }
+            (Wanted::KtlsSockmap(..), plain @ ClientStream::Plain(_)) => {
+                let detail = "ktls-sockmap moves TLS client legs only";
+                self.fall_back("ktls-sockmap", "plaintext client leg", &detail);
+                plain
+            }
             (Wanted::Ktls(_), plain @ ClientStream::Plain(_)) => {
                 let detail = "ktls moves TLS client legs only";
                 self.fall_back("ktls", "plaintext client leg", &detail);
@@ -99,6 +121,35 @@ impl Paths {
                 self.fall_back("sockmap", refusal.name(), &refusal);
                 let (client, host) = legs?;
                 Ok(Carrier::relay(ClientStream::Plain(client), host))
+            }
+        }
+    }
+
+    fn take_ktls_sockmap(
+        &self,
+        ktls: &Ktls,
+        sockmap: &Arc<Sockmap>,
+        client: Box<TlsStream>,
+        host: TcpStream,
+    ) -> io::Result<Carrier> {
+        let socket = client.tcp().as_fd().try_clone_to_owned()?.into();
+        let mut client = Some(client);
+        let protect = || match client.take() {
+            Some(client) => ktls.enter(client),
+            None => unreachable!("a connection is protected once"),
+        };
+        match sockmap.enter_tls(&socket, host, protect) {
+            Ok(link) => Ok(Carrier::KtlsSockmap(Box::new(link))),
+            Err((refusal, legs)) => {
+                self.fall_back("ktls-sockmap", refusal.name(), &refusal);
+                let legs = match legs {
+                    TlsLegs::Refused(client, host) => Some((client, host)),
+                    TlsLegs::Untouched(host) => client.map(|client| (client, host)),
+                    TlsLegs::Lost => None,
+                };
+                let (client, host) =
+                    legs.ok_or_else(|| io::Error::other("the kernel kept the sockets"))?;
+                Ok(Carrier::relay(ClientStream::Tls(client), host))
             }
         }
     }
@@ -147,6 +198,7 @@ impl Carrier {
         match self {
             Self::Relay(..) => "relay",
             Self::Sockmap(_) => "sockmap",
+            Self::KtlsSockmap(_) => "ktls-sockmap",
             Self::Ktls(..) => "ktls",
         }
     }
@@ -163,7 +215,9 @@ impl Carrier {
             Self::Relay(client, host) => {
                 relay::run(&mut **client, host, inbound, limits, counters, stop).await
             }
-            Self::Sockmap(link) => link.run(inbound, limits, counters, stop).await,
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
+                link.run(inbound, limits, counters, stop).await
+            }
             Self::Ktls(client, host) => {
                 relay::run(&mut **client, host, inbound, limits, counters, stop).await
             }
@@ -179,7 +233,7 @@ impl Carrier {
                 let copied = counters.downlink().saturating_sub(spliced);
                 format!("{spliced} bytes spliced, {copied} bytes copied")
             }
-            Self::Sockmap(link) => link.counts(),
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => link.counts(),
         }
     }
 }

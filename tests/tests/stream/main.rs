@@ -18,15 +18,15 @@ macro_rules! on_path {
     };
 }
 
-/// The same for the data path that few kernels carry; those in virtual machines do.
+/// The same for a data path that few kernels carry; those in virtual machines do.
 macro_rules! on_ktls {
-    ($($test:ident)*) => {
-        mod ktls {
+    ($path:ident, $setup:ident, $($test:ident)*) => {
+        mod $path {
             $(
                 #[tokio::test]
                 #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
                 async fn $test() -> anyhow::Result<()> {
-                    super::$test(crate::setup::KTLS).await
+                    super::$test(crate::setup::$setup).await
                 }
             )*
         }
@@ -39,7 +39,8 @@ macro_rules! on_every_path {
         on_path!(relay_tls, RELAY_TLS, $($test)*);
         on_path!(relay_plain, RELAY_PLAIN, $($test)*);
         on_path!(sockmap, SOCKMAP, $($test)*);
-        on_ktls!($($test)*);
+        on_ktls!(ktls, KTLS, $($test)*);
+        on_ktls!(ktls_sockmap, KTLS_SOCKMAP, $($test)*);
     };
 }
 
@@ -49,6 +50,7 @@ mod controls;
 mod endings;
 mod kernel;
 mod ktls;
+mod ktls_sockmap;
 mod peers;
 mod plan;
 mod pressure;

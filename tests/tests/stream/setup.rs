@@ -57,6 +57,18 @@ pub(crate) const KTLS: Setup = Setup {
     endpoint: Gateway::tls,
 };
 
+pub(crate) const KTLS_SOCKMAP: Setup = Setup {
+    path: "ktls-sockmap",
+    configure: |gateway| gateway.plain().set("DataPath", "ktls-sockmap"),
+    endpoint: Gateway::tls,
+};
+
+/// The same where kernel or privileges do not carry it.
+pub(crate) const KTLS_SOCKMAP_REFUSED: Setup = Setup {
+    path: "relay",
+    ..KTLS_SOCKMAP
+};
+
 /// The same where the kernel has no TLS.
 pub(crate) const KTLS_REPLACED: Setup = Setup {
     path: "relay",

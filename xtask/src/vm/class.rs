@@ -14,6 +14,9 @@ pub(crate) struct Class {
     series: (u32, u32),
     /// Only versions before this patch level.
     before: Option<u32>,
+    /// Modules of tests for data paths that these kernels must refuse; docs/datapaths.md says
+    /// why.
+    pub(crate) refused: &'static [&'static str],
 }
 
 /// All classes. The patch levels are those with commit 460e6486617c, "tls: reject the combination
@@ -24,24 +27,28 @@ pub(crate) const CLASSES: [Class; 4] = [
         meaning: "newest 6.1",
         series: (6, 1),
         before: None,
+        refused: &["ktls_sockmap"],
     },
     Class {
         name: "6.12",
         meaning: "newest 6.12",
         series: (6, 12),
         before: None,
+        refused: &["ktls_sockmap"],
     },
     Class {
         name: "6.1-ktls-sockmap",
         meaning: "newest 6.1 before 6.1.190, so with kTLS and sockmap on one socket",
         series: (6, 1),
         before: Some(190),
+        refused: &["ktls_sockmap"],
     },
     Class {
         name: "6.12-ktls-sockmap",
         meaning: "newest 6.12 before 6.12.111, so with kTLS and sockmap on one socket",
         series: (6, 12),
         before: Some(111),
+        refused: &[],
     },
 ];
 

@@ -74,6 +74,22 @@ impl Suite {
         }
     }
 
+    /// Bytes of a record besides its plaintext: header, explicit nonce (RFC 5288, section 3),
+    /// content type of TLS 1.3, tag.
+    pub(in crate::datapath) const fn overhead(self) -> u64 {
+        match (self.version, self.cipher) {
+            (Version::Tls13, _) => 5 + 1 + 16,
+            (Version::Tls12, Cipher::ChaCha20Poly1305) => 5 + 16,
+            (Version::Tls12, Cipher::Aes128Gcm | Cipher::Aes256Gcm) => 5 + 8 + 16,
+        }
+    }
+
+    /// Bytes of the structure with its key.
+    pub(super) const fn info_len(self) -> usize {
+        // The nonce has 12 bytes in one piece, or as 4 of salt and 8 that count.
+        4 + 12 + self.key_len() + 8
+    }
+
     /// Numbers of `struct tls_crypto_info`: version and cipher.
     const fn numbers(self) -> [u16; 2] {
         let version = match self.version {
@@ -189,6 +205,7 @@ mod tests {
                 Cipher::ChaCha20Poly1305 => size_of::<libc::tls12_crypto_info_chacha20_poly1305>(),
             };
             assert_eq!(info.len(), size, "{}", suite.name());
+            assert_eq!(suite.info_len(), size, "{}", suite.name());
             assert_eq!(info[size - 8..], [0, 0, 0, 0, 0, 0, 0, 7]);
         }
     }

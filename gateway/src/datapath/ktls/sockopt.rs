@@ -16,6 +16,8 @@ const TLS_GET_RECORD_TYPE: c_int = 2;
 const SK_MEMINFO_SNDBUF: usize = 3;
 const SK_MEMINFO_WMEM_QUEUED: usize = 5;
 const SK_MEMINFO_VARS: usize = 9;
+/// Longer than any structure with a key, in bytes.
+const MAX_INFO: usize = 64;
 
 /// Which way a key is for.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +69,34 @@ fn set(socket: &impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Resul
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// Number of the next record that is sent; `info_len` is the length of the key's structure, in
+/// which it stands last.
+pub(super) fn next_record(socket: &impl AsFd, info_len: usize) -> io::Result<u64> {
+    let mut info = [0_u8; MAX_INFO];
+    // The kernel refuses every other length.
+    let mut length = libc::socklen_t::try_from(info_len.min(MAX_INFO)).unwrap_or_default();
+    // SAFETY: the descriptor is borrowed and so open, and the kernel writes at most `length`
+    // bytes, which is at most the size of `info`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_TLS,
+            TLS_TX,
+            info.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let number = info[..info_len.min(MAX_INFO)].last_chunk().copied();
+    // The copy has a key in it.
+    info.fill(0);
+    number
+        .map(u64::from_be_bytes)
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// How many bytes of memory are free in the socket's send buffer; `None`: all of it.

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -103,6 +104,26 @@ impl KtlsStream {
             limit: limit.unwrap_or(self.limit),
             ..self
         }
+    }
+
+    /// Which suite its records have.
+    pub(in crate::datapath) fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// How many bytes may be sent with its key.
+    pub(in crate::datapath) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The socket, as one more descriptor.
+    pub(in crate::datapath) fn socket(&self) -> io::Result<std::net::TcpStream> {
+        Ok(self.tcp.as_fd().try_clone_to_owned()?.into())
+    }
+
+    /// Number of the next record that is sent.
+    pub(in crate::datapath) fn next_record(&self) -> io::Result<u64> {
+        sockopt::next_record(&self.tcp, self.suite.info_len())
     }
 
     /// Replaces a key by one that the other side knows as well.

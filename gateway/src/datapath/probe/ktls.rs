@@ -27,6 +27,7 @@ const LATE: Duration = Duration::from_millis(3);
 /// Keys of the probe; nothing secret is protected with them.
 const KEYS: [u8; 2] = [0x5a, 0xa5];
 const NEW_KEY: u8 = 0x3c;
+const REFUSED: &str = "the kernel takes no TLS keys (module tls)";
 /// Numbers of the first records, as after a handshake.
 const SEQUENCES: [u64; 2] = [3, 255];
 
@@ -40,6 +41,11 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// A suite that works.
+    pub(super) fn suite(&self) -> Option<Suite> {
+        self.carried.suites.first().copied()
+    }
+
     /// The path works when one suite does; the reason is that of the first one.
     pub(super) fn finding(mut self, begun: Instant) -> Finding {
         if !self.carried.suites.is_empty() {
@@ -154,15 +160,25 @@ fn protect(
     far: TcpStream,
     splice_from: Option<usize>,
 ) -> anyhow::Result<(KtlsStream, KtlsStream)> {
+    let [one, other] = keys(suite)?;
+    let near = begin(near, &one, &other, splice_from).context(REFUSED)?;
+    let far = open(far, &other, &one)?;
+    Ok((near, far))
+}
+
+/// The keys of both directions.
+pub(super) fn keys(suite: Suite) -> anyhow::Result<[Key; 2]> {
     let [one, other] = [0, 1].map(|index| {
         let key = vec![KEYS[index]; suite.key_len()];
         Key::from_parts(suite, &key, [KEYS[index]; 12], SEQUENCES[index])
     });
     let (one, other) = one.zip(other).context("keys of the wrong length")?;
-    let refused = "the kernel takes no TLS keys (module tls)";
-    let near = begin(near, &one, &other, splice_from).context(refused)?;
-    let far = begin(far, &other, &one, None).context(refused)?;
-    Ok((near, far))
+    Ok([one, other])
+}
+
+/// The client's end of a connection.
+pub(super) fn open(client: TcpStream, own: &Key, theirs: &Key) -> anyhow::Result<KtlsStream> {
+    begin(client, own, theirs, None).context(REFUSED)
 }
 
 async fn exchange(stream: KtlsStream) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! The client leg: frames are read from its socket, and written through the injector.
 
-use std::io::{self, Read};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -37,25 +37,24 @@ impl AsyncRead for ClientLeg<'_> {
     ) -> Poll<io::Result<()>> {
         let link = self.link;
         link.check_abandoned()?;
-        loop {
-            let mut ready = ready!(link.client.poll_read_ready(context))?;
-            let space = buffer.initialize_unfilled();
-            match ready.try_io(|client| client.get_ref().read(space)) {
-                Ok(Ok(len)) => {
-                    if len == 0 {
-                        link.note_ending();
-                    }
-                    buffer.advance(len);
-                    return Poll::Ready(Ok(()));
-                }
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => {
-                    link.lose_client();
-                    return Poll::Ready(Err(error));
-                }
-                Err(_would_block) => {}
+        let before = buffer.filled().len();
+        let read = ready!(link.client.poll_read(context, buffer));
+        match &read {
+            Ok(()) if buffer.filled().len() == before => link.note_ending(),
+            // The end without close_notify, which is usual; or a change of keys, behind which
+            // nothing can be read but can be sent.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::UnexpectedEof | io::ErrorKind::Unsupported
+                ) =>
+            {
+                link.note_ending();
             }
+            Ok(()) => {}
+            Err(_) => link.lose_client(),
         }
+        Poll::Ready(read)
     }
 }
 
@@ -87,8 +86,17 @@ impl AsyncWrite for ClientLeg<'_> {
         this.link.stop();
         // A FIN before the kernel's worker has sent everything would cut it off.
         ready!(this.drain.poll(context, this.link))?;
-        Poll::Ready(this.link.shut_client())
+        this.link.client.poll_shutdown(context)
     }
 }
 
-impl datapath::ClientLeg for ClientLeg<'_> {}
+impl datapath::ClientLeg for ClientLeg<'_> {
+    /// Looked at only when userspace has something to do for the channel.
+    fn is_worn(&self) -> bool {
+        let Some(limit) = self.link.client.limit() else {
+            return false;
+        };
+        let state = self.link.state();
+        state.is_ok_and(|state| state.to_client() >= limit)
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,10 +16,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use super::leg::{Client, Sealed};
 use super::maps::{Cookies, EnterError, Sockets};
 use super::registered::register;
 use super::watch::Signal;
 use super::{Sockmap, tcp_info};
+use crate::datapath::ktls::{self, KtlsStream};
 
 /// Send buffer of an injector in bytes: one datagram of the longest frame at a time, and some.
 const INJECTOR_BUFFER: usize = 128 * 1024;
@@ -36,6 +38,9 @@ pub enum Refusal {
     /// All places in the maps are taken.
     #[error("maps: {0}")]
     Maps(String),
+    /// The client's connection stays with the gateway's own record layer.
+    #[error(transparent)]
+    Tls(#[from] ktls::Refusal),
 }
 
 impl Refusal {
@@ -45,6 +50,7 @@ impl Refusal {
             Self::HostSpoke => "host spoke first",
             Self::Socket(_) => "socket",
             Self::Maps(_) => "maps",
+            Self::Tls(refusal) => refusal.name(),
         }
     }
 }
@@ -52,7 +58,7 @@ impl Refusal {
 /// A channel's sockets, in the maps until this is dropped.
 pub struct Link {
     sockmap: Arc<Sockmap>,
-    pub(super) client: AsyncFd<TcpStream>,
+    pub(super) client: Client,
     /// Registered with the runtime for writing only: reading would wake it for each segment.
     pub(super) host: AsyncFd<TcpStream>,
     /// Sending end; the receiving one only has to be there.
@@ -111,10 +117,60 @@ impl Link {
             Ok(parts) => parts,
             Err(refusal) => return Err((refusal, back(client, host))),
         };
-        match parts.register(sockmap, client, host) {
+        let client = match register(client, Interest::READABLE) {
+            Ok(client) => client,
+            Err((client, error)) => {
+                parts.forget(&client, &host);
+                return Err((error.into(), back(client, host)));
+            }
+        };
+        match parts.register(sockmap, Client::Plain(client), host) {
             Ok(link) => Ok(link),
-            Err((error, client, host)) => Err((error.into(), back(client, host))),
+            Err((error, Client::Plain(client), host)) => {
+                Err((error.into(), back(client.into_inner(), host)))
+            }
+            Err((error, Client::Tls(_), _)) => Err((error.into(), Err(lost()))),
         }
+    }
+
+    /// Puts a channel's sockets into the maps, and only then gives the kernel the client's keys,
+    /// by `protect`: in the other order every kernel refuses. The host must not have been sent
+    /// anything.
+    ///
+    /// `socket` is the client's, as one more descriptor. Gives back the host, and what `protect`
+    /// gives back with a refusal; both are lost once the kernel has the keys.
+    pub(super) fn with_tls<T>(
+        sockmap: &Arc<Sockmap>,
+        socket: &TcpStream,
+        host: tokio::net::TcpStream,
+        protect: impl FnOnce() -> Result<KtlsStream, (ktls::Refusal, io::Result<T>)>,
+    ) -> Result<Self, (Refusal, TlsLegs<T>)> {
+        let host = match host.into_std() {
+            Ok(host) => host,
+            Err(error) => return Err((error.into(), TlsLegs::Lost)),
+        };
+        let parts = match Parts::new(sockmap, socket, &host) {
+            Ok(parts) => parts,
+            Err(refusal) => return Err((refusal, TlsLegs::untouched(host))),
+        };
+        let stream = match protect() {
+            Ok(stream) => stream,
+            Err((refusal, client)) => {
+                parts.forget(socket, &host);
+                let host = host.try_into();
+                let legs = client.and_then(|client| Ok(TlsLegs::Refused(client, host?)));
+                return Err((refusal.into(), legs.unwrap_or(TlsLegs::Lost)));
+            }
+        };
+        let client = match Sealed::new(stream) {
+            Ok(client) => Client::Tls(Box::new(client)),
+            Err(error) => {
+                parts.forget(socket, &host);
+                return Err((error.into(), TlsLegs::Lost));
+            }
+        };
+        let link = parts.register(sockmap, client, host);
+        link.map_err(|(error, _, _)| (error.into(), TlsLegs::Lost))
     }
 
     /// What the programs have counted.
@@ -216,7 +272,7 @@ impl Link {
 
     /// Grows as long as bytes move, the kernel's included.
     pub(super) fn progress(&self) -> u64 {
-        let sent = tcp_info::bytes_written(self.client.get_ref()).unwrap_or(0);
+        let sent = tcp_info::bytes_written(self.client.socket()).unwrap_or(0);
         // Behind a Close a client can send what it likes.
         let uplink = if self.is_stopped() {
             0
@@ -235,8 +291,10 @@ impl Link {
         if state.waiting() > 0 {
             return Ok(false);
         }
-        let written = tcp_info::bytes_written(self.client.get_ref())?;
-        Ok(written.saturating_sub(self.written_before) >= state.to_client())
+        // Asked first: records made meanwhile must not be taken for some that were written.
+        let written = tcp_info::bytes_written(self.client.socket())?;
+        let expected = self.client.on_the_wire(state.to_client())?;
+        Ok(written.saturating_sub(self.written_before) >= expected)
     }
 
     /// Sends a datagram, which ends with its road, through the injector.
@@ -256,11 +314,6 @@ impl Link {
             }
         }
     }
-
-    /// Sends a FIN to the client.
-    pub(super) fn shut_client(&self) -> io::Result<()> {
-        self.client.get_ref().shutdown(Shutdown::Write)
-    }
 }
 
 impl Drop for Link {
@@ -270,13 +323,31 @@ impl Drop for Link {
         if has_unread(self.host.get_ref()) {
             let _ = SockRef::from(self.host.get_ref()).set_linger(Some(Duration::ZERO));
         }
-        self.sockmap.watch.remove(
-            self.cookies.host,
-            self.host.get_ref(),
-            self.client.get_ref(),
-        );
+        self.sockmap
+            .watch
+            .remove(self.cookies.host, self.host.get_ref(), self.client.socket());
         self.sockmap.maps.remove(self.slot, self.cookies);
     }
+}
+
+/// What is left of a channel whose client leg was to be protected by the kernel.
+pub enum TlsLegs<T> {
+    /// The client's connection is as it was.
+    Untouched(tokio::net::TcpStream),
+    /// So is this, which gave up its connection for a moment.
+    Refused(T, tokio::net::TcpStream),
+    /// Nothing.
+    Lost,
+}
+
+impl<T> TlsLegs<T> {
+    fn untouched(host: TcpStream) -> Self {
+        host.try_into().map_or(Self::Lost, Self::Untouched)
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("the kernel has taken the client's connection over")
 }
 
 /// Sockets of a channel that the runtime knows.
@@ -355,12 +426,18 @@ impl Parts {
         })
     }
 
+    /// Takes both legs off the watch; the maps follow by themselves.
+    fn forget(&self, client: &TcpStream, host: &TcpStream) {
+        let watch = &self.place.sockmap.watch;
+        watch.remove(self.place.cookies.host, host, client);
+    }
+
     fn register(
         mut self,
         sockmap: &Arc<Sockmap>,
-        client: TcpStream,
+        client: Client,
         host: TcpStream,
-    ) -> Result<Link, (io::Error, TcpStream, TcpStream)> {
+    ) -> Result<Link, (io::Error, Client, TcpStream)> {
         let cookies = self.place.cookies;
         let forget = |host: &TcpStream, client: &TcpStream| {
             sockmap.watch.remove(cookies.host, host, client);
@@ -368,34 +445,23 @@ impl Parts {
         let injector = match register(self.injector, Interest::WRITABLE) {
             Ok(injector) => injector,
             Err((_, error)) => {
-                forget(&host, &client);
-                return Err((error, client, host));
-            }
-        };
-        let client = match register(client, Interest::READABLE) {
-            Ok(client) => client,
-            Err((client, error)) => {
-                forget(&host, &client);
+                forget(&host, client.socket());
                 return Err((error, client, host));
             }
         };
         let host = match register(host, Interest::WRITABLE) {
             Ok(host) => host,
             Err((host, error)) => {
-                forget(&host, client.get_ref());
-                return Err((error, client.into_inner(), host));
+                forget(&host, client.socket());
+                return Err((error, client, host));
             }
         };
         // From here on the kernel moves what the host sends.
         if !self.is_gated
             && let Err(error) = sockmap.maps.set_gate(self.place.slot, 0)
         {
-            forget(host.get_ref(), client.get_ref());
-            return Err((
-                io::Error::other(error),
-                client.into_inner(),
-                host.into_inner(),
-            ));
+            forget(host.get_ref(), client.socket());
+            return Err((io::Error::other(error), client, host.into_inner()));
         }
         self.place.taken = false;
         Ok(Link {

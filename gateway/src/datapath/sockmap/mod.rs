@@ -21,6 +21,7 @@ mod client;
 mod drain;
 mod host;
 mod kernel;
+mod leg;
 mod link;
 mod load;
 mod logger;
@@ -38,9 +39,10 @@ use aya::Ebpf;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-pub use link::{Legs, Link, Refusal};
+pub use link::{Legs, Link, Refusal, TlsLegs};
 pub use load::LoadError;
 
+use super::ktls::{self, KtlsStream};
 use super::{Counters, EndReason, Inbound, Limits};
 use maps::Maps;
 use watch::Watch;
@@ -82,6 +84,18 @@ impl Sockmap {
         host: TcpStream,
     ) -> Result<Link, (Refusal, std::io::Result<Legs>)> {
         Link::new(self, client, host)
+    }
+
+    /// The same for a client leg whose keys `protect` gives to the kernel, which it does once
+    /// the sockets are in their maps; see [`Link::with_tls`]. `socket` is the client's, as one
+    /// more descriptor.
+    pub fn enter_tls<T>(
+        self: &Arc<Self>,
+        socket: &std::net::TcpStream,
+        host: TcpStream,
+        protect: impl FnOnce() -> Result<KtlsStream, (ktls::Refusal, std::io::Result<T>)>,
+    ) -> Result<Link, (Refusal, TlsLegs<T>)> {
+        Link::with_tls(self, socket, host, protect)
     }
 }
 
