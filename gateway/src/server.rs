@@ -23,7 +23,7 @@ use crate::live::{Live, Serving};
 use crate::log::Verbosity;
 use crate::pool::PoolKeys;
 use crate::prepared::Prepared;
-use crate::reload::{LoadedPath, Reloader};
+use crate::reload::{LoadedPath, Phase, Reloader};
 use crate::service;
 use crate::ticket::Tickets;
 
@@ -88,7 +88,8 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         Arc::clone(&connections),
         loaded,
         verbosity,
-    );
+    )
+    .observed(tell_of_reload);
     let listeners: Vec<_> = ports
         .into_iter()
         .map(|(socket, leg)| {
@@ -140,6 +141,13 @@ async fn end_channels(registry: &Registry, live: &Live, connections: &Connection
         .is_err()
     {
         warn!("connections that did not end in time are dropped");
+    }
+}
+
+fn tell_of_reload(phase: Phase) {
+    match phase {
+        Phase::Begun => service::reloading(),
+        Phase::Ended => service::ready("serving"),
     }
 }
 
