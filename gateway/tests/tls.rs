@@ -436,8 +436,6 @@ async fn fault_in_the_kernel(suite: SupportedCipherSuite, record: &[u8]) -> Opti
     let mut received = [0; 6];
     server.read_exact(&mut received).await.unwrap();
     assert_eq!(&received, b"before");
-    // Kernels forget the error of a record whose length is wrong when one read takes what stands
-    // before it.
     client.get_mut().0.write_all(record).await.unwrap();
     let read = tokio::time::timeout(ALERT_LIMIT, server.read(&mut received)).await;
     let error = read.expect("an error").unwrap_err();
@@ -453,25 +451,16 @@ async fn fault_in_the_kernel(suite: SupportedCipherSuite, record: &[u8]) -> Opti
 
 #[tokio::test]
 #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
-async fn faults_that_the_kernel_finds_are_told_by_alerts() {
-    use rustls::AlertDescription as Alert;
-    let record = |length: u16| {
-        let [high, low] = length.to_be_bytes();
-        let mut record = vec![23, 3, 3, high, low];
-        record.resize(5 + usize::from(length), 7);
-        record
-    };
+async fn a_record_that_does_not_decrypt_is_told_by_an_alert() {
+    let mut record = vec![23, 3, 3, 0, 40];
+    record.resize(5 + 40, 7);
     for suite in [
         cipher_suite::TLS13_AES_128_GCM_SHA256,
         cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
     ] {
-        for (record, alert) in [
-            (record(40), Alert::BadRecordMac),
-            (record(0x5001), Alert::RecordOverflow),
-        ] {
-            let told = fault_in_the_kernel(suite, &record).await;
-            assert_eq!(told, Some(rustls::Error::AlertReceived(alert)), "{suite:?}");
-        }
+        let told = fault_in_the_kernel(suite, &record).await;
+        let alert = rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac);
+        assert_eq!(told, Some(alert), "{suite:?}");
     }
 }
 

@@ -96,7 +96,7 @@ impl Setup {
         let builder = (self.configure)(Gateway::builder().set("HijackAll", false));
         let gateway = more(builder).spawn().await?;
         let endpoint = (self.endpoint)(&gateway);
-        let open_fds = gateway.open_fds()?;
+        let open_fds = gateway.open_fds_but_pipes()?;
         Ok(Stage {
             host: socket_host().await?,
             path: self.path,
@@ -159,7 +159,7 @@ impl Stage {
     /// Waits until the gateway has no more descriptors open than before the first channel.
     pub(crate) async fn expect_no_channel(&self) -> Result<()> {
         within("closing of all descriptors", async {
-            while self.gateway.open_fds()? > self.open_fds {
+            while self.gateway.open_fds_but_pipes()? > self.open_fds {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
             Ok(())

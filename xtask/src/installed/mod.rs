@@ -7,7 +7,7 @@ mod session;
 
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use testkit::command::target_dir;
 use testkit::manager::Manager;
 use testkit::net::Endpoint;
@@ -36,12 +36,20 @@ pub(crate) fn run(steps: &mut Steps, with_qemu: bool) -> Result<()> {
         version.lines().next().unwrap_or_default()
     ));
 
-    // All threads, and so all peers, come after this and live in the machine's network.
-    machine.enter_network()?;
-    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    runtime.block_on(async {
-        debian(steps, &machine, [&first, &next], with_qemu).await?;
-        red_hat(steps, &machine, [&first, &next])
+    // A thread of its own, since there is no way back from the machine's network; the runtime's
+    // threads, and so all peers, come after it and live there too.
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            machine.enter_network()?;
+            let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+            runtime.block_on(async {
+                debian(steps, &machine, [&first, &next], with_qemu).await?;
+                red_hat(steps, &machine, [&first, &next])
+            })
+        });
+        inside
+            .join()
+            .map_err(|_| anyhow!("the scenario panicked"))?
     })
 }
 
