@@ -14,8 +14,8 @@ pub(crate) struct Class {
     series: (u32, u32),
     /// Only versions before this patch level.
     before: Option<u32>,
-    /// Modules of tests for data paths that these kernels must refuse; docs/datapaths.md says
-    /// why.
+    /// Modules of tests for data paths that these kernels refuse, or on which nobody relies
+    /// there; docs/datapaths.md says why.
     pub(crate) refused: &'static [&'static str],
 }
 
