@@ -95,26 +95,35 @@ fn pattern(len: usize) -> Vec<u8> {
         .collect()
 }
 
+/// Both sides send much, end, and receive what the other has sent.
+async fn exchange_both_ways(
+    client: impl Stream + 'static,
+    server: impl Stream + 'static,
+    suite: SupportedCipherSuite,
+) {
+    let sent = pattern(1_000_003);
+    let exchange = async |mut stream: Box<dyn Stream>| {
+        let (mut reader, mut writer) = tokio::io::split(&mut stream);
+        let write = async {
+            writer.write_all(&sent).await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let mut received = Vec::new();
+        let read = reader.read_to_end(&mut received);
+        let ((), read) = tokio::join!(write, read);
+        read.unwrap();
+        assert!(received == sent, "{suite:?}: content differs");
+    };
+    tokio::join!(exchange(Box::new(client)), exchange(Box::new(server)));
+}
+
 #[tokio::test]
 async fn every_suite_carries_both_directions() {
     for suite in ALL_CIPHER_SUITES {
         let identity = identity_for(*suite);
         let client = client_config(&identity, *suite);
         let (client, server) = connect(&identity, client).await;
-        let sent = pattern(1_000_003);
-        let exchange = async |mut stream: Box<dyn Stream>| {
-            let (mut reader, mut writer) = tokio::io::split(&mut stream);
-            let write = async {
-                writer.write_all(&sent).await.unwrap();
-                writer.shutdown().await.unwrap();
-            };
-            let mut received = Vec::new();
-            let read = reader.read_to_end(&mut received);
-            let ((), read) = tokio::join!(write, read);
-            read.unwrap();
-            assert!(received == sent, "{suite:?}: content differs");
-        };
-        tokio::join!(exchange(Box::new(client)), exchange(Box::new(server)));
+        exchange_both_ways(client, server, *suite).await;
     }
 }
 
@@ -328,20 +337,7 @@ async fn the_kernel_goes_on_with_every_suite_where_the_gateway_was() {
             assert_eq!(received, [round; 100]);
         }
         let server = hand_over(server).await;
-        let sent = pattern(1_000_003);
-        let exchange = async |mut stream: Box<dyn Stream>| {
-            let (mut reader, mut writer) = tokio::io::split(&mut stream);
-            let write = async {
-                writer.write_all(&sent).await.unwrap();
-                writer.shutdown().await.unwrap();
-            };
-            let mut received = Vec::new();
-            let read = reader.read_to_end(&mut received);
-            let ((), read) = tokio::join!(write, read);
-            read.unwrap();
-            assert!(received == sent, "{suite:?}: content differs");
-        };
-        tokio::join!(exchange(Box::new(client)), exchange(Box::new(server)));
+        exchange_both_ways(client, server, *suite).await;
     }
 }
 

@@ -3,10 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix, UriPath};
-use super::value::{
-    Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, PathChoice, Port, Seconds, Switch,
-};
-use super::{Config, ForwardedHeader, HostProxyProtocol};
+use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
+use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
 
 /// More connections than a process may have open files.
 const MAX_CONNECTIONS: u64 = 1_000_000;
@@ -71,7 +69,7 @@ keys! {
     "ReconnectTimeout" => reconnect_timeout: Seconds,
     "PoolKeyFile" => pool_key_file: OrEmpty<FilePath>,
 
-    "DataPath" => data_path: PathChoice,
+    "DataPath" => data_path: OneOf<DataPath>,
     "SpliceFrom" => splice_from: Number<usize, 0, 1_073_741_824>,
     "QueueLimit" => queue_limit: Number<usize, 131_072, 1_073_741_824>,
 

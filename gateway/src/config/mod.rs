@@ -213,6 +213,14 @@ pub enum ForwardedHeader {
     Forwarded,
 }
 
+impl Choice for DataPath {
+    const ALL: &[Self] = &Self::ALL;
+
+    fn name(self) -> &'static str {
+        Self::name(self)
+    }
+}
+
 impl Choice for ForwardedHeader {
     const ALL: &[Self] = &[Self::XForwarded, Self::Forwarded];
 

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::DataPath;
-
 /// Longest time that can be configured, in seconds: a year.
 const MAX_SECONDS: u64 = 31_536_000;
 
@@ -181,27 +179,6 @@ impl<F: Form> Form for OrEmpty<F> {
 
     fn write(field: &Self::Field) -> Value {
         field.as_ref().map_or_else(|| Value::from(""), F::write)
-    }
-}
-
-/// The name of a data path.
-pub(super) enum PathChoice {}
-
-impl Form for PathChoice {
-    type Field = DataPath;
-
-    fn read(value: &Value) -> Result<DataPath, Mismatch> {
-        DataPath::ALL
-            .into_iter()
-            .find(|path| value == path.name())
-            .ok_or_else(|| {
-                let names = DataPath::ALL.map(|path| format!("{:?}", path.name()));
-                Mismatch::new(format!("one of {}", names.join(", ")), value)
-            })
-    }
-
-    fn write(field: &DataPath) -> Value {
-        Value::from(field.name())
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -226,14 +226,9 @@ impl Out<'_> {
         help: &str,
         values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
     ) -> fmt::Result {
-        let name = name(of);
-        let mut encoder = self
-            .0
-            .encode_descriptor(&name, help, None, MetricType::Gauge)?;
-        for (labels, value) in values {
-            ConstGauge::new(float(value)).encode(encoder.encode_family(&labels)?)?;
-        }
-        Ok(())
+        self.family(of, help, MetricType::Gauge, values, |value, encoder| {
+            ConstGauge::new(float(value)).encode(encoder)
+        })
     }
 
     fn counters<const N: usize>(
@@ -242,12 +237,23 @@ impl Out<'_> {
         help: &str,
         values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
     ) -> fmt::Result {
+        self.family(of, help, MetricType::Counter, values, |value, encoder| {
+            ConstCounter::new(value).encode(encoder)
+        })
+    }
+
+    fn family<const N: usize>(
+        &mut self,
+        of: &str,
+        help: &str,
+        kind: MetricType,
+        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+        encode: impl Fn(u64, MetricEncoder<'_>) -> fmt::Result,
+    ) -> fmt::Result {
         let name = name(of);
-        let mut encoder = self
-            .0
-            .encode_descriptor(&name, help, None, MetricType::Counter)?;
+        let mut encoder = self.0.encode_descriptor(&name, help, None, kind)?;
         for (labels, value) in values {
-            ConstCounter::new(value).encode(encoder.encode_family(&labels)?)?;
+            encode(value, encoder.encode_family(&labels)?)?;
         }
         Ok(())
     }

@@ -151,21 +151,23 @@ impl Gateway {
 
     /// How many file descriptors it has open now.
     pub fn open_fds(&self) -> Result<usize> {
-        let path = format!("/proc/{}/fd", self.pid());
-        let entries = std::fs::read_dir(&path).with_context(|| format!("reading {path}"))?;
-        Ok(entries.count())
+        Ok(self.fds()?.count())
     }
 
     /// How many file descriptors it has open now that are no pipes: of those it keeps some for
     /// the next channel.
     pub fn open_fds_but_pipes(&self) -> Result<usize> {
-        let path = format!("/proc/{}/fd", self.pid());
-        let entries = std::fs::read_dir(&path).with_context(|| format!("reading {path}"))?;
         let is_pipe = |target: PathBuf| target.to_string_lossy().starts_with("pipe:");
-        Ok(entries
+        Ok(self
+            .fds()?
             .flatten()
             .filter(|entry| !std::fs::read_link(entry.path()).is_ok_and(is_pipe))
             .count())
+    }
+
+    fn fds(&self) -> Result<std::fs::ReadDir> {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(&path).with_context(|| format!("reading {path}"))
     }
 
     /// Lets it have at most this many file descriptors from now on; those that are open stay.
