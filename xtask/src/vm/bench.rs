@@ -41,7 +41,7 @@ pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec
 
     let class = Class::named(bench.class)?;
     steps.begin(format!("Kernel of the class {}", class.name));
-    let kernel = Store::open()?.kernel(class)?;
+    let kernel = Store::open(std::slice::from_ref(&class))?.kernel(&class)?;
     let name = format!("{} {}", kernel.package.name, kernel.package.version);
     steps.done(&name);
 
@@ -70,8 +70,10 @@ pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec
             bench.starts
         ));
         let prefix = format!("      {}", class.name);
-        let lines = qemu.run(&kernel.image, &initramfs, &prefix, bench.limit)?;
-        let measured = lines.iter().map(|line| parse(line));
+        let (heard, outcome) = qemu.run(&kernel.image, &initramfs, &prefix, bench.limit)?;
+        outcome?;
+        let measured = heard.into_measured();
+        let measured = measured.iter().map(|line| parse(line));
         let measured = measured.collect::<Result<Vec<Measured>>>()?;
         ensure!(!measured.is_empty(), "nothing was measured");
         steps.done(format!("{} ({})", measured.len(), qemu.accelerator()));

@@ -1,54 +1,68 @@
 //! Which kernels are wanted, by what they can do rather than by versions that come and go.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 
 use anyhow::{Context, Result};
 
 /// A kind of kernel; the newest that the archive has stands for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Class {
     /// What it is called on the command line.
     pub(crate) name: &'static str,
     /// What it is good for.
     pub(crate) meaning: &'static str,
-    series: (u32, u32),
-    /// Only versions before this patch level.
-    before: Option<u32>,
-    /// Modules of tests for data paths that these kernels refuse, or on which nobody relies
-    /// there; docs/datapaths.md says why.
-    pub(crate) refused: &'static [&'static str],
+    /// Versions of its kernels: from this one on and before that one.
+    versions: Range<Release>,
+    /// Whether they are looked for among Debian's backports, too.
+    pub(crate) backports: bool,
+    /// Data paths that these kernels carry; docs/datapaths.md says why not all.
+    pub(crate) carries: &'static [&'static str],
 }
+
+/// Major, minor, patch level.
+type Release = (u32, u32, u32);
+
+const USUAL: &[&str] = &["relay", "sockmap", "ktls"];
+const ALL: &[&str] = &["relay", "sockmap", "ktls", "ktls-sockmap"];
 
 /// All classes. The patch levels are those with commit 460e6486617c, "tls: reject the combination
 /// of TLS and sockmap".
-pub(crate) const CLASSES: [Class; 4] = [
+pub(crate) const CLASSES: [Class; 5] = [
     Class {
         name: "6.1",
         meaning: "newest 6.1",
-        series: (6, 1),
-        before: None,
-        refused: &["ktls_sockmap"],
+        versions: (6, 1, 0)..(6, 2, 0),
+        backports: false,
+        carries: USUAL,
     },
     Class {
         name: "6.12",
         meaning: "newest 6.12",
-        series: (6, 12),
-        before: None,
-        refused: &["ktls_sockmap"],
+        versions: (6, 12, 0)..(6, 13, 0),
+        backports: false,
+        carries: USUAL,
     },
     Class {
         name: "6.1-ktls-sockmap",
         meaning: "newest 6.1 before 6.1.190, so with kTLS and sockmap on one socket",
-        series: (6, 1),
-        before: Some(190),
-        refused: &["ktls_sockmap"],
+        versions: (6, 1, 0)..(6, 1, 190),
+        backports: false,
+        carries: ALL,
     },
     Class {
         name: "6.12-ktls-sockmap",
         meaning: "newest 6.12 before 6.12.111, so with kTLS and sockmap on one socket",
-        series: (6, 12),
-        before: Some(111),
-        refused: &[],
+        versions: (6, 12, 0)..(6, 12, 111),
+        backports: false,
+        carries: ALL,
+    },
+    Class {
+        name: "new-keys",
+        meaning: "newest of Debian's backports from 6.14 on, so kTLS takes new keys (KeyUpdate)",
+        versions: (6, 14, 0)..(u32::MAX, 0, 0),
+        backports: true,
+        carries: USUAL,
     },
 ];
 
@@ -56,7 +70,7 @@ impl Class {
     /// The class of this name; the error names all there are.
     pub(crate) fn named(name: &str) -> Result<Self> {
         let found = CLASSES.iter().find(|class| class.name == name);
-        found.copied().with_context(|| {
+        found.cloned().with_context(|| {
             let names: Vec<_> = CLASSES.iter().map(|class| class.name).collect();
             format!(
                 "there is no class of kernels {name:?}, but {}",
@@ -67,8 +81,7 @@ impl Class {
 
     /// Whether this kernel belongs to it.
     fn has(&self, version: &Version) -> bool {
-        let (major, minor, patch) = version.kernel;
-        (major, minor) == self.series && self.before.is_none_or(|before| patch < before)
+        self.versions.contains(&version.kernel)
     }
 
     /// The newest of these packages that belongs to it first.
@@ -83,6 +96,15 @@ impl Class {
     }
 }
 
+/// Where a package can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The archive as the machine's apt is configured to see it.
+    Configured,
+    /// Debian's backports.
+    Backports,
+}
+
 /// A package of Debian's archive with a kernel for virtual machines.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KernelPackage {
@@ -90,6 +112,8 @@ pub(crate) struct KernelPackage {
     pub(crate) name: String,
     /// The package's version, as in `6.1.192-2`.
     pub(crate) version: String,
+    /// Where it can be had.
+    pub(crate) source: Source,
 }
 
 impl KernelPackage {
@@ -118,8 +142,7 @@ fn newest_first(one: &KernelPackage, other: &KernelPackage) -> Ordering {
 /// What of a package's version orders kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version {
-    /// Major, minor, patch level.
-    kernel: (u32, u32, u32),
+    kernel: Release,
     /// Debian's own number for what it has changed.
     revision: u32,
 }
@@ -147,6 +170,7 @@ mod tests {
         KernelPackage {
             name: format!("linux-image-{name}"),
             version: version.to_owned(),
+            source: Source::Configured,
         }
     }
 
@@ -161,6 +185,7 @@ mod tests {
             package("6.12.107+deb12-cloud-amd64", "6.12.107-1~deb12u1"),
             package("6.12.95+deb12-cloud-amd64", "6.12.95-1~deb12u1"),
             package("6.12.111+deb12-cloud-amd64", "6.12.111-1~deb12u1"),
+            package("7.3.4+deb13-cloud-amd64", "7.3.4-1~bpo13+1"),
         ];
         let first = |class: &str| {
             let chosen = Class::named(class).unwrap().choose(&packages);
@@ -174,6 +199,7 @@ mod tests {
             first("6.12-ktls-sockmap"),
             name("6.12.107+deb12-cloud-amd64")
         );
+        assert_eq!(first("new-keys"), name("7.3.4+deb13-cloud-amd64"));
         assert!(
             Class::named("6.1")
                 .unwrap()

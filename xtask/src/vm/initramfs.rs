@@ -10,6 +10,7 @@ use testkit::vm::{MANIFEST, Manifest, Program};
 use super::build::Programs;
 use super::cpio::Cpio;
 use super::modules::Module;
+use super::paths::PROBE;
 
 const FOLDERS: [&str; 6] = ["bin", "dev", "etc", "modules", "root", "tmp"];
 const GATEWAY: &str = "/bin/flexvdi-gateway";
@@ -72,9 +73,10 @@ fn manifest(plan: &Plan, modules: &[Module]) -> Manifest {
         arguments,
         environment: environment.clone(),
     };
-    let probe = plan
-        .probe
-        .then(|| program("probe", GATEWAY.to_owned(), vec!["probe".to_owned()]));
+    let probe = plan.probe.then(|| {
+        let arguments = ["probe", "--json"].map(str::to_owned).to_vec();
+        program(PROBE, GATEWAY.to_owned(), arguments)
+    });
     let mut arguments = plan.arguments.to_vec();
     let chosen = ["--ignored", INCLUDE_IGNORED];
     if !arguments.iter().any(|one| chosen.contains(&one.as_str())) {

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use testkit::command::{run_bounded, target_dir};
 
 use super::archive;
-use super::class::{Class, KernelPackage};
+use super::class::{Class, KernelPackage, Source};
 use super::modules::{self, Module};
 
 const UNPACK_LIMIT: Duration = Duration::from_mins(2);
@@ -49,21 +49,25 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Asks the archive, and looks at what is kept. An archive out of reach is no error as long
-    /// as there is a kernel.
-    pub(crate) fn open() -> Result<Self> {
+    /// Asks the archive, also for backports where one of these classes wants them, and looks at
+    /// what is kept. An archive out of reach is no error as long as there is a kernel.
+    pub(crate) fn open(classes: &[Class]) -> Result<Self> {
         let folder = target_dir().join("vm/kernels");
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
         // Some programs are started elsewhere.
         let folder = folder.canonicalize()?;
         let mut packages = kept(&folder)?;
-        let problem = match archive::kernels() {
-            Ok(found) => {
-                packages.extend(found);
-                None
+        let mut asked = vec![archive::kernels()];
+        if classes.iter().any(|class| class.backports) {
+            asked.push(archive::backports(&lists()));
+        }
+        let mut problem = None;
+        for answer in asked {
+            match answer {
+                Ok(found) => packages.extend(found),
+                Err(error) => problem = Some(error),
             }
-            Err(problem) => Some(problem),
-        };
+        }
         Ok(Self {
             folder,
             packages,
@@ -72,7 +76,7 @@ impl Store {
     }
 
     /// The package that stands for this class.
-    pub(crate) fn resolve(&self, class: Class) -> Option<KernelPackage> {
+    pub(crate) fn resolve(&self, class: &Class) -> Option<KernelPackage> {
         class.choose(&self.packages).into_iter().next()
     }
 
@@ -83,7 +87,7 @@ impl Store {
 
     /// The kernel that stands for this class, fetched if it is not kept. When that fails, a kept
     /// one of the class takes its place.
-    pub(crate) fn kernel(&self, class: Class) -> Result<Kernel> {
+    pub(crate) fn kernel(&self, class: &Class) -> Result<Kernel> {
         let candidates = class.choose(&self.packages);
         let Some(newest) = candidates.first() else {
             bail!(
@@ -112,16 +116,22 @@ impl Store {
         let fresh = tempfile::Builder::new()
             .prefix("fetching-")
             .tempdir_in(&self.folder)?;
-        let file = archive::download(package, fresh.path())?;
         let root = fresh.path().join("root");
-        let mut unpack = Command::new("dpkg-deb");
-        unpack.arg("--extract").arg(&file).arg(&root);
-        run_bounded(unpack, UNPACK_LIMIT)?;
+        for file in archive::download(package, fresh.path(), &lists())? {
+            let mut unpack = Command::new("dpkg-deb");
+            unpack.arg("--extract").arg(&file).arg(&root);
+            run_bounded(unpack, UNPACK_LIMIT)?;
+        }
         modules::index(&root, &release(&root)?)?;
         // Complete or not there at all.
         let place = self.place(package);
         fs::rename(&root, &place).with_context(|| format!("making {}", place.display()))
     }
+}
+
+/// Where apt's lists of backports are.
+fn lists() -> PathBuf {
+    target_dir().join("vm/backports")
 }
 
 /// The packages whose kernels are in this folder.
@@ -136,6 +146,7 @@ fn kept(folder: &Path) -> Result<Vec<KernelPackage>> {
             packages.push(KernelPackage {
                 name: name.to_owned(),
                 version: version.to_owned(),
+                source: Source::Configured,
             });
         }
     }

@@ -8,6 +8,7 @@ mod cpio;
 mod initramfs;
 mod kernel;
 mod modules;
+mod paths;
 mod qemu;
 mod verdict;
 
@@ -28,6 +29,7 @@ use class::{CLASSES, Class};
 use initramfs::Plan;
 use kernel::{Kernel, Store};
 use qemu::Qemu;
+use verdict::Verdict;
 
 /// What is run when nothing is asked for.
 const TESTS: [&str; 3] = ["unit", "tls", "stream"];
@@ -41,7 +43,8 @@ const SKIPPED: [&str; 5] = [
 ];
 /// What `cargo xtask test` runs: an older and a current kernel, and some tests that move bytes.
 const QUICK_TEST: &str = "stream";
-const QUICK_CLASSES: [&str; 2] = ["6.1-ktls-sockmap", "6.12"];
+/// Of each line the first class that can be had.
+const QUICK_CLASSES: [&[&str]; 2] = [&["6.1-ktls-sockmap", "6.1"], &["6.12"]];
 const QUICK_FILTERS: [&str; 5] = [
     "bulk_downlink_between_small_messages",
     "fragments_with_controls_between",
@@ -80,13 +83,14 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     let names = options.kernels.iter().map(String::as_str);
     let classes = names.map(Class::named).collect::<Result<Vec<_>>>()?;
     if options.list {
-        return list(&Store::open()?);
+        return list(&Store::open(&CLASSES)?);
     }
     let tests = if options.tests.is_empty() {
         TESTS.map(str::to_owned).to_vec()
     } else {
         options.tests.clone()
     };
+    let is_whole = options.tests.is_empty() && options.arguments.is_empty();
     let arguments = if options.arguments.is_empty() {
         let skips = SKIPPED.iter().flat_map(|name| ["--skip", name]);
         skips.map(str::to_owned).collect()
@@ -94,11 +98,13 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         options.arguments.clone()
     };
     let by_name = !classes.is_empty();
+    let wanted = if by_name { classes } else { CLASSES.to_vec() };
     let selection = Selection {
-        classes: if by_name { classes } else { CLASSES.to_vec() },
+        classes: wanted.into_iter().map(|class| vec![class]).collect(),
         all_classes: by_name,
         tests,
         arguments,
+        each_path_tested: is_whole,
         limit: Duration::from_secs(options.time_limit),
     };
     run_selection(steps, &selection)?;
@@ -107,14 +113,16 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 }
 
 /// Runs a few tests with an older and a current kernel, as far as they can be had; fails when
-/// neither can.
+/// neither can, and when one refuses a data path that its class carries.
 pub(crate) fn run_quick(steps: &mut Steps) -> Result<()> {
+    let named = |names: &[&str]| names.iter().map(|name| Class::named(name)).collect();
     let selection = Selection {
         classes: QUICK_CLASSES
             .into_iter()
-            .map(Class::named)
+            .map(named)
             .collect::<Result<_>>()?,
         all_classes: false,
+        each_path_tested: true,
         tests: vec![QUICK_TEST.to_owned()],
         arguments: QUICK_FILTERS.map(str::to_owned).to_vec(),
         limit: QUICK_LIMIT,
@@ -124,7 +132,7 @@ pub(crate) fn run_quick(steps: &mut Steps) -> Result<()> {
 
 fn list(store: &Store) -> Result<()> {
     for class in CLASSES {
-        let kernel = match store.resolve(class) {
+        let kernel = match store.resolve(&class) {
             Some(package) => {
                 let kept = if store.is_kept(&package) {
                     ", fetched"
@@ -145,9 +153,12 @@ fn list(store: &Store) -> Result<()> {
 
 /// What is run inside which virtual machines, all defaults filled in.
 struct Selection {
-    classes: Vec<Class>,
+    /// The first of each that can be had.
+    classes: Vec<Vec<Class>>,
     /// Whether each of them must be had; else one is enough.
     all_classes: bool,
+    /// Whether each data path that a class carries must have passed a test.
+    each_path_tested: bool,
     tests: Vec<String>,
     arguments: Vec<String>,
     limit: Duration,
@@ -177,12 +188,23 @@ fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
 
     let mut qemu = Qemu::new();
     let mut failures = Vec::new();
+    let mut table = Vec::new();
     for (class, kernel) in &kernels {
-        steps.begin(format!(
-            "Virtual machine {}: {} {}",
+        let title = format!(
+            "{}: {} {}",
             class.name, kernel.package.name, kernel.package.version
-        ));
-        match run_one(&mut qemu, *class, kernel, &programs, probe, selection) {
+        );
+        steps.begin(format!("Virtual machine {title}"));
+        let outcome = run_one(&mut qemu, class, kernel, &programs, probe, selection);
+        let outcome = outcome.and_then(|(heard, outcome)| {
+            if probe {
+                table.push((title, heard.paths().lines()));
+            }
+            let tested = selection.each_path_tested;
+            let check = || heard.paths().check(class.carries, tested);
+            outcome.and_then(|()| if probe { check() } else { Ok(()) })
+        });
+        match outcome {
             Ok(()) => steps.done(format!("passed ({})", qemu.accelerator())),
             // The others are worth knowing too.
             Err(problem) => {
@@ -191,6 +213,7 @@ fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
             }
         }
     }
+    print_table(&table);
     ensure!(
         failures.is_empty(),
         "failed with these kernels: {}",
@@ -199,29 +222,43 @@ fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
     Ok(())
 }
 
+/// For each kernel what is known of its data paths.
+fn print_table(kernels: &[(String, Vec<String>)]) {
+    println!("\nData paths");
+    for (kernel, lines) in kernels {
+        println!("    {kernel}");
+        for line in lines {
+            println!("        {line}");
+        }
+    }
+}
+
 /// The kernels of a selection.
 fn kernels(steps: &Steps, selection: &Selection) -> Result<Vec<(Class, Kernel)>> {
-    let store = Store::open()?;
+    let store = Store::open(&selection.classes.concat())?;
     if let Some(problem) = &store.problem {
         steps.note(format!("the archive cannot be asked: {problem:#}"));
     }
     let mut kernels = Vec::new();
     let mut last = None;
-    for class in &selection.classes {
-        match store.kernel(*class) {
-            Ok(kernel) => {
-                let package = &kernel.package;
-                steps.note(format!(
-                    "{}: {} {}",
-                    class.name, package.name, package.version
-                ));
-                kernels.push((*class, kernel));
+    for alternatives in &selection.classes {
+        for class in alternatives {
+            match store.kernel(class) {
+                Ok(kernel) => {
+                    let package = &kernel.package;
+                    steps.note(format!(
+                        "{}: {} {}",
+                        class.name, package.name, package.version
+                    ));
+                    kernels.push((class.clone(), kernel));
+                    break;
+                }
+                Err(problem) if !selection.all_classes => {
+                    steps.note(format!("{} cannot be had: {problem:#}", class.name));
+                    last = Some(problem);
+                }
+                Err(problem) => return Err(problem),
             }
-            Err(problem) if !selection.all_classes => {
-                steps.note(format!("{} cannot be had: {problem:#}", class.name));
-                last = Some(problem);
-            }
-            Err(problem) => return Err(problem),
         }
     }
     if kernels.is_empty() {
@@ -232,15 +269,17 @@ fn kernels(steps: &Steps, selection: &Selection) -> Result<Vec<(Class, Kernel)>>
 
 fn run_one(
     qemu: &mut Qemu,
-    class: Class,
+    class: &Class,
     kernel: &Kernel,
     programs: &Programs,
     probe: bool,
     selection: &Selection,
-) -> Result<()> {
+) -> Result<(Verdict, Result<()>)> {
     let mut arguments = selection.arguments.clone();
-    for module in class.refused {
-        arguments.extend(["--skip".to_owned(), format!("{module}::")]);
+    for (module, path) in paths::MODULES {
+        if !class.carries.contains(&path) {
+            arguments.extend(["--skip".to_owned(), format!("{module}::")]);
+        }
     }
     let plan = Plan {
         programs,
@@ -250,8 +289,7 @@ fn run_one(
     };
     let initramfs = initramfs::write(&plan, &kernel.modules()?)?;
     let prefix = format!("      {}", class.name);
-    qemu.run(&kernel.image, &initramfs, &prefix, selection.limit)?;
-    Ok(())
+    qemu.run(&kernel.image, &initramfs, &prefix, selection.limit)
 }
 
 /// Whether this gateway can tell which data paths a kernel carries.

@@ -102,16 +102,16 @@ impl Qemu {
         }
     }
 
-    /// Boots `image` with `initramfs`; prints what is said after `prefix`, and fails unless all
-    /// went well. The programs inside have `limit`, after which the machine ends by itself.
-    /// Gives back what they have measured, each as JSON.
+    /// Boots `image` with `initramfs`; prints what is said after `prefix`, and gives it back with
+    /// whether all went well. The programs inside have `limit`, after which the machine ends by
+    /// itself.
     pub(crate) fn run(
         &mut self,
         image: &Path,
         initramfs: &[u8],
         prefix: &str,
         limit: Duration,
-    ) -> Result<Vec<String>> {
+    ) -> Result<(Verdict, Result<()>)> {
         let limit = limit + BOOT_LIMIT;
         let mut run = attempt(self.accelerator, image, initramfs, prefix, limit)?;
         // Where a machine is itself a virtual one, KVM may be there and still not work.
@@ -121,11 +121,11 @@ impl Qemu {
             self.accelerator = Accelerator::Tcg;
             run = attempt(self.accelerator, image, initramfs, prefix, limit)?;
         }
-        match run.end {
-            End::Exit(outcome) => outcome.and_then(|()| run.verdict.judge(true, limit))?,
-            End::Silent | End::Late => run.verdict.judge(false, limit)?,
-        }
-        Ok(run.verdict.into_measured())
+        let outcome = match run.end {
+            End::Exit(outcome) => outcome.and_then(|()| run.verdict.judge(true, limit)),
+            End::Silent | End::Late => run.verdict.judge(false, limit),
+        };
+        Ok((run.verdict, outcome))
     }
 }
 

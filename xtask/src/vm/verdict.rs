@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use testkit::vm::{FAILURE, MEASURED, PREFIX, SUCCESS};
 
+use super::paths::Paths;
+
 /// How lines of the kernel begin that no good run has.
 const COMPLAINTS: [&str; 12] = [
     "BUG:",
@@ -40,6 +42,7 @@ pub(crate) struct Verdict {
     tests: u64,
     /// What was measured, each as JSON.
     measured: Vec<String>,
+    paths: Paths,
     success: bool,
     failure: bool,
 }
@@ -59,6 +62,7 @@ impl Verdict {
     /// A line of the init or of a program that it runs.
     pub(crate) fn init_said(&mut self, line: &str) {
         self.heard = true;
+        self.paths.init_said(line);
         match line {
             SUCCESS => self.success = true,
             FAILURE => self.failure = true,
@@ -78,6 +82,11 @@ impl Verdict {
     /// What the programs have measured.
     pub(crate) fn into_measured(self) -> Vec<String> {
         self.measured
+    }
+
+    /// What was said about data paths.
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// Whether the run was good. `ended` is false when the machine had to be stopped after
