@@ -39,15 +39,30 @@ pub struct Program {
     pub environment: BTreeMap<String, String>,
 }
 
-/// How a line begins that holds a [`Measured`] as JSON.
+/// How a line begins that holds a [`Finding`] as JSON.
 pub const MEASURED: &str = "measured: ";
 /// The path of a [`Measured`] where client and host are connected without a gateway.
 pub const DIRECT: &str = "direct";
 
+/// How an argument begins that names the cipher suite of all TLS legs.
+pub const SUITE: &str = "suite:";
+
+/// What was found out inside the virtual machine.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum Finding {
+    /// What one data path costs for one class of traffic.
+    Load(Measured),
+    /// What channels cost that carry nothing.
+    Idle(IdleChannels),
+    /// What carries out the ciphers, in one line for people.
+    Ciphers(String),
+}
+
 /// What one data path costs for one class of traffic.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Measured {
-    /// A value of the configuration key `DataPath`, or [`DIRECT`].
+    /// A value of the configuration key `DataPath`, with another key and its value where that was
+    /// set; or [`DIRECT`].
     pub path: String,
     /// How the client is connected.
     pub leg: Leg,
@@ -59,6 +74,23 @@ pub struct Measured {
     pub bytes: usize,
     /// What that took.
     pub cost: Cost,
+}
+
+/// Memory of channels over which nothing is sent any more.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct IdleChannels {
+    /// As in [`Measured`].
+    pub path: String,
+    /// How the clients are connected.
+    pub leg: Leg,
+    /// How many channels there were.
+    pub channels: usize,
+    /// By how much the gateway's process has grown for all of them, in bytes (proportional set
+    /// size).
+    pub process: i64,
+    /// By how much the kernel's slabs have grown meanwhile, in bytes: for the gateway's sockets
+    /// and for those of clients and hosts.
+    pub slabs: i64,
 }
 
 /// How a client is connected to the gateway.
@@ -88,4 +120,6 @@ pub struct Cost {
     pub gateway: f64,
     /// On the kernel's own threads.
     pub kernel: f64,
+    /// How often a thread of the gateway was woken after it had waited; a count, no time.
+    pub wakeups: f64,
 }

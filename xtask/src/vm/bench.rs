@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use testkit::command::run_bounded;
 use testkit::packages::{self, Package};
-use testkit::vm::Measured;
+use testkit::vm::{Finding, SUITE};
 
 use super::build;
 use super::class::Class;
@@ -24,17 +24,26 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 pub(crate) struct Bench<'a> {
     /// Class of kernels.
     pub(crate) class: &'a str,
-    /// Values of the configuration key `DataPath`.
+    /// Values of the configuration key `DataPath`, each perhaps with another key and its value.
     pub(crate) paths: &'a [String],
+    /// Cipher suite of the TLS legs, unless it is the usual one.
+    pub(crate) suite: Option<&'a str>,
     /// How often the machine is started; each start measures everything once.
     pub(crate) starts: usize,
     /// How long one start may take.
     pub(crate) limit: Duration,
 }
 
-/// The kernel that stood for the class, and what each start has measured, with the costs in
+/// What is measured of `ktls`: everything is spliced, what is long, nothing.
+const KTLS: [&str; 3] = [
+    "ktls:SpliceFrom=0",
+    "ktls:SpliceFrom=4096",
+    "ktls:SpliceFrom=65536",
+];
+
+/// The kernel that stood for the class, and what each start has found out, with the costs in
 /// instructions.
-pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Measured>>)> {
+pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Finding>>)> {
     steps.begin("Programs: QEMU, depmod and xz");
     packages::ensure(&[Package::Qemu, Package::Kmod, Package::Xz])?;
     steps.done("installed");
@@ -50,15 +59,16 @@ pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec
     let programs = build::build_bench()?;
     steps.done("built");
 
-    let paths = if bench.paths.is_empty() {
+    let mut arguments = if bench.paths.is_empty() {
         known_paths(&programs.gateway)?
     } else {
         bench.paths.to_vec()
     };
+    arguments.extend(bench.suite.map(|suite| format!("{SUITE}{suite}")));
     let plan = Plan {
         programs: &programs,
         probe: true,
-        arguments: &paths,
+        arguments: &arguments,
         seconds: bench.limit.as_secs(),
     };
     let initramfs = initramfs::write(&plan, &kernel.modules()?)?;
@@ -72,12 +82,12 @@ pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec
         let prefix = format!("      {}", class.name);
         let (heard, outcome) = qemu.run(&kernel.image, &initramfs, &prefix, bench.limit)?;
         outcome?;
-        let measured = heard.into_measured();
-        let measured = measured.iter().map(|line| parse(line));
-        let measured = measured.collect::<Result<Vec<Measured>>>()?;
-        ensure!(!measured.is_empty(), "nothing was measured");
-        steps.done(format!("{} ({})", measured.len(), qemu.accelerator()));
-        starts.push(measured);
+        let findings = heard.into_measured();
+        let findings = findings.iter().map(|line| parse(line));
+        let findings = findings.collect::<Result<Vec<Finding>>>()?;
+        ensure!(!findings.is_empty(), "nothing was measured");
+        steps.done(format!("{} ({})", findings.len(), qemu.accelerator()));
+        starts.push(findings);
     }
     Ok((name, starts))
 }
@@ -85,21 +95,30 @@ pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec
 /// All data paths that this gateway knows, whether they work here or not.
 fn known_paths(gateway: &Path) -> Result<Vec<String>> {
     #[derive(Deserialize)]
-    struct Finding {
+    struct Probed {
         path: String,
     }
     let mut probe = Command::new(gateway);
     probe.args(["probe", "--json"]);
     let findings = run_bounded(probe, PROBE_LIMIT)?;
-    let findings: Vec<Finding> = serde_json::from_str(&findings).context("the probe's findings")?;
-    Ok(findings.into_iter().map(|finding| finding.path).collect())
+    let findings: Vec<Probed> = serde_json::from_str(&findings).context("the probe's findings")?;
+    let mut paths = Vec::new();
+    for Probed { path } in findings {
+        match path.as_str() {
+            "ktls" => paths.extend(KTLS.map(str::to_owned)),
+            _ => paths.push(path),
+        }
+    }
+    Ok(paths)
 }
 
-fn parse(line: &str) -> Result<Measured> {
-    let mut measured: Measured = serde_json::from_str(line).with_context(|| line.to_owned())?;
-    let cost = &mut measured.cost;
-    for part in [&mut cost.machine, &mut cost.gateway, &mut cost.kernel] {
-        *part /= INSTRUCTION;
+fn parse(line: &str) -> Result<Finding> {
+    let mut finding: Finding = serde_json::from_str(line).with_context(|| line.to_owned())?;
+    if let Finding::Load(measured) = &mut finding {
+        let cost = &mut measured.cost;
+        for part in [&mut cost.machine, &mut cost.gateway, &mut cost.kernel] {
+            *part /= INSTRUCTION;
+        }
     }
-    Ok(measured)
+    Ok(finding)
 }

@@ -8,11 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use rustix::net::{RecvFlags, recv};
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
-use rustls::{ClientConfig, ClientConnection};
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::{CipherSuite, ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 use testkit::tls::AnyCertificate;
-use testkit::vm::Leg;
 use testkit::ws::{Frame, handshake_request};
 
 /// Most that is thrown away at a time, in bytes; never written to.
@@ -31,11 +30,15 @@ pub(crate) struct Client {
 
 impl Client {
     /// Connects to the gateway, with a WebSocket to the host on this port.
-    pub(crate) fn through_gateway(gateway: SocketAddr, leg: Leg, host: u16) -> Result<Self> {
-        let tls = match leg {
-            Leg::Tls => Some(tls()?),
-            Leg::Plain => None,
-        };
+    pub(crate) fn through_gateway(
+        gateway: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        host: u16,
+    ) -> Result<Self> {
+        let name = ServerName::try_from("localhost")?;
+        let tls = tls
+            .map(|config| ClientConnection::new(Arc::clone(config), name))
+            .transpose()?;
         let mut client = Self::connect(gateway, tls, true)?;
         let target = format!("/?ver=2&token={host}");
         client.send(handshake_request(&target, "localhost", "").as_bytes())?;
@@ -153,18 +156,24 @@ impl Client {
     }
 }
 
-/// TLS 1.3 with the cipher suite that the other benchmarks use.
-fn tls() -> Result<ClientConnection> {
-    let provider = Arc::new(CryptoProvider {
-        cipher_suites: vec![cipher_suite::TLS13_AES_128_GCM_SHA256],
-        ..default_provider()
-    });
+/// TLS 1.3 with this cipher suite only; by default the one that the other benchmarks use.
+pub(crate) fn tls(suite: Option<&str>) -> Result<Arc<ClientConfig>> {
+    let wanted = suite.unwrap_or("TLS13_AES_128_GCM_SHA256");
+    let mut provider = default_provider();
+    let is_wanted = |suite: CipherSuite| suite.as_str() == Some(wanted);
+    provider
+        .cipher_suites
+        .retain(|suite| is_wanted(suite.suite()));
+    ensure!(
+        !provider.cipher_suites.is_empty(),
+        "there is no cipher suite {wanted}"
+    );
+    let provider = Arc::<CryptoProvider>::new(provider);
     let verifier = Arc::new(AnyCertificate::new(&provider));
     let config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    let name = ServerName::try_from("localhost")?;
-    Ok(ClientConnection::new(Arc::new(config), name)?)
+    Ok(Arc::new(config))
 }

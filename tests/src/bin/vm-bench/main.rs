@@ -1,23 +1,28 @@
 //! Drives the gateway's data paths inside a virtual machine whose clock counts instructions, for
-//! `cargo xtask bench vm`. Arguments are values of the configuration key `DataPath`.
+//! `cargo xtask bench vm`. Arguments are values of the configuration key `DataPath`, each
+//! perhaps with another key, as in `ktls:SpliceFrom=0`, and perhaps a cipher suite.
 //!
 //! Each load is carried twice, once with more to do; the difference is what more messages cost,
 //! without what opening and ending a channel and its first messages take.
 
+mod ciphers;
 mod client;
 mod idle;
 mod load;
+mod memory;
 mod meter;
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::ClientConfig;
 use testkit::gateway::Gateway;
 use testkit::net::PATIENCE;
 use testkit::spice::{ChannelType, link_message};
-use testkit::vm::{Cost, DIRECT, Leg, MEASURED, Measured};
+use testkit::vm::{Cost, DIRECT, Finding, Leg, MEASURED, Measured, SUITE};
 use tokio::runtime::Runtime;
 
 use client::Client;
@@ -31,15 +36,25 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let idle = Idle::start()?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let suite = arguments.iter().find_map(|one| one.strip_prefix(SUITE));
     let bench = Bench {
         runtime,
         idle,
         host: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+        tls: client::tls(suite)?,
     };
+    tell(&Finding::Ciphers(ciphers::describe()?))?;
     bench.measure(DIRECT, Leg::Plain, None)?;
-    for path in std::env::args().skip(1) {
-        bench.measure_path(&path)?;
+    let is_path = |argument: &&String| !argument.starts_with(SUITE) && !argument.starts_with("--");
+    for path in arguments.iter().filter(is_path) {
+        bench.measure_path(path)?;
     }
+    Ok(())
+}
+
+fn tell(finding: &Finding) -> Result<()> {
+    println!("{MEASURED}{}", serde_json::to_string(finding)?);
     Ok(())
 }
 
@@ -47,19 +62,27 @@ struct Bench {
     runtime: Runtime,
     idle: Idle,
     host: TcpListener,
+    tls: Arc<ClientConfig>,
 }
 
 impl Bench {
     /// All loads on both legs, as far as this data path carries them.
-    fn measure_path(&self, path: &str) -> Result<()> {
+    fn measure_path(&self, argument: &str) -> Result<()> {
+        let (path, setting) = match argument.split_once(':') {
+            Some((path, setting)) => (path, Some(setting)),
+            None => (argument, None),
+        };
+        let name = argument.replace(':', ", ").replace('=', " ");
         for leg in [Leg::Tls, Leg::Plain] {
-            let started = self.runtime.block_on(
-                Gateway::builder()
-                    .plain()
-                    .set("HijackAll", false)
-                    .set("DataPath", path)
-                    .spawn(),
-            );
+            let mut gateway = Gateway::builder()
+                .plain()
+                .set("HijackAll", false)
+                .set("DataPath", path);
+            if let Some(setting) = setting {
+                let (key, value) = setting.split_once('=').context("a setting has no value")?;
+                gateway = gateway.set(key, value.parse::<u64>()?);
+            }
+            let started = self.runtime.block_on(gateway.spawn());
             let gateway = match started {
                 Ok(gateway) => gateway,
                 Err(problem) => {
@@ -68,7 +91,10 @@ impl Bench {
                 }
             };
             match self.path_taken(&gateway, leg)? {
-                taken if taken == path => self.measure(path, leg, Some(&gateway))?,
+                taken if taken == path => {
+                    tell(&Finding::Idle(self.measure_idle(&name, leg, &gateway)?))?;
+                    self.measure(&name, leg, Some(&gateway))?;
+                }
                 taken => println!("data path {path}: {leg} client legs take {taken}"),
             }
         }
@@ -93,7 +119,7 @@ impl Bench {
             let measured = self
                 .measure_load(&load, path, leg, gateway)
                 .with_context(|| format!("{path}, {leg}, {}", load.name))?;
-            println!("{MEASURED}{}", serde_json::to_string(&measured)?);
+            tell(&Finding::Load(measured))?;
         }
         Ok(())
     }
@@ -118,6 +144,7 @@ impl Bench {
                 machine: cost.machine - base.machine,
                 gateway: cost.gateway - base.gateway,
                 kernel: cost.kernel - base.kernel,
+                wakeups: cost.wakeups - base.wakeups,
             },
         })
     }
@@ -146,10 +173,10 @@ impl Bench {
         let mut client = match (gateway, leg) {
             (None, _) => Client::direct(host)?,
             (Some(gateway), Leg::Tls) => {
-                Client::through_gateway(gateway.tls_addr(), leg, host.port())?
+                Client::through_gateway(gateway.tls_addr(), Some(&self.tls), host.port())?
             }
             (Some(gateway), Leg::Plain) => {
-                Client::through_gateway(gateway.plain_addr(), leg, host.port())?
+                Client::through_gateway(gateway.plain_addr(), None, host.port())?
             }
         };
         let link = link_message(ChannelType::Display, 0);

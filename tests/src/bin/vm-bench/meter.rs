@@ -16,7 +16,7 @@ const KTHREADD: &str = "2";
 pub(crate) struct Meter<'a> {
     idle: &'a Idle,
     gateway: Option<u32>,
-    shares: (u64, u64),
+    shares: Shares,
     idle_before: f64,
     begun: Instant,
 }
@@ -44,35 +44,52 @@ impl<'a> Meter<'a> {
         let share = |after: u64, before: u64| after.saturating_sub(before) as f64;
         Ok(Cost {
             machine: all - idle,
-            gateway: share(shares.0, self.shares.0),
-            kernel: share(shares.1, self.shares.1),
+            gateway: share(shares.gateway, self.shares.gateway),
+            kernel: share(shares.kernel, self.shares.kernel),
+            wakeups: share(shares.waits, self.shares.waits),
         })
     }
 }
 
-/// What the gateway's threads and all kernel threads have run so far, in nanoseconds.
-fn shares(gateway: Option<u32>) -> Result<(u64, u64)> {
-    let gateway = match gateway {
-        Some(pid) => run_time_of_threads(&Path::new("/proc").join(pid.to_string()))?,
-        None => 0,
-    };
-    let mut kernel = 0;
+/// What was spent so far.
+#[derive(Default)]
+struct Shares {
+    /// What the gateway's threads have run, in nanoseconds.
+    gateway: u64,
+    /// What all kernel threads have run, in nanoseconds.
+    kernel: u64,
+    /// How often a thread of the gateway has waited.
+    waits: u64,
+}
+
+fn shares(gateway: Option<u32>) -> Result<Shares> {
+    let mut shares = Shares::default();
+    if let Some(pid) = gateway {
+        for thread in fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"))? {
+            let thread = thread?.path();
+            shares.gateway += run_time(&thread)?;
+            shares.waits += waits(&thread)?;
+        }
+    }
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         // Threads of the kernel come and go.
         if is_kernel_thread(&path) == Some(true) {
-            kernel += run_time(&path).unwrap_or(0);
+            shares.kernel += run_time(&path).unwrap_or(0);
         }
     }
-    Ok((gateway, kernel))
+    Ok(shares)
 }
 
-fn run_time_of_threads(process: &Path) -> Result<u64> {
-    let mut sum = 0;
-    for thread in fs::read_dir(process.join("task"))? {
-        sum += run_time(&thread?.path())?;
-    }
-    Ok(sum)
+/// Line `voluntary_ctxt_switches` of `status` (man 5 proc).
+fn waits(thread: &Path) -> Result<u64> {
+    let path = thread.join("status");
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let mut lines = text.lines();
+    let number = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .with_context(|| format!("{} does not tell switches", path.display()))
 }
 
 /// The first number of `schedstat`: time on the processor (Documentation/scheduler/sched-stats).

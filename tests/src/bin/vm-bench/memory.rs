@@ -1,0 +1,58 @@
+//! What channels cost in memory that carry nothing any more.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use testkit::gateway::Gateway;
+use testkit::vm::{IdleChannels, Leg};
+
+use super::Bench;
+
+/// Channels that are there before, so that what all of them share is no part of the result.
+const SHARED: usize = 50;
+/// Channels that are measured; with their ends inside this process they stay below the usual limit
+/// on open files.
+const CHANNELS: usize = 400;
+/// What is freed later than its use, in the kernel and in the gateway, is freed in this time.
+const REST: Duration = Duration::from_secs(2);
+
+impl Bench {
+    /// Opens many channels, and looks at the memory when they are idle.
+    pub(crate) fn measure_idle(
+        &self,
+        path: &str,
+        leg: Leg,
+        gateway: &Gateway,
+    ) -> Result<IdleChannels> {
+        let open = |count: usize| -> Result<Vec<_>> {
+            (0..count).map(|_| self.open(Some(gateway), leg)).collect()
+        };
+        let mut held = open(SHARED)?;
+        std::thread::sleep(REST);
+        let before = (gateway.memory()?.pss, slabs()?);
+        held.extend(open(CHANNELS)?);
+        std::thread::sleep(REST);
+        let after = (gateway.memory()?.pss, slabs()?);
+        for (client, _) in held {
+            client.close();
+        }
+        Ok(IdleChannels {
+            path: path.to_owned(),
+            leg,
+            channels: CHANNELS,
+            process: after.0.cast_signed() - before.0.cast_signed(),
+            slabs: after.1.cast_signed() - before.1.cast_signed(),
+        })
+    }
+}
+
+/// Memory of all slabs, in bytes (`/proc/meminfo`).
+fn slabs() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("reading /proc/meminfo")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Slab:")?.trim().strip_suffix(" kB"))
+        .context("/proc/meminfo has no Slab")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
