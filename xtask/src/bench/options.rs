@@ -36,6 +36,8 @@ enum What {
     },
     /// Measure the gateway's data paths side by side.
     Paths(RunOptions),
+    /// Measure new channels with and without a certificate that is exchanged all the time.
+    Reload(RunOptions),
     /// Count the instructions that codec and relay take for a message; the same on any machine,
     /// however busy.
     Instructions {
@@ -113,6 +115,7 @@ impl Options {
                 run.task("peers", kinds, reference)
             }
             What::Paths(run) => run.task("paths", Kind::PATHS.to_vec(), Kind::PATHS[0]),
+            What::Reload(run) => run.task("reload", Kind::RELOAD.to_vec(), Kind::RELOAD[0]),
             What::Instructions { write_baseline } => Ok(Task::Instructions {
                 write_baseline: *write_baseline,
             }),
@@ -135,7 +138,7 @@ impl RunOptions {
             command: command_line(),
             kinds,
             reference,
-            figures: self.chosen_figures()?,
+            figures: self.chosen_figures(comparison)?,
             rounds: self.rounds.map_or_else(|| pick(ROUNDS), usize::from),
             seconds: if self.quick { SECONDS.1 } else { SECONDS.0 },
         };
@@ -144,14 +147,21 @@ impl RunOptions {
         Ok(Task::Measure(Box::new(plan), json, &self.output))
     }
 
-    fn chosen_figures(&self) -> Result<Vec<Figure>> {
-        if self.figures.is_empty() {
+    fn chosen_figures(&self, comparison: &str) -> Result<Vec<Figure>> {
+        // A reload is about new connections.
+        let of_reload = || (comparison == "reload").then(|| "sessions".to_owned());
+        let names: Vec<String> = if self.figures.is_empty() {
+            of_reload().into_iter().collect()
+        } else {
+            self.figures.clone()
+        };
+        if names.is_empty() {
             let all = FIGURES.into_iter();
             return Ok(all
                 .filter(|figure| figure.is_quick || !self.quick)
                 .collect());
         }
-        for name in &self.figures {
+        for name in &names {
             let known: Vec<_> = FIGURES.iter().map(|figure| figure.id).collect();
             ensure!(
                 known.iter().any(|id| is_meant(id, name)),
@@ -159,7 +169,7 @@ impl RunOptions {
                 known.join(", ")
             );
         }
-        let meant = |figure: &Figure| self.figures.iter().any(|name| is_meant(figure.id, name));
+        let meant = |figure: &Figure| names.iter().any(|name| is_meant(figure.id, name));
         Ok(FIGURES.into_iter().filter(meant).collect())
     }
 }

@@ -75,7 +75,7 @@ impl Channel {
 
     /// Has the host send `total` bytes in writes of `write` bytes, and verifies them.
     pub(crate) async fn downlink(&mut self, write: u32, total: u64) -> Result<()> {
-        self.ask(Job::Downlink { write, total }).await?;
+        self.begin_downlink(write, total).await?;
         let mut received = 0;
         while received < total {
             let check = |bytes: &[u8]| {
@@ -90,6 +90,11 @@ impl Channel {
             "{received} bytes came, {total} were sent"
         );
         Ok(())
+    }
+
+    /// Has the host send `total` bytes in writes of `write` bytes, without reading them.
+    pub(crate) async fn begin_downlink(&mut self, write: u32, total: u64) -> Result<()> {
+        self.ask(Job::Downlink { write, total }).await
     }
 
     /// Sends `total` bytes in messages of `message` bytes, and waits until the host verified

@@ -85,6 +85,14 @@ pub(super) const SESSIONS: [Metric; 5] = [
     Metric::more("rate", "channels/s"),
 ];
 
+/// Of clients that do not read.
+pub(super) const STALLED: [Metric; 4] = [
+    Metric::less("cpu", "CPU ms/s"),
+    Metric::less("user", "user ms/s"),
+    Metric::less("system", "system ms/s"),
+    Metric::less("machine", "machine ms/s"),
+];
+
 /// Of memory.
 pub(super) const MEMORY: [Metric; 5] = [
     Metric::less("idle", "KiB/idle channel"),

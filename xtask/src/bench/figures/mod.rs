@@ -5,6 +5,7 @@ mod memory;
 mod metric;
 mod replay;
 mod sessions;
+mod stalled;
 mod stream;
 
 use std::sync::Arc;
@@ -79,6 +80,8 @@ enum Load {
     Sessions { resuming: bool },
     /// Channels kept open.
     Memory,
+    /// Channels whose clients do not read.
+    Stalled { channels: usize },
 }
 
 /// What came of a measurement.
@@ -92,7 +95,7 @@ pub(crate) struct Outcome {
 }
 
 /// All figures, in the order in which they are measured and shown.
-pub(crate) const FIGURES: [Figure; 18] = [
+pub(crate) const FIGURES: [Figure; 19] = [
     downlink("down-256", "Downlink, writes of 256 B", 256),
     quick(downlink("down-1k", "Downlink, writes of 1 KiB", 1 << 10)),
     downlink("down-4k", "Downlink, writes of 4 KiB", 4 << 10),
@@ -131,6 +134,11 @@ pub(crate) const FIGURES: [Figure; 18] = [
         "Downlink of 1 KiB writes over 1,000 channels",
         1000,
     ),
+    figure(
+        "stalled",
+        "36 clients that do not read",
+        Load::Stalled { channels: 36 },
+    ),
 ];
 
 impl Figure {
@@ -168,13 +176,16 @@ impl Figure {
             Load::Uplink { .. } => 8 * MIB,
             Load::RoundTrip => 1_000,
             Load::Sessions { .. } => 64,
-            Load::Replay { .. } | Load::Memory => 1,
+            Load::Replay { .. } | Load::Memory | Load::Stalled { .. } => 1,
         }
     }
 
     /// Whether it takes longer when it is asked to do more.
     pub(crate) fn is_scalable(&self) -> bool {
-        !matches!(self.load, Load::Replay { .. } | Load::Memory)
+        !matches!(
+            self.load,
+            Load::Replay { .. } | Load::Memory | Load::Stalled { .. }
+        )
     }
 
     /// Measures a peer; `work` is how much to do, in the load's own unit.
@@ -188,6 +199,7 @@ impl Figure {
             Load::Replay { desktops } => replay::measure(bench, peer, desktops).await,
             Load::Sessions { resuming } => sessions::measure(bench, peer, resuming, work).await,
             Load::Memory => memory::measure(bench, peer.kind).await,
+            Load::Stalled { channels } => stalled::measure(bench, peer, channels).await,
         }
     }
 
@@ -198,12 +210,13 @@ impl Figure {
             Load::Replay { .. } => &metric::REPLAY,
             Load::Sessions { .. } => &metric::SESSIONS,
             Load::Memory => &metric::MEMORY,
+            Load::Stalled { .. } => &metric::STALLED,
         }
     }
 
     fn channels(&self) -> usize {
         match self.load {
-            Load::Downlink { channels, .. } => channels,
+            Load::Downlink { channels, .. } | Load::Stalled { channels } => channels,
             Load::Replay { desktops } => desktops * ChannelType::PLAIN_VM.len(),
             // It takes as many as the peer can carry.
             Load::Uplink { .. } | Load::RoundTrip | Load::Sessions { .. } | Load::Memory => 1,

@@ -41,6 +41,7 @@ pub(super) async fn measure(
     bench.host.idle().await?;
 
     let left = Arc::new(AtomicU64::new(count));
+    let reloads = peer.begin_reloads();
     let gauge = Gauge::start(peer.pid())?;
     let tasks = clients.into_iter().map(|client| {
         let left = Arc::clone(&left);
@@ -50,6 +51,7 @@ pub(super) async fn measure(
     // Closing them is part of the work.
     bench.host.idle().await?;
     let usage = gauge.finish()?;
+    drop(reloads);
 
     let share = float(resumed) / float(count);
     ensure!(

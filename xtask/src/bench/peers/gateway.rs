@@ -1,11 +1,16 @@
 //! The gateway itself, in its release build.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testkit::cert::TestCert;
 use testkit::command::target_dir;
-use testkit::gateway::Gateway;
+use testkit::gateway::{Gateway, GatewayBuilder, Signal};
+use tokio::task::AbortHandle;
+use tokio::time::interval;
 
 use crate::cargo;
 
@@ -30,13 +35,9 @@ pub(super) fn version() -> Result<String> {
 /// A data path is for its plaintext port, which is opened for it.
 pub(super) async fn start(cert: &TestCert, plain: Option<&str>) -> Result<Gateway> {
     let path = |path: &Path| path.display().to_string();
-    let builder = Gateway::builder()
-        .binary(binary())
+    let builder = builder()
         .set("CertFile", path(&cert.cert_path()))
-        .set("KeyFile", path(&cert.key_path()))
-        .set("HijackAll", false)
-        .set("BadTokenLimit", 0)
-        .set("MaxConnectionsPerAddress", 0);
+        .set("KeyFile", path(&cert.key_path()));
     match plain {
         Some(path) => builder.plain().set("DataPath", path),
         None => builder,
@@ -45,6 +46,82 @@ pub(super) async fn start(cert: &TestCert, plain: Option<&str>) -> Result<Gatewa
     .await
 }
 
-fn binary() -> std::path::PathBuf {
+fn builder() -> GatewayBuilder {
+    Gateway::builder()
+        .binary(binary())
+        .set("HijackAll", false)
+        .set("BadTokenLimit", 0)
+        .set("MaxConnectionsPerAddress", 0)
+}
+
+/// Between two exchanges of the certificate.
+const BETWEEN_RELOADS: Duration = Duration::from_millis(100);
+
+/// A gateway whose certificate can be exchanged all the time.
+pub(super) struct Reloading {
+    pub(super) gateway: Arc<Gateway>,
+    /// Where it finds certificate and key.
+    file: PathBuf,
+    /// Two certificates with their keys, of the same kind.
+    texts: [String; 2],
+    _folder: tempfile::TempDir,
+}
+
+impl Reloading {
+    /// Starts it with this certificate.
+    pub(super) async fn start(cert: &TestCert) -> Result<Self> {
+        let other = TestCert::new()?;
+        let text = |cert: &TestCert| -> Result<String> {
+            let read = |path: &Path| fs::read_to_string(path).context("reading a certificate");
+            Ok(read(&cert.key_path())? + &read(&cert.cert_path())?)
+        };
+        let texts = [text(cert)?, text(&other)?];
+        let folder = tempfile::tempdir()?;
+        let file = folder.path().join("certificate.pem");
+        fs::write(&file, &texts[0])?;
+        let gateway = builder()
+            .set("CertFile", file.display().to_string())
+            .set("KeyFile", file.display().to_string())
+            // Told only.
+            .set("CertificatePoll", 0)
+            .spawn()
+            .await?;
+        Ok(Self {
+            gateway: Arc::new(gateway),
+            file,
+            texts,
+            _folder: folder,
+        })
+    }
+
+    /// Exchanges the certificate ten times a second until the result is dropped.
+    pub(super) fn begin(&self) -> Reloads {
+        let (gateway, file) = (Arc::clone(&self.gateway), self.file.clone());
+        let texts = self.texts.clone();
+        let task = tokio::spawn(async move {
+            let mut due = interval(BETWEEN_RELOADS);
+            let fresh = file.with_extension("new");
+            for text in texts.iter().cycle() {
+                due.tick().await;
+                let written = fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &file));
+                if written.is_err() || gateway.signal(Signal::HUP).is_err() {
+                    return;
+                }
+            }
+        });
+        Reloads(task.abort_handle())
+    }
+}
+
+/// Certificates are exchanged while this lives.
+pub(crate) struct Reloads(AbortHandle);
+
+impl Drop for Reloads {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+fn binary() -> PathBuf {
     target_dir().join("release/flexvdi-gateway")
 }

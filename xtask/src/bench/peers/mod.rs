@@ -33,6 +33,8 @@ pub(crate) enum Kind {
     GatewayPlain,
     /// The same, its downlink moved by eBPF.
     GatewaySockmap,
+    /// The gateway, TLS client leg, while its certificate is exchanged ten times a second.
+    GatewayReloading,
     /// `HAProxy`.
     Haproxy,
     /// nginx's stream module.
@@ -58,12 +60,16 @@ impl Kind {
     /// What `bench paths` compares.
     pub(crate) const PATHS: [Self; 3] = [Self::Gateway, Self::GatewayPlain, Self::GatewaySockmap];
 
+    /// What `bench reload` compares.
+    pub(crate) const RELOAD: [Self; 2] = [Self::Gateway, Self::GatewayReloading];
+
     /// Its name in options, tables and files.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Gateway => "gateway",
             Self::GatewayPlain => "gateway-plain",
             Self::GatewaySockmap => "gateway-sockmap",
+            Self::GatewayReloading => "gateway-reloading",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Websockify => "websockify",
@@ -78,6 +84,9 @@ impl Kind {
             Self::Gateway => "TLS and WebSocket to TCP, data path relay",
             Self::GatewayPlain => "WebSocket to TCP, data path relay",
             Self::GatewaySockmap => "WebSocket to TCP, data path sockmap",
+            Self::GatewayReloading => {
+                "the same as gateway, while its certificate is exchanged ten times a second"
+            }
             Self::Haproxy => "TLS to TCP, mode tcp",
             Self::Nginx => "TLS to TCP, stream module",
             Self::Websockify => "TLS and WebSocket to TCP",
@@ -114,7 +123,11 @@ impl Kind {
     pub(crate) fn prepare(self, note: impl FnOnce(&str)) -> Result<()> {
         match self {
             // Built before anything is measured.
-            Self::Gateway | Self::GatewayPlain | Self::GatewaySockmap | Self::Direct => Ok(()),
+            Self::Gateway
+            | Self::GatewayPlain
+            | Self::GatewaySockmap
+            | Self::GatewayReloading
+            | Self::Direct => Ok(()),
             Self::Haproxy => packages::ensure(&[Package::Haproxy]),
             Self::Nginx => packages::ensure(&[Package::NginxStream]),
             Self::Websockify => packages::ensure(&[Package::Websockify]),
@@ -132,7 +145,9 @@ impl Kind {
     /// Its version.
     pub(crate) fn version(self) -> Result<String> {
         match self {
-            Self::Gateway | Self::GatewayPlain | Self::GatewaySockmap => gateway::version(),
+            Self::Gateway | Self::GatewayPlain | Self::GatewaySockmap | Self::GatewayReloading => {
+                gateway::version()
+            }
             Self::Haproxy => debian_version("haproxy"),
             Self::Nginx => debian_version("libnginx-mod-stream"),
             Self::Websockify => debian_version("websockify"),
@@ -153,6 +168,7 @@ pub(crate) struct Peer {
 
 enum Process {
     Gateway(Box<Gateway>),
+    Reloading(Box<gateway::Reloading>),
     Program(Program),
     None,
 }
@@ -168,6 +184,9 @@ impl Peer {
             Kind::GatewaySockmap => {
                 Process::Gateway(Box::new(gateway::start(cert, Some("sockmap")).await?))
             }
+            Kind::GatewayReloading => {
+                Process::Reloading(Box::new(gateway::Reloading::start(cert).await?))
+            }
             Kind::Haproxy => Process::Program(haproxy::start(cert, host).await?),
             Kind::Nginx => Process::Program(nginx::start(cert, host).await?),
             Kind::Websockify => Process::Program(websockify::start(cert, host).await?),
@@ -177,6 +196,7 @@ impl Peer {
         let addr = match &process {
             Process::Gateway(gateway) if kind.tls().is_none() => gateway.plain_addr(),
             Process::Gateway(gateway) => gateway.tls_addr(),
+            Process::Reloading(reloading) => reloading.gateway.tls_addr(),
             Process::Program(program) => program.addr(),
             Process::None => host,
         };
@@ -197,8 +217,17 @@ impl Peer {
     pub(crate) fn pid(&self) -> Option<u32> {
         match &self.process {
             Process::Gateway(gateway) => Some(gateway.pid()),
+            Process::Reloading(reloading) => Some(reloading.gateway.pid()),
             Process::Program(program) => Some(program.pid()),
             Process::None => None,
+        }
+    }
+
+    /// Has a gateway that is to be reloaded exchange its certificate until the result is dropped.
+    pub(crate) fn begin_reloads(&self) -> Option<gateway::Reloads> {
+        match &self.process {
+            Process::Reloading(reloading) => Some(reloading.begin()),
+            Process::Gateway(_) | Process::Program(_) | Process::None => None,
         }
     }
 
