@@ -13,7 +13,10 @@ use super::Bench;
 const SHARED: usize = 50;
 /// Channels that are measured; with their ends inside this process they stay below the usual limit
 /// on open files.
-const CHANNELS: usize = 400;
+const CHANNELS: usize = 300;
+/// After so many the gateway's log is read, so that it never waits for that.
+const LOGGED: usize = 20;
+const READING: Duration = Duration::from_millis(5);
 /// What is freed later than its use, in the kernel and in the gateway, is freed in this time.
 const REST: Duration = Duration::from_secs(2);
 
@@ -25,13 +28,20 @@ impl Bench {
         leg: Leg,
         gateway: &Gateway,
     ) -> Result<IdleChannels> {
-        let open = |count: usize| -> Result<Vec<_>> {
-            (0..count).map(|_| self.open(Some(gateway), leg)).collect()
+        let open_all = |count: usize| -> Result<Vec<_>> {
+            let open = |number: usize| {
+                if number.is_multiple_of(LOGGED) {
+                    let reading = async { tokio::time::sleep(READING).await };
+                    self.runtime.block_on(reading);
+                }
+                self.open(Some(gateway), leg)
+            };
+            (0..count).map(open).collect()
         };
-        let mut held = open(SHARED)?;
+        let mut held = open_all(SHARED)?;
         std::thread::sleep(REST);
         let before = (gateway.memory()?.pss, slabs()?);
-        held.extend(open(CHANNELS)?);
+        held.extend(open_all(CHANNELS)?);
         std::thread::sleep(REST);
         let after = (gateway.memory()?.pss, slabs()?);
         for (client, _) in held {
