@@ -112,6 +112,29 @@ impl State {
         (self.redirected + self.returned).wrapping_sub(self.framed)
     }
 
+    /// The numbers of both channels added up; [`State::redirecting`] then says how many redirect.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            redirected: self.redirected + other.redirected,
+            passed: self.passed + other.passed,
+            messages: self.messages + other.messages,
+            passes: self.passes + other.passes,
+            stops: self.stops + other.stops,
+            resumes: self.resumes + other.resumes,
+            redirecting: self.redirecting + other.redirecting,
+            host_dropped: self.host_dropped + other.host_dropped,
+            framed: self.framed + other.framed,
+            headers: self.headers + other.headers,
+            frames: self.frames + other.frames,
+            bridge_dropped: self.bridge_dropped + other.bridge_dropped,
+            injected: self.injected + other.injected,
+            returned: self.returned + other.returned,
+            injector_dropped: self.injector_dropped + other.injector_dropped,
+            padding: 0,
+        }
+    }
+
     /// Bytes sent to the client.
     pub const fn to_client(&self) -> u64 {
         self.framed + self.headers + self.injected

@@ -14,6 +14,7 @@ pub mod status;
 mod table;
 mod units;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::channel::Registry;
 use crate::config::Config;
+use crate::datapath::Queues;
 use crate::datapath::probe::Finding;
 use crate::listen::{ConnectionLimits, socket as tcp};
 use crate::live::Live;
@@ -113,6 +115,8 @@ impl Admin {
         gateway.metrics.encode(Now {
             totals: self.sources.channels.totals(),
             fallbacks: gateway.paths.fallbacks(),
+            queues: self.queues(),
+            programs: gateway.paths.programs(),
             paths: self
                 .sources
                 .findings
@@ -129,6 +133,19 @@ impl Admin {
             open_files: metrics::open_files(),
             open_files_limit: metrics::open_files_limit(),
         })
+    }
+
+    /// Bytes that wait in the kernel, by data path; no lock is held that channels wait for.
+    fn queues(&self) -> BTreeMap<&'static str, Queues> {
+        let mut by_path = BTreeMap::<_, Queues>::new();
+        for session in self.sources.channels.sessions() {
+            for entry in &session.channels {
+                let of_path = by_path.entry(entry.carried().path).or_default();
+                *of_path = *of_path + entry.channel.counters.queues();
+            }
+        }
+        by_path.remove("none");
+        by_path
     }
 
     fn status(&self) -> Status {

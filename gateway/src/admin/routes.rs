@@ -9,6 +9,7 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
+use tokio::task::block_in_place;
 use tracing::info;
 
 use super::units::counted;
@@ -76,7 +77,8 @@ fn show(admin: &Admin, path: &str) -> Option<Response<Body>> {
         "/" => ("text/html; charset=utf-8", page::render(admin)),
         "/page.css" => ("text/css; charset=utf-8", page::STYLE.to_owned()),
         "/page.js" => ("text/javascript; charset=utf-8", page::SCRIPT.to_owned()),
-        "/metrics" => match admin.metrics_text() {
+        // Every channel is asked: for a thread, with many of them, longer than others should wait.
+        "/metrics" => match block_in_place(|| admin.metrics_text()) {
             Ok(text) => (metrics::CONTENT_TYPE, text),
             Err(_) => return Some(failed()),
         },

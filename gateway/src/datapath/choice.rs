@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use gateway_common::layout::State;
 use tokio::net::TcpStream;
 use tracing::warn;
 
 use super::ktls::{Ktls, KtlsStream};
+use super::queues::{Looking, TcpLegs};
 use super::sockmap::{Link, Sockmap, TlsLegs};
 use super::{Counters, EndReason, Inbound, Limits, relay};
 use crate::listen::ClientStream;
@@ -19,7 +21,15 @@ use crate::tls::TlsStream;
 #[derive(Default)]
 pub struct Paths {
     wanted: Wanted,
+    counted: Arc<Counted>,
+}
+
+/// What was counted whichever path was wanted at the time.
+#[derive(Default)]
+struct Counted {
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+    /// The path's name, and who counts its channels; as soon as one was wanted.
+    sockmap: Option<(&'static str, Arc<Sockmap>)>,
 }
 
 #[derive(Default)]
@@ -49,8 +59,8 @@ impl Paths {
     /// With `sockmap` for plaintext client legs.
     pub fn with_sockmap(sockmap: Arc<Sockmap>) -> Self {
         Self {
+            counted: Counted::of("sockmap", &sockmap),
             wanted: Wanted::Sockmap(sockmap),
-            ..Self::default()
         }
     }
 
@@ -65,8 +75,17 @@ impl Paths {
     /// With `ktls-sockmap` for TLS client legs.
     pub fn with_ktls_sockmap(ktls: Ktls, sockmap: Arc<Sockmap>) -> Self {
         Self {
+            counted: Counted::of("ktls-sockmap", &sockmap),
             wanted: Wanted::KtlsSockmap(ktls, sockmap),
-            ..Self::default()
+        }
+    }
+
+    /// `relay` for every channel, counting on where this one does.
+    #[must_use]
+    pub fn relay_instead(&self) -> Self {
+        Self {
+            wanted: Wanted::Relay,
+            counted: Arc::clone(&self.counted),
         }
     }
 
@@ -161,10 +180,7 @@ impl Paths {
         reason: &'static str,
         detail: &dyn std::fmt::Display,
     ) {
-        let mut fallbacks = self
-            .fallbacks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut fallbacks = self.counted.fallbacks();
         let count = fallbacks.entry(reason).or_default();
         *count += 1;
         if *count == 1 {
@@ -178,10 +194,31 @@ impl Paths {
 
     /// How many channels use `relay` although another path was wanted, by reason.
     pub fn fallbacks(&self) -> BTreeMap<&'static str, u64> {
+        self.counted.fallbacks().clone()
+    }
+
+    /// What the eBPF programs have counted for all channels, with the name of the path that uses
+    /// them; zeros where none does.
+    pub fn programs(&self) -> (&'static str, State) {
+        match &self.counted.sockmap {
+            Some((path, sockmap)) => (path, sockmap.totals()),
+            None => ("sockmap", State::default()),
+        }
+    }
+}
+
+impl Counted {
+    fn of(path: &'static str, sockmap: &Arc<Sockmap>) -> Arc<Self> {
+        Arc::new(Self {
+            sockmap: Some((path, Arc::clone(sockmap))),
+            ..Self::default()
+        })
+    }
+
+    fn fallbacks(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
         self.fallbacks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
     }
 }
 
@@ -211,6 +248,7 @@ impl Carrier {
         counters: &Counters,
         stop: impl Future<Output = ()>,
     ) -> EndReason {
+        let _looking = self.show_queues(counters);
         match self {
             Self::Relay(client, host) => {
                 relay::run(&mut **client, host, inbound, limits, counters, stop).await
@@ -222,6 +260,18 @@ impl Carrier {
                 relay::run(&mut **client, host, inbound, limits, counters, stop).await
             }
         }
+    }
+
+    /// Lets what waits in the kernel be seen as long as the result lives.
+    fn show_queues<'a>(&self, counters: &'a Counters) -> Looking<'a> {
+        let sockets = match self {
+            Self::Relay(client, host) => TcpLegs::new(client.tcp(), host),
+            Self::Ktls(client, host) => TcpLegs::new(client.tcp(), host),
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
+                return counters.queues.attach(link.queues());
+            }
+        };
+        counters.queues.attach(move || sockets.queues())
     }
 
     /// What the kernel has done for the channel, in one line; empty: it moved nothing.

@@ -13,6 +13,7 @@ mod moderation;
 mod outbound;
 mod pipe;
 pub mod probe;
+mod queues;
 pub mod relay;
 pub mod sockmap;
 
@@ -23,9 +24,11 @@ pub use choice::{Carrier, Paths};
 pub use inbound::Inbound;
 pub use legs::{ClientLeg, HostLeg};
 pub use pipe::Pipe;
+pub use queues::Queues;
 
 use crate::websocket::decode::Violation;
 use kernel_count::KernelCount;
+use queues::QueueLook;
 
 /// Time limits of a moving channel.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +46,7 @@ pub struct Counters {
     downlink: AtomicU64,
     kernel_downlink: KernelCount,
     spliced: AtomicU64,
+    queues: QueueLook,
 }
 
 impl Counters {
@@ -60,6 +64,11 @@ impl Counters {
     /// Bytes of the downlink that did not enter the process.
     pub fn spliced(&self) -> u64 {
         self.spliced.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that wait in the kernel now. This asks it, a few times for each channel.
+    pub fn queues(&self) -> Queues {
+        self.queues.now()
     }
 
     pub(crate) fn add_uplink(&self, bytes: usize) {

@@ -20,6 +20,16 @@ pub enum ClientStream {
     Tls(Box<TlsStream>),
 }
 
+impl ClientStream {
+    /// The TCP socket, to be asked and not to be read.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
+        }
+    }
+}
+
 /// What both kinds of stream do alike.
 macro_rules! on_either {
     ($client:expr, $stream:ident => $call:expr) => {

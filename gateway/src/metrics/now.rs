@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use gateway_common::layout::State;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
 use prometheus_client::metrics::MetricType;
@@ -12,6 +13,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::PREFIX;
 use crate::channel::Totals;
+use crate::datapath::Queues;
 
 /// Facts that are gathered for one scrape.
 #[derive(Clone, Debug)]
@@ -20,6 +22,10 @@ pub struct Now {
     pub totals: Totals,
     /// Channels that use `relay` although another path was wanted, by reason.
     pub fallbacks: BTreeMap<&'static str, u64>,
+    /// Bytes that wait in the kernel, by data path.
+    pub queues: BTreeMap<&'static str, Queues>,
+    /// What the eBPF programs have counted, and the data path that uses them.
+    pub programs: (&'static str, State),
     /// Whether each data path works here.
     pub paths: Vec<(&'static str, bool)>,
     /// Connections of clients that are open.
@@ -47,6 +53,8 @@ impl Default for Now {
         Self {
             totals: Totals::default(),
             fallbacks: BTreeMap::new(),
+            queues: BTreeMap::new(),
+            programs: ("sockmap", State::default()),
             paths: Vec::new(),
             connections: 0,
             tickets: 0,
@@ -65,6 +73,8 @@ impl Collector for Now {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
         self.encode_channels(&mut out)?;
+        self.encode_queues(&mut out)?;
+        self.encode_programs(&mut out)?;
         let fallbacks = self.fallbacks.iter();
         out.counters(
             "fallbacks",
@@ -158,6 +168,62 @@ impl Now {
             "Payload that channels have moved, up to hosts and down to clients",
             bytes,
         )
+    }
+
+    fn encode_queues(&self, out: &mut Out<'_>) -> fmt::Result {
+        let queues = self.queues.iter().flat_map(|(&path, queues)| {
+            let named = queues.named().into_iter();
+            named.map(move |(queue, bytes)| ([("path", path), ("queue", queue)], bytes))
+        });
+        out.gauges(
+            "kernel_queue_bytes",
+            "Bytes of open channels that wait in the kernel",
+            queues,
+        )
+    }
+
+    fn encode_programs(&self, out: &mut Out<'_>) -> fmt::Result {
+        let (path, state) = &self.programs;
+        let of = |kind| [("path", *path), ("verdict", kind)];
+        out.counters(
+            "sockmap_segments",
+            "Segments of hosts that eBPF redirected to clients, or passed to the process",
+            [
+                (of("redirected"), state.messages),
+                (of("passed"), state.passes),
+            ]
+            .into_iter(),
+        )?;
+        out.counters(
+            "sockmap_bytes",
+            "Bytes of hosts that eBPF redirected to clients, passed to the process, or lost",
+            [
+                (of("redirected"), state.redirected),
+                (of("passed"), state.passed),
+                (of("dropped"), state.dropped()),
+            ]
+            .into_iter(),
+        )?;
+        for (name, help, count) in [
+            (
+                "sockmap_stops",
+                "How often channels stopped redirecting, as too much was waiting",
+                state.stops,
+            ),
+            (
+                "sockmap_resumes",
+                "How often channels began to redirect, the first time included",
+                state.resumes,
+            ),
+            (
+                "sockmap_frames",
+                "Frames that eBPF made for clients",
+                state.frames,
+            ),
+        ] {
+            out.counters(name, help, [([("path", *path)], count)].into_iter())?;
+        }
+        Ok(())
     }
 
     fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {

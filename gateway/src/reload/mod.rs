@@ -72,7 +72,7 @@ impl LoadedPath {
         if config.data_path == self.choice {
             Arc::clone(&self.paths)
         } else {
-            Arc::default()
+            Arc::new(self.paths.relay_instead())
         }
     }
 }

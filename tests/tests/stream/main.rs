@@ -51,6 +51,7 @@ mod endings;
 mod kernel;
 mod ktls;
 mod ktls_sockmap;
+mod metrics;
 mod peers;
 mod plan;
 mod pressure;

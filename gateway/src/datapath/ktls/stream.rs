@@ -116,6 +116,11 @@ impl KtlsStream {
         self.limit
     }
 
+    /// The socket, to be asked and not to be read.
+    pub(in crate::datapath) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// The socket, as one more descriptor.
     pub(in crate::datapath) fn socket(&self) -> io::Result<std::net::TcpStream> {
         Ok(self.tcp.as_fd().try_clone_to_owned()?.into())

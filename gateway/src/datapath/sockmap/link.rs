@@ -22,6 +22,7 @@ use super::registered::register;
 use super::watch::Signal;
 use super::{Sockmap, tcp_info};
 use crate::datapath::ktls::{self, KtlsStream};
+use crate::datapath::queues::{Queues, TcpLegs};
 
 /// Send buffer of an injector in bytes: one datagram of the longest frame at a time, and some.
 const INJECTOR_BUFFER: usize = 128 * 1024;
@@ -183,6 +184,22 @@ impl Link {
         let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
         // Without a state the maps are gone, and the channel with them.
         move || sockmap.maps.state(slot).map_or(0, |state| state.framed)
+    }
+
+    /// Looks at what waits in the kernel; only while the link lives.
+    pub(in crate::datapath) fn queues(&self) -> impl Fn() -> Queues + Send + Sync + 'static {
+        let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
+        let sockets = TcpLegs::new(self.client.socket(), self.host.get_ref());
+        move || {
+            let state = sockmap.maps.state(slot).unwrap_or_default();
+            Queues {
+                // What the host sends is taken out of its socket at once: what passed waits for
+                // the process, the rest before the bridge.
+                host_receive: state.passed.saturating_sub(state.returned),
+                bridge: state.waiting(),
+                ..sockets.queues()
+            }
+        }
     }
 
     /// What the programs have counted, as the log tells it.

@@ -1,6 +1,6 @@
 //! The maps that the gateway shares with its programs, and the channels' places in them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +28,10 @@ struct Inner {
     free: VecDeque<(Instant, u32)>,
     /// Slots from here on were never used.
     unused: u32,
+    /// Slots of channels that are open.
+    open: BTreeSet<u32>,
+    /// What was counted for channels that have ended.
+    ended: State,
 }
 
 /// The cookies of a channel's sockets that send into maps.
@@ -80,6 +84,8 @@ impl Maps {
             gates: map(layout::GATES)?.try_into()?,
             free: VecDeque::new(),
             unused: 0,
+            open: BTreeSet::new(),
+            ended: State::default(),
         })))
     }
 
@@ -103,6 +109,7 @@ impl Maps {
             inner.free.push_back((now, slot));
             return Err(error.into());
         }
+        inner.open.insert(slot);
         Ok(slot)
     }
 
@@ -149,12 +156,24 @@ impl Maps {
             let _ = inner.targets.remove(&cookie);
             let _ = inner.routes.remove(&cookie);
         }
+        inner.open.remove(&slot);
+        if let Ok(state) = inner.state(slot) {
+            inner.ended = inner.ended.plus(&state);
+        }
         inner.free.push_back((Instant::now(), slot));
+    }
+
+    /// What the programs have counted for all channels, one call of the system for each that is
+    /// open.
+    pub(super) fn totals(&self) -> State {
+        let inner = self.lock();
+        let open = inner.open.iter().filter_map(|&slot| inner.state(slot).ok());
+        open.fold(inner.ended, |sum, state| sum.plus(&state))
     }
 
     /// What the programs have counted.
     pub(super) fn state(&self, slot: u32) -> Result<State, MapError> {
-        Ok(bytemuck::cast(self.lock().states.get(&slot, 0)?))
+        self.lock().state(slot)
     }
 
     /// Says how many passed bytes were forwarded.
@@ -164,6 +183,12 @@ impl Maps {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn state(&self, slot: u32) -> Result<State, MapError> {
+        Ok(bytemuck::cast(self.states.get(&slot, 0)?))
     }
 }
 

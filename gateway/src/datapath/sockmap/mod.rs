@@ -36,6 +36,7 @@ use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
+use gateway_common::layout::State;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
@@ -73,6 +74,12 @@ impl Sockmap {
             bridge_buffer: half,
             _ebpf: Mutex::new(loaded.ebpf),
         }))
+    }
+
+    /// What the programs have counted for all channels so far, those that have ended included;
+    /// never less than at an earlier call, but for [`State::redirecting`].
+    pub fn totals(&self) -> State {
+        self.maps.totals()
     }
 
     /// Puts a channel's sockets into the kernel's hands, before its host was sent anything.
