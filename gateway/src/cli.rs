@@ -11,6 +11,7 @@ use crate::admin::client::{self, Show};
 use crate::config::{self, Config};
 use crate::datapath::probe;
 use crate::documents::Document;
+use crate::output::{EXIT_CLOSED, complain, is_closed, print, print_line};
 use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::session::SessionId;
@@ -110,12 +111,12 @@ pub fn main() -> ExitCode {
     };
     exit(match command {
         Command::Run => run(prepared),
-        _ => print(&prepared),
+        _ => show(&prepared),
     })
 }
 
 fn wrong_configuration(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("flexvdi-gateway: {error}");
+    complain(&format!("flexvdi-gateway: {error}"));
     ExitCode::from(EXIT_CONFIG)
 }
 
@@ -143,49 +144,45 @@ impl Ask {
 fn print_probe(json: bool) -> anyhow::Result<()> {
     let findings = runtime(&Config::default())?.block_on(probe::run(probe::Extent::All));
     if json {
-        println!("{}", serde_json::to_string_pretty(&findings)?);
+        print_line(&serde_json::to_string_pretty(&findings)?)
     } else {
-        print!("{}", probe::table(&findings));
+        print(probe::table(&findings))
     }
-    Ok(())
 }
 
 fn make_pool_key(file: Option<&Path>) -> anyhow::Result<()> {
     let Some(path) = file else {
-        print!("{}", pool::new_file()?);
-        return Ok(());
+        return print(pool::new_file()?);
     };
-    if pool::append_key(path)? {
-        eprintln!(
-            "{}: key added; move it to the top once all gateways have it",
-            path.display()
-        );
+    let done = if pool::append_key(path)? {
+        "key added; move it to the top once all gateways have it"
     } else {
-        eprintln!("{}: made, with one key", path.display());
-    }
+        "made, with one key"
+    };
+    complain(&format!("{}: {done}", path.display()));
     Ok(())
 }
 
 fn exit(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_closed(&error) => ExitCode::from(EXIT_CLOSED),
         Err(error) => {
-            eprintln!("flexvdi-gateway: {error:#}");
+            complain(&format!("flexvdi-gateway: {error:#}"));
             ExitCode::FAILURE
         }
     }
 }
 
-fn print(prepared: &Prepared) -> anyhow::Result<()> {
+fn show(prepared: &Prepared) -> anyhow::Result<()> {
     for warning in &prepared.loaded.warnings {
-        eprintln!("warning: {warning}");
+        complain(&format!("warning: {warning}"));
     }
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
-        eprintln!("warning: {warning}");
+        complain(&format!("warning: {warning}"));
     }
     let effective = config::effective_json(&prepared.loaded.config);
-    println!("{}", serde_json::to_string_pretty(&effective)?);
-    Ok(())
+    print_line(&serde_json::to_string_pretty(&effective)?)
 }
 
 fn run(prepared: Prepared) -> anyhow::Result<()> {

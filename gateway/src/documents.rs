@@ -1,12 +1,14 @@
 //! The man page and the completions of shells, made from the command line's own description.
 
-use std::io::{self, Write};
+use std::io;
 
 use anyhow::Context;
 use clap::{Command, ValueEnum};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
+
+use crate::output::print;
 
 /// What can be printed.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -32,8 +34,7 @@ impl Document {
             }
             None => man_page(command, &mut text).context("cannot write the man page")?,
         }
-        let mut output = io::stdout().lock();
-        output.write_all(&text).context("cannot write")
+        print(text)
     }
 
     fn shell(self) -> Option<Shell> {
@@ -103,6 +104,10 @@ fn ending() -> Roff {
                 "A port cannot be opened, or another failure of the system.",
             ),
             ("2", "Wrong command line."),
+            (
+                "141",
+                "Nobody reads what it prints any more, as with | head -1.",
+            ),
             (
                 "78",
                 "The configuration or a file that it names cannot be read or is wrong.",

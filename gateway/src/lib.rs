@@ -22,6 +22,7 @@ mod log;
 pub mod manager;
 pub mod metrics;
 pub mod network_rules;
+mod output;
 pub mod pem_file;
 pub mod pool;
 mod prepared;

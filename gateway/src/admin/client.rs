@@ -1,5 +1,6 @@
 //! The command line's side of the socket.
 
+use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,18 +11,19 @@ use http::{Method, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
+use super::screen::Screen;
 use super::status::Status;
 use super::{SOCKET, table};
+use crate::output::{print, print_line};
 use crate::session::SessionId;
 
 /// Longest wait for an answer of the running gateway.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_secs(2);
-/// ANSI: cursor to the top left corner, everything after it erased.
-const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// How the status is shown.
 #[derive(Clone, Copy, Debug)]
@@ -34,21 +36,49 @@ pub struct Show {
 
 /// Prints what the gateway is doing whose `RuntimeDir` this is.
 pub async fn status(runtime_dir: &Path, show: Show) -> anyhow::Result<()> {
-    loop {
-        let text = ask(runtime_dir, Method::GET, "/status").await?;
-        if show.json {
-            println!("{text}");
-        } else {
-            let status: Status = serde_json::from_str(&text)
-                .context("the running gateway is of another version: use --json")?;
-            let clear = if show.watch { CLEAR } else { "" };
-            print!("{clear}{}", table::render(&status));
-        }
-        if !show.watch {
-            return Ok(());
-        }
-        tokio::time::sleep(INTERVAL).await;
+    if !show.watch {
+        return print(look(runtime_dir, show.json).await?);
     }
+    let mut stop = std::pin::pin!(asked_to_stop()?);
+    let screen = Screen::enter(!show.json)?;
+    loop {
+        let looked = tokio::select! {
+            looked = look(runtime_dir, show.json) => looked?,
+            () = &mut stop => return Ok(()),
+        };
+        screen.show(&looked)?;
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = &mut stop => return Ok(()),
+        }
+    }
+}
+
+/// What the gateway is doing, as it is printed.
+async fn look(runtime_dir: &Path, json: bool) -> anyhow::Result<String> {
+    let mut text = ask(runtime_dir, Method::GET, "/status").await?;
+    if json {
+        text.push('\n');
+        return Ok(text);
+    }
+    let status: Status = serde_json::from_str(&text)
+        .context("the running gateway is of another version: use --json")?;
+    Ok(table::render(&status))
+}
+
+/// Ready once somebody ends the watching: with Ctrl-C, or by closing the terminal.
+fn asked_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let watch = |kind| signal(kind).context("cannot watch for signals");
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut hangup = watch(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 /// Ends a desktop session.
@@ -79,8 +109,7 @@ async fn drained(runtime_dir: &Path) -> anyhow::Result<()> {
             bail!("draining was ended before the desktop sessions were");
         }
         if status.sessions.is_empty() {
-            println!("no desktop session is open");
-            return Ok(());
+            return print_line("no desktop session is open");
         }
         tokio::time::sleep(INTERVAL).await;
     }
@@ -93,8 +122,7 @@ pub async fn undrain(runtime_dir: &Path) -> anyhow::Result<()> {
 
 async fn act(runtime_dir: &Path, target: &str) -> anyhow::Result<()> {
     let answer = ask(runtime_dir, Method::POST, target).await?;
-    println!("{}", message(&answer));
-    Ok(())
+    print_line(&message(&answer))
 }
 
 /// The answer's body; an answer that is no success is an error.

@@ -8,6 +8,7 @@ pub mod health;
 mod history;
 mod page;
 mod routes;
+mod screen;
 mod serve;
 mod socket;
 pub mod status;

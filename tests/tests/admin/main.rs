@@ -5,6 +5,7 @@
     reason = "helpers of tests fail like tests; clippy knows only functions marked as such"
 )]
 
+mod closed_output;
 mod command_line;
 mod drain;
 mod health;
@@ -12,3 +13,4 @@ mod metrics;
 mod page;
 mod prometheus;
 mod support;
+mod watch;
