@@ -11,6 +11,7 @@ pub mod buffer;
 mod causes;
 pub mod channel;
 pub mod cli;
+pub mod client_limits;
 pub mod config;
 pub mod datapath;
 mod documents;

@@ -113,7 +113,7 @@ impl FailureLimit {
 }
 
 /// What one subscriber is given: an IPv4 address, or an IPv6 network of 64 bits.
-fn subscriber(address: IpAddr) -> IpAddr {
+pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
         IpAddr::V6(v6) => {

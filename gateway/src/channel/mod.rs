@@ -24,6 +24,7 @@ pub use registry::{
 
 use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
 use crate::admission::Admission;
+use crate::client_limits::Place;
 use crate::config::{Config, HostProxyProtocol};
 use crate::datapath::{EndReason, Inbound, Limits, Paths};
 use crate::listen::{ClientStream, Permit};
@@ -71,6 +72,8 @@ pub struct Channel {
     pub host: TcpStream,
     /// The client's place among the connections that are counted.
     pub permit: Arc<Permit>,
+    /// Its place among the channels of the client's address.
+    pub place: Place,
 }
 
 impl Channel {
@@ -110,6 +113,7 @@ impl Channel {
             answers_pings,
             mut host,
             permit: _permit,
+            place: _place,
         } = self;
         let begun = Instant::now();
         let counters = &*registration.channel().counters;

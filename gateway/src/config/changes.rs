@@ -46,6 +46,8 @@ const AT_ONCE: &[&str] = &[
     "DrainTimeout",
     "MaxConnections",
     "MaxConnectionsPerAddress",
+    "MaxSessionsPerAddress",
+    "MaxChannelsPerAddress",
     "BadTokenLimit",
     "BanTime",
     "MaxHeaderSize",

@@ -91,6 +91,10 @@ keys! {
     "MaxConnections" => max_connections: Number<usize, 1, MAX_CONNECTIONS>,
     "MaxConnectionsPerAddress" =>
         max_connections_per_address: OrZero<Number<usize, 1, MAX_CONNECTIONS>>,
+    "MaxSessionsPerAddress" =>
+        max_sessions_per_address: OrZero<Number<usize, 1, MAX_CONNECTIONS>>,
+    "MaxChannelsPerAddress" =>
+        max_channels_per_address: OrZero<Number<usize, 1, MAX_CONNECTIONS>>,
     "BadTokenLimit" => bad_token_limit: OrZero<Number<u32, 1, 1_000_000>>,
     "BanTime" => ban_time: Seconds,
     "AllowedClients" => allowed_clients: List<Network>,

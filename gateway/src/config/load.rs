@@ -220,6 +220,8 @@ mod tests {
             ("MaxConnections", json!(1)),
             ("MaxConnectionsPerAddress", json!(0)),
             ("MaxConnectionsPerAddress", json!(7)),
+            ("MaxSessionsPerAddress", json!(20)),
+            ("MaxChannelsPerAddress", json!(200)),
             ("BadTokenLimit", json!(0)),
             ("BadTokenLimit", json!(1)),
             ("BanTime", json!(600)),

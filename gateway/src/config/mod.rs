@@ -133,6 +133,10 @@ pub struct Config {
     /// Most connections of one client address at a time, trusted proxies excepted; `None` (0):
     /// no limit.
     pub max_connections_per_address: Option<usize>,
+    /// Most desktop sessions of one client address; `None` (0): any number.
+    pub max_sessions_per_address: Option<usize>,
+    /// Most channels of one client address; `None` (0): any number.
+    pub max_channels_per_address: Option<usize>,
     /// Wrong tokens per minute and client address before further WebSockets are refused
     /// unseen; `None` (0): no limit.
     pub bad_token_limit: Option<u32>,
@@ -303,6 +307,8 @@ impl Default for Config {
             drain_timeout: None,
             max_connections: 20_000,
             max_connections_per_address: Some(2_000),
+            max_sessions_per_address: None,
+            max_channels_per_address: None,
             bad_token_limit: Some(30),
             ban_time: seconds(60),
             allowed_clients: Vec::new(),

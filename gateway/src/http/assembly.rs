@@ -9,6 +9,7 @@ use crate::access_log::AccessLog;
 use crate::admin::health::Health;
 use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
+use crate::client_limits::ClientLimits;
 use crate::config::Config;
 use crate::datapath::Paths;
 use crate::drain::Drain;
@@ -23,6 +24,7 @@ struct Lasting {
     metrics: Arc<Metrics>,
     drain: Arc<Drain>,
     access_log: AccessLog,
+    client_limits: ClientLimits,
 }
 
 impl Gateway {
@@ -40,6 +42,7 @@ impl Gateway {
             drain: Arc::new(Drain::new(Arc::clone(&channels))),
             channels,
             access_log,
+            client_limits: ClientLimits::new(config),
         };
         let admissions = Admissions::new(config, tickets);
         Self::assemble(config, manager_tls, admissions, lasting, paths)
@@ -55,6 +58,7 @@ impl Gateway {
             drain: Arc::clone(&self.drain),
             channels: Arc::clone(&self.channels),
             access_log: self.access_log.clone(),
+            client_limits: self.client_limits.changed(config),
         };
         Self::assemble(config, manager_tls, admissions, lasting, paths)
     }
@@ -71,6 +75,7 @@ impl Gateway {
             metrics,
             drain,
             access_log,
+            client_limits,
         } = lasting;
         let hosts = HostConnector::new(config);
         let forwarder = Forwarder::new(config, manager_tls);
@@ -88,6 +93,7 @@ impl Gateway {
             access_log,
             manager_paths: config.manager_paths.clone(),
             admissions,
+            client_limits,
             hosts,
             channels,
             paths,

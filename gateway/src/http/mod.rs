@@ -23,6 +23,7 @@ use crate::access_log::{AccessLog, Event, Recorded, Requested};
 use crate::admin::health::Health;
 use crate::admission::{Admission, Admissions};
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
+use crate::client_limits::ClientLimits;
 use crate::config::ForwardedHeader;
 use crate::datapath::Paths;
 use crate::drain::{self, Drain};
@@ -45,6 +46,8 @@ pub struct Gateway {
     pub manager_paths: Vec<String>,
     /// Which tokens are good, and for what.
     pub admissions: Admissions,
+    /// How much one client address may have open.
+    pub client_limits: ClientLimits,
     /// The way to the hosts.
     pub hosts: HostConnector,
     /// Where requests and channels are recorded.
@@ -292,6 +295,16 @@ async fn open_channel(
         let answer = reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
         return record(answer, None, &"draining");
     }
+    let place = match gateway.client_limits.admit(client, admission.session) {
+        Ok(place) => place,
+        Err(too_many) => {
+            let session = admission.session;
+            info!(%client, %session, reason = %too_many, "WebSocket refused");
+            counted.count(too_many.name());
+            let answer = reply::error(StatusCode::TOO_MANY_REQUESTS, &too_many.to_string());
+            return record(answer, Some(session), &too_many);
+        }
+    };
     let connecting = Instant::now();
     let host = match gateway.hosts.connect(&admission.target).await {
         Ok(host) => host,
@@ -319,6 +332,7 @@ async fn open_channel(
         answers_pings: query.version >= 2,
         host,
         permit: Arc::clone(&connection.permit),
+        place,
     };
     let upgrade = hyper::upgrade::on(&mut request);
     channel.spawn(

@@ -92,7 +92,14 @@ impl Default for Metrics {
         let tls_failures = Labelled::new("reason", &["failed", "timeout"]);
         let websockets_refused = Labelled::new(
             "reason",
-            &["token", "too many wrong tokens", "handshake", "draining"],
+            &[
+                "token",
+                "too many wrong tokens",
+                "handshake",
+                "draining",
+                "too many sessions",
+                "too many channels",
+            ],
         );
         let host_failures = Labelled::new(
             "reason",

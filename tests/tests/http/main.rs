@@ -8,6 +8,7 @@
 
 mod access_log;
 mod access_rules;
+mod client_limits;
 mod command_line;
 mod configuration;
 mod deployments;
