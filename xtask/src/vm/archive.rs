@@ -169,10 +169,11 @@ fn mirror() -> Result<String> {
 /// Names of the packages that have a kernel's files, among what its package depends on; none
 /// where it has them itself.
 fn parts(depends: &str) -> impl Iterator<Item = &str> {
+    let kinds = ["linux-base-", "linux-binary-", "linux-modules-"];
     let names = depends
         .split(',')
         .filter_map(|one| one.split_whitespace().next());
-    names.filter(|name| name.starts_with("linux-binary-") || name.starts_with("linux-modules-"))
+    names.filter(move |name| kinds.iter().any(|kind| name.starts_with(kind)))
 }
 
 /// Whether lists of packages need not be fetched again.
@@ -242,6 +243,7 @@ mod tests {
                        linux-binary-7.3.4+deb13-cloud-amd64 (= 7.3.4-1), \
                        linux-modules-7.3.4+deb13-cloud-amd64 (= 7.3.4-1)\n";
         let expected = [
+            "linux-base-7.3.4+deb13-cloud-amd64",
             "linux-binary-7.3.4+deb13-cloud-amd64",
             "linux-modules-7.3.4+deb13-cloud-amd64",
         ];

@@ -122,6 +122,7 @@ impl Store {
             unpack.arg("--extract").arg(&file).arg(&root);
             run_bounded(unpack, UNPACK_LIMIT)?;
         }
+        lay_out(&root)?;
         modules::index(&root, &release(&root)?)?;
         // Complete or not there at all.
         let place = self.place(package);
@@ -151,6 +152,27 @@ fn kept(folder: &Path) -> Result<Vec<KernelPackage>> {
         }
     }
     Ok(packages)
+}
+
+/// Moves what newer packages have below `usr/lib/modules`, the kernel's image included, to where
+/// older ones have it.
+fn lay_out(root: &Path) -> Result<()> {
+    let (merged, modules) = (root.join("usr/lib/modules"), root.join("lib/modules"));
+    if !merged.is_dir() || modules.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(root.join("lib"))?;
+    fs::rename(&merged, &modules).context("moving the modules")?;
+    for entry in modules.read_dir()? {
+        let folder = entry?;
+        let image = folder.path().join("vmlinuz");
+        if image.is_file() {
+            fs::create_dir_all(root.join("boot"))?;
+            let name = format!("vmlinuz-{}", folder.file_name().display());
+            fs::rename(image, root.join("boot").join(name)).context("moving the kernel")?;
+        }
+    }
+    Ok(())
 }
 
 /// What `uname -r` will say of the kernel that was unpacked into this folder.
