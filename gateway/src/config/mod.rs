@@ -92,7 +92,8 @@ pub struct Config {
 
     /// How channels are moved.
     pub data_path: DataPath,
-    /// Bytes that must come from the host at a time for `ktls` to splice them.
+    /// Bytes that must come from the host at a time for `ktls` to splice them; 65,532 are the most
+    /// that ever do.
     pub splice_from: usize,
     /// Most bytes of a channel that wait in the kernel for its client, where the kernel moves
     /// them; what fits into the sockets comes on top.
@@ -290,7 +291,8 @@ impl Default for Config {
             reconnect_timeout: seconds(300),
             pool_key_file: None,
             data_path: DataPath::Auto,
-            splice_from: 4_096,
+            // More than is moved at a time: see docs/datapaths.md, "ktls".
+            splice_from: 65_536,
             queue_limit: 1 << 20,
             keep_alive: None,
             handshake_timeout: seconds(10),

@@ -53,7 +53,8 @@ pub(crate) const SOCKMAP_ON_TLS: Setup = Setup {
 
 pub(crate) const KTLS: Setup = Setup {
     path: "ktls",
-    configure: |gateway| gateway.set("DataPath", "ktls"),
+    // Both ways are taken: by default nothing is spliced.
+    configure: |gateway| gateway.set("DataPath", "ktls").set("SpliceFrom", 4_096),
     endpoint: Gateway::tls,
 };
 

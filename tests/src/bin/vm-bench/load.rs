@@ -26,17 +26,15 @@ const LONGER: usize = 5;
 const LONGEST: usize = 256 * KIB;
 
 /// All loads.
-pub(crate) const LOADS: [Load; 13] = [
+pub(crate) const LOADS: [Load; 11] = [
     Load::new("down 64 KiB", Kind::Down, 64 * KIB, 128),
     Load::new("down 16 KiB", Kind::Down, 16 * KIB, 256),
-    Load::new("down 4 KiB", Kind::Down, 4 * KIB, 512),
     Load::new("down 1 KiB, ten in 2 ms", Kind::Bursts, KIB, 400),
     Load::new("down 64 B, one in 1 ms", Kind::PacedDown, 64, 100),
     Load::new("down 1 KiB, one in 1 ms", Kind::PacedDown, KIB, 100),
     Load::new("down 4 KiB, one in 1 ms", Kind::PacedDown, 4 * KIB, 100),
     Load::new("down 16 KiB, one in 1 ms", Kind::PacedDown, 16 * KIB, 100),
     Load::new("up 64 B, one in 1 ms", Kind::PacedUp, 64, 100),
-    Load::new("up 1 KiB, one in 1 ms", Kind::PacedUp, KIB, 100),
     Load::new("up 16 KiB, one in 1 ms", Kind::PacedUp, 16 * KIB, 50),
     Load::new("round trip 64 B", Kind::Echo, 64, 250),
     Load::new("recorded display", Kind::Replay, 0, 0),

@@ -10,15 +10,14 @@ use testkit::vm::{IdleChannels, Leg};
 use super::Bench;
 
 /// Channels that are there before, so that what all of them share is no part of the result.
-const SHARED: usize = 50;
-/// Channels that are measured; with their ends inside this process they stay below the usual limit
-/// on open files.
-const CHANNELS: usize = 300;
+const SHARED: usize = 20;
+/// Channels that are measured.
+const CHANNELS: usize = 100;
 /// After so many the gateway's log is read, so that it never waits for that.
 const LOGGED: usize = 20;
 const READING: Duration = Duration::from_millis(5);
 /// What is freed later than its use, in the kernel and in the gateway, is freed in this time.
-const REST: Duration = Duration::from_secs(2);
+const REST: Duration = Duration::from_secs(1);
 
 impl Bench {
     /// Opens many channels, and looks at the memory when they are idle.
@@ -30,10 +29,7 @@ impl Bench {
     ) -> Result<IdleChannels> {
         let open_all = |count: usize| -> Result<Vec<_>> {
             let open = |number: usize| {
-                if number.is_multiple_of(LOGGED) {
-                    let reading = async { tokio::time::sleep(READING).await };
-                    self.runtime.block_on(reading);
-                }
+                self.read_log(number);
                 self.open(Some(gateway), leg)
             };
             (0..count).map(open).collect()
@@ -44,8 +40,9 @@ impl Bench {
         held.extend(open_all(CHANNELS)?);
         std::thread::sleep(REST);
         let after = (gateway.memory()?.pss, slabs()?);
-        for (client, _) in held {
+        for (number, (client, _)) in held.into_iter().enumerate() {
             client.close();
+            self.read_log(number);
         }
         Ok(IdleChannels {
             path: path.to_owned(),
@@ -54,6 +51,14 @@ impl Bench {
             process: after.0.cast_signed() - before.0.cast_signed(),
             slabs: after.1.cast_signed() - before.1.cast_signed(),
         })
+    }
+
+    /// Lets the gateway's log be read once for some channels.
+    fn read_log(&self, channel: usize) {
+        if channel.is_multiple_of(LOGGED) {
+            let reading = async { tokio::time::sleep(READING).await };
+            self.runtime.block_on(reading);
+        }
     }
 }
 
