@@ -55,7 +55,7 @@ pub(crate) fn run(steps: &mut Steps, options: &VmOptions) -> Result<()> {
         },
     )?;
     let mut text = format!(
-        "Measured with `{}` on {kernel}; {} starts of the machine",
+        "Measured with `{}` on {kernel}; starts of the machine: {}",
         super::options::command_line(),
         starts.len(),
     );
