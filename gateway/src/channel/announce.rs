@@ -14,7 +14,11 @@ use crate::config::HostProxyProtocol;
 
 /// Sends the header that begins a connection to a host, if hosts expect one. A host that is lost
 /// already is noticed by whoever moves its stream.
-pub(super) async fn announce(protocol: HostProxyProtocol, client: IpAddr, host: &mut TcpStream) {
+pub(super) async fn announce(
+    protocol: HostProxyProtocol,
+    client: SocketAddr,
+    host: &mut TcpStream,
+) {
     if protocol == HostProxyProtocol::Off {
         return;
     }
@@ -27,15 +31,20 @@ pub(super) async fn announce(protocol: HostProxyProtocol, client: IpAddr, host: 
     }
 }
 
-/// The client's port is 0: behind a reverse proxy only its address is known.
-fn header(protocol: HostProxyProtocol, client: IpAddr, host: SocketAddr) -> io::Result<Vec<u8>> {
+/// The client's port is 0 where a reverse proxy has told nothing but its address.
+fn header(
+    protocol: HostProxyProtocol,
+    client: SocketAddr,
+    host: SocketAddr,
+) -> io::Result<Vec<u8>> {
+    let port = client.port();
     // Both addresses must be of the same family.
-    let (client, address) = match (client.to_canonical(), host.ip().to_canonical()) {
+    let (client, address) = match (client.ip().to_canonical(), host.ip().to_canonical()) {
         (IpAddr::V4(v4), IpAddr::V6(host)) => (v4.to_ipv6_mapped().into(), host.into()),
         (IpAddr::V6(client), IpAddr::V4(v4)) => (client.into(), v4.to_ipv6_mapped().into()),
         same => same,
     };
-    let source = SocketAddr::new(client, 0);
+    let source = SocketAddr::new(client, port);
     let destination = SocketAddr::new(address, host.port());
     let header = ProxyHeader::with_address(ProxiedAddress::stream(source, destination));
     let mut bytes = Vec::new();
@@ -64,25 +73,25 @@ mod tests {
     #[test]
     fn names_client_and_host_in_one_family() {
         assert_eq!(
-            v1("192.0.2.7", "10.0.0.1:5900"),
+            v1("192.0.2.7:0", "10.0.0.1:5900"),
             "PROXY TCP4 192.0.2.7 10.0.0.1 0 5900\r\n"
         );
         assert_eq!(
-            v1("192.0.2.7", "[fd00::1]:5900"),
-            "PROXY TCP6 ::ffff:192.0.2.7 fd00::1 0 5900\r\n"
+            v1("192.0.2.7:4711", "[fd00::1]:5900"),
+            "PROXY TCP6 ::ffff:192.0.2.7 fd00::1 4711 5900\r\n"
         );
         assert_eq!(
-            v1("2001:db8::7", "10.0.0.1:5900"),
-            "PROXY TCP6 2001:db8::7 ::ffff:10.0.0.1 0 5900\r\n"
+            v1("[2001:db8::7]:4711", "10.0.0.1:5900"),
+            "PROXY TCP6 2001:db8::7 ::ffff:10.0.0.1 4711 5900\r\n"
         );
     }
 
     #[test]
     fn version_2_is_binary() {
-        let client = "192.0.2.7".parse().unwrap();
+        let client = "192.0.2.7:258".parse().unwrap();
         let host = "10.0.0.1:5900".parse().unwrap();
         let header = header(HostProxyProtocol::V2, client, host).unwrap();
-        let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 0, 0, 0x17, 0x0c];
+        let addresses = [192, 0, 2, 7, 10, 0, 0, 1, 1, 2, 0x17, 0x0c];
         assert_eq!(header[..12], *b"\r\n\r\n\0\r\nQUIT\n");
         assert_eq!(header[12..16], [0x21, 0x11, 0, 12]);
         assert_eq!(header[16..], addresses);

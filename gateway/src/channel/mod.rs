@@ -5,7 +5,7 @@ mod host;
 mod link;
 mod registry;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -64,6 +64,8 @@ pub struct Channel {
     pub access_log: AccessLog,
     /// Address of the client, as far as trusted proxies tell it.
     pub client: IpAddr,
+    /// The client's port; 0: not known.
+    pub client_port: u16,
     /// The leave to connect, and where to.
     pub admission: Admission,
     /// The client said `ver=2`: it answers Pings.
@@ -109,6 +111,7 @@ impl Channel {
             request_id,
             access_log,
             client: address,
+            client_port,
             admission,
             answers_pings,
             mut host,
@@ -128,7 +131,8 @@ impl Channel {
         let mut kernel = String::new();
         let client_began = begin(upgrade, limits, stop).await;
         if client_began.is_ok() {
-            announce::announce(limits.host_proxy_protocol, address, &mut host).await;
+            let client = SocketAddr::new(address, client_port);
+            announce::announce(limits.host_proxy_protocol, client, &mut host).await;
         }
         let begun_well = client_began.and_then(|begun| {
             // The host has been sent nothing of the client yet, so it has not spoken either.

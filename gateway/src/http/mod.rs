@@ -101,6 +101,8 @@ pub struct ConnectionInfo {
     /// Address of the peer: the client, or a proxy in front of it; what the PROXY protocol tells
     /// goes before.
     pub peer: IpAddr,
+    /// The peer's port; 0: not known.
+    pub peer_port: u16,
     /// Address that the peer connected to.
     pub local: IpAddr,
     /// TLS ends here.
@@ -328,6 +330,7 @@ async fn open_channel(
         request_id: origin.request_id.clone(),
         access_log: gateway.access_log.clone(),
         client,
+        client_port: origin.client_port,
         admission,
         answers_pings: query.version >= 2,
         host,
@@ -403,6 +406,7 @@ impl ConnectionInfo {
         let limits = Arc::new(crate::listen::ConnectionLimits::new(1, None, vec![]));
         Self {
             peer,
+            peer_port: 4_711,
             local: "127.0.0.1".parse().unwrap(),
             is_tls: true,
             permit: Arc::new(limits.admit(peer).unwrap()),

@@ -1,7 +1,7 @@
 //! Who sent a request, and under which name the gateway was asked: the connection's own facts,
 //! or what a trusted reverse proxy tells of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use http::header::{FORWARDED, HOST, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
@@ -22,6 +22,8 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub struct Origin {
     /// Address of the client.
     pub client: IpAddr,
+    /// The client's port, if the connection or a proxy tells it; else 0.
+    pub client_port: u16,
     /// Number of the request.
     pub request_id: RequestId,
     /// Addresses that the request came through, for the manager.
@@ -58,15 +60,16 @@ impl Origin {
             .iter()
             .rev()
             .map_while(|text| parse_address(text))
-            .find(|address| !is_trusted(*address))
+            .find(|address| !is_trusted(address.ip()))
             .or_else(|| before.first().and_then(|text| parse_address(text)))
-            .unwrap_or(connection.peer);
+            .unwrap_or_else(|| SocketAddr::new(connection.peer, connection.peer_port));
         let mut chain = before;
         chain.push(connection.peer.to_string());
 
         let own_proto = if connection.is_tls { "https" } else { "http" };
         Self {
-            client,
+            client: client.ip(),
+            client_port: client.port(),
             request_id,
             forwarded_for: chain.join(", "),
             proto: told
@@ -169,14 +172,14 @@ fn list(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
         .collect()
 }
 
-/// An address, with or without port, IPv6 with or without brackets.
-fn parse_address(text: &str) -> Option<IpAddr> {
+/// An address, with or without port, which is 0 then; IPv6 with or without brackets.
+fn parse_address(text: &str) -> Option<SocketAddr> {
     let bare = text.trim_start_matches('[').trim_end_matches(']');
-    let address = bare
-        .parse::<IpAddr>()
-        .ok()
-        .or_else(|| Some(text.parse::<std::net::SocketAddr>().ok()?.ip()))?;
-    Some(address.to_canonical())
+    let address = match bare.parse() {
+        Ok(address) => SocketAddr::new(address, 0),
+        Err(_) => text.parse().ok()?,
+    };
+    Some(SocketAddr::new(address.ip().to_canonical(), address.port()))
 }
 
 #[cfg(test)]
@@ -219,6 +222,7 @@ mod tests {
             ],
         );
         assert_eq!(origin.client, "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(origin.client_port, 4_711);
         assert_eq!(origin.host(), Some("gw.example"));
         let headers = forwarded(&origin);
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
@@ -239,6 +243,7 @@ mod tests {
         );
         // 1.2.3.4 is only what 192.0.2.7 said.
         assert_eq!(origin.client, "192.0.2.7".parse::<IpAddr>().unwrap());
+        assert_eq!(origin.client_port, 0);
         assert_eq!(origin.host(), Some("gw.example"));
         let headers = forwarded(&origin);
         assert_eq!(
@@ -260,6 +265,7 @@ mod tests {
         ];
         let told = origin_by(ForwardedHeader::Forwarded, "127.0.0.1", &headers);
         assert_eq!(told.client, "2001:db8::7".parse::<IpAddr>().unwrap());
+        assert_eq!(told.client_port, 4_711);
         assert_eq!(told.host(), Some("gw.example"));
         let to_manager = forwarded(&told);
         assert_eq!(

@@ -94,7 +94,7 @@ impl Listener {
     }
 
     fn accept(&self, stream: TcpStream, peer: SocketAddr) {
-        let peer = peer.ip().to_canonical();
+        let (peer, port) = (peer.ip().to_canonical(), peer.port());
         let Some(permit) = self.connections.admit(peer) else {
             debug!(client = %peer, "too many connections");
             let serving = self.live.current();
@@ -114,7 +114,7 @@ impl Listener {
             proxy_protocol: Arc::clone(&self.proxy_protocol),
             draining: self.draining.clone(),
         };
-        tokio::spawn(connection.serve(stream, peer, permit));
+        tokio::spawn(connection.serve(stream, (peer, port), permit));
     }
 }
 
@@ -126,12 +126,13 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, mut stream: TcpStream, peer: IpAddr, permit: Permit) {
+    async fn serve(mut self, mut stream: TcpStream, peer: (IpAddr, u16), permit: Permit) {
         let Ok(local) = stream.local_addr() else {
             return;
         };
         let own = Told {
-            source: peer,
+            source: peer.0,
+            source_port: peer.1,
             destination: local.ip().to_canonical(),
         };
         let Some((told, permit)) = self.introduced(&mut stream, own, permit).await else {
@@ -140,6 +141,7 @@ impl Connection {
         let peer = told.source;
         let info = ConnectionInfo {
             peer,
+            peer_port: told.source_port,
             local: told.destination,
             is_tls: self.leg == Leg::Tls,
             permit: Arc::new(permit),

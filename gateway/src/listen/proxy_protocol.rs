@@ -40,6 +40,8 @@ pub struct ProxyProtocol {
 pub struct Told {
     /// Address of the client.
     pub source: IpAddr,
+    /// The client's port; 0: not known.
+    pub source_port: u16,
     /// Address that the client connected to.
     pub destination: IpAddr,
 }
@@ -125,6 +127,7 @@ async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Told>, 
     }
     Ok(parsed.proxied_address().map(|address| Told {
         source: address.source.ip().to_canonical(),
+        source_port: address.source.port(),
         destination: address.destination.ip().to_canonical(),
     }))
 }
@@ -180,9 +183,10 @@ mod tests {
         Ok((told, rest.len()))
     }
 
-    fn told(source: &str, destination: &str) -> Told {
+    fn told(source: &str, source_port: u16, destination: &str) -> Told {
         Told {
             source: source.parse().unwrap(),
+            source_port,
             destination: destination.parse().unwrap(),
         }
     }
@@ -194,8 +198,8 @@ mod tests {
 
     #[test]
     fn headers_are_read_to_their_end_and_no_further() {
-        let v4 = Some(told("192.0.2.7", "198.51.100.1"));
-        let v6 = Some(told("2001:db8::7", "2001:db8::1"));
+        let v4 = Some(told("192.0.2.7", 49_152, "198.51.100.1"));
+        let v6 = Some(told("2001:db8::7", 1, "2001:db8::1"));
         let addresses = [192, 0, 2, 7, 198, 51, 100, 1, 0xc0, 0, 1, 0xbb];
         let with_tlv = [&addresses[..], &[0x04, 0, 2, 9, 9]].concat();
         let unix = [0; 216];
@@ -206,7 +210,7 @@ mod tests {
             ),
             (b"PROXY TCP6 2001:db8::7 2001:db8::1 1 443\r\n".to_vec(), v6),
             (
-                b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:198.51.100.1 1 2\r\n".to_vec(),
+                b"PROXY TCP6 ::ffff:192.0.2.7 ::ffff:198.51.100.1 49152 2\r\n".to_vec(),
                 v4,
             ),
             (b"PROXY UNKNOWN\r\n".to_vec(), None),
@@ -287,7 +291,8 @@ mod tests {
             };
             bytes.truncate(length.unwrap());
             let (told, left) = read(&bytes).unwrap();
-            prop_assert_eq!(told.map(|told| told.source), Some(source.ip()));
+            let told = told.map(|told| SocketAddr::new(told.source, told.source_port));
+            prop_assert_eq!(told, Some(source));
             prop_assert_eq!(left, 0);
             for cut in 1..bytes.len() {
                 prop_assert!(matches!(read(&bytes[..cut]), Err(HeaderError::Ended(_))));

@@ -48,6 +48,7 @@ mod bpf_maps;
 mod conformance;
 mod controls;
 mod endings;
+mod host_proxy;
 mod kernel;
 mod ktls;
 mod ktls_sockmap;

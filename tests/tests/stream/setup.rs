@@ -132,6 +132,12 @@ impl Stage {
     /// Opens a channel to the stage's host, whose link message has arrived there.
     pub(crate) async fn open(&self) -> Result<Channel> {
         let channel = open(&self.endpoint, &self.host, &target(&self.host)).await?;
+        self.expect_path().await?;
+        Ok(channel)
+    }
+
+    /// Checks that the first channel took the data path that is to be tested.
+    pub(crate) async fn expect_path(&self) -> Result<()> {
         let path = format!("path=\"{}\"", self.path);
         let line = self.wait_for_log("channel open").await?;
         ensure!(
@@ -140,7 +146,7 @@ impl Stage {
              `cargo xtask build-ebpf && cargo build -p gateway`; for kernel TLS \
              `cargo xtask vm-test`"
         );
-        Ok(channel)
+        Ok(())
     }
 
     /// Waits for a line of the log with this text.
