@@ -46,6 +46,12 @@ impl PemFile {
         PrivateKeyDer::from_pem_slice(self.content()?).map_err(explain)
     }
 
+    /// What it holds, in no certain form.
+    pub(crate) fn bytes(&self) -> io::Result<&[u8]> {
+        let content = self.content.as_deref();
+        content.map_err(|error| io::Error::new(error.kind(), error.to_string()))
+    }
+
     fn content(&self) -> Result<&[u8], String> {
         self.content.as_deref().map_err(ToString::to_string)
     }

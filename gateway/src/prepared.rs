@@ -23,6 +23,8 @@ pub struct Prepared {
     pub manager_tls: ManagerTls,
     /// Keys that are shared with the other gateways of a pool.
     pub pool_keys: Option<PoolKeys>,
+    /// Tells whether the file still holds these.
+    pub pool_fingerprint: Fingerprint,
 }
 
 impl Prepared {
@@ -31,16 +33,22 @@ impl Prepared {
         let loaded = config::load(path)?;
         let identity = Identity::read(&loaded.config)?;
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
-        let pool_keys = loaded.config.pool_key_file.as_deref();
-        let pool_keys = pool_keys.map(PoolKeys::load).transpose()?;
+        let pool_file = pool_key_file(&loaded.config);
+        let pool_keys = pool_file.as_ref().map(PoolKeys::from_file).transpose()?;
         Ok(Self {
             path: path.to_owned(),
             loaded,
             identity,
             manager_tls,
             pool_keys,
+            pool_fingerprint: Fingerprint::of(&pool_file),
         })
     }
+}
+
+/// Reads the file with the keys of a pool, if the configuration names one.
+pub(crate) fn pool_key_file(config: &Config) -> Option<PemFile> {
+    config.pool_key_file.as_deref().map(PemFile::read)
 }
 
 /// TLS towards the manager.

@@ -35,6 +35,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         identity,
         manager_tls,
         pool_keys,
+        pool_fingerprint,
     } = prepared;
     let config = Arc::new(config);
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
@@ -85,6 +86,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         path,
         Arc::clone(&live),
         authorities,
+        pool_fingerprint,
         Arc::clone(&connections),
         loaded,
         verbosity,

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
@@ -64,7 +65,7 @@ pub enum IssueError {
 /// them in clear nor the time of a look-up tells anything about them.
 pub struct Tickets {
     key: hmac::Key,
-    pool: Option<PoolKeys>,
+    pool: ArcSwapOption<PoolKeys>,
     store: Mutex<Store>,
 }
 
@@ -99,7 +100,7 @@ impl Tickets {
             .map_err(|_| IssueError::Random)?;
         Ok(Self {
             key,
-            pool: None,
+            pool: ArcSwapOption::empty(),
             store: Mutex::new(Store {
                 unused,
                 reconnect,
@@ -119,14 +120,20 @@ impl Tickets {
 
     /// Makes and takes the tickets of a pool.
     #[must_use]
-    pub fn with_pool(mut self, keys: PoolKeys) -> Self {
-        self.pool = Some(keys);
+    pub fn with_pool(self, keys: PoolKeys) -> Self {
+        self.set_pool(Some(keys));
         self
+    }
+
+    /// Makes tickets with these keys from now on, or such as only this gateway knows; what is in
+    /// use here stays good.
+    pub fn set_pool(&self, keys: Option<PoolKeys>) {
+        self.pool.store(keys.map(Arc::new));
     }
 
     /// Makes a ticket for a new desktop session.
     pub fn issue(&self, target: Target, now: Instant) -> Result<(String, SessionId), IssueError> {
-        if let Some(keys) = &self.pool {
+        if let Some(keys) = &*self.pool.load() {
             let life = {
                 let store = self.lock();
                 store.unused + store.reconnect
@@ -183,7 +190,8 @@ impl Tickets {
 
     /// What a pool's ticket stands for; `None`: it is wrong or has expired.
     fn open_sealed(&self, token: &str, now: Instant) -> Option<Entry> {
-        let keys = self.pool.as_ref()?;
+        let keys = self.pool.load();
+        let keys = keys.as_ref()?;
         let contents = match keys.open(token) {
             Ok(contents) => contents,
             Err(reason) => {

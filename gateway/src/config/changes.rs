@@ -32,6 +32,7 @@ const AT_ONCE: &[&str] = &[
     "DeniedClients",
     "TicketTimeout",
     "ReconnectTimeout",
+    "PoolKeyFile",
     // What was not loaded at the start is not loaded later.
     "DataPath",
     "KeepAlive",

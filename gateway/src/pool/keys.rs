@@ -21,6 +21,8 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use crate::pem_file::PemFile;
+
 const HEADER: &str = "flexvdi-gateway-pool-keys 1";
 const FORMAT: &str = "flexvdi-gateway-pool-keys ";
 const KEY_BYTES: usize = 32;
@@ -91,11 +93,17 @@ pub(super) struct PoolKey {
 impl PoolKeys {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, KeyFileError> {
+        Self::from_file(&PemFile::read(path))
+    }
+
+    /// Of a file that was read already.
+    pub fn from_file(file: &PemFile) -> Result<Self, KeyFileError> {
+        let path = &file.path;
         let of_file = |reason| KeyFileError::File {
-            path: path.to_owned(),
+            path: path.clone(),
             reason,
         };
-        let text = fs::read_to_string(path).map_err(of_file)?;
+        let text = String::from_utf8_lossy(file.bytes().map_err(of_file)?);
         let mode = fs::metadata(path).map_err(of_file)?.permissions().mode();
         let mut keys = Self::parse(&text).map_err(|wrong| KeyFileError::Format {
             path: path.to_owned(),

@@ -1,6 +1,6 @@
 //! Changing the configuration and its files while channels go on.
 //!
-//! SIGHUP reads everything again. Certificate, key and the manager's authorities are looked at
+//! SIGHUP reads everything again. Certificate, key, the manager's authorities and the keys of a pool are looked at
 //! every few seconds besides, by content: renewals swap symlinks, and write one file after the
 //! other. What cannot be used is told, and everything stays as it was.
 
@@ -22,7 +22,8 @@ use crate::listen::{ConnectionLimits, limits};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
 use crate::pem_file::Fingerprint;
-use crate::prepared::{ManagerTls, Prepared};
+use crate::pool::PoolKeys;
+use crate::prepared::{ManagerTls, Prepared, pool_key_file};
 use crate::tls::{Identity, IdentityFiles, Reminder};
 use watched::{News, Watched};
 
@@ -43,6 +44,7 @@ pub struct Reloader {
     verbosity: Verbosity,
     identity: Watched,
     manager_ca: Watched,
+    pool: Watched,
     reminder: Reminder,
     /// Reasons that were told; once each, until all is well again.
     told: Vec<String>,
@@ -80,11 +82,12 @@ impl LoadedPath {
 impl Reloader {
     /// Reads `path` and the files that it names; what is in effect is in `live`.
     ///
-    /// `manager_ca`: what [`ManagerTls`] was made of.
+    /// `manager_ca`: what [`ManagerTls`] was made of; `pool`: what the pool's keys were read from.
     pub fn new(
         path: PathBuf,
         live: Arc<Live>,
         manager_ca: Fingerprint,
+        pool: Fingerprint,
         connections: Arc<ConnectionLimits>,
         loaded: LoadedPath,
         verbosity: Verbosity,
@@ -97,6 +100,7 @@ impl Reloader {
             loaded,
             verbosity,
             manager_ca: Watched::new(manager_ca),
+            pool: Watched::new(pool),
             reminder: Reminder::default(),
             told: Vec::new(),
             observer: Box::new(|_| ()),
@@ -151,6 +155,8 @@ impl Reloader {
             loaded,
             identity,
             manager_tls,
+            pool_keys,
+            pool_fingerprint,
             ..
         } = prepared;
         self.told.clear();
@@ -175,6 +181,10 @@ impl Reloader {
         if has_new_authorities {
             changed.push(AUTHORITIES.to_owned());
         }
+        if pool_fingerprint != self.pool.taken() {
+            self.pool.take(pool_fingerprint);
+            changed.push(take_pool(&next, pool_keys));
+        }
         if identity.fingerprint != self.identity.taken() {
             changed.push(self.take_identity(&mut next, identity));
         }
@@ -184,7 +194,9 @@ impl Reloader {
     async fn poll(&mut self) {
         let config = Arc::clone(&self.live.current().config);
         let (identity, manager_ca) = (self.identity.taken(), self.manager_ca.taken());
-        let looked = spawn_blocking(move || Found::look(&config, identity, manager_ca)).await;
+        let pool = self.pool.taken();
+        let look = move || Found::look(&config, identity, manager_ca, pool);
+        let looked = spawn_blocking(look).await;
         let found = match looked {
             Ok(found) => found,
             Err(panic) => return self.refuse(&panic.into()),
@@ -193,7 +205,11 @@ impl Reloader {
         let manager_ca = self
             .manager_ca
             .judge(found.manager_ca.0, found.manager_ca.1);
-        if matches!((&identity, &manager_ca), (News::Same, News::Same)) {
+        let pool = self.pool.judge(found.pool.0, found.pool.1);
+        if matches!(
+            (&identity, &manager_ca, &pool),
+            (News::Same, News::Same, News::Same)
+        ) {
             self.told.clear();
             return;
         }
@@ -209,6 +225,11 @@ impl Reloader {
                 self.take_manager_tls(&mut next, manager_tls);
                 changed.push(AUTHORITIES.to_owned());
             }
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        match pool {
+            News::Good(keys) => changed.push(take_pool(&next, keys)),
             News::Bad(failure) => self.refuse_once(&failure),
             News::Same | News::Unsettled => {}
         }
@@ -283,16 +304,37 @@ impl Reloader {
     }
 }
 
+/// Tickets are made and taken with these keys from now on; says what the log tells of it.
+fn take_pool(next: &Serving, keys: Option<PoolKeys>) -> String {
+    let told = match &keys {
+        Some(keys) => {
+            if let Some(warning) = keys.warning() {
+                warn!("{warning}");
+            }
+            format!("keys of the pool, {} of them", keys.count())
+        }
+        None => "keys of the pool, none".to_owned(),
+    };
+    next.gateway.admissions.tickets().set_pool(keys);
+    told
+}
+
 type Looked<T> = (Fingerprint, Option<Result<T, Failure>>);
 
 /// What is in the files; parsed where it is not what is in effect.
 struct Found {
     identity: Looked<Identity>,
     manager_ca: Looked<ManagerTls>,
+    pool: Looked<Option<PoolKeys>>,
 }
 
 impl Found {
-    fn look(config: &Config, identity: Fingerprint, manager_ca: Fingerprint) -> Self {
+    fn look(
+        config: &Config,
+        identity: Fingerprint,
+        manager_ca: Fingerprint,
+        pool: Fingerprint,
+    ) -> Self {
         let files = IdentityFiles::read(config);
         let found = files.fingerprint();
         let parsed =
@@ -301,9 +343,16 @@ impl Found {
         let ca_found = Fingerprint::of(&file);
         let ca_parsed = (ca_found != manager_ca)
             .then(|| ManagerTls::from_file(file.as_ref()).map_err(Failure::from));
+        let file = pool_key_file(config);
+        let pool_found = Fingerprint::of(&file);
+        let pool_parsed = (pool_found != pool).then(|| {
+            let keys = file.as_ref().map(PoolKeys::from_file).transpose();
+            keys.map_err(Failure::from)
+        });
         Self {
             identity: (found, parsed),
             manager_ca: (ca_found, ca_parsed),
+            pool: (pool_found, pool_parsed),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod configuration;
+mod pool;
 
 use rustls::HandshakeKind;
 use rustls_pki_types::CertificateDer;
