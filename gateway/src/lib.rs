@@ -16,6 +16,7 @@ pub mod config;
 pub mod datapath;
 mod documents;
 pub mod drain;
+pub mod encoded;
 pub mod http;
 pub mod listen;
 pub mod live;

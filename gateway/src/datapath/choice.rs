@@ -223,10 +223,7 @@ impl Counted {
 }
 
 impl Carrier {
-    fn relay(mut client: ClientStream, host: TcpStream) -> Self {
-        if let ClientStream::Tls(tls) = &mut client {
-            tls.forget_secrets();
-        }
+    fn relay(client: ClientStream, host: TcpStream) -> Self {
         Self::Relay(Box::new(client), host)
     }
 

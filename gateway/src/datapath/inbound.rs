@@ -4,10 +4,12 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::buffer::Buffer;
-use crate::websocket::decode::{Cursor, Decoder, Event, Violation};
+use crate::buffer::{Buffer, SIZE};
+use crate::encoded::Bytes;
+use crate::websocket::decode::{Cursor, Decoder, DecoderState, Event, Violation};
 
 /// The client's stream of frames, with a buffer only while there is something in it.
 #[derive(Debug, Default)]
@@ -21,7 +23,59 @@ pub struct Inbound {
     held: Option<Result<Event, Violation>>,
 }
 
+/// An [`Inbound`] written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InboundState {
+    decoder: DecoderState,
+    payload: Bytes,
+    undecoded: Bytes,
+}
+
 impl Inbound {
+    /// Whether it can be written down: nothing was put back.
+    pub(super) fn is_writable(&self) -> bool {
+        self.held.is_none()
+    }
+
+    pub(super) fn state(&self) -> InboundState {
+        let undecoded = self
+            .buffer
+            .as_ref()
+            .map_or(&[][..], |buffer| &buffer[self.cursor.read..self.cursor.end]);
+        InboundState {
+            decoder: self.decoder.state(),
+            payload: Bytes::from(self.payload()),
+            undecoded: Bytes::from(undecoded),
+        }
+    }
+
+    /// `None`: that state does not occur.
+    pub(super) fn resume(state: &InboundState) -> Option<Self> {
+        let (write, end) = (
+            state.payload.len(),
+            state.payload.len() + state.undecoded.len(),
+        );
+        if end > SIZE {
+            return None;
+        }
+        let mut inbound = Self {
+            decoder: Decoder::resume(&state.decoder)?,
+            ..Self::default()
+        };
+        if end > 0 {
+            let mut buffer = Buffer::take();
+            buffer[..write].copy_from_slice(&state.payload);
+            buffer[write..end].copy_from_slice(&state.undecoded);
+            inbound.buffer = Some(buffer);
+            inbound.cursor = Cursor {
+                write,
+                read: write,
+                end,
+            };
+        }
+        Some(inbound)
+    }
+
     /// Starts with bytes that were received together with the handshake.
     ///
     /// Returns `None` when they do not fit into one buffer: no client sends as much before it

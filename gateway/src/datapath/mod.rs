@@ -15,16 +15,18 @@ mod pipe;
 pub mod probe;
 mod queues;
 pub mod relay;
+mod rest;
 pub mod sockmap;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use choice::{Carrier, Paths};
-pub use inbound::Inbound;
+pub use inbound::{Inbound, InboundState};
 pub use legs::{ClientLeg, HostLeg};
 pub use pipe::Pipe;
 pub use queues::Queues;
+pub use rest::{Rest, RestState};
 
 use crate::websocket::decode::Violation;
 use kernel_count::KernelCount;
@@ -50,6 +52,17 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// Goes on counting from these numbers: bytes of payload to the host, to the client, and how
+    /// many of the latter did not enter the process.
+    pub fn starting_at(uplink: u64, downlink: u64, spliced: u64) -> Self {
+        Self {
+            uplink: uplink.into(),
+            downlink: downlink.into(),
+            spliced: spliced.into(),
+            ..Self::default()
+        }
+    }
+
     /// Bytes of payload handed to the host.
     pub fn uplink(&self) -> u64 {
         self.uplink.load(Ordering::Relaxed)
@@ -108,6 +121,24 @@ impl Drop for CountedInKernel<'_> {
             downlink.fetch_add(moved, Ordering::Relaxed);
         });
     }
+}
+
+/// What a moving channel is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To end with a Close.
+    Stop,
+    /// To stand still, so that somebody else can go on with its streams.
+    Freeze,
+}
+
+/// How a channel's move came to its end here.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Both sides have ended.
+    Ended(EndReason),
+    /// The channel stands still, with this on its way.
+    Frozen(Box<Rest>),
 }
 
 /// Which event ended a channel: the first one, whatever followed from it.

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use gateway_common::frame;
+use serde::{Deserialize, Serialize};
 
 use super::pipe::Pipe;
 use super::{ClientLeg, HostLeg};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, Layout, SIZE};
+use crate::encoded::Bytes;
 
 /// Most that is read from the host for one frame, in bytes: with its header the frame fills four
 /// TLS records of 16 KiB.
@@ -60,7 +62,101 @@ impl Header {
     }
 }
 
+/// The frame that is being written, written down: what is still to be sent of it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum OutboundState {
+    /// Header and payload of a binary frame of which nothing was sent.
+    Plain(Bytes),
+    /// What is left of a frame as it is sent.
+    Protected(Bytes),
+    /// What is left of a control frame.
+    Control(Bytes),
+}
+
 impl Outbound {
+    /// `layout` is that of the client leg; `None`: no frame is being written.
+    pub(super) fn state(&self, layout: Layout) -> Option<OutboundState> {
+        Some(match self.frame.as_ref()? {
+            Frame::Data(buffer) if self.protected => {
+                OutboundState::Protected(buffer[self.start..self.end].into())
+            }
+            Frame::Data(buffer) => {
+                let mut bytes = Bytes::default();
+                for (start, len) in layout.pieces(self.start, self.end - self.start) {
+                    let text = &buffer[start + layout.prefix..][..len];
+                    bytes.as_mut_vec().extend_from_slice(text);
+                }
+                OutboundState::Plain(bytes)
+            }
+            Frame::Control(bytes) => OutboundState::Control(bytes[self.start..self.end].into()),
+            Frame::Piped(..) => unreachable!("a channel that stands still has no pipe"),
+        })
+    }
+
+    /// Takes what a pipe holds into memory, where it can be written down.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        if let Some(Frame::Piped(header, pipe)) = &mut self.frame {
+            let mut buffer = Buffer::take();
+            let head = header.bytes().get(self.start..).unwrap_or_default();
+            let end = head.len() + pipe.len();
+            buffer[..head.len()].copy_from_slice(head);
+            pipe.read(&mut buffer[head.len()..end])?;
+            (self.start, self.end) = (0, end);
+            self.protected = true;
+            self.frame = Some(Frame::Data(buffer));
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_unflushed(&self) -> bool {
+        self.unflushed
+    }
+
+    /// `None`: that state does not occur.
+    pub(super) fn resume(
+        state: Option<&OutboundState>,
+        unflushed: bool,
+        layout: Layout,
+    ) -> Option<Self> {
+        let mut outbound = Self {
+            unflushed,
+            ..Self::default()
+        };
+        let Some(state) = state else {
+            return Some(outbound);
+        };
+        let (OutboundState::Plain(bytes)
+        | OutboundState::Protected(bytes)
+        | OutboundState::Control(bytes)) = state;
+        if bytes.is_empty() || bytes.len() > SIZE {
+            return None;
+        }
+        outbound.end = bytes.len();
+        outbound.frame = Some(match state {
+            OutboundState::Plain(bytes) => {
+                if bytes.len() > MAX_READ + HEADER {
+                    return None;
+                }
+                let mut buffer = Buffer::take();
+                let mut rest = &bytes[..];
+                for (start, len) in layout.pieces(0, bytes.len()) {
+                    let (text, behind) = rest.split_at(len);
+                    buffer[start + layout.prefix..][..len].copy_from_slice(text);
+                    rest = behind;
+                }
+                Frame::Data(buffer)
+            }
+            OutboundState::Protected(bytes) => {
+                let mut buffer = Buffer::take();
+                buffer[..bytes.len()].copy_from_slice(bytes);
+                outbound.protected = true;
+                Frame::Data(buffer)
+            }
+            OutboundState::Control(bytes) => Frame::Control(bytes.to_vec()),
+        });
+        Some(outbound)
+    }
+
     /// Whether a frame is begun and not written to its end.
     pub(super) fn is_busy(&self) -> bool {
         self.frame.is_some()

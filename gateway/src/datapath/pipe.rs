@@ -75,6 +75,21 @@ impl Pipe {
         self.held = self.held.saturating_sub(len);
         Ok(len)
     }
+
+    /// Takes all that it holds into memory, which must be as long.
+    pub(super) fn read(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        debug_assert_eq!(bytes.len(), self.held);
+        let ends = self.ends.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut at = 0;
+        while at < bytes.len() {
+            match rustix::io::read(&ends.read, &mut bytes[at..])? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                len => at += len,
+            }
+            self.held = bytes.len() - at;
+        }
+        Ok(())
+    }
 }
 
 impl Drop for Pipe {
@@ -126,6 +141,12 @@ mod tests {
         let mut received = [0; 10];
         sink.read_exact(&mut received).unwrap();
         assert_eq!(&received, b"0123456789");
+        source.write_all(b"taken out").unwrap();
+        assert_eq!(pipe.fill(&host, 100).unwrap(), 9);
+        let mut taken = [0; 9];
+        pipe.read(&mut taken).unwrap();
+        assert_eq!(&taken, b"taken out");
+        assert!(pipe.is_empty());
         drop(source);
         assert_eq!(pipe.fill(&host, 100).unwrap(), 0);
     }

@@ -15,10 +15,9 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::moderation::Moderation;
-use super::outbound::Outbound;
-use super::{ClientLeg, Counters, EndReason, HostLeg, Inbound, Limits};
+use super::{ClientLeg, Counters, EndReason, HostLeg, Inbound, Limits, Order, Outcome, Rest};
 use crate::websocket::close::CloseCode;
-use crate::websocket::decode::{ControlPayload, Event};
+use crate::websocket::decode::Event;
 use crate::websocket::encode;
 
 /// Intervals of Pings after which a client from which nothing came is given up.
@@ -40,11 +39,34 @@ where
     C: ClientLeg,
     H: HostLeg,
 {
+    let mut stop = std::pin::pin!(stop);
+    let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(|()| Order::Stop);
+    match carry(client, host, inbound.into(), limits, counters, orders).await {
+        Outcome::Ended(reason) => reason,
+        Outcome::Frozen(_) => unreachable!("nobody asked for it"),
+    }
+}
+
+/// Moves a channel's bytes until both sides have ended, or until it is ordered to stand still.
+///
+/// `rest` is what is on its way already. `orders` is asked at each wake-up, and wakes the task
+/// when there is a new one. A channel that is ending does not stand still any more.
+pub async fn carry<C, H>(
+    client: &mut C,
+    host: &mut H,
+    rest: Rest,
+    limits: Limits,
+    counters: &Counters,
+    mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+) -> Outcome
+where
+    C: ClientLeg,
+    H: HostLeg,
+{
     let mut relay = Relay {
         client,
         host,
-        inbound,
-        outbound: Outbound::default(),
+        rest,
         counters,
         limits,
         queue: Queue::default(),
@@ -54,14 +76,20 @@ where
         progress_at: None,
         moderation: Moderation::default(),
     };
-    let mut stop = std::pin::pin!(stop);
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(|context| {
-        if relay.reason.is_none() && stop.as_mut().poll(context).is_ready() {
+        let order = match relay.reason {
+            None => orders(context),
+            Some(_) => Poll::Pending,
+        };
+        if order == Poll::Ready(Order::Stop) {
             relay.leave(EndReason::Stopped);
         }
         loop {
             relay.poll_streams(context);
+            if order == Poll::Ready(Order::Freeze) && relay.can_freeze() {
+                return Poll::Ready(());
+            }
             if relay.is_done() {
                 return Poll::Ready(());
             }
@@ -84,14 +112,16 @@ where
         }
     })
     .await;
-    relay.reason.unwrap_or(EndReason::Stopped)
+    match relay.reason {
+        Some(reason) => Outcome::Ended(reason),
+        None => Outcome::Frozen(Box::new(relay.freeze())),
+    }
 }
 
 struct Relay<'a, C, H> {
     client: &'a mut C,
     host: &'a mut H,
-    inbound: Inbound,
-    outbound: Outbound,
+    rest: Rest,
     counters: &'a Counters,
     limits: Limits,
     queue: Queue,
@@ -107,8 +137,6 @@ struct Relay<'a, C, H> {
 /// Control frames that wait for the end of the frame being written.
 #[derive(Default)]
 struct Queue {
-    /// Only the latest Ping needs an answer (RFC 6455, section 5.5.3).
-    pong: Option<ControlPayload>,
     ping: bool,
     close: Option<Vec<u8>>,
 }
@@ -170,10 +198,10 @@ where
 
     /// One step from client to host; `Ready`: there may be more to do.
     fn poll_uplink(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.inbound.payload().is_empty() {
+        if !self.rest.inbound.payload().is_empty() {
             return self.poll_forward(context);
         }
-        if !self.inbound.is_decoded() {
+        if !self.rest.inbound.is_decoded() {
             self.decode();
             return Poll::Ready(());
         }
@@ -191,7 +219,7 @@ where
         if self.ends.client_eof {
             return Poll::Pending;
         }
-        match self.inbound.poll_fill(context, self.client) {
+        match self.rest.inbound.poll_fill(context, self.client) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => self.on_client_eof(),
             Poll::Ready(Ok(_)) => {
@@ -202,8 +230,8 @@ where
                     ping.heard = true;
                 }
                 if self.ends.client_done {
-                    self.inbound.discard_undecoded();
-                    self.inbound.discard_payload();
+                    self.rest.inbound.discard_undecoded();
+                    self.rest.inbound.discard_payload();
                 }
             }
             // Many clients just close TCP, without close_notify (PROTOCOL: that is normal).
@@ -221,7 +249,7 @@ where
 
     fn poll_forward(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Self {
-            inbound,
+            rest: Rest { inbound, .. },
             host,
             counters,
             progress_at,
@@ -254,13 +282,13 @@ where
     }
 
     fn decode(&mut self) {
-        match self.inbound.decode() {
+        match self.rest.inbound.decode() {
             Ok(None) => {
-                if self.inbound.payload().is_empty() {
-                    self.inbound.discard_payload();
+                if self.rest.inbound.payload().is_empty() {
+                    self.rest.inbound.discard_payload();
                 }
             }
-            Ok(Some(Event::Ping(payload))) => self.queue.pong = Some(payload),
+            Ok(Some(Event::Ping(payload))) => self.rest.pong = Some(payload),
             Ok(Some(Event::Pong)) => {}
             Ok(Some(Event::Close(close))) => {
                 self.ends.client_done = true;
@@ -271,7 +299,7 @@ where
             }
             Err(violation) => {
                 self.ends.client_done = true;
-                self.inbound.discard_undecoded();
+                self.rest.inbound.discard_undecoded();
                 self.end(EndReason::Violation(violation));
                 let close = || encode::close(violation.close_code());
                 self.queue.close.get_or_insert_with(close);
@@ -286,6 +314,7 @@ where
         }
         let progress_at = &mut self.progress_at;
         match self
+            .rest
             .outbound
             .poll_drain(context, self.client, || touch(progress_at))
         {
@@ -310,19 +339,23 @@ where
             return Poll::Ready(());
         }
         if let Some(close) = self.queue.close.take() {
-            self.outbound.push_control(close);
+            self.rest.outbound.push_control(close);
             self.ends.close_sent = true;
             return Poll::Ready(());
         }
-        if let Some(payload) = self.queue.pong.take() {
-            self.outbound.push_control(encode::pong(&payload));
+        if let Some(payload) = self.rest.pong.take() {
+            self.rest.outbound.push_control(encode::pong(&payload));
             return Poll::Ready(());
         }
         if std::mem::take(&mut self.queue.ping) {
-            self.outbound.push_control(encode::ping());
+            self.rest.outbound.push_control(encode::ping());
             return Poll::Ready(());
         }
-        match self.outbound.poll_fill(context, self.host, &*self.client) {
+        match self
+            .rest
+            .outbound
+            .poll_fill(context, self.host, &*self.client)
+        {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => {
                 self.end(EndReason::HostEnd);
@@ -334,7 +367,7 @@ where
             }
             Poll::Ready(Ok(len)) => {
                 self.counters.add_downlink(len);
-                if self.outbound.is_piped() {
+                if self.rest.outbound.is_piped() {
                     self.counters.add_spliced(len);
                 }
                 if let Some(bytes) = self.moderation.on_read(len, Instant::now) {
@@ -355,12 +388,38 @@ where
         if self.ends.host_eof {
             return Poll::Pending;
         }
-        match self.outbound.poll_fill(context, self.host, &*self.client) {
+        match self
+            .rest
+            .outbound
+            .poll_fill(context, self.host, &*self.client)
+        {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(1..)) => self.outbound.discard(),
+            Poll::Ready(Ok(1..)) => self.rest.outbound.discard(),
             Poll::Ready(Ok(0) | Err(_)) => self.ends.host_eof = true,
         }
         Poll::Ready(())
+    }
+
+    /// Whether the channel can be gone on with from what is in hand.
+    fn can_freeze(&mut self) -> bool {
+        if self.reason.is_some() || !self.rest.inbound.is_writable() {
+            return false;
+        }
+        match self.rest.outbound.settle() {
+            Ok(()) => true,
+            Err(error) => {
+                self.on_client_error(error.kind());
+                false
+            }
+        }
+    }
+
+    /// What is in hand; whoever goes on with the streams finds them as they usually are.
+    fn freeze(mut self) -> Rest {
+        if let Some(bytes) = self.moderation.on_uplink() {
+            self.host.set_low_water(bytes);
+        }
+        self.rest
     }
 
     fn on_client_eof(&mut self) {
@@ -373,7 +432,7 @@ where
         self.ends.client_done = true;
         self.ends.client_eof = true;
         self.ends.client_broken = true;
-        self.outbound.discard();
+        self.rest.outbound.discard();
         self.end(EndReason::ClientLost(kind));
     }
 
@@ -402,7 +461,7 @@ where
         let client =
             ends.client_broken || (ends.client_shut && (ends.client_closed || ends.client_eof));
         let host = ends.host_shut && ends.host_eof;
-        client && host && self.inbound.payload().is_empty()
+        client && host && self.rest.inbound.payload().is_empty()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -430,7 +489,7 @@ where
         }
         ping.next = now + ping.interval;
         // While the host does not take what the client sent, the client is not read.
-        let unread = !self.inbound.payload().is_empty();
+        let unread = !self.rest.inbound.payload().is_empty();
         ping.silent = if ping.heard || unread {
             0
         } else {

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit};
 use proxy_protocol::{ProxyProtocol, Told};
-pub use stream::ClientStream;
+pub use stream::{ClientState, ClientStream};
 
 use crate::http::{self, ConnectionInfo};
 use crate::live::{Live, Serving};

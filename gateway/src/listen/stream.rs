@@ -2,15 +2,17 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::Layout;
 use crate::datapath::ClientLeg;
-use crate::tls::TlsStream;
+use crate::tls::{TlsState, TlsStream};
 
 /// A client's connection, whether TLS ends here or before.
 pub enum ClientStream {
@@ -38,6 +40,43 @@ macro_rules! on_either {
             Self::Tls($stream) => $call,
         }
     };
+}
+
+/// A [`ClientStream`] written down: all of it but its socket.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum ClientState {
+    /// There is no more to it than its socket.
+    Plain,
+    /// Holds the connection's secrets.
+    Tls(Box<TlsState>),
+}
+
+impl ClientStream {
+    /// Writes it down as it stands; `None`: it is ending, and has to do so here.
+    pub fn state(&self) -> Option<ClientState> {
+        match self {
+            Self::Plain(_) => Some(ClientState::Plain),
+            Self::Tls(stream) => stream
+                .state()
+                .map(|state| ClientState::Tls(Box::new(state))),
+        }
+    }
+
+    /// Goes on with a connection that was written down.
+    pub fn resume(tcp: TcpStream, state: ClientState) -> io::Result<Self> {
+        Ok(match state {
+            ClientState::Plain => Self::Plain(tcp),
+            ClientState::Tls(state) => Self::Tls(Box::new(TlsStream::resume(tcp, *state)?)),
+        })
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Plain(tcp) => tcp.as_fd(),
+            Self::Tls(stream) => stream.socket(),
+        }
+    }
 }
 
 impl AsyncRead for ClientStream {

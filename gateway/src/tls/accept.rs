@@ -9,6 +9,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::secrets::{Capture, Captured};
 use super::stream::{Received, TlsStream};
 use crate::buffer::Buffer;
 
@@ -31,8 +32,12 @@ pub async fn accept(
     let mut connection = UnbufferedServerConnection::new(config)?;
     let mut received = Received::default();
     let mut outgoing = Vec::new();
+    let mut captured = Captured::default();
     loop {
         let step = step(&mut connection, &mut received, &mut outgoing);
+        if let Some(secrets) = Capture::take() {
+            captured = secrets;
+        }
         let transmits = matches!(step, Ok(Step::Transmit) | Err(_));
         if transmits && !outgoing.is_empty() {
             tcp.write_all(&outgoing).await?;
@@ -51,7 +56,8 @@ pub async fn accept(
             }
             Step::Done => {
                 let (secrets, kernel) = connection.dangerous_into_kernel_connection()?;
-                return Ok(TlsStream::new(tcp, secrets, kernel, received)?);
+                let version = kernel.protocol_version();
+                return Ok(TlsStream::new(tcp, &secrets, version, captured, received)?);
             }
         }
     }

@@ -8,6 +8,7 @@ use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::ServerSessionMemoryCache;
 
 use super::certificate::Certificate;
+use super::secrets::Capture;
 use crate::config::Config;
 use crate::pem_file::{Fingerprint, PemFile};
 
@@ -95,6 +96,7 @@ impl Identity {
         tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         // Established connections are moved by the gateway's own record layer.
         tls.enable_secret_extraction = true;
+        tls.key_log = Arc::new(Capture);
         tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
         Ok(Self {
             tls: Arc::new(tls),

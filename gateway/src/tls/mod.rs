@@ -1,16 +1,22 @@
 //! TLS on the public port: rustls makes the handshake, then its keys are taken out and records
 //! are protected right here.
 //!
-//! An established connection so keeps two keys and nothing else, records are opened in place and
-//! sealed in the buffer that is sent; and the same hand-over leads to kernel TLS.
+//! An established connection so keeps two keys with their secrets and nothing else, records are
+//! opened in place and sealed in the buffer that is sent; and the same hand-over leads to kernel
+//! TLS, and to another process.
 
 mod accept;
 mod certificate;
 mod config;
 mod record;
+mod secrets;
+mod state;
 mod stream;
 
 pub use accept::{AcceptError, accept};
 pub use certificate::{Certificate, Reminder};
 pub use config::{Identity, IdentityFiles, TlsError};
+pub use state::TlsState;
 pub use stream::{Busy, TlsStream};
+
+pub(crate) use secrets::{Cipher, Protection, Secrets};

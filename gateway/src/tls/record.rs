@@ -3,7 +3,9 @@
 use aws_lc_rs::aead::{
     AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey,
 };
-use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+use rustls::ProtocolVersion;
+
+use super::secrets::{Cipher, Protection};
 
 /// Largest plaintext of a record, in bytes.
 pub(super) const MAX_PLAINTEXT: usize = 16_384;
@@ -53,7 +55,7 @@ impl Content {
 
 /// Why a record cannot be taken, or not be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum RecordError {
+pub(crate) enum RecordError {
     #[error("record does not decrypt")]
     BadMac,
     #[error("record too long")]
@@ -118,7 +120,7 @@ struct Key {
 
 impl Key {
     fn new(
-        secrets: &ConnectionTrafficSecrets,
+        protection: &Protection,
         sequence: u64,
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
@@ -127,23 +129,15 @@ impl Key {
         } else {
             (Scheme::Tls12Gcm, Scheme::Tls12ChaCha)
         };
-        let (algorithm, key, iv, scheme, limit) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => {
-                (&AES_128_GCM, key, iv, gcm, GCM_LIMIT)
-            }
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => {
-                (&AES_256_GCM, key, iv, gcm, GCM_LIMIT)
-            }
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-                (&CHACHA20_POLY1305, key, iv, chacha, u64::MAX)
-            }
-            _ => return Err(RecordError::Unexpected),
+        let (algorithm, scheme, limit) = match protection.cipher {
+            Cipher::Aes128Gcm => (&AES_128_GCM, gcm, GCM_LIMIT),
+            Cipher::Aes256Gcm => (&AES_256_GCM, gcm, GCM_LIMIT),
+            Cipher::ChaCha20Poly1305 => (&CHACHA20_POLY1305, chacha, u64::MAX),
         };
-        let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Decode)?;
-        let iv = iv.as_ref().try_into().map_err(|_| RecordError::Decode)?;
+        let key = UnboundKey::new(algorithm, &protection.key).map_err(|_| RecordError::Decode)?;
         Ok(Self {
             aead: LessSafeKey::new(key),
-            iv,
+            iv: protection.iv,
             scheme,
             sequence,
             sealed: 0,
@@ -182,11 +176,21 @@ pub(super) struct Sealer(Key);
 impl Sealer {
     /// `sequence` is the number of the next record.
     pub(super) fn new(
-        secrets: &ConnectionTrafficSecrets,
+        protection: &Protection,
         sequence: u64,
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
-        Key::new(secrets, sequence, version).map(Self)
+        Key::new(protection, sequence, version).map(Self)
+    }
+
+    /// How much the key has sealed, in bytes.
+    pub(super) fn sealed(&self) -> u64 {
+        self.0.sealed
+    }
+
+    /// Says how much the key has sealed before.
+    pub(super) fn set_sealed(&mut self, bytes: u64) {
+        self.0.sealed = bytes;
     }
 
     /// The number of the next record.
@@ -276,11 +280,11 @@ pub(super) struct Opened {
 impl Opener {
     /// `sequence` is the number of the next record.
     pub(super) fn new(
-        secrets: &ConnectionTrafficSecrets,
+        protection: &Protection,
         sequence: u64,
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
-        Key::new(secrets, sequence, version).map(Self)
+        Key::new(protection, sequence, version).map(Self)
     }
 
     /// The number of the next record.

@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
+use rustls::{ExtractedSecrets, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::record::{Content, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
+use super::secrets::{Captured, Protection, Secrets};
 use crate::buffer::{Buffer, Layout};
 use crate::datapath::ClientLeg;
 
@@ -50,40 +49,40 @@ impl Received {
 
 /// A client's connection with TLS ended here. Holds buffers only while bytes are in hand.
 pub struct TlsStream {
-    tcp: TcpStream,
-    sealer: Sealer,
-    opener: Opener,
-    /// The keys of both, until it is settled who protects the records.
-    secrets: Option<Box<ExtractedSecrets>>,
-    kernel: KernelConnection<ServerConnectionData>,
-    version: ProtocolVersion,
-    incoming: Incoming,
-    outgoing: Outgoing,
+    pub(super) tcp: TcpStream,
+    pub(super) sealer: Sealer,
+    pub(super) opener: Opener,
+    pub(super) secrets: Secrets,
+    pub(super) version: ProtocolVersion,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
     /// Bytes of a protected frame that its owner has still to send: nothing may come between.
-    unsent: usize,
+    pub(super) unsent: usize,
     /// The client has sent `close_notify`.
-    read_closed: bool,
+    pub(super) read_closed: bool,
     /// We have sent `close_notify`.
-    write_closed: bool,
+    pub(super) write_closed: bool,
     /// The client asked for a key update before our next data.
-    owes_key_update: bool,
+    pub(super) owes_key_update: bool,
 }
 
 impl TlsStream {
     pub(super) fn new(
         tcp: TcpStream,
-        secrets: ExtractedSecrets,
-        kernel: KernelConnection<ServerConnectionData>,
+        extracted: &ExtractedSecrets,
+        version: ProtocolVersion,
+        captured: Captured,
         received: Received,
     ) -> io::Result<Self> {
-        let version = kernel.protocol_version();
-        let (tx, rx) = (&secrets.tx, &secrets.rx);
+        let secrets = Secrets::new(extracted, version, captured).map_err(broken)?;
+        let (tx, rx) = (extracted.tx.0, extracted.rx.0);
         Ok(Self {
             tcp,
-            sealer: Sealer::new(&tx.1, tx.0, version).map_err(broken)?,
-            opener: Opener::new(&rx.1, rx.0, version).map_err(broken)?,
-            secrets: Some(Box::new(secrets)),
-            kernel,
+            sealer: Sealer::new(&secrets.transmit().map_err(broken)?, tx, version)
+                .map_err(broken)?,
+            opener: Opener::new(&secrets.receive().map_err(broken)?, rx, version)
+                .map_err(broken)?,
+            secrets,
             version,
             incoming: Incoming {
                 buffer: received.buffer,
@@ -99,14 +98,9 @@ impl TlsStream {
         })
     }
 
-    /// Drops the keys' originals: the records stay with this record layer.
-    pub fn forget_secrets(&mut self) {
-        self.secrets = None;
-    }
-
     /// Opens all whole records that were read, and gives out the keys for all that follow, both
     /// ways; the plaintext waits for [`TlsStream::into_parts`] or to be read.
-    pub(crate) fn settle(&mut self) -> Result<Secrets<'_>, Busy> {
+    pub(crate) fn settle(&mut self) -> Result<Settled, Busy> {
         loop {
             let incoming = &mut self.incoming;
             if let Some(buffer) = &incoming.buffer {
@@ -132,11 +126,16 @@ impl TlsStream {
         if self.outgoing.buffer.is_some() || self.unsent > 0 || self.owes_key_update {
             return Err(Busy::Unsent);
         }
-        let secrets = self.secrets.as_ref().ok_or(Busy::Forgotten)?;
-        Ok(Secrets {
+        let protections = self.secrets.transmit().and_then(|transmit| {
+            let receive = self.secrets.receive()?;
+            Ok((transmit, receive))
+        });
+        // They were derived like this before.
+        let (transmit, receive) = protections.map_err(|_| Busy::Ending)?;
+        Ok(Settled {
             version: self.version,
-            transmit: (self.sealer.sequence(), &secrets.tx.1),
-            receive: (self.opener.sequence(), &secrets.rx.1),
+            transmit: (self.sealer.sequence(), transmit),
+            receive: (self.opener.sequence(), receive),
         })
     }
 
@@ -144,9 +143,10 @@ impl TlsStream {
         &self.tcp
     }
 
-    /// The socket, plaintext that was received and not read, and what makes new keys; after [`TlsStream::settle`].
-    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>, KernelConnection<ServerConnectionData>) {
-        (self.tcp, self.incoming.early, self.kernel)
+    /// The socket, plaintext that was received and not read, and what makes new keys; after
+    /// [`TlsStream::settle`].
+    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>, Secrets) {
+        (self.tcp, self.incoming.early, self.secrets)
     }
 
     /// Opens the next whole record, if there is one.
@@ -189,12 +189,8 @@ impl TlsStream {
         if !is_update || self.version != ProtocolVersion::TLSv1_3 {
             return Err(RecordError::Unexpected);
         }
-        let updated = self.kernel.update_rx_secret();
-        let (sequence, secret) = updated.map_err(|_| RecordError::Unexpected)?;
-        self.opener = Opener::new(&secret, sequence, self.version)?;
-        if let Some(secrets) = &mut self.secrets {
-            secrets.rx = (sequence, secret);
-        }
+        let protection = self.secrets.update_receive()?;
+        self.opener = Opener::new(&protection, 0, self.version)?;
         self.owes_key_update |= request == UPDATE_REQUESTED;
         Ok(())
     }
@@ -220,12 +216,8 @@ impl TlsStream {
         }
         let [a, b, c, d] = KEY_UPDATE;
         self.seal(Content::Handshake, &[a, b, c, d, UPDATE_NOT_REQUESTED])?;
-        let updated = self.kernel.update_tx_secret();
-        let (sequence, secret) = updated.map_err(|_| RecordError::KeyExhausted)?;
-        self.sealer = Sealer::new(&secret, sequence, self.version)?;
-        if let Some(secrets) = &mut self.secrets {
-            secrets.tx = (sequence, secret);
-        }
+        let protection = self.secrets.update_transmit()?;
+        self.sealer = Sealer::new(&protection, 0, self.version)?;
         self.owes_key_update = false;
         Ok(())
     }
@@ -247,10 +239,10 @@ impl TlsStream {
 }
 
 /// Keys and the numbers of the next records.
-pub(crate) struct Secrets<'a> {
+pub(crate) struct Settled {
     pub(crate) version: ProtocolVersion,
-    pub(crate) transmit: (u64, &'a ConnectionTrafficSecrets),
-    pub(crate) receive: (u64, &'a ConnectionTrafficSecrets),
+    pub(crate) transmit: (u64, Protection),
+    pub(crate) receive: (u64, Protection),
 }
 
 /// Why the records cannot be left to anybody else.
@@ -265,27 +257,24 @@ pub enum Busy {
     /// Something is still to be sent.
     #[error("TLS records wait to be sent")]
     Unsent,
-    /// Somebody has decided otherwise before.
-    #[error("the TLS keys are not kept any more")]
-    Forgotten,
 }
 
-fn broken(error: RecordError) -> io::Error {
+pub(super) fn broken(error: RecordError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Records that were read: `[start, end)` are still closed, `[plain_start, plain_end)` is
 /// plaintext of the record before `start`.
 #[derive(Default)]
-struct Incoming {
-    buffer: Option<Buffer>,
-    start: usize,
-    end: usize,
-    plain_start: usize,
-    plain_end: usize,
-    early: Vec<u8>,
+pub(super) struct Incoming {
+    pub(super) buffer: Option<Buffer>,
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) plain_start: usize,
+    pub(super) plain_end: usize,
+    pub(super) early: Vec<u8>,
     /// What is wrong with the record behind the plaintext that was given out.
-    fault: Option<RecordError>,
+    pub(super) fault: Option<RecordError>,
 }
 
 impl Incoming {
@@ -332,10 +321,10 @@ impl Incoming {
 
 /// Records that wait to be sent.
 #[derive(Default)]
-struct Outgoing {
-    buffer: Option<Buffer>,
-    start: usize,
-    end: usize,
+pub(super) struct Outgoing {
+    pub(super) buffer: Option<Buffer>,
+    pub(super) start: usize,
+    pub(super) end: usize,
 }
 
 impl Outgoing {

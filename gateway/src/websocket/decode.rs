@@ -6,8 +6,11 @@
 
 use std::ops::Deref;
 
+use serde::{Deserialize, Serialize};
+
 use super::close::{ClientClose, CloseCode};
 use super::mask;
+use crate::encoded::Bytes;
 
 const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
@@ -83,6 +86,14 @@ impl ControlPayload {
         bytes: [0; MAX_CONTROL],
     };
 
+    /// `None`: it is too long.
+    pub fn new(bytes: &[u8]) -> Option<Self> {
+        let mut payload = Self::EMPTY;
+        payload.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        payload.len = bytes.len();
+        Some(payload)
+    }
+
     fn push(&mut self, bytes: &[u8]) {
         let end = self.len + bytes.len();
         self.bytes[self.len..end].copy_from_slice(bytes);
@@ -144,8 +155,27 @@ const START: State = State::Header {
     have: 0,
 };
 
+/// A [`Decoder`] written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DecoderState {
+    fragmented: bool,
+    at: At,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum At {
+    Header(Bytes),
+    Data(Payload),
+    Control {
+        opcode: u8,
+        payload: Payload,
+        content: Bytes,
+    },
+    Closed,
+}
+
 /// What is to come of a frame's payload.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Payload {
     remaining: u64,
     taken: u64,
@@ -176,6 +206,60 @@ impl Decoder {
             state: START,
             fragmented: false,
         }
+    }
+
+    /// Writes it down.
+    pub fn state(&self) -> DecoderState {
+        let at = match &self.state {
+            State::Header { bytes, have } => At::Header(bytes[..*have].into()),
+            State::Data(payload) => At::Data(*payload),
+            State::Control {
+                opcode,
+                payload,
+                content,
+            } => At::Control {
+                opcode: *opcode,
+                payload: *payload,
+                content: content[..].into(),
+            },
+            State::Closed => At::Closed,
+        };
+        DecoderState {
+            fragmented: self.fragmented,
+            at,
+        }
+    }
+
+    /// Goes on with what was written down; `None`: that state does not occur.
+    pub fn resume(state: &DecoderState) -> Option<Self> {
+        let at = match &state.at {
+            At::Header(known) => {
+                let mut bytes = [0; MAX_HEADER];
+                bytes.get_mut(..known.len())?.copy_from_slice(known);
+                let have = known.len();
+                State::Header { bytes, have }
+            }
+            At::Data(payload) => State::Data(*payload),
+            At::Control {
+                opcode,
+                payload,
+                content,
+            } => {
+                if payload.remaining > (MAX_CONTROL.checked_sub(content.len())?) as u64 {
+                    return None;
+                }
+                State::Control {
+                    opcode: *opcode,
+                    payload: *payload,
+                    content: Box::new(ControlPayload::new(content)?),
+                }
+            }
+            At::Closed => State::Closed,
+        };
+        Some(Self {
+            state: at,
+            fragmented: state.fragmented,
+        })
     }
 
     /// Decodes `buffer` from `cursor.read` on, until an event or `cursor.end`.

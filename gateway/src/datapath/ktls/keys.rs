@@ -1,7 +1,9 @@
 //! Keys as the kernel takes them (`struct tls12_crypto_info_*` in linux/tls.h).
 
-use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+use rustls::ProtocolVersion;
 use serde::{Serialize, Serializer};
+
+use crate::tls::{Cipher, Protection};
 
 /// A version of TLS with a cipher, as far as the gateway and the kernel can have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,13 +16,6 @@ pub struct Suite {
 enum Version {
     Tls12,
     Tls13,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Cipher {
-    Aes128Gcm,
-    Aes256Gcm,
-    ChaCha20Poly1305,
 }
 
 /// Bytes that may be sealed with one AES-GCM key: see the same limit of the gateway's own record
@@ -120,26 +115,17 @@ pub(in crate::datapath) struct Key {
 impl Key {
     /// `sequence` is the number of the next record, which may be sent with it.
     pub(super) fn new(
-        secrets: &ConnectionTrafficSecrets,
+        protection: &Protection,
         sequence: u64,
         version: ProtocolVersion,
     ) -> Option<Self> {
-        let (cipher, key, iv) = match secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (Cipher::Aes128Gcm, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (Cipher::Aes256Gcm, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => {
-                (Cipher::ChaCha20Poly1305, key, iv)
-            }
-            _ => return None,
-        };
         let version = match version {
             ProtocolVersion::TLSv1_2 => Version::Tls12,
             ProtocolVersion::TLSv1_3 => Version::Tls13,
             _ => return None,
         };
-        let suite = Suite::new(version, cipher);
-        let iv = iv.as_ref().try_into().ok()?;
-        Self::from_parts(suite, key.as_ref(), iv, sequence)
+        let suite = Suite::new(version, protection.cipher);
+        Self::from_parts(suite, &protection.key, protection.iv, sequence)
     }
 
     /// `None`: the key has another length.

@@ -98,10 +98,10 @@ impl Ktls {
     ) -> Result<KtlsStream, (Refusal, io::Result<Box<TlsStream>>)> {
         let keys = client.settle().map_err(Refusal::from).and_then(|secrets| {
             let version = secrets.version;
-            let (sequence, secret) = secrets.transmit;
-            let transmit = Key::new(secret, sequence, version);
-            let (sequence, secret) = secrets.receive;
-            let receive = Key::new(secret, sequence, version);
+            let (sequence, protection) = &secrets.transmit;
+            let transmit = Key::new(protection, *sequence, version);
+            let (sequence, protection) = &secrets.receive;
+            let receive = Key::new(protection, *sequence, version);
             transmit.zip(receive).ok_or(Refusal::Suite)
         });
         let (transmit, receive) = match keys {
@@ -112,12 +112,12 @@ impl Ktls {
         if let Err(error) = attach(client.tcp(), &transmit) {
             return Err((Refusal::Kernel(error), Ok(client)));
         }
-        let (tcp, early, connection) = client.into_parts();
+        let (tcp, early, secrets) = client.into_parts();
         match sockopt::set_key(&tcp, Direction::Receive, receive.info()) {
             Ok(()) => {
                 let suite = transmit.suite();
                 let has_updates = self.new_keys && suite.is_tls_13();
-                let updater = has_updates.then(|| Box::new(Updater::new(connection)));
+                let updater = has_updates.then(|| Box::new(Updater::new(secrets)));
                 let stream = KtlsStream::new(tcp, suite, self.splice_from, early);
                 Ok(stream.with_updates(updater, self.key_limit))
             }

@@ -4,41 +4,37 @@
 
 use std::io;
 
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ProtocolVersion};
+use rustls::ProtocolVersion;
 use tokio::net::TcpStream;
 
 use super::keys::Key;
 use super::sockopt::{self, Direction};
+use crate::tls::{Protection, Secrets};
 
 /// What makes the next keys of both directions, of TLS 1.3.
-pub(super) struct Updater(KernelConnection<ServerConnectionData>);
+pub(super) struct Updater(Secrets);
 
 impl Updater {
-    pub(super) fn new(connection: KernelConnection<ServerConnectionData>) -> Self {
-        Self(connection)
+    pub(super) fn new(secrets: Secrets) -> Self {
+        Self(secrets)
     }
 
     /// Gives the kernel the client's next key.
     pub(super) fn receive(&mut self, tcp: &TcpStream) -> io::Result<()> {
-        let updated = self.0.update_rx_secret().map_err(io::Error::other)?;
-        set(tcp, Direction::Receive, updated)
+        let updated = self.0.update_receive().map_err(io::Error::other)?;
+        set(tcp, Direction::Receive, &updated)
     }
 
     /// Gives the kernel our next key; the client must have been told.
     pub(super) fn transmit(&mut self, tcp: &TcpStream) -> io::Result<()> {
-        let updated = self.0.update_tx_secret().map_err(io::Error::other)?;
-        set(tcp, Direction::Transmit, updated)
+        let updated = self.0.update_transmit().map_err(io::Error::other)?;
+        set(tcp, Direction::Transmit, &updated)
     }
 }
 
-fn set(
-    tcp: &TcpStream,
-    direction: Direction,
-    (sequence, secret): (u64, ConnectionTrafficSecrets),
-) -> io::Result<()> {
-    let key = Key::new(&secret, sequence, ProtocolVersion::TLSv1_3);
+fn set(tcp: &TcpStream, direction: Direction, protection: &Protection) -> io::Result<()> {
+    // Each key counts its records from 0 (RFC 8446, section 5.3).
+    let key = Key::new(protection, 0, ProtocolVersion::TLSv1_3);
     let key = key.ok_or(io::ErrorKind::Unsupported)?;
     sockopt::set_key(tcp, direction, key.info())
 }

@@ -1,0 +1,64 @@
+//! What a channel's relay holds between two steps, apart from its two streams: enough to go on
+//! with the same streams later, or in another process.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::outbound::{Outbound, OutboundState};
+use super::{Inbound, InboundState};
+use crate::buffer::Layout;
+use crate::encoded::Bytes;
+use crate::websocket::decode::ControlPayload;
+
+/// What is on its way through a channel. Default: nothing.
+#[derive(Debug, Default)]
+pub struct Rest {
+    pub(super) inbound: Inbound,
+    pub(super) outbound: Outbound,
+    /// Only the latest Ping needs an answer (RFC 6455, section 5.5.3).
+    pub(super) pong: Option<ControlPayload>,
+}
+
+impl From<Inbound> for Rest {
+    fn from(inbound: Inbound) -> Self {
+        Self {
+            inbound,
+            ..Self::default()
+        }
+    }
+}
+
+/// A [`Rest`] written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RestState {
+    inbound: InboundState,
+    outbound: Option<OutboundState>,
+    unflushed: bool,
+    pong: Option<Bytes>,
+}
+
+impl Rest {
+    /// Writes it down; `layout` is that of the client leg.
+    pub fn state(&self, layout: Layout) -> RestState {
+        RestState {
+            inbound: self.inbound.state(),
+            outbound: self.outbound.state(layout),
+            unflushed: self.outbound.is_unflushed(),
+            pong: self.pong.as_deref().map(Bytes::from),
+        }
+    }
+
+    /// Goes on with what was written down; `layout` is that of the client leg, which protects
+    /// records as the one before did. Fails when the state is none that [`Rest::state`] makes.
+    pub fn resume(state: &RestState, layout: Layout) -> io::Result<Self> {
+        let outbound = state.outbound.as_ref();
+        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let pong = state.pong.as_deref().map(ControlPayload::new);
+        Ok(Self {
+            inbound: Inbound::resume(&state.inbound).ok_or_else(invalid)?,
+            outbound: Outbound::resume(outbound, state.unflushed, layout).ok_or_else(invalid)?,
+            pong: pong.map(|pong| pong.ok_or_else(invalid)).transpose()?,
+        })
+    }
+}
