@@ -204,8 +204,11 @@ async fn a_reset_of_the_client_ends_the_host(setup: Setup) -> Result<()> {
     client.reset()?;
     let send = async { Ok(write_pattern(&mut writer, DOWNLINK, 0, u64::MAX).await?) };
     tokio::select! {
-        sent = send => sent,
+        // First, for a sender that never waits can keep a slow machine from looking until the
+        // gateway's `CloseTimeout` is over.
+        biased;
         ended = expect_uplink_end(&mut reader, 0, 0) => ended,
+        sent = send => sent,
     }?;
     drop((reader, writer));
     stage.expect_no_channel().await
