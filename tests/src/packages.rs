@@ -72,6 +72,10 @@ pub enum Package {
     Rpm,
     /// `systemd`, which the test of the packages boots.
     Systemd,
+    /// What rotates logs.
+    Logrotate,
+    /// Environments of Python that packages of `PyPI` are installed into.
+    PythonVenv,
 }
 
 impl Package {
@@ -123,6 +127,8 @@ impl Package {
             }
             Self::Rpm => find_program("rpm").is_some() && find_program("rpmbuild").is_some(),
             Self::Systemd => Path::new(SYSTEMD).is_file() && find_program("systemctl").is_some(),
+            Self::Logrotate => find_program("logrotate").is_some(),
+            Self::PythonVenv => python_has_venv(),
         }
     }
 
@@ -162,6 +168,8 @@ impl Package {
             Self::DpkgDev => (&["dpkg-dev", "binutils"], &[]),
             Self::Rpm => (&["rpm"], &[]),
             Self::Systemd => (&["systemd"], &[]),
+            Self::Logrotate => (&["logrotate"], &[]),
+            Self::PythonVenv => (&["python3-venv"], &[]),
         }
     }
 }
@@ -293,6 +301,13 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
         .env("RUNLEVEL", "1");
     run_bounded(apt, INSTALL_LIMIT)?;
     Ok(())
+}
+
+/// Debian cuts what makes environments out of Python's own library.
+fn python_has_venv() -> bool {
+    let mut python = Command::new("python3");
+    python.args(["-c", "import ensurepip, venv"]);
+    run_bounded(python, INSTALL_LIMIT).is_ok()
 }
 
 /// Debian's QEMU has its Spice server in a module below a folder named after the architecture.

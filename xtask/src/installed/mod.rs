@@ -1,6 +1,7 @@
 //! The packages in use, on a machine with systemd: installed, started, upgraded while a desktop
 //! is in use, removed.
 
+mod logrotate;
 mod machine;
 mod service;
 mod session;
@@ -25,7 +26,7 @@ const VERSIONS: [&str; 2] = ["0.1.0~first", "0.1.0~next"];
 
 /// Runs the whole life of both packages; with a real desktop, or a recorded one.
 pub(crate) fn run(steps: &mut Steps, with_qemu: bool) -> Result<()> {
-    packages::ensure(&[Package::Systemd])?;
+    packages::ensure(&[Package::Systemd, Package::Logrotate])?;
     let [first, next] = package::for_test(steps, VERSIONS)?;
 
     steps.begin("Machine: systemd in namespaces of its own, on a copy of this system");
@@ -93,6 +94,7 @@ async fn debian(
 
     let session = Session::new(manager, desktop).await?;
     session.visit(steps).await?;
+    logrotate::rotate(steps, machine)?;
 
     steps.begin("Upgrade: dpkg --install of a newer version while a channel is open");
     let before = service.main_pid()?;

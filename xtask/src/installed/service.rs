@@ -67,6 +67,7 @@ impl Service<'_> {
             "KeyFile": "/etc/flexvdi/gateway.key",
             "FirstSpicePort": 1,
             "LastSpicePort": 65535,
+            "AccessLog": super::logrotate::ACCESS_LOG,
         }))?;
         self.0.write(CONFIGURATION, text.as_bytes())?;
         self.0.shell("chmod 644 /etc/flexvdi/gateway.*pem")?;

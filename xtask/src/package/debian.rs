@@ -11,7 +11,7 @@ use testkit::command::run_bounded;
 
 use super::binary::Binary;
 use super::read_source;
-use super::tree::{self, CONFIGURATION, Layout};
+use super::tree::{self, KEPT, Layout};
 
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -46,7 +46,7 @@ pub(super) fn build(binary: &Binary, version: &str, folder: &Path) -> Result<Pat
     };
     put("md5sums", &checksums(&root)?, 0o644)?;
     put("control", &control, 0o644)?;
-    put("conffiles", &format!("{CONFIGURATION}\n"), 0o644)?;
+    put("conffiles", &format!("{}\n", KEPT.join("\n")), 0o644)?;
     for script in ["postinst", "prerm", "postrm"] {
         put(script, &read_source(&format!("debian/{script}"))?, 0o755)?;
     }

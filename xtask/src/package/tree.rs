@@ -16,7 +16,13 @@ use super::{licences, manual, read_source};
 use crate::cargo::workspace;
 
 /// The configuration, for both kinds of package.
-pub(super) const CONFIGURATION: &str = "/etc/flexvdi/flexvdi-gateway.conf";
+const CONFIGURATION: &str = "/etc/flexvdi/flexvdi-gateway.conf";
+
+/// What makes logrotate rotate the access log.
+const LOGROTATE: &str = "/etc/logrotate.d/flexvdi-gateway";
+
+/// Files that administrators change, and that an upgrade leaves as they are.
+pub(super) const KEPT: [&str; 2] = [CONFIGURATION, LOGROTATE];
 
 const STRIP_LIMIT: Duration = Duration::from_mins(2);
 
@@ -49,6 +55,7 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
     let unit = format!("{}/flexvdi-gateway.service", layout.units);
     for (path, name) in [
         (unit.as_str(), "systemd/flexvdi-gateway.service"),
+        (LOGROTATE, "flexvdi-gateway.logrotate"),
         (
             "/usr/lib/sysusers.d/flexvdi-gateway.conf",
             "systemd/sysusers.conf",
