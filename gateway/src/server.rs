@@ -64,10 +64,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()>
         access_log,
     );
     let ports = open_ports(&config)?;
-    let loaded = LoadedPath {
-        choice: config.data_path,
-        paths,
-    };
+    let loaded = LoadedPath::new(&config, paths);
     let live = Arc::new(Live::new(Serving {
         config,
         gateway: Arc::new(gateway),

@@ -63,12 +63,20 @@ pub enum Phase {
 /// The data path that was loaded at the start.
 pub struct LoadedPath {
     /// Its name in the configuration.
-    pub choice: DataPath,
+    choice: DataPath,
     /// What channels take it through.
-    pub paths: Arc<Paths>,
+    paths: Arc<Paths>,
 }
 
 impl LoadedPath {
+    /// `paths` were loaded as this configuration says.
+    pub fn new(config: &Config, paths: Arc<Paths>) -> Self {
+        Self {
+            choice: config.data_path,
+            paths,
+        }
+    }
+
     /// What channels are to take under this configuration.
     fn paths_for(&self, config: &Config) -> Arc<Paths> {
         if config.data_path == self.choice {
