@@ -1,5 +1,6 @@
 //! The gateway's binary: what it tells of itself, and on which systems it runs.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use testkit::command::{run_bounded, target_dir};
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// Systems and their version of glibc, the oldest first.
-const SYSTEMS: [(Glibc, &str); 5] = [
+const SYSTEMS: [(Glibc, &str); 6] = [
     (Glibc(2, 28), "RHEL 8"),
+    (Glibc(2, 31), "Debian 11"),
     (Glibc(2, 34), "RHEL 9"),
     (Glibc(2, 36), "Debian 12"),
     (Glibc(2, 39), "RHEL 10"),
@@ -21,7 +23,13 @@ const SYSTEMS: [(Glibc, &str); 5] = [
 
 /// A version of glibc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Glibc(u32, u32);
+pub(super) struct Glibc(pub(super) u32, pub(super) u32);
+
+impl fmt::Display for Glibc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
 
 /// The profile of cargo that is quick to build and not for use.
 const TEST_PROFILE: &str = "dev";
@@ -33,14 +41,15 @@ pub(super) struct Binary {
 }
 
 impl Binary {
-    /// The one that cargo built with this profile.
-    pub(super) fn find(profile: &str) -> Result<Self> {
+    /// The one that cargo built with this profile, for this machine or for a named target.
+    pub(super) fn find(profile: &str, target: Option<&str>) -> Result<Self> {
         let folder = if profile == TEST_PROFILE {
             "debug"
         } else {
             profile
         };
-        let path = target_dir().join(folder).join("flexvdi-gateway");
+        let built = target_dir().join(target.unwrap_or_default());
+        let path = built.join(folder).join("flexvdi-gateway");
         ensure!(path.is_file(), "cargo left no {}", path.display());
         Ok(Self {
             path,
@@ -69,16 +78,21 @@ impl Binary {
         self.run(&["document", name])
     }
 
-    /// The oldest glibc that has all it needs, and who has it.
-    pub(super) fn where_it_runs(&self) -> Result<String> {
+    /// The oldest glibc that has all it needs.
+    pub(super) fn glibc(&self) -> Result<Glibc> {
         let mut objdump = Command::new("objdump");
         objdump.arg("-T").arg(&self.path);
         let needed = newest_glibc(&run_bounded(objdump, LIMIT)?);
-        let Glibc(major, minor) = needed.context("it needs no glibc at all")?;
+        needed.context("it needs no glibc at all")
+    }
+
+    /// The same, with who has it.
+    pub(super) fn where_it_runs(&self) -> Result<String> {
+        let needed = self.glibc()?;
         let runs = |wanted: bool| {
             let names: Vec<_> = SYSTEMS
                 .iter()
-                .filter(|(has, _)| (Glibc(major, minor) <= *has) == wanted)
+                .filter(|(has, _)| (needed <= *has) == wanted)
                 .map(|(_, name)| *name)
                 .collect();
             if names.is_empty() {
@@ -88,7 +102,7 @@ impl Binary {
             }
         };
         Ok(format!(
-            "needs glibc {major}.{minor}: new enough in {}; too old in {}",
+            "needs glibc {needed}: new enough in {}; too old in {}",
             runs(true),
             runs(false)
         ))

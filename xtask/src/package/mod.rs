@@ -6,11 +6,12 @@ mod licences;
 mod manual;
 mod rpm;
 mod tree;
+mod zig;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use testkit::command::target_dir;
 use testkit::packages::{self, Package};
@@ -19,6 +20,7 @@ use crate::build_ebpf;
 use crate::cargo;
 use crate::steps::Steps;
 use binary::Binary;
+use zig::Zig;
 
 /// What is to be packaged.
 #[derive(Args)]
@@ -32,6 +34,9 @@ pub(crate) struct Options {
     /// Profile of cargo with which the gateway is built.
     #[arg(long, value_name = "NAME", default_value = "release")]
     profile: String,
+    /// Link to this machine's C library instead of an old one's, without zig.
+    #[arg(long)]
+    native: bool,
     /// Version of the packages; that of the gateway when not given.
     #[arg(long, value_name = "VERSION")]
     package_version: Option<String>,
@@ -58,7 +63,11 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         .collect();
     packages::ensure(&kinds.iter().map(|kind| kind.tools()).collect::<Vec<_>>())?;
     build_ebpf::run(steps, &build_ebpf::Options::default())?;
-    let binary = build(steps, &options.profile)?;
+    let binary = if options.native {
+        build(steps, &options.profile)?
+    } else {
+        build_for_older(steps, &options.profile)?
+    };
     let version = match &options.package_version {
         Some(version) => version.clone(),
         None => binary.version()?,
@@ -89,10 +98,29 @@ pub(crate) fn for_test<const N: usize>(
     Ok(made.try_into().ok().expect("one for each version"))
 }
 
+/// For systems from the oldest one on that the packages are for.
+fn build_for_older(steps: &mut Steps, profile: &str) -> Result<Binary> {
+    steps.begin(format!(
+        "Gateway, profile {profile}, for glibc {}",
+        zig::OLDEST
+    ));
+    Zig::ensure(steps)?.build(profile)?;
+    let binary = Binary::find(profile, Some(&zig::target()))?;
+    let needed = binary.glibc()?;
+    ensure!(
+        needed <= zig::OLDEST,
+        "the gateway needs glibc {needed}, which is newer than {}",
+        zig::OLDEST
+    );
+    steps.done(format!("built; {}", binary.where_it_runs()?));
+    Ok(binary)
+}
+
+/// For this machine and those whose C library is not older.
 fn build(steps: &mut Steps, profile: &str) -> Result<Binary> {
     steps.begin(format!("Gateway, profile {profile}"));
     cargo::run(&["build", "-p", "gateway", "--profile", profile])?;
-    let binary = Binary::find(profile)?;
+    let binary = Binary::find(profile, None)?;
     steps.done(format!("built; {}", binary.where_it_runs()?));
     Ok(binary)
 }
