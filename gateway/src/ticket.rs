@@ -373,7 +373,8 @@ mod tests {
             target: target(),
             expires: SystemTime::now() - Duration::from_secs(60),
         };
-        let sealed = tickets.pool.as_ref().unwrap().seal(&expired).unwrap();
+        let keys = tickets.pool.load_full().unwrap();
+        let sealed = keys.seal(&expired).unwrap();
         let now = Instant::now();
         assert!(tickets.redeem(&sealed, now).is_none());
         let used = Entry {

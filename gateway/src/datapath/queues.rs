@@ -137,11 +137,11 @@ fn not_read(socket: RawFd) -> u64 {
 }
 
 /// 0 when the kernel does not tell, as for a connection that is gone.
-fn ask(socket: RawFd, request: libc::c_ulong) -> u64 {
+fn ask(socket: RawFd, request: libc::Ioctl) -> u64 {
     let mut bytes: libc::c_int = 0;
     #[expect(unsafe_code, reason = "no safe crate asks for SIOCOUTQ")]
     // SAFETY: both requests write one `int` to the pointer, and a wrong descriptor is an error.
-    let result = unsafe { libc::ioctl(socket, request as _, &raw mut bytes) };
+    let result = unsafe { libc::ioctl(socket, request, &raw mut bytes) };
     if result == 0 {
         u64::try_from(bytes).unwrap_or(0)
     } else {
