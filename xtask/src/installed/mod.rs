@@ -3,6 +3,7 @@
 
 mod logrotate;
 mod machine;
+mod rpm;
 mod service;
 mod session;
 
@@ -138,9 +139,9 @@ async fn debian(
 
 fn red_hat(steps: &mut Steps, machine: &Machine, [first, next]: [&Made; 2]) -> Result<()> {
     let service = Service(machine);
+    rpm::look_into(steps, machine, &seen(&next.rpm)?, &next.glibc)?;
     let [first, next] = [seen(&first.rpm)?, seen(&next.rpm)?];
     steps.begin("Package for Red Hat's systems: rpm --install, --upgrade, --erase");
-    machine.run(&["rpm", "--checksig", "--nosignature", &first])?;
     // Debian has what it needs, but rpm does not know that.
     machine.run(&["rpm", "--install", "--nodeps", &first])?;
     service.expect("is-active", "inactive")?;

@@ -48,6 +48,8 @@ pub(crate) struct Made {
     pub(crate) deb: PathBuf,
     /// For Red Hat's systems.
     pub(crate) rpm: PathBuf,
+    /// Version of glibc that both need, such as `2.28`.
+    pub(crate) glibc: String,
 }
 
 /// Builds the gateway and makes its packages below the target folder.
@@ -86,12 +88,14 @@ pub(crate) fn for_test<const N: usize>(
 ) -> Result<[Made; N]> {
     packages::ensure(&[Kind::Debian.tools(), Kind::RedHat.tools()])?;
     let binary = build(steps, "dev")?;
+    let glibc = binary.glibc()?.to_string();
     let made = versions
         .into_iter()
         .map(|version| {
             Ok(Made {
                 deb: Kind::Debian.make(steps, &binary, version)?,
                 rpm: Kind::RedHat.make(steps, &binary, version)?,
+                glibc: glibc.clone(),
             })
         })
         .collect::<Result<Vec<_>>>()?;
