@@ -379,6 +379,7 @@ async fn new_keys_of_the_client_are_followed_or_end_what_is_read() {
             client.read_exact(&mut bytes).await.unwrap();
             assert_eq!(bytes, [round; 100]);
         }
+        change_keys_under_traffic(client, server).await;
         return;
     }
     client.write_all(b"old key").await.unwrap();
@@ -396,6 +397,34 @@ async fn new_keys_of_the_client_are_followed_or_end_what_is_read() {
     assert_eq!(received, b"bye");
     drop(client);
     assert_eq!(server.read(&mut [0; 16]).await.unwrap(), 0);
+}
+
+/// Changes the client's key several times in a row, while both sides send.
+async fn change_keys_under_traffic(mut client: ClientStream<TcpStream>, server: KtlsStream) {
+    const PIECES: usize = 40;
+    let text = pattern(PIECES * 1_000);
+    let (mut reader, mut writer) = tokio::io::split(server);
+    let (mut up, mut down) = (vec![0; text.len()], vec![0; text.len()]);
+    let send = async {
+        for piece in text.chunks(1_000) {
+            writer.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    // Less than any buffer, so each side may send before it reads.
+    let talk = async {
+        for (index, piece) in text.chunks(1_000).enumerate() {
+            for _ in 0..index % 4 {
+                client.get_mut().1.refresh_traffic_keys().unwrap();
+            }
+            client.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        client.read_exact(&mut down).await.unwrap();
+    };
+    let receive = async { reader.read_exact(&mut up).await.unwrap() };
+    tokio::join!(send, talk, receive);
+    assert!(up == text && down == text);
 }
 
 #[tokio::test]
@@ -457,6 +486,29 @@ async fn a_record_that_does_not_decrypt_is_told_by_an_alert() {
         let told = fault_in_the_kernel(suite, &record).await;
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::BadRecordMac);
         assert_eq!(told, Some(alert), "{suite:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
+async fn a_record_that_the_kernel_does_not_take_is_told_by_an_alert() {
+    use rustls::AlertDescription as Alert;
+    let mut too_long = vec![23, 3, 3, 0x48, 0x01];
+    too_long.resize(5 + 0x4801, 0);
+    let mut other_version = vec![23, 5, 5, 0, 40];
+    other_version.resize(5 + 40, 0);
+    for suite in [
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    ] {
+        for (record, alert) in [
+            (&too_long, Alert::RecordOverflow),
+            (&other_version, Alert::UnexpectedMessage),
+        ] {
+            let told = fault_in_the_kernel(suite, record).await;
+            let alert = rustls::Error::AlertReceived(alert);
+            assert_eq!(told, Some(alert), "{suite:?}");
+        }
     }
 }
 
@@ -552,4 +604,59 @@ async fn the_kernel_reads_empty_short_and_full_records() {
     let ((), read) = tokio::join!(send, server.read_exact(&mut received));
     read.unwrap();
     assert!(received == text);
+}
+
+mod ktls_sockmap {
+    use std::future::pending;
+    use std::time::Duration;
+
+    use gateway::datapath::sockmap::Sockmap;
+    use gateway::datapath::{Counters, EndReason, Inbound, Limits, Paths};
+    use gateway::listen;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+    /// Close frame with code 1001.
+    const CLOSE: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+
+    #[tokio::test]
+    #[ignore = "needs a kernel with TLS and sockmap on one socket: cargo xtask vm-test"]
+    async fn a_worn_key_ends_a_channel_on_which_only_the_host_speaks() {
+        const KEY_LIMIT: u64 = 1_000_000;
+        let identity = identity(&rcgen::PKCS_ECDSA_P256_SHA256);
+        let suite = cipher_suite::TLS13_AES_128_GCM_SHA256;
+        let (mut client, server) = connect(&identity, client_config(&identity, suite)).await;
+        let (mut host, host_leg) = tcp_pair().await;
+        let ktls = Ktls::new(carried().await, usize::MAX).with_key_limit(KEY_LIMIT);
+        let paths = Paths::with_ktls_sockmap(ktls, Sockmap::load(1, 1 << 20).unwrap());
+        let server = listen::ClientStream::Tls(Box::new(server));
+        let mut carrier = paths.take(server, host_leg).unwrap();
+        assert_eq!(carrier.name(), "ktls-sockmap");
+
+        let limits = Limits {
+            ping_interval: None,
+            close_timeout: Duration::from_secs(5),
+        };
+        let counters = Counters::default();
+        let run = carrier.run(Inbound::default(), limits, &counters, pending());
+        let peers = async {
+            let mut received = Vec::new();
+            let send = async { while host.write_all(&[7; 1_000]).await.is_ok() {} };
+            tokio::select! {
+                // A sender that never waits must not keep this from its turn.
+                biased;
+                read = client.read_to_end(&mut received) => drop(read.unwrap()),
+                () = send => panic!("the host was cut off"),
+            }
+            drop((host, client));
+            received
+        };
+        let both = async { tokio::join!(run, peers) };
+        let (reason, received) = tokio::time::timeout(LIMIT, both).await.unwrap();
+        assert_eq!(reason, EndReason::KeyUsedUp);
+        assert!(received.ends_with(&CLOSE));
+        assert!(received.len() as u64 >= KEY_LIMIT);
+        assert!(counters.downlink() >= KEY_LIMIT);
+    }
 }

@@ -2,13 +2,16 @@
 
 use std::future::Future;
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{SendFlags, send};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
@@ -45,7 +48,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// An established connection in the hands of the kernel.
 pub struct KtlsStream {
-    tcp: TcpStream,
+    tcp: Arc<TcpStream>,
     suite: Suite,
     /// Length in bytes from which payload is spliced, if any is.
     splice_from: Option<usize>,
@@ -63,7 +66,11 @@ pub struct KtlsStream {
     write_closed: bool,
     /// A wait for room in the send buffer.
     look: Option<Pin<Box<Sleep>>>,
+    /// A wait for an error of the socket.
+    trouble: Option<Trouble>,
 }
+
+type Trouble = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
 
 #[derive(Clone, Copy)]
 enum ReadEnd {
@@ -83,7 +90,7 @@ impl KtlsStream {
         early: Vec<u8>,
     ) -> Self {
         Self {
-            tcp,
+            tcp: Arc::new(tcp),
             suite,
             splice_from,
             early,
@@ -94,6 +101,7 @@ impl KtlsStream {
             read_end: None,
             write_closed: false,
             look: None,
+            trouble: None,
         }
     }
 
@@ -128,12 +136,12 @@ impl KtlsStream {
 
     /// Number of the next record that is sent.
     pub(in crate::datapath) fn next_record(&self) -> io::Result<u64> {
-        sockopt::next_record(&self.tcp, self.suite.info_len())
+        sockopt::next_record(&*self.tcp, self.suite.info_len())
     }
 
     /// Replaces a key by one that the other side knows as well.
     pub(in crate::datapath) fn replace(&self, direction: Direction, key: &Key) -> io::Result<()> {
-        sockopt::set_key(&self.tcp, direction, key.info())
+        sockopt::set_key(&*self.tcp, direction, key.info())
     }
 
     /// What a record other than data means.
@@ -221,7 +229,7 @@ impl KtlsStream {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.tcp.poll_write_ready(context))?;
-            let send = || sockopt::send_record(&self.tcp, kind, plaintext);
+            let send = || sockopt::send_record(&*self.tcp, kind, plaintext);
             match self.tcp.try_io(Interest::WRITABLE, send) {
                 Ok(_) => return Poll::Ready(Ok(())),
                 Err(error) if is_transient(&error) => {}
@@ -230,12 +238,30 @@ impl KtlsStream {
         }
     }
 
+    /// Ready when there is something to read, or an error: of a record that it does not take the
+    /// kernel tells as an error of the socket only (`tls_strp_abort_strp` in
+    /// `net/tls/tls_strp.c`), which is no readiness to be read.
+    fn poll_receivable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Interest>> {
+        if let Poll::Ready(ready) = self.tcp.poll_read_ready(context) {
+            return Poll::Ready(ready.map(|()| Interest::READABLE));
+        }
+        let tcp = &self.tcp;
+        let trouble = self.trouble.get_or_insert_with(|| {
+            let tcp = Arc::clone(tcp);
+            Box::pin(async move { tcp.ready(Interest::ERROR).await.map(drop) })
+        });
+        let outcome = ready!(trouble.as_mut().poll(context));
+        self.trouble = None;
+        // The runtime knows no combination of both.
+        Poll::Ready(outcome.map(|()| Interest::ERROR))
+    }
+
     /// The client's FIN or RST.
     fn poll_client_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             ready!(self.tcp.poll_read_ready(context))?;
             let wanted = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-            let mut polled = [PollFd::new(&self.tcp, wanted)];
+            let mut polled = [PollFd::new(&*self.tcp, wanted)];
             if poll(&mut polled, Some(&Timespec::default()))? > 0 {
                 return Poll::Ready(Ok(()));
             }
@@ -274,7 +300,7 @@ impl KtlsStream {
             // The kernel sends nothing while an error of the socket was not taken.
             let _ = self.tcp.take_error();
             // The connection has failed; whether the alert arrives changes nothing.
-            let _ = sockopt::send_record(&self.tcp, ALERT, &[FATAL, alert]);
+            let _ = sockopt::send_record(&*self.tcp, ALERT, &[FATAL, alert]);
         }
         io::Error::new(io::ErrorKind::InvalidData, what)
     }
@@ -287,7 +313,7 @@ impl KtlsStream {
                 ready!(look.as_mut().poll(context));
                 self.look = None;
             }
-            if sockopt::send_room(&self.tcp)?.is_none_or(|room| room >= ROOM) {
+            if sockopt::send_room(&*self.tcp)?.is_none_or(|room| room >= ROOM) {
                 return Poll::Ready(Ok(()));
             }
             self.look = Some(Box::pin(tokio::time::sleep(LOOK)));
@@ -333,11 +359,11 @@ impl AsyncRead for KtlsStream {
                 Some(ReadEnd::Deaf) => return this.poll_client_end(context),
                 None => {}
             }
-            ready!(this.tcp.poll_read_ready(context))?;
+            let interest = ready!(this.poll_receivable(context))?;
             let space = target.initialize_unfilled();
             // Readiness is over only when the kernel says so: a short read ends at a record.
-            let receive = || sockopt::receive(&this.tcp, space);
-            match this.tcp.try_io(Interest::READABLE, receive) {
+            let receive = || sockopt::receive(&*this.tcp, space);
+            match this.tcp.try_io(interest, receive) {
                 Ok(received) => match (received.kind, received.len) {
                     (None, 0) => this.read_end = Some(ReadEnd::Cut),
                     (Some(APPLICATION_DATA), 0) => {}
@@ -364,11 +390,8 @@ impl AsyncWrite for KtlsStream {
         plaintext: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        this.check_writable()?;
-        ready!(this.poll_update_key(context))?;
-        let len = ready!(Pin::new(&mut this.tcp).poll_write(context, plaintext))?;
-        this.sent = this.sent.saturating_add(len as u64);
-        Poll::Ready(Ok(len))
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        this.poll_sending(context, |tcp| Ok(send(tcp, plaintext, flags)?))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -381,7 +404,8 @@ impl AsyncWrite for KtlsStream {
             ready!(this.poll_close_notify(context))?;
             this.write_closed = true;
         }
-        Pin::new(&mut this.tcp).poll_shutdown(context)
+        let shut = SockRef::from(&*this.tcp).shutdown(Shutdown::Write);
+        Poll::Ready(shut)
     }
 }
 
