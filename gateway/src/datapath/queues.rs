@@ -178,7 +178,8 @@ mod tests {
         // Nobody reads at the other end: what does not fit there stays here.
         client.set_nonblocking(true).unwrap();
         let mut written = 0;
-        while let Ok(len) = (&client).write(&[0; 65_536]) {
+        let chunk = vec![0; 65_536];
+        while let Ok(len) = (&client).write(&chunk) {
             written += len as u64;
         }
         let waiting = look.now().client_send;
