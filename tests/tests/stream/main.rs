@@ -47,12 +47,14 @@ macro_rules! on_every_path {
 mod bpf_maps;
 mod conformance;
 mod controls;
+mod desktop;
 mod endings;
 mod host_proxy;
 mod kernel;
 mod ktls;
 mod ktls_sockmap;
 mod metrics;
+mod openssl;
 mod peers;
 mod plan;
 mod pressure;

@@ -138,8 +138,12 @@ impl Stage {
 
     /// Checks that the first channel took the data path that is to be tested.
     pub(crate) async fn expect_path(&self) -> Result<()> {
+        self.expect_path_in(&self.wait_for_log("channel open").await?)
+    }
+
+    /// The same, where the log says something about a channel.
+    pub(crate) fn expect_path_in(&self, line: &str) -> Result<()> {
         let path = format!("path=\"{}\"", self.path);
-        let line = self.wait_for_log("channel open").await?;
         ensure!(
             line.contains(&path),
             "{line:?} names another data path: see its log; without the eBPF programs run \
@@ -147,6 +151,13 @@ impl Stage {
              `cargo xtask vm-test`"
         );
         Ok(())
+    }
+
+    /// Whether clients may change their TLS keys: kernels before 6.14 take none but the first.
+    pub(crate) fn follows_new_keys(&self) -> bool {
+        let is_ktls = |line: &String| line.contains("data path") && line.contains("path=\"ktls\"");
+        let finding = self.gateway.log().into_iter().find(is_ktls);
+        self.path == "relay" || finding.is_some_and(|line| line.contains("new keys"))
     }
 
     /// Waits for a line of the log with this text.

@@ -7,12 +7,15 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use testkit::command::target_dir;
 
+use super::foreign::Foreign;
 use crate::cargo;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const GATEWAY: &str = "flexvdi-gateway";
 const INIT: &str = "vm-init";
 const BENCH: &str = "vm-bench";
+/// A client of the tests that is not built here.
+const CLIENT: &str = "openssl";
 /// Profile of the tests, and of what is measured.
 const TEST_PROFILE: &str = "vm";
 const BENCH_PROFILE: &str = "release";
@@ -22,7 +25,7 @@ const UNIT: &str = "unit";
 /// and so build everything again.
 const PACKAGES: [&str; 4] = ["--package", "gateway", "--package", "testkit"];
 
-/// Static programs.
+/// Static programs, but for the clients.
 pub(crate) struct Programs {
     /// The first process of the virtual machine.
     pub(crate) init: PathBuf,
@@ -31,6 +34,8 @@ pub(crate) struct Programs {
     /// Names and test executables, in the order in which they were asked for; or the one that
     /// measures.
     pub(crate) tests: Vec<(String, PathBuf)>,
+    /// Clients that the tests run.
+    pub(crate) clients: Vec<Foreign>,
 }
 
 /// Builds the named tests, which are integration tests or `unit`, and what they need.
@@ -56,6 +61,7 @@ pub(crate) fn build(tests: &[String]) -> Result<Programs> {
         init: find("bin", INIT)?,
         gateway: find("bin", GATEWAY)?,
         tests: tests.iter().map(find_test).collect::<Result<_>>()?,
+        clients: vec![Foreign::find(CLIENT)?],
     })
 }
 
@@ -69,6 +75,7 @@ pub(crate) fn build_bench() -> Result<Programs> {
         init: find(&artifacts, "bin", INIT)?,
         gateway: find(&artifacts, "bin", GATEWAY)?,
         tests: vec![(BENCH.to_owned(), find(&artifacts, "bin", BENCH)?)],
+        clients: Vec::new(),
     })
 }
 

@@ -1,8 +1,8 @@
 //! All files of a virtual machine, in one archive that the kernel unpacks into its memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use testkit::vm::{MANIFEST, Manifest, Program};
@@ -37,6 +37,8 @@ pub(crate) struct Plan<'a> {
 /// Writes the archive.
 pub(crate) fn write(plan: &Plan, modules: &[Module]) -> Result<Vec<u8>> {
     let mut cpio = Cpio::default();
+    let mut folders = BTreeSet::from(FOLDERS.map(PathBuf::from));
+    let mut files = BTreeSet::new();
     for folder in FOLDERS {
         cpio.directory(folder)?;
     }
@@ -47,6 +49,18 @@ pub(crate) fn write(plan: &Plan, modules: &[Module]) -> Result<Vec<u8>> {
     cpio.program(inside(GATEWAY), &read(&plan.programs.gateway)?)?;
     for (name, path) in &plan.programs.tests {
         cpio.program(&format!("bin/test-{name}"), &read(path)?)?;
+    }
+    for client in &plan.programs.clients {
+        let name = client.program.file_name().context("a program has a name")?;
+        let path = Path::new("bin").join(name);
+        cpio.program(&path.to_string_lossy(), &read(&client.program)?)?;
+        for library in &client.libraries {
+            let path = inside(library.to_str().context("no UTF-8")?);
+            if files.insert(path.to_owned()) {
+                folders_above(path, &mut folders, &mut cpio)?;
+                cpio.program(path, &read(library)?)?;
+            }
+        }
     }
     for module in modules {
         cpio.file(&format!("modules/{}", module.name), &module.content)?;
@@ -94,6 +108,17 @@ fn manifest(plan: &Plan, modules: &[Module]) -> Manifest {
         programs: probe.into_iter().chain(tests).collect(),
         seconds: plan.seconds,
     }
+}
+
+/// Adds the folders that a file lies in and that are not there yet.
+fn folders_above(file: &str, there: &mut BTreeSet<PathBuf>, cpio: &mut Cpio) -> Result<()> {
+    let above: Vec<_> = Path::new(file).ancestors().skip(1).collect();
+    for folder in above.into_iter().rev() {
+        if folder != Path::new("") && there.insert(folder.to_owned()) {
+            cpio.directory(&folder.to_string_lossy())?;
+        }
+    }
+    Ok(())
 }
 
 /// A path as it stands in the archive.

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod class;
 mod cpio;
+mod foreign;
 mod initramfs;
 mod kernel;
 mod modules;
@@ -166,8 +167,9 @@ struct Selection {
 
 /// Runs a selection, with steps of its own.
 fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
-    steps.begin("Programs: QEMU, depmod and xz");
-    packages::ensure(&[Package::Qemu, Package::Kmod, Package::Xz])?;
+    steps.begin("Programs: QEMU, depmod, xz and openssl");
+    let needed = [Package::Qemu, Package::Kmod, Package::Xz, Package::Openssl];
+    packages::ensure(&needed)?;
     steps.done("installed");
 
     steps.begin("Kernels of Debian's archive");

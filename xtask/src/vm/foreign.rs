@@ -1,0 +1,58 @@
+//! Programs of this machine that tests run inside, with the libraries that they are linked to.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use testkit::command::{find_program, run_bounded};
+
+const LDD_LIMIT: Duration = Duration::from_secs(30);
+
+/// A program and all files that it needs at its start.
+pub(crate) struct Foreign {
+    pub(crate) program: PathBuf,
+    /// Where the dynamic linker looks for them; it is one of them.
+    pub(crate) libraries: Vec<PathBuf>,
+}
+
+impl Foreign {
+    /// The program with this name.
+    pub(crate) fn find(name: &str) -> Result<Self> {
+        let program = find_program(name).with_context(|| format!("no program {name}"))?;
+        let mut ldd = Command::new("ldd");
+        ldd.arg(&program);
+        let libraries = parse(&run_bounded(ldd, LDD_LIMIT)?)?;
+        Ok(Self { program, libraries })
+    }
+}
+
+/// The paths in the output of ldd(1): `NAME => PATH (ADDRESS)`, or the path alone for the dynamic
+/// linker, or a name alone for what the kernel itself brings along.
+fn parse(output: &str) -> Result<Vec<PathBuf>> {
+    let mut libraries = Vec::new();
+    for line in output.lines() {
+        ensure!(!line.contains("not found"), "ldd says: {}", line.trim());
+        let path = line.split_whitespace().find(|word| word.starts_with('/'));
+        libraries.extend(path.map(PathBuf::from));
+    }
+    Ok(libraries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn libraries_are_found() {
+        let output = "\tlinux-vdso.so.1 (0x00007fa0)\n\
+            \tlibssl.so.3 => /lib/x86_64-linux-gnu/libssl.so.3 (0x00007fa0)\n\
+            \t/lib64/ld-linux-x86-64.so.2 (0x00007fa0)\n";
+        let paths = [
+            "/lib/x86_64-linux-gnu/libssl.so.3",
+            "/lib64/ld-linux-x86-64.so.2",
+        ];
+        assert_eq!(parse(output).unwrap(), paths.map(PathBuf::from));
+        assert!(parse("\tlibssl.so.3 => not found\n").is_err());
+    }
+}
