@@ -6,7 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Config;
+use crate::encoded::Bytes;
 use crate::ratelimit::FailureLimit;
 use crate::session::SessionId;
 use crate::ticket::{Lease, Target, Tickets};
@@ -64,16 +67,82 @@ pub struct Admission {
     pub target: Target,
     /// The desktop session that the channel belongs to.
     pub session: SessionId,
-    _hold: Hold,
+    hold: Hold,
+}
+
+/// An [`Admission`] written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct AdmissionState {
+    host: String,
+    port: u16,
+    session: SessionId,
+    hold: HoldState,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum HoldState {
+    Ticket(Bytes),
+    Port(IpAddr),
+    None,
 }
 
 /// Keeps the session open; what it holds matters only when it is dropped.
 enum Hold {
-    Ticket { _lease: Lease },
-    Port { _lease: PortLease },
+    Ticket(Lease),
+    Port(PortLease),
+    /// The channel was moved from a gateway with another `HijackAll`.
+    None,
+}
+
+impl Admission {
+    /// Writes it down.
+    pub fn state(&self) -> AdmissionState {
+        AdmissionState {
+            host: self.target.host.clone(),
+            port: self.target.port,
+            session: self.session,
+            hold: match &self.hold {
+                Hold::Ticket(lease) => HoldState::Ticket(lease.digest().into()),
+                Hold::Port(lease) => HoldState::Port(lease.key.0),
+                Hold::None => HoldState::None,
+            },
+        }
+    }
 }
 
 impl Admissions {
+    /// The admission of a channel that was moved here: it was good once, and stays so.
+    pub fn take_over(&self, state: AdmissionState) -> Admission {
+        let session = state.session;
+        let hold = match (&self.mode, state.hold) {
+            (Mode::Tickets { tickets, .. }, HoldState::Ticket(digest)) => {
+                tickets.hold(&digest).map_or(Hold::None, Hold::Ticket)
+            }
+            (Mode::Ports { sessions, .. }, HoldState::Port(client)) => {
+                Hold::Port(sessions.open_as((client, state.port), || session))
+            }
+            _ => Hold::None,
+        };
+        Admission {
+            target: Target {
+                host: state.host,
+                port: state.port,
+            },
+            session,
+            hold,
+        }
+    }
+
+    /// The addresses that are refused, and for how much longer.
+    pub fn banned(&self) -> Vec<(IpAddr, Duration)> {
+        self.failures.banned(Instant::now())
+    }
+
+    /// Refuses addresses as another process has done.
+    pub fn ban(&self, banned: impl IntoIterator<Item = (IpAddr, Duration)>) {
+        self.failures.ban(banned, Instant::now());
+    }
+
     /// As the configuration says; `tickets` are those that hijacked answers carry.
     pub fn new(config: &Config, tickets: Arc<Tickets>) -> Self {
         let proxies = config.trusted_proxies.clone();
@@ -162,7 +231,7 @@ impl Mode {
                 ports.contains(&lease.target.port).then(|| Admission {
                     target: lease.target.clone(),
                     session: lease.session,
-                    _hold: Hold::Ticket { _lease: lease },
+                    hold: Hold::Ticket(lease),
                 })
             }
             Self::Ports {
@@ -178,7 +247,7 @@ impl Mode {
                         port,
                     },
                     session: lease.session,
-                    _hold: Hold::Port { _lease: lease },
+                    hold: Hold::Port(lease),
                 })
             }
         }
@@ -199,10 +268,12 @@ struct PortSessions(Mutex<HashMap<PortKey, (SessionId, usize)>>);
 
 impl PortSessions {
     fn open(self: &Arc<Self>, key: PortKey) -> PortLease {
+        self.open_as(key, SessionId::next)
+    }
+
+    fn open_as(self: &Arc<Self>, key: PortKey, new: impl FnOnce() -> SessionId) -> PortLease {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (session, open) = sessions
-            .entry(key)
-            .or_insert_with(|| (SessionId::next(), 0));
+        let (session, open) = sessions.entry(key).or_insert_with(|| (new(), 0));
         *open += 1;
         PortLease {
             key,

@@ -34,7 +34,12 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the gateway; this is what happens without a command.
-    Run,
+    Run {
+        /// Take over from the gateway that runs with the same `RuntimeDir`, without ending its
+        /// sessions; where there is none, start as usual.
+        #[arg(long)]
+        take_over: bool,
+    },
     /// Check the configuration with the files it names, and print what is in effect.
     Check,
     /// Make a key that the gateways of a pool share, for `PoolKeyFile`.
@@ -92,7 +97,9 @@ enum Ask {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let command = arguments.command.unwrap_or(Command::Run);
+    let command = arguments
+        .command
+        .unwrap_or(Command::Run { take_over: false });
     match command {
         Command::Probe { json } => return exit(print_probe(json)),
         Command::Document { document } => return exit(document.print(Arguments::command())),
@@ -103,14 +110,14 @@ pub fn main() -> ExitCode {
                 Err(error) => wrong_configuration(&error),
             };
         }
-        Command::Run | Command::Check => {}
+        Command::Run { .. } | Command::Check => {}
     }
     let prepared = match Prepared::read(&arguments.config) {
         Ok(prepared) => prepared,
         Err(error) => return wrong_configuration(&*error),
     };
     exit(match command {
-        Command::Run => run(prepared),
+        Command::Run { take_over } => run(prepared, take_over),
         _ => show(&prepared),
     })
 }
@@ -185,7 +192,7 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
     print_line(&serde_json::to_string_pretty(&effective)?)
 }
 
-fn run(prepared: Prepared) -> anyhow::Result<()> {
+fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
     let verbosity = log::init(prepared.loaded.config.debug)?;
     for warning in &prepared.loaded.warnings {
         warn!("{warning}");
@@ -193,7 +200,7 @@ fn run(prepared: Prepared) -> anyhow::Result<()> {
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
         warn!("{warning}");
     }
-    runtime(&prepared.loaded.config)?.block_on(server::run(prepared, verbosity))
+    runtime(&prepared.loaded.config)?.block_on(server::run(prepared, verbosity, take_over))
 }
 
 fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {

@@ -80,12 +80,21 @@ impl ClientLimits {
                 return Err(TooMany::Sessions);
             }
         }
+        Ok(self.enter(&mut open, address, session))
+    }
+
+    /// Counts a channel in that is open already, whatever the limits are.
+    pub fn take_over(&self, client: IpAddr, session: SessionId) -> Place {
+        self.enter(&mut lock(&self.open), subscriber(client), session)
+    }
+
+    fn enter(&self, open: &mut Open, address: IpAddr, session: SessionId) -> Place {
         *open.entry(address).or_default().entry(session).or_default() += 1;
-        Ok(Place {
+        Place {
             address,
             session,
             open: Arc::clone(&self.open),
-        })
+        }
     }
 }
 

@@ -65,6 +65,25 @@ impl FailureLimit {
         }
     }
 
+    /// The addresses that are banned, and for how much longer.
+    pub fn banned(&self, now: Instant) -> Vec<(IpAddr, Duration)> {
+        let windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = |window: &Window| window.banned_until?.checked_duration_since(now);
+        windows
+            .iter()
+            .filter_map(|(address, window)| Some((*address, left(window)?)))
+            .collect()
+    }
+
+    /// Bans addresses as another process has done, for as long.
+    pub fn ban(&self, banned: impl IntoIterator<Item = (IpAddr, Duration)>, now: Instant) {
+        let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        for (address, left) in banned.into_iter().take(MAX_ADDRESSES) {
+            let window = windows.entry(address).or_insert_with(|| Window::new(now));
+            window.banned_until = now.checked_add(left);
+        }
+    }
+
     /// How long an address has to wait, if it has failed too often.
     pub fn blocked(&self, address: IpAddr, now: Instant) -> Option<Duration> {
         self.limit?;
@@ -202,5 +221,17 @@ mod tests {
         let proxy = "10.0.0.1".parse().unwrap();
         assert!(!limit.note(proxy, Instant::now()));
         assert_eq!(limit.blocked(proxy, Instant::now()), None);
+    }
+
+    #[test]
+    fn bans_outlive_a_process_and_no_longer() {
+        let [old, new] = [(); 2].map(|()| FailureLimit::new(Some(1), WINDOW, vec![]));
+        let now = Instant::now();
+        let address = IpAddr::from([192, 0, 2, 1]);
+        assert!(old.note(address, now));
+        new.ban(old.banned(now), now);
+        assert_eq!(new.blocked(address, now), old.blocked(address, now));
+        assert_eq!(new.blocked(address, now + Duration::from_secs(61)), None);
+        assert!(old.banned(now + Duration::from_secs(61)).is_empty());
     }
 }

@@ -3,138 +3,309 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::access_log::{AccessLog, Writing};
-use crate::admin::{Admin, Sources};
+use crate::admin::{Admin, Doors, Sources};
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
 use crate::datapath::Paths;
 use crate::datapath::ktls::{Carried, Ktls};
 use crate::datapath::probe::{self, Finding};
 use crate::datapath::sockmap::Sockmap;
+use crate::handover::{self, Door, End, Estate, Farewell, Heir, Heirless, Inheritance, Listeners};
 use crate::http::Gateway;
 use crate::listen::proxy_protocol::ProxyProtocol;
-use crate::listen::{ConnectionLimits, Inherited, Leg, Listener, limits, socket};
+use crate::listen::{ConnectionLimits, Draining, limits};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
 use crate::pool::PoolKeys;
+use crate::ports::{Accepting, Ports, Sockets};
 use crate::prepared::Prepared;
 use crate::reload::{LoadedPath, Phase, Reloader};
 use crate::service;
 use crate::ticket::Tickets;
 
-/// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way. SIGHUP reloads.
-pub async fn run(prepared: Prepared, verbosity: Verbosity) -> anyhow::Result<()> {
-    let Prepared {
-        path,
-        loaded: Loaded { config, .. },
-        identity,
-        manager_tls,
-        pool_keys,
-        pool_fingerprint,
-    } = prepared;
-    let config = Arc::new(config);
+/// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way; or until a successor
+/// has taken over. SIGHUP reloads. `take_over`: from the gateway that runs already, if there is
+/// one.
+pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> anyhow::Result<()> {
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let registry = Arc::<Registry>::default();
-    let connections = connection_limits(&config);
-    let proxy_protocol = Arc::new(ProxyProtocol::new(
-        config.proxy_protocol.clone(),
-        config.handshake_timeout,
-    ));
-    let (drain, draining) = watch::channel(false);
-
-    say_what_runs(&config);
-    info!(certificate = %identity.certificate, "TLS");
-    let (paths, findings) = data_paths(&config, connections.total()).await;
-    let paths = Arc::new(paths);
-    let authorities = manager_tls.fingerprint;
-    let (access_log, recording) = access_log(&config)?;
-    let gateway = Gateway::new(
-        &config,
-        manager_tls.config,
-        tickets(&config, pool_keys)?,
-        Arc::clone(&registry),
-        Arc::clone(&paths),
-        access_log,
-    );
-    let ports = open_ports(&config)?;
-    let loaded = LoadedPath::new(&config, paths);
-    let live = Arc::new(Live::new(Serving {
-        config,
-        gateway: Arc::new(gateway),
-        identity: Arc::new(identity),
-    }));
-    let _doors = Admin::open(
-        &live.current().config,
-        Sources {
-            channels: Arc::clone(&registry),
-            live: Arc::clone(&live),
-            findings,
-            connections: Arc::clone(&connections),
-        },
-    )?;
-    let reloader = Reloader::new(
-        path,
-        Arc::clone(&live),
-        authorities,
-        pool_fingerprint,
-        Arc::clone(&connections),
-        loaded,
-        verbosity,
-    )
-    .observed(tell_of_reload);
-    let listeners: Vec<_> = ports
-        .into_iter()
-        .map(|(socket, leg)| {
-            let listener = Listener {
-                socket,
-                leg,
-                live: Arc::clone(&live),
-                proxy_protocol: Arc::clone(&proxy_protocol),
-                connections: Arc::clone(&connections),
-                draining: draining.clone(),
-            };
-            tokio::spawn(listener.run())
-        })
-        .collect();
+    let mut signals = Signals::watch()?;
+    let config = &prepared.loaded.config;
+    say_what_runs(config);
+    info!(certificate = %prepared.identity.certificate, "TLS");
+    let mut inheritance = if take_over {
+        inheritance(config).await?
+    } else {
+        None
+    };
+    let mut none = Listeners::default();
+    let listeners = inheritance
+        .as_mut()
+        .map_or(&mut none, Inheritance::listeners);
+    let (mut running, reloader, recording) = Running::begin(prepared, verbosity, listeners).await?;
+    if let Some(inheritance) = &mut inheritance {
+        let entered = inheritance.enter(&running.heir()).await;
+        entered.context("cannot take over from the running gateway")?;
+    }
+    let mut open = Open::new(&running)?;
+    let (farewell, _) = watch::channel(None);
+    let inheriting = inheritance.map(|inheritance| {
+        let taking = inheritance.run(running.heir(), farewell.subscribe());
+        tokio::spawn(taking)
+    });
     let reloading = tokio::spawn(reloader.run(hangup));
     info!("ready");
     service::ready("serving");
+    let registry = Arc::clone(&running.sources.channels);
     let sign_of_life = service::watch({
         let registry = Arc::clone(&registry);
         move || format!("serving, {} channels open", registry.count())
     });
 
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let end = running.serve(&mut open, &farewell, &mut signals).await?;
+    if end == End::HandedOver {
+        settled(inheriting).await?;
+        finish(recording).await?;
+        info!("stopped: everything is handed over");
+        return Ok(());
     }
     if let Some(task) = sign_of_life {
         task.abort();
     }
     reloading.abort();
     service::stopping(format_args!("ending {} channels", registry.count()));
-    drain.send_replace(true);
-    for listener in listeners {
-        listener.await.context("a listener failed")?;
-    }
-    end_channels(&registry, &live, &connections).await;
+    farewell.send_replace(Some(Farewell::Stop));
+    settled(inheriting).await?;
+    open.close(Draining::Now).await?;
+    running.ports.sockets.close();
+    end_channels(&running).await;
     finish(recording).await?;
     info!("stopped");
     Ok(())
 }
 
+/// What ends the gateway.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,
+            interrupt: signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+async fn inheritance(config: &Config) -> anyhow::Result<Option<Inheritance>> {
+    let inheritance = Inheritance::claim(&config.runtime_dir).await?;
+    if inheritance.is_none() {
+        warn!("there is no gateway to take over from: this one starts as usual");
+    }
+    Ok(inheritance)
+}
+
+/// What a running gateway has.
+struct Running {
+    ports: Ports,
+    sources: Sources,
+    tickets: Arc<Tickets>,
+}
+
+impl Running {
+    /// Opens the ports, or takes those of the gateway before, and takes no connections yet.
+    async fn begin(
+        prepared: Prepared,
+        verbosity: Verbosity,
+        listeners: &mut Listeners,
+    ) -> anyhow::Result<(Self, Reloader, Option<Writing>)> {
+        let Prepared {
+            path,
+            loaded: Loaded { config, .. },
+            identity,
+            manager_tls,
+            pool_keys,
+            pool_fingerprint,
+        } = prepared;
+        let config = Arc::new(config);
+        let channels = Arc::<Registry>::default();
+        let connections = connection_limits(&config);
+        let proxy_protocol = Arc::new(ProxyProtocol::new(
+            config.proxy_protocol.clone(),
+            config.handshake_timeout,
+        ));
+        let (paths, findings) = data_paths(&config, connections.total()).await;
+        let paths = Arc::new(paths);
+        let authorities = manager_tls.fingerprint;
+        let (access_log, recording) = access_log(&config)?;
+        let tickets = tickets(&config, pool_keys)?;
+        let gateway = Gateway::new(
+            &config,
+            manager_tls.config,
+            Arc::clone(&tickets),
+            Arc::clone(&channels),
+            Arc::clone(&paths),
+            access_log,
+        );
+        let sockets = Sockets::open(&config, listeners)?;
+        let loaded = LoadedPath::new(&config, paths);
+        let live = Arc::new(Live::new(Serving {
+            config,
+            gateway: Arc::new(gateway),
+            identity: Arc::new(identity),
+        }));
+        let reloader = Reloader::new(
+            path,
+            Arc::clone(&live),
+            authorities,
+            pool_fingerprint,
+            Arc::clone(&connections),
+            loaded,
+            verbosity,
+        )
+        .observed(tell_of_reload);
+        let running = Self {
+            ports: Ports {
+                sockets,
+                live: Arc::clone(&live),
+                proxy_protocol,
+                connections: Arc::clone(&connections),
+                drain: watch::channel(Draining::Not).0,
+            },
+            sources: Sources {
+                channels,
+                live,
+                findings,
+                connections,
+            },
+            tickets,
+        };
+        Ok((running, reloader, recording))
+    }
+
+    /// Who takes channels over from another process.
+    fn heir(&self) -> Heir {
+        Heir {
+            live: Arc::clone(&self.sources.live),
+            connections: Arc::clone(&self.sources.connections),
+            tickets: Arc::clone(&self.tickets),
+        }
+    }
+
+    /// What another process can take over.
+    fn estate(&self) -> Estate<'_> {
+        Estate {
+            sockets: self.ports.sockets.all(),
+            channels: &self.sources.channels,
+            tickets: &self.tickets,
+            live: &self.sources.live,
+            connections: &self.sources.connections,
+        }
+    }
+
+    /// Serves until it is to stop, or a successor has everything; one that fails changes nothing.
+    async fn serve(
+        &self,
+        open: &mut Open,
+        farewell: &watch::Sender<Option<Farewell>>,
+        signals: &mut Signals,
+    ) -> anyhow::Result<End> {
+        loop {
+            let successor = tokio::select! {
+                () = signals.next() => return Ok(End::Stop),
+                successor = open.successor() => successor,
+            };
+            let estate = self.estate();
+            let close = async || {
+                farewell.send_replace(Some(Farewell::Settled));
+                open.close(Draining::Gently).await
+            };
+            let ended = tokio::select! {
+                ended = handover::hand_over(successor, &estate, close) => ended,
+                () = signals.next() => return Ok(End::Stop),
+            };
+            match ended {
+                Ok(end) => return Ok(end),
+                Err(error) => {
+                    let reason = format!("{error:#}");
+                    warn!(
+                        reason,
+                        "hand-over failed: this gateway goes on with what it has"
+                    );
+                    if open.accepting.is_closed() {
+                        *open = Open::new(self)?;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What other processes can come to.
+struct Open {
+    accepting: Accepting,
+    doors: Option<Doors>,
+    /// Where a successor announces itself.
+    door: Option<Door>,
+}
+
+impl Open {
+    fn new(Running { ports, sources, .. }: &Running) -> anyhow::Result<Self> {
+        let config = &ports.live.current().config;
+        let door = Door::open(&config.runtime_dir).inspect_err(|error| {
+            let directory = config.runtime_dir.display();
+            warn!(%directory, %error, "no other gateway can take over from this one");
+        });
+        Ok(Self {
+            accepting: ports.accept()?,
+            doors: Some(Admin::open(config, ports.sockets.admin()?, sources.clone())),
+            door: door.ok(),
+        })
+    }
+
+    async fn successor(&self) -> Heirless {
+        match &self.door {
+            Some(door) => door.successor().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn close(&mut self, how: Draining) -> anyhow::Result<()> {
+        self.doors = None;
+        self.door = None;
+        self.accepting.close(how).await
+    }
+}
+
+/// Waits until the predecessor was told how this process ends.
+async fn settled(inheriting: Option<JoinHandle<()>>) -> anyhow::Result<()> {
+    match inheriting {
+        Some(task) => task.await.context("taking channels over failed"),
+        None => Ok(()),
+    }
+}
+
 /// Asks all channels to end, and waits for them as long as is configured.
-async fn end_channels(registry: &Registry, live: &Live, connections: &ConnectionLimits) {
-    let channels = registry.stop_all();
+async fn end_channels(Running { sources, .. }: &Running) {
+    let channels = sources.channels.stop_all();
     info!(channels, "stopping");
-    let shutdown_timeout = live.current().config.shutdown_timeout;
+    let connections = &sources.connections;
+    let shutdown_timeout = sources.live.current().config.shutdown_timeout;
     if timeout(shutdown_timeout, connections.all_closed())
         .await
         .is_err()
@@ -263,30 +434,4 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
             Paths::default()
         }
     }
-}
-
-fn open_ports(config: &Config) -> anyhow::Result<Vec<(tokio::net::TcpListener, Leg)>> {
-    let Inherited { mut tls, mut plain } = Inherited::take()?;
-    if tls.is_empty() {
-        let socket = socket::listen(config.listen_address, config.ssl_port)
-            .with_context(|| format!("cannot listen on port {} (SslPort)", config.ssl_port))?;
-        tls.push(socket);
-    }
-    if let Some(port) = config.plain_port
-        && plain.is_empty()
-    {
-        let socket = socket::listen(Some(config.plain_address), port)
-            .with_context(|| format!("cannot listen on port {port} (PlainPort)"))?;
-        plain.push(socket);
-    }
-    let ports: Vec<_> = tls
-        .into_iter()
-        .map(|socket| (socket, Leg::Tls))
-        .chain(plain.into_iter().map(|socket| (socket, Leg::Plain)))
-        .collect();
-    for (socket, leg) in &ports {
-        let address = socket.local_addr().context("a port has no address")?;
-        info!(leg = leg.name(), %address, "listening");
-    }
-    Ok(ports)
 }

@@ -4,11 +4,16 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use serde::{Deserialize, Serialize};
+
+static NEXT_SESSION: AtomicU64 = AtomicU64::new(1);
+static NEXT_CHANNEL: AtomicU64 = AtomicU64::new(1);
+
 /// Number of a desktop session: the channels that were opened with one ticket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(Number);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 enum Number {
     /// Of this process.
     Own(u64),
@@ -19,8 +24,7 @@ enum Number {
 impl SessionId {
     /// A number that this process has not used before.
     pub fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(Number::Own(NEXT.fetch_add(1, Ordering::Relaxed)))
+        Self(Number::Own(NEXT_SESSION.fetch_add(1, Ordering::Relaxed)))
     }
 
     /// A number that follows from a pool's ticket, 48 bits.
@@ -70,9 +74,31 @@ pub struct ChannelId(u64);
 impl ChannelId {
     /// A number that this process has not used before.
     pub fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+        Self(NEXT_CHANNEL.fetch_add(1, Ordering::Relaxed))
     }
+}
+
+impl ChannelId {
+    /// The number itself.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The channel of this number, which another process began.
+    pub fn known(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// The numbers that come next: of a session and of a channel.
+pub fn upcoming() -> [u64; 2] {
+    [&NEXT_SESSION, &NEXT_CHANNEL].map(|next| next.load(Ordering::Relaxed))
+}
+
+/// Leaves out all numbers below these.
+pub fn leave_out(upcoming: [u64; 2]) {
+    NEXT_SESSION.fetch_max(upcoming[0], Ordering::Relaxed);
+    NEXT_CHANNEL.fetch_max(upcoming[1], Ordering::Relaxed);
 }
 
 impl fmt::Display for ChannelId {

@@ -10,8 +10,10 @@ use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
+use crate::encoded::Bytes;
 use crate::pool::{Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
 
@@ -64,16 +66,35 @@ pub enum IssueError {
 /// Tickets are found by their HMAC under a key of this process, so that neither memory holds
 /// them in clear nor the time of a look-up tells anything about them.
 pub struct Tickets {
-    key: hmac::Key,
     pool: ArcSwapOption<PoolKeys>,
     store: Mutex<Store>,
 }
 
 type Digest = [u8; 32];
 
+/// Tickets written down: what is needed to recognise them, not the tickets themselves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TicketsState {
+    key: Bytes,
+    entries: Vec<EntryState>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct EntryState {
+    digest: Bytes,
+    host: String,
+    port: u16,
+    session: SessionId,
+    /// What is left of its life, in milliseconds; counts only while no channel is open.
+    expires: u64,
+}
+
 struct Store {
     unused: Duration,
     reconnect: Duration,
+    /// Tickets that were issued so far.
+    issued: u64,
+    key: Key,
     entries: HashMap<Digest, Entry>,
     swept: Instant,
 }
@@ -86,6 +107,28 @@ struct Entry {
     expires: Instant,
 }
 
+/// The key with its bytes, which a successor is told.
+struct Key {
+    key: hmac::Key,
+    bytes: Bytes,
+}
+
+impl Key {
+    fn new(bytes: Bytes) -> Self {
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &bytes),
+            bytes,
+        }
+    }
+
+    fn digest(&self, token: &str) -> Digest {
+        let tag = hmac::sign(&self.key, token.as_bytes());
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        digest
+    }
+}
+
 impl Entry {
     fn is_expired(&self, now: Instant) -> bool {
         self.open == 0 && now >= self.expires
@@ -96,14 +139,17 @@ impl Tickets {
     /// `unused`: life of a ticket that was never used; `reconnect`: its life after the last
     /// channel of its desktop session closed.
     pub fn new(unused: Duration, reconnect: Duration) -> Result<Self, IssueError> {
-        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new())
+        let mut key = Bytes::from(&[0; 32][..]);
+        SystemRandom::new()
+            .fill(key.as_mut_vec())
             .map_err(|_| IssueError::Random)?;
         Ok(Self {
-            key,
             pool: ArcSwapOption::empty(),
             store: Mutex::new(Store {
                 unused,
                 reconnect,
+                issued: 0,
+                key: Key::new(key),
                 entries: HashMap::new(),
                 swept: Instant::now(),
             }),
@@ -160,14 +206,16 @@ impl Tickets {
             open: 0,
             expires: now + store.unused,
         };
-        store.entries.insert(self.digest(&ticket), entry);
+        let digest = store.key.digest(&ticket);
+        store.entries.insert(digest, entry);
+        store.issued += 1;
         Ok((ticket, session))
     }
 
     /// Opens a channel with a ticket; `None`: it is unknown or has expired.
     pub fn redeem(self: &Arc<Self>, token: &str, now: Instant) -> Option<Lease> {
-        let digest = self.digest(token);
         let mut store = self.lock();
+        let digest = store.key.digest(token);
         store.sweep(now);
         if store
             .entries
@@ -230,11 +278,70 @@ impl Tickets {
         }
     }
 
-    fn digest(&self, token: &str) -> Digest {
-        let tag = hmac::sign(&self.key, token.as_bytes());
-        let mut digest = [0; 32];
-        digest.copy_from_slice(tag.as_ref());
-        digest
+    /// How many tickets were issued here so far.
+    pub fn issued(&self) -> u64 {
+        self.lock().issued
+    }
+
+    /// Writes all tickets down. Those with open channels get the life that they have after the
+    /// last one: the channels are moved on their own.
+    pub fn state(&self, now: Instant) -> TicketsState {
+        let store = self.lock();
+        let entries = store.entries.iter().map(|(digest, entry)| {
+            let left = match entry.open {
+                0 => entry.expires.saturating_duration_since(now),
+                _ => store.reconnect,
+            };
+            EntryState {
+                digest: Bytes::from(&digest[..]),
+                host: entry.target.host.clone(),
+                port: entry.target.port,
+                session: entry.session,
+                expires: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            }
+        });
+        TicketsState {
+            key: store.key.bytes.clone(),
+            entries: entries.collect(),
+        }
+    }
+
+    /// Takes over tickets that were written down, and their key: tickets issued here before are
+    /// worth nothing then. Tickets that are known already stay as they are.
+    pub fn take_over(&self, state: TicketsState, now: Instant) {
+        let mut store = self.lock();
+        if store.key.bytes != state.key {
+            store.key = Key::new(state.key);
+            store.entries.clear();
+        }
+        for known in state.entries {
+            let Ok(digest) = Digest::try_from(&known.digest[..]) else {
+                continue;
+            };
+            store.entries.entry(digest).or_insert(Entry {
+                target: Target {
+                    host: known.host,
+                    port: known.port,
+                },
+                session: known.session,
+                open: 0,
+                expires: now + Duration::from_millis(known.expires),
+            });
+        }
+    }
+
+    /// Holds the ticket of a channel that was moved here; `None`: it is not known.
+    pub fn hold(self: &Arc<Self>, digest: &[u8]) -> Option<Lease> {
+        let digest = Digest::try_from(digest).ok()?;
+        let mut store = self.lock();
+        let entry = store.entries.get_mut(&digest)?;
+        entry.open += 1;
+        Some(Lease {
+            target: entry.target.clone(),
+            session: entry.session,
+            digest,
+            tickets: Arc::clone(self),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
@@ -260,6 +367,13 @@ pub struct Lease {
     pub session: SessionId,
     digest: Digest,
     tickets: Arc<Tickets>,
+}
+
+impl Lease {
+    /// What the ticket is recognised by.
+    pub(crate) fn digest(&self) -> &[u8] {
+        &self.digest
+    }
 }
 
 impl Drop for Lease {
@@ -383,7 +497,7 @@ mod tests {
             open: 1,
             expires: now,
         };
-        let digest = tickets.digest(&sealed);
+        let digest = tickets.lock().key.digest(&sealed);
         tickets.lock().entries.insert(digest, used);
         drop(tickets.redeem(&sealed, now + UNUSED).unwrap());
         tickets.close(&digest, now);
@@ -392,6 +506,27 @@ mod tests {
         let late = Instant::now() + RECONNECT + Duration::from_secs(5);
         assert!(tickets.redeem(&sealed, late).is_none());
         assert!(tickets.lock().entries.is_empty());
+    }
+
+    #[test]
+    fn a_successor_knows_them_and_their_channels() {
+        let old = tickets();
+        let now = Instant::now();
+        let (unused, _) = old.issue(target(), now).unwrap();
+        let (used, session) = old.issue(target(), now).unwrap();
+        let lease = old.redeem(&used, now).unwrap();
+        let state = serde_json::to_string(&old.state(now)).unwrap();
+        assert!(!state.contains(&used));
+        let new = tickets();
+        for _ in 0..2 {
+            new.take_over(serde_json::from_str(&state).unwrap(), now);
+        }
+        let held = new.hold(lease.digest()).unwrap();
+        assert_eq!((held.session, &held.target), (session, &target()));
+        // With an open channel it lives on; the other one does not.
+        assert!(new.redeem(&used, now + 2 * RECONNECT).is_some());
+        assert!(new.redeem(&unused, now + UNUSED).is_none());
+        assert!(new.hold(&[0; 32]).is_none());
     }
 
     #[test]

@@ -42,6 +42,11 @@ impl RequestId {
         is_good.then(|| Self(text.into()))
     }
 
+    /// The number that another process of this gateway gave.
+    pub fn known(text: &str) -> Self {
+        Self(text.into())
+    }
+
     /// As the value of a header.
     pub fn as_str(&self) -> &str {
         &self.0

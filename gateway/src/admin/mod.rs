@@ -10,7 +10,7 @@ mod page;
 mod routes;
 mod screen;
 mod serve;
-mod socket;
+pub(crate) mod socket;
 pub mod status;
 mod table;
 mod units;
@@ -19,15 +19,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::Context;
+use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::channel::Registry;
 use crate::config::Config;
 use crate::datapath::Queues;
 use crate::datapath::probe::Finding;
-use crate::listen::{ConnectionLimits, socket as tcp};
+use crate::listen::ConnectionLimits;
 use crate::live::Live;
 use crate::metrics::{self, Now};
 use history::History;
@@ -43,6 +43,7 @@ pub struct Admin {
 }
 
 /// What [`Admin`] shows; the parts of the gateway that know it.
+#[derive(Clone)]
 pub struct Sources {
     /// Open channels.
     pub channels: Arc<Registry>,
@@ -69,21 +70,17 @@ impl Drop for Doors {
 }
 
 impl Admin {
-    /// Opens the doors that the configuration asks for. Must be called in a runtime.
+    /// Opens the doors that the configuration asks for; `port` is the one that only shows. Must be
+    /// called in a runtime.
     ///
-    /// Fails when the port cannot be opened. A socket that cannot be had is a warning: the
-    /// gateway works without.
-    pub fn open(config: &Config, sources: Sources) -> anyhow::Result<Doors> {
+    /// A socket that cannot be had is a warning: the gateway works without.
+    pub fn open(config: &Config, port: Option<TcpListener>, sources: Sources) -> Doors {
         let admin = Arc::new(Self {
             sources,
             history: Arc::default(),
         });
         let mut tasks = Vec::new();
-        if let Some(port) = config.admin_port {
-            let listener = tcp::listen(Some(config.admin_address), port)
-                .with_context(|| format!("cannot listen on port {port} (AdminPort)"))?;
-            let address = listener.local_addr().context("a port has no address")?;
-            info!(leg = "admin", %address, "listening");
+        if let Some(listener) = port {
             tasks.push(tokio::spawn(serve::tcp(Arc::clone(&admin), listener)));
         }
         let path = config.runtime_dir.join(SOCKET);
@@ -104,10 +101,10 @@ impl Admin {
                 history.record(Arc::clone(&admin.sources.channels)),
             ));
         }
-        Ok(Doors {
+        Doors {
             tasks,
             _socket: bound,
-        })
+        }
     }
 
     fn metrics_text(&self) -> Result<String, std::fmt::Error> {

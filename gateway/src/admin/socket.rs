@@ -9,7 +9,7 @@ use tokio::net::UnixListener;
 
 /// The place of a socket in the file system; freed when dropped, unless another process has
 /// taken it over.
-pub(super) struct Bound {
+pub(crate) struct Bound {
     path: PathBuf,
     inode: u64,
 }
@@ -24,7 +24,7 @@ impl Drop for Bound {
 
 /// Opens a socket with mode 0600; one that lies there is replaced at once, so that there is
 /// always one to connect to. A directory that is missing is made.
-pub(super) fn bind(directory: &Path, name: &str) -> io::Result<(UnixListener, Bound)> {
+pub(crate) fn bind(directory: &Path, name: &str) -> io::Result<(UnixListener, Bound)> {
     let made = fs::DirBuilder::new().mode(0o700).create(directory);
     if let Err(error) = made
         && error.kind() != io::ErrorKind::AlreadyExists

@@ -2,11 +2,14 @@
 
 mod announce;
 mod host;
+mod journal;
 mod link;
+mod moved;
 mod registry;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, SystemTime};
 
 use hyper::upgrade::OnUpgrade;
@@ -14,23 +17,25 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tracing::info;
+use tracing::debug;
 
 pub use host::{ConnectError, HostConnector};
+pub use moved::{Arrived, ChannelState, Offer};
 pub use registry::{
     Carried, Entry, NewChannel, Registration, Registry, Session, StopCause, StopSignal, Tally,
     Totals,
 };
 
-use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
+use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
 use crate::client_limits::Place;
 use crate::config::{Config, HostProxyProtocol};
-use crate::datapath::{EndReason, Inbound, Limits, Paths};
+use crate::datapath::{Carrier, EndReason, Inbound, Limits, Outcome, Paths, Rest};
 use crate::listen::{ClientStream, Permit};
 use crate::session::ChannelId;
 use crate::websocket::close::CloseCode;
 use crate::websocket::encode;
+use journal::Journal;
 use link::{Link, LinkError};
 
 /// Time limits of a channel.
@@ -107,7 +112,7 @@ impl Channel {
         paths: Arc<Paths>,
     ) {
         let Self {
-            id,
+            id: _,
             request_id,
             access_log,
             client: address,
@@ -115,21 +120,15 @@ impl Channel {
             admission,
             answers_pings,
             mut host,
-            permit: _permit,
-            place: _place,
+            permit,
+            place,
         } = self;
-        let begun = Instant::now();
-        let counters = &*registration.channel().counters;
-        let stop = registration.stop_signal();
-        let record = access_log.is_on().then(|| ChannelStart {
-            request: request_id,
-            session: admission.session.to_string(),
-            channel: id.to_string(),
-            client: address,
-            host: admission.target.to_string(),
-        });
-        let mut kernel = String::new();
-        let client_began = begin(upgrade, limits, stop).await;
+        let journal = Journal {
+            access_log,
+            request_id,
+            begun: Instant::now(),
+        };
+        let client_began = begin(upgrade, limits, registration.stop_signal()).await;
         if client_began.is_ok() {
             let client = SocketAddr::new(address, client_port);
             announce::announce(limits.host_proxy_protocol, client, &mut host).await;
@@ -139,72 +138,65 @@ impl Channel {
             let carrier = paths.take(*begun.client, host)?;
             Ok((carrier, begun.inbound, begun.link))
         });
-        let reason = match begun_well {
-            Ok((mut carrier, inbound, link)) => {
-                let (kind, path) = (link.type_name(), carrier.name());
-                registration.carries(Carried { path, kind }, link.channel_id);
-                info!(
-                    channel = %id,
-                    session = %admission.session,
-                    client = %address,
-                    host = %admission.target,
-                    kind,
-                    number = link.channel_id,
-                    path,
-                    "channel open"
-                );
-                if let Some(channel) = record.clone() {
-                    access_log.write(|| Event::ChannelOpen {
-                        channel,
-                        kind,
-                        number: link.channel_id,
-                        path,
-                    });
-                }
-                let limits = Limits {
-                    ping_interval: limits.keep_alive.filter(|_| answers_pings),
-                    close_timeout: limits.close_timeout,
-                };
-                let stopped = stop.stopped();
-                let reason = carrier.run(inbound, limits, counters, stopped).await;
-                kernel = carrier.counts(counters);
-                let end = End::of(reason, stop.cause());
-                registration.count_end(end.name());
-                end.to_string()
-            }
+        let (carrier, inbound, link) = match begun_well {
+            Ok(begun_well) => begun_well,
             Err(error) => {
                 registration.count_end("no link message");
-                error.to_string()
+                return journal.closed(&registration, error.to_string(), String::new());
             }
         };
-        let Carried { path, kind } = registration.carried();
-        if let Some(channel) = record {
-            access_log.write(|| Event::ChannelClosed {
-                channel,
-                end: ChannelEnd {
-                    kind,
-                    path,
-                    up: counters.uplink(),
-                    down: counters.downlink(),
-                    ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-                    reason: reason.clone(),
-                },
-            });
-        }
-        info!(
-            channel = %id,
-            session = %admission.session,
-            client = %address,
-            host = %admission.target,
-            kind,
-            path,
-            up = counters.uplink(),
-            down = counters.downlink(),
-            milliseconds = begun.elapsed().as_millis(),
-            reason,
-            kernel = (!kernel.is_empty()).then_some(kernel),
-            "channel closed"
-        );
+        let (kind, path) = (link.type_name(), carrier.name());
+        registration.carries(Carried { path, kind }, link.channel_id);
+        journal.open(&registration, link.channel_id);
+        let moving = Moving {
+            admission,
+            answers_pings,
+            permit,
+            _place: place,
+            journal,
+            link,
+            carrier,
+        };
+        moving.run(inbound.into(), limits, registration).await;
+    }
+}
+
+/// A channel that is on a data path.
+struct Moving {
+    admission: Admission,
+    answers_pings: bool,
+    permit: Arc<Permit>,
+    _place: Place,
+    journal: Journal,
+    link: Link,
+    carrier: Carrier,
+}
+
+impl Moving {
+    /// Moves on from `rest` until the channel has ended, or another process has taken it over.
+    async fn run(mut self, mut rest: Rest, limits: ChannelLimits, registration: Registration) {
+        let counters = &*registration.channel().counters;
+        let stop = registration.stop_signal();
+        let limits = Limits {
+            ping_interval: limits.keep_alive.filter(|_| self.answers_pings),
+            close_timeout: limits.close_timeout,
+        };
+        let reason = loop {
+            let orders = |context: &mut Context<'_>| stop.poll_order(context);
+            match self.carrier.carry(rest, limits, counters, orders).await {
+                Outcome::Ended(reason) => break reason,
+                Outcome::Frozen(frozen) => rest = *frozen,
+            }
+            let offer = self.offer(&rest, &registration);
+            if registration.hand_over(offer).await {
+                debug!(channel = %registration.channel().id, "channel handed over");
+                return;
+            }
+        };
+        let kernel = self.carrier.counts(counters);
+        let end = End::of(reason, stop.cause());
+        registration.count_end(end.name());
+        self.journal.closed(&registration, end.to_string(), kernel);
     }
 }
 

@@ -6,14 +6,16 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 
 use atomic_waker::AtomicWaker;
+use tokio::sync::mpsc::UnboundedSender;
 
-use crate::datapath::Counters;
+use super::moved::Offer;
+use crate::datapath::{Counters, Order};
 use crate::session::{ChannelId, SessionId};
 use crate::ticket::Target;
 
@@ -32,6 +34,8 @@ struct Channels {
     ended_by: BTreeMap<&'static str, u64>,
     /// Channels that come now are to end at once.
     stopping: bool,
+    /// Who takes the channels over; those that come now too.
+    successor: Option<UnboundedSender<Offer>>,
 }
 
 /// What is known of a channel when its host is connected.
@@ -144,6 +148,8 @@ pub enum StopCause {
 pub struct StopSignal {
     /// 0: go on; else 1 and a [`StopCause`].
     cause: AtomicU8,
+    /// The channel is to stand still, to be handed over.
+    freeze: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -166,6 +172,29 @@ impl StopSignal {
         }
     }
 
+    fn freeze(&self) {
+        self.freeze.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Lets the channel move on here, until it is asked again.
+    fn thaw(&self) {
+        self.freeze.store(false, Ordering::Release);
+    }
+
+    /// What the channel is to do; it is woken when that changes.
+    pub(super) fn poll_order(&self, context: &Context<'_>) -> Poll<Order> {
+        // Registering first, so that an order in between is not missed.
+        self.waker.register(context.waker());
+        if self.cause.load(Ordering::Acquire) != 0 {
+            Poll::Ready(Order::Stop)
+        } else if self.freeze.load(Ordering::Acquire) {
+            Poll::Ready(Order::Freeze)
+        } else {
+            Poll::Pending
+        }
+    }
+
     /// Ready once the channel is to end.
     pub fn stopped(&self) -> impl Future<Output = ()> {
         std::future::poll_fn(|context| {
@@ -178,6 +207,9 @@ impl StopSignal {
         })
     }
 }
+
+/// An offer, and where the answer to it arrives.
+pub(super) type UnansweredOffer = (Offer, tokio::sync::oneshot::Receiver<bool>);
 
 /// A channel's place in the registry; it leaves when dropped.
 pub struct Registration {
@@ -210,6 +242,22 @@ impl Registration {
     /// What asks this channel to end.
     pub fn stop_signal(&self) -> &StopSignal {
         &self.entry.stop
+    }
+
+    /// Offers the frozen channel to the successor; whether it took it. If not, the channel has
+    /// to go on here; `None` as an offer: it cannot be handed over now.
+    pub(super) async fn hand_over(&self, offer: Option<UnansweredOffer>) -> bool {
+        let successor = self.registry.lock().successor.clone();
+        let taken = match (offer, successor) {
+            (Some((offer, taken)), Some(successor)) => {
+                successor.send(offer).is_ok() && taken.await.unwrap_or(false)
+            }
+            _ => false,
+        };
+        if !taken {
+            self.entry.stop.thaw();
+        }
+        taken
     }
 }
 
@@ -244,6 +292,9 @@ impl Registry {
         if channels.stopping {
             entry.stop.stop(StopCause::Shutdown);
         }
+        if channels.successor.is_some() {
+            entry.stop.freeze();
+        }
         let of_session = channels.sessions.entry(session).or_default();
         of_session.push(Arc::clone(&entry));
         if of_session.len() == 1 {
@@ -275,6 +326,25 @@ impl Registry {
             open += 1;
         }
         open
+    }
+
+    /// Asks all channels to stand still and to be offered to a successor, those to come too.
+    pub fn freeze_all(&self, successor: UnboundedSender<Offer>) {
+        let mut channels = self.lock();
+        channels.successor = Some(successor);
+        for entry in channels.sessions.values().flatten() {
+            entry.stop.freeze();
+        }
+    }
+
+    /// There is no successor any more; channels that stand still go on once their offers are
+    /// dropped.
+    pub fn thaw_all(&self) {
+        let mut channels = self.lock();
+        channels.successor = None;
+        for entry in channels.sessions.values().flatten() {
+            entry.stop.thaw();
+        }
     }
 
     /// Asks the channels of one desktop session to end; returns how many are open, 0 when there

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use gateway_common::layout::State;
 use tokio::net::TcpStream;
@@ -13,7 +14,7 @@ use tracing::warn;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
 use super::sockmap::{Link, Sockmap, TlsLegs};
-use super::{Counters, EndReason, Inbound, Limits, relay};
+use super::{Counters, EndReason, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::listen::ClientStream;
 use crate::tls::TlsStream;
 
@@ -237,6 +238,33 @@ impl Carrier {
         }
     }
 
+    /// Moves the channel's bytes until both sides have ended or, where the data path can stand
+    /// still, until it is ordered to; see [`relay::carry`].
+    pub async fn carry(
+        &mut self,
+        rest: Rest,
+        limits: Limits,
+        counters: &Counters,
+        mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+    ) -> Outcome {
+        let _looking = self.show_queues(counters);
+        match self {
+            Self::Relay(client, host) => {
+                relay::carry(&mut **client, host, rest, limits, counters, orders).await
+            }
+            Self::Ktls(client, host) => {
+                relay::carry(&mut **client, host, rest, limits, counters, orders).await
+            }
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
+                let stop = std::future::poll_fn(|context| match orders(context) {
+                    Poll::Ready(Order::Stop) => Poll::Ready(()),
+                    _ => Poll::Pending,
+                });
+                Outcome::Ended(link.run(rest.inbound, limits, counters, stop).await)
+            }
+        }
+    }
+
     /// Moves the channel's bytes until both sides have ended; see [`relay::run`].
     pub async fn run(
         &mut self,
@@ -245,17 +273,11 @@ impl Carrier {
         counters: &Counters,
         stop: impl Future<Output = ()>,
     ) -> EndReason {
-        let _looking = self.show_queues(counters);
-        match self {
-            Self::Relay(client, host) => {
-                relay::run(&mut **client, host, inbound, limits, counters, stop).await
-            }
-            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
-                link.run(inbound, limits, counters, stop).await
-            }
-            Self::Ktls(client, host) => {
-                relay::run(&mut **client, host, inbound, limits, counters, stop).await
-            }
+        let mut stop = std::pin::pin!(stop);
+        let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(|()| Order::Stop);
+        match self.carry(inbound.into(), limits, counters, orders).await {
+            Outcome::Ended(reason) => reason,
+            Outcome::Frozen(_) => unreachable!("nobody asked for it"),
         }
     }
 

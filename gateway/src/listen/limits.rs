@@ -114,6 +114,17 @@ impl ConnectionLimits {
         self.lock().total
     }
 
+    /// Counts a connection in that another process has admitted, whether there is room or not.
+    pub fn take_over(self: &Arc<Self>, peer: IpAddr) -> Permit {
+        let mut open = self.lock();
+        *open.by_address.entry(peer).or_default() += 1;
+        open.total += 1;
+        Permit {
+            peer,
+            limits: Arc::clone(self),
+        }
+    }
+
     /// Ready once no connection is open.
     pub async fn all_closed(&self) {
         loop {
@@ -149,6 +160,11 @@ impl Permit {
         open.enter(address);
         self.peer = address;
         Some(self)
+    }
+
+    /// Address of the connection's peer.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
     }
 }
 

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
@@ -32,6 +32,18 @@ const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
 
 /// A shortage that goes on is told again after this time.
 const SHORTAGE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Whether connections are taken, and what becomes of those that were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Draining {
+    /// They are taken.
+    Not,
+    /// Somebody else takes them; those that were taken here get an answer to their first request
+    /// here, whenever it comes.
+    Gently,
+    /// No more are taken, and those without a request are ended.
+    Now,
+}
 
 /// How the clients of a port reach the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,8 +76,8 @@ pub struct Listener {
     pub proxy_protocol: Arc<ProxyProtocol>,
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
-    /// True once no more connections are to be taken.
-    pub draining: watch::Receiver<bool>,
+    /// Whether more connections are to be taken.
+    pub draining: watch::Receiver<Draining>,
 }
 
 impl Listener {
@@ -75,7 +87,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                () = draining(&mut self.draining) => return,
+                () = draining(&mut self.draining, Draining::Gently) => return,
             };
             match accepted {
                 Ok((stream, peer)) => self.accept(stream, peer),
@@ -122,7 +134,7 @@ struct Connection {
     leg: Leg,
     live: Arc<Live>,
     proxy_protocol: Arc<ProxyProtocol>,
-    draining: watch::Receiver<bool>,
+    draining: watch::Receiver<Draining>,
 }
 
 impl Connection {
@@ -156,7 +168,10 @@ impl Connection {
         drop(begun);
 
         let live = Arc::clone(&self.live);
+        let asked = Arc::new(Notify::new());
+        let noted = Arc::clone(&asked);
         let service = service_fn(move |request| {
+            noted.notify_one();
             let (serving, info) = (live.current(), info.clone());
             async move {
                 let response = http::serve(&serving.gateway, &info, request).await;
@@ -172,7 +187,7 @@ impl Connection {
         let mut connection = std::pin::pin!(connection);
         let served = tokio::select! {
             served = connection.as_mut() => served,
-            () = draining(&mut self.draining) => {
+            () = draining_after(&mut self.draining, &asked) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -195,7 +210,7 @@ impl Connection {
         }
         let told = tokio::select! {
             told = self.proxy_protocol.receive(stream, own.source) => told,
-            () = draining(&mut self.draining) => return None,
+            () = draining(&mut self.draining, Draining::Now) => return None,
         };
         let told = match told {
             Ok(told) => told,
@@ -254,7 +269,7 @@ impl Connection {
         let handshake = timeout(limit, tls::accept(tcp, config));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
-            () = draining(&mut self.draining) => return None,
+            () = draining(&mut self.draining, Draining::Now) => return None,
         };
         let metrics = &serving.gateway.metrics;
         match shaken {
@@ -276,8 +291,22 @@ impl Connection {
     }
 }
 
-/// Ready once no more is to be taken.
-async fn draining(watched: &mut watch::Receiver<bool>) {
+/// Ready once connections are drained like this, or more.
+async fn draining(watched: &mut watch::Receiver<Draining>, how: Draining) {
+    let is_reached = |draining: &Draining| match how {
+        Draining::Now => *draining == Draining::Now,
+        _ => *draining != Draining::Not,
+    };
     // The sender is never dropped before; were it, stopping would be right as well.
-    let _ = watched.wait_for(|draining| *draining).await;
+    let _ = watched.wait_for(is_reached).await;
+}
+
+/// Ready once a connection is to be ended; before its first request only when there is no time
+/// for one.
+async fn draining_after(watched: &mut watch::Receiver<Draining>, asked: &Notify) {
+    draining(watched, Draining::Gently).await;
+    tokio::select! {
+        () = asked.notified() => {}
+        () = draining(watched, Draining::Now) => {}
+    }
 }

@@ -1,7 +1,8 @@
 //! Keys as the kernel takes them (`struct tls12_crypto_info_*` in linux/tls.h).
 
 use rustls::ProtocolVersion;
-use serde::{Serialize, Serializer};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::tls::{Cipher, Protection};
 
@@ -103,6 +104,15 @@ impl Suite {
 impl Serialize for Suite {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Suite {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let mut all = Self::ALL.into_iter();
+        all.find(|suite| suite.name() == name)
+            .ok_or_else(|| D::Error::custom("expected a suite of TLS"))
     }
 }
 

@@ -7,6 +7,7 @@
 mod keys;
 pub(super) mod module;
 mod sockopt;
+mod state;
 mod stream;
 mod update;
 
@@ -15,6 +16,7 @@ use std::io;
 use tokio::net::TcpStream;
 
 pub use keys::Suite;
+pub use state::KtlsState;
 pub use stream::KtlsStream;
 
 pub(super) use keys::Key;

@@ -48,22 +48,22 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// An established connection in the hands of the kernel.
 pub struct KtlsStream {
-    tcp: Arc<TcpStream>,
-    suite: Suite,
+    pub(super) tcp: Arc<TcpStream>,
+    pub(super) suite: Suite,
     /// Length in bytes from which payload is spliced, if any is.
-    splice_from: Option<usize>,
+    pub(super) splice_from: Option<usize>,
     /// Plaintext of records that were opened before.
-    early: Vec<u8>,
+    pub(super) early: Vec<u8>,
     /// Bytes sent with this key, and how many should be.
-    sent: u64,
-    limit: u64,
+    pub(super) sent: u64,
+    pub(super) limit: u64,
     /// Where the kernel takes new keys.
-    updater: Option<Box<Updater>>,
+    pub(super) updater: Option<Box<Updater>>,
     /// The client asked for a new key before our next data, or the key is worn.
-    owes_key_update: bool,
-    read_end: Option<ReadEnd>,
+    pub(super) owes_key_update: bool,
+    pub(super) read_end: Option<ReadEnd>,
     /// An alert was sent, behind which nothing may come.
-    write_closed: bool,
+    pub(super) write_closed: bool,
     /// A wait for room in the send buffer.
     look: Option<Pin<Box<Sleep>>>,
     /// A wait for an error of the socket.
@@ -73,7 +73,7 @@ pub struct KtlsStream {
 type Trouble = Pin<Box<dyn Future<Output = io::Result<()>> + Send + Sync>>;
 
 #[derive(Clone, Copy)]
-enum ReadEnd {
+pub(super) enum ReadEnd {
     /// By `close_notify`.
     Closed,
     /// Without.

@@ -19,6 +19,11 @@ impl Updater {
         Self(secrets)
     }
 
+    /// What the next keys are made of.
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.0
+    }
+
     /// Gives the kernel the client's next key.
     pub(super) fn receive(&mut self, tcp: &TcpStream) -> io::Result<()> {
         let updated = self.0.update_receive().map_err(io::Error::other)?;

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::ktls::Carried;
 
 /// What was found out about one data path.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// Name of the data path.
     pub path: &'static str,
@@ -35,7 +35,7 @@ pub struct Finding {
 }
 
 /// What was found out about a part of a data path.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Part {
     /// Which one: a version and cipher of TLS, or `splice`.
     pub name: &'static str,

@@ -1,0 +1,88 @@
+//! What log and access log are told of a channel.
+
+use tokio::time::Instant;
+use tracing::info;
+
+use super::{Carried, Registration};
+use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
+
+/// Tells of one channel.
+pub(super) struct Journal {
+    pub(super) access_log: AccessLog,
+    /// The request that became the channel.
+    pub(super) request_id: RequestId,
+    /// When its host was connected.
+    pub(super) begun: Instant,
+}
+
+impl Journal {
+    /// The channel moves; `number` is its own among those of its type.
+    pub(super) fn open(&self, registration: &Registration, number: u8) {
+        let channel = registration.channel();
+        let Carried { path, kind } = registration.carried();
+        info!(
+            channel = %channel.id,
+            session = %channel.session,
+            client = %channel.client,
+            host = %channel.host,
+            kind,
+            number,
+            path,
+            "channel open"
+        );
+        if self.access_log.is_on() {
+            self.access_log.write(|| Event::ChannelOpen {
+                channel: self.start(registration),
+                kind,
+                number,
+                path,
+            });
+        }
+    }
+
+    /// The channel has ended; `kernel` is what the kernel has done for it.
+    pub(super) fn closed(&self, registration: &Registration, reason: String, kernel: String) {
+        let channel = registration.channel();
+        let Carried { path, kind } = registration.carried();
+        let (up, down) = (channel.counters.uplink(), channel.counters.downlink());
+        let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        info!(
+            channel = %channel.id,
+            session = %channel.session,
+            client = %channel.client,
+            host = %channel.host,
+            kind,
+            path,
+            up,
+            down,
+            milliseconds,
+            reason,
+            kernel = (!kernel.is_empty()).then_some(kernel),
+            "channel closed"
+        );
+        if self.access_log.is_on() {
+            self.access_log.write(|| Event::ChannelClosed {
+                channel: self.start(registration),
+                end: ChannelEnd {
+                    kind,
+                    path,
+                    up,
+                    down,
+                    ms: milliseconds,
+                    reason,
+                },
+            });
+        }
+    }
+
+    fn start(&self, registration: &Registration) -> ChannelStart {
+        let channel = registration.channel();
+        ChannelStart {
+            request: self.request_id.clone(),
+            session: channel.session.to_string(),
+            channel: channel.id.to_string(),
+            client: channel.client,
+            host: channel.host.to_string(),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Channels that move from one process to another.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::link::Link;
+use super::registry::UnansweredOffer;
+use super::{Carried, ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
+use crate::access_log::RequestId;
+use crate::admission::AdmissionState;
+use crate::datapath::{Carrier, CarrierState, Counters, Rest};
+use crate::http::Gateway;
+use crate::listen::ConnectionLimits;
+use crate::session::ChannelId;
+
+/// A channel written down: all of it but its two sockets. Holds its TLS secrets.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ChannelState {
+    id: u64,
+    request: String,
+    admission: AdmissionState,
+    client: IpAddr,
+    peer: IpAddr,
+    answers_pings: bool,
+    /// Milliseconds of the Unix epoch.
+    opened: u64,
+    kind: u8,
+    number: u8,
+    uplink: u64,
+    downlink: u64,
+    spliced: u64,
+    carrier: CarrierState,
+}
+
+/// A frozen channel that waits to be taken over; it goes on in this process when this is
+/// dropped.
+pub struct Offer {
+    /// What it is.
+    pub state: ChannelState,
+    /// Its sockets, to client and host.
+    pub sockets: [OwnedFd; 2],
+    taken: oneshot::Sender<bool>,
+}
+
+impl Offer {
+    /// The channel goes on elsewhere, and ends here without a trace.
+    pub fn taken(self) {
+        // The channel waits for this answer; if it does not, its process is ending.
+        let _ = self.taken.send(true);
+    }
+}
+
+impl ChannelState {
+    /// Number of the channel.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl Moving {
+    /// `None`: the channel cannot be handed over as it stands.
+    pub(super) fn offer(
+        &self,
+        rest: &Rest,
+        registration: &Registration,
+    ) -> Option<UnansweredOffer> {
+        let (carrier, sockets) = self.carrier.state(rest)?;
+        let channel = registration.channel();
+        let opened = channel.opened.duration_since(UNIX_EPOCH);
+        let state = ChannelState {
+            id: channel.id.number(),
+            request: self.journal.request_id.as_str().to_owned(),
+            admission: self.admission.state(),
+            client: channel.client,
+            peer: self.permit.peer(),
+            answers_pings: self.answers_pings,
+            opened: u64::try_from(opened.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+            kind: self.link.channel_type,
+            number: self.link.channel_id,
+            uplink: channel.counters.uplink(),
+            downlink: channel.counters.downlink(),
+            spliced: channel.counters.spliced(),
+            carrier,
+        };
+        let (taken, answer) = oneshot::channel();
+        let offer = Offer {
+            state,
+            sockets,
+            taken,
+        };
+        Some((offer, answer))
+    }
+}
+
+/// A channel that has come from another process and does not move yet. Dropping it leaves the
+/// sockets as they are.
+pub struct Arrived {
+    moving: Moving,
+    rest: Rest,
+    new: NewChannel,
+}
+
+impl Arrived {
+    /// Makes a channel of what was written down. Fails when the state is none that a gateway of
+    /// this version makes, or the sockets are of no use.
+    pub fn new(
+        state: ChannelState,
+        sockets: [OwnedFd; 2],
+        gateway: &Gateway,
+        connections: &Arc<ConnectionLimits>,
+    ) -> io::Result<Self> {
+        let (carrier, rest) = Carrier::resume(state.carrier, sockets)?;
+        let admission = gateway.admissions.take_over(state.admission);
+        let opened = UNIX_EPOCH + Duration::from_millis(state.opened);
+        let age = SystemTime::now().duration_since(opened).unwrap_or_default();
+        let new = NewChannel {
+            id: ChannelId::known(state.id),
+            session: admission.session,
+            client: state.client,
+            host: admission.target.clone(),
+            opened,
+            counters: Arc::new(Counters::starting_at(
+                state.uplink,
+                state.downlink,
+                state.spliced,
+            )),
+        };
+        let moving = Moving {
+            admission,
+            answers_pings: state.answers_pings,
+            permit: Arc::new(connections.take_over(state.peer)),
+            _place: gateway.client_limits.take_over(state.client, new.session),
+            journal: Journal {
+                access_log: gateway.access_log.clone(),
+                request_id: RequestId::known(&state.request),
+                begun: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+            },
+            link: Link {
+                channel_type: state.kind,
+                channel_id: state.number,
+            },
+            carrier,
+        };
+        Ok(Self { moving, rest, new })
+    }
+
+    /// Number of the channel.
+    pub fn id(&self) -> u64 {
+        self.new.id.number()
+    }
+
+    /// Enters the registry, and moves on.
+    pub fn start(self, limits: ChannelLimits, registry: &Arc<Registry>) {
+        let registration = registry.register(self.new);
+        let carried = Carried {
+            path: self.moving.carrier.name(),
+            kind: self.moving.link.type_name(),
+        };
+        registration.carries(carried, self.moving.link.channel_id);
+        tokio::spawn(self.moving.run(self.rest, limits, registration));
+    }
+}

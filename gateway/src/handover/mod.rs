@@ -1,0 +1,20 @@
+//! Handing listening sockets, tickets and moving channels over to another process, so that an
+//! upgrade ends no session.
+//!
+//! The running gateway, the predecessor, listens on a Unix socket; a gateway that is started with
+//! `--take-over`, the successor, connects to it. What they say is in [`message`]. Until the
+//! successor is told to go, a channel is the predecessor's; from then on it is the successor's,
+//! and nobody's in between. docs/upgrade.md tells administrators of it.
+
+mod connection;
+mod listeners;
+mod message;
+mod predecessor;
+mod successor;
+
+pub use listeners::Listeners;
+pub use predecessor::{Door, End, Estate, Heirless, hand_over};
+pub use successor::{Farewell, Heir, Inheritance};
+
+/// Name of the socket in `RuntimeDir`.
+const SOCKET: &str = "handover.sock";

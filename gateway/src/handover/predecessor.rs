@@ -1,0 +1,290 @@
+//! The running gateway's side: what it has is handed to a successor.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::SOCKET;
+use super::connection::{Connection, MAX_DESCRIPTORS};
+use super::message::{EstateState, Message, VERSION};
+use crate::admin::socket::{self, Bound};
+use crate::channel::{Offer, Registry};
+use crate::listen::ConnectionLimits;
+use crate::live::Live;
+use crate::session;
+use crate::ticket::Tickets;
+
+/// Channels of a batch: two descriptors each.
+const BATCH: usize = MAX_DESCRIPTORS / 2;
+/// Longest time that a successor takes to get ready once it was welcomed.
+const GETTING_READY: Duration = Duration::from_secs(60);
+/// How often tickets are looked at while requests are still served here.
+const ESTATE_INTERVAL: Duration = Duration::from_secs(1);
+/// Numbers that are left to this process for what it still begins.
+const LEFT_NUMBERS: u64 = 1_000;
+
+/// The Unix socket on which successors announce themselves; removed when dropped, unless another
+/// process has taken its place.
+pub struct Door {
+    listener: UnixListener,
+    _bound: Bound,
+}
+
+impl Door {
+    /// Opens it in this directory, which is made if it is missing; takes the place of a socket
+    /// that is there already.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        let (listener, bound) = socket::bind(dir, SOCKET)?;
+        Ok(Self {
+            listener,
+            _bound: bound,
+        })
+    }
+
+    /// Waits for a successor of the same user, or root.
+    pub async fn successor(&self) -> Heirless {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if [0, own_user()].contains(&peer.uid()) => {
+                        return Heirless(Connection::new(stream));
+                    }
+                    _ => warn!("a process of another user has asked for the hand-over"),
+                },
+                Err(error) => {
+                    warn!(%error, "cannot take a successor's connection");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+}
+
+fn own_user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+/// A process that has connected and not yet said anything.
+pub struct Heirless(Connection);
+
+/// What the running gateway has.
+pub struct Estate<'a> {
+    /// Its listening sockets.
+    pub sockets: Vec<&'a std::net::TcpListener>,
+    /// Its channels.
+    pub channels: &'a Registry,
+    /// Its tickets.
+    pub tickets: &'a Tickets,
+    /// What its requests are served with.
+    pub live: &'a Live,
+    /// Its connections, channels included.
+    pub connections: &'a Arc<ConnectionLimits>,
+}
+
+/// How a hand-over ended that did not fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is left here.
+    HandedOver,
+    /// The gateway as a whole is to stop.
+    Stop,
+}
+
+/// Hands everything over that can be, and stays for the rest until it has ended.
+///
+/// `close_ports` is called when the successor is ready: it ends the taking of connections. When
+/// this fails, or is dropped, all that was not handed over is as it was, but for the ports.
+pub async fn hand_over(
+    Heirless(mut successor): Heirless,
+    estate: &Estate<'_>,
+    close_ports: impl AsyncFnOnce() -> Result<()>,
+) -> Result<End> {
+    let (hello, _) = successor.receive_soon().await?;
+    match hello {
+        Message::Hello { version: VERSION } => {}
+        Message::Hello { version } => {
+            let reason = format!("hand-over version {VERSION} is needed, not {version}");
+            let refused = Message::Refused {
+                reason: reason.clone(),
+            };
+            successor.send(&refused, &[]).await?;
+            bail!(reason);
+        }
+        other => bail!("unexpected {}", other.name()),
+    }
+    let sockets: Vec<_> = estate.sockets.iter().map(|socket| socket.as_fd()).collect();
+    successor.send(&Message::Welcome, &sockets).await?;
+    let ready = tokio::time::timeout(GETTING_READY, successor.receive()).await;
+    match ready.context("the successor does not get ready")?? {
+        Some((Message::Ready, _)) => {}
+        Some((other, _)) => bail!("unexpected {}", other.name()),
+        None => bail!("the successor has ended"),
+    }
+    info!("a successor takes over");
+    close_ports().await?;
+    successor
+        .send(&Message::Estate(estate.written()), &[])
+        .await?;
+    let (serving, _) = successor.receive_soon().await?;
+    ensure!(
+        matches!(serving, Message::Serving),
+        "unexpected {}",
+        serving.name()
+    );
+    let (sender, offers) = mpsc::unbounded_channel();
+    estate.channels.freeze_all(sender);
+    let _thaw = Thaw(estate.channels);
+    move_channels(successor, estate, offers).await
+}
+
+/// Lets channels move on here, however the hand-over ends.
+struct Thaw<'a>(&'a Registry);
+
+impl Drop for Thaw<'_> {
+    fn drop(&mut self) {
+        self.0.thaw_all();
+    }
+}
+
+impl Estate<'_> {
+    /// Writes down what belongs to no channel.
+    fn written(&self) -> EstateState {
+        let banned = self.live.current().gateway.admissions.banned();
+        EstateState {
+            upcoming: session::upcoming().map(|next| next + LEFT_NUMBERS),
+            tickets: self.tickets.state(Instant::now()),
+            banned: banned.iter().map(millis).collect(),
+        }
+    }
+}
+
+fn millis((address, left): &(IpAddr, Duration)) -> (IpAddr, u64) {
+    (
+        *address,
+        u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+    )
+}
+
+async fn move_channels(
+    mut successor: Connection,
+    estate: &Estate<'_>,
+    mut offers: mpsc::UnboundedReceiver<Offer>,
+) -> Result<End> {
+    let mut progress = Progress::new();
+    let first = tokio::time::Instant::now() + ESTATE_INTERVAL;
+    let mut tickets = tokio::time::interval_at(first, ESTATE_INTERVAL);
+    let mut issued = estate.tickets.issued();
+    loop {
+        tokio::select! {
+            biased;
+            Some(offer) = offers.recv() => {
+                let mut batch = vec![offer];
+                while batch.len() < BATCH && let Ok(offer) = offers.try_recv() {
+                    batch.push(offer);
+                }
+                let moved = move_batch(&mut successor, batch).await?;
+                progress.note(moved);
+            }
+            message = successor.receive() => match message? {
+                Some((Message::Stop, _)) => return Ok(End::Stop),
+                Some((Message::Settled, _)) => {
+                    drop(offers);
+                    estate.channels.thaw_all();
+                    progress.tell(estate.channels);
+                    estate.connections.all_closed().await;
+                    return Ok(End::HandedOver);
+                }
+                Some((other, _)) => bail!("unexpected {}", other.name()),
+                None => bail!("the successor has ended"),
+            },
+            () = estate.connections.all_closed() => {
+                progress.tell(estate.channels);
+                return Ok(End::HandedOver);
+            }
+            _ = tickets.tick() => {
+                progress.tell(estate.channels);
+                // A request that was under way may have issued one.
+                let now = estate.tickets.issued();
+                if now != issued {
+                    issued = now;
+                    successor.send(&Message::Estate(estate.written()), &[]).await?;
+                }
+            }
+        }
+    }
+}
+
+/// What the log is told of channels that move.
+struct Progress {
+    begun: Instant,
+    moved: usize,
+    /// From the order to stand still to the last answer: the longest that a channel stood still.
+    took: Duration,
+    told: Option<usize>,
+}
+
+impl Progress {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            moved: 0,
+            took: Duration::ZERO,
+            told: None,
+        }
+    }
+
+    fn note(&mut self, moved: usize) {
+        self.moved += moved;
+        self.took = self.begun.elapsed();
+    }
+
+    /// Tells of what has moved since it told.
+    fn tell(&mut self, channels: &Registry) {
+        if self.told == Some(self.moved) {
+            return;
+        }
+        self.told = Some(self.moved);
+        info!(
+            channels = self.moved,
+            left = channels.count(),
+            milliseconds = self.took.as_millis(),
+            "channels handed over; those that are left stay until they end"
+        );
+    }
+}
+
+/// Returns how many channels the successor took. When this fails, all of them go on here.
+async fn move_batch(successor: &mut Connection, batch: Vec<Offer>) -> Result<usize> {
+    let states = batch.iter().map(|offer| offer.state.clone()).collect();
+    let sockets: Vec<_> = batch
+        .iter()
+        .flat_map(|offer| offer.sockets.iter().map(AsFd::as_fd))
+        .collect();
+    successor.send(&Message::Channels(states), &sockets).await?;
+    let (answer, _) = successor.receive_soon().await?;
+    let Message::Taken(taken) = answer else {
+        bail!("unexpected {}", answer.name());
+    };
+    successor.send(&Message::Go, &[]).await?;
+    let mut count = 0;
+    for offer in batch {
+        if taken.contains(&offer.state.id()) {
+            offer.taken();
+            count += 1;
+        } else {
+            warn!(
+                channel = offer.state.id(),
+                "the successor does not take a channel"
+            );
+        }
+    }
+    Ok(count)
+}

@@ -1,0 +1,185 @@
+//! The new gateway's side: it goes on with what its predecessor had.
+
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::SOCKET;
+use super::connection::Connection;
+use super::listeners::Listeners;
+use super::message::{EstateState, Message, VERSION};
+use crate::channel::{Arrived, ChannelState};
+use crate::listen::ConnectionLimits;
+use crate::live::Live;
+use crate::session;
+use crate::ticket::Tickets;
+
+/// What a predecessor leaves.
+pub struct Inheritance {
+    predecessor: Connection,
+    listeners: Listeners,
+}
+
+/// Who takes channels over.
+#[derive(Clone)]
+pub struct Heir {
+    /// What they become channels of.
+    pub live: Arc<Live>,
+    /// Where they are counted.
+    pub connections: Arc<ConnectionLimits>,
+    /// What their tickets become.
+    pub tickets: Arc<Tickets>,
+}
+
+impl Inheritance {
+    /// Announces this process to the gateway that runs in this directory; `None`: there is none.
+    pub async fn claim(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(SOCKET);
+        let stream = match UnixStream::connect(&path).await {
+            Ok(stream) => stream,
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                ) =>
+            {
+                return Ok(None);
+            }
+            Err(error) => {
+                return Err(error)
+                    .with_context(|| format!("cannot take over at {}", path.display()));
+            }
+        };
+        let mut predecessor = Connection::new(stream);
+        let hello = Message::Hello { version: VERSION };
+        predecessor.send(&hello, &[]).await?;
+        let (welcome, sockets) = predecessor.receive_soon().await?;
+        match welcome {
+            Message::Welcome => {}
+            Message::Refused { reason } => bail!("the running gateway refuses: {reason}"),
+            other => bail!("unexpected {}", other.name()),
+        }
+        Ok(Some(Self {
+            predecessor,
+            listeners: Listeners::new(sockets.into_iter().map(TcpListener::from))?,
+        }))
+    }
+
+    /// The predecessor's listening sockets.
+    pub fn listeners(&mut self) -> &mut Listeners {
+        &mut self.listeners
+    }
+
+    /// Has the predecessor take no more connections, and goes on with its tickets and bans.
+    pub async fn enter(&mut self, heir: &Heir) -> Result<()> {
+        self.predecessor.send(&Message::Ready, &[]).await?;
+        let (estate, _) = self.predecessor.receive_soon().await?;
+        let Message::Estate(estate) = estate else {
+            bail!("unexpected {}", estate.name());
+        };
+        take_over(estate, heir);
+        Ok(())
+    }
+
+    /// Takes channels over until the predecessor has ended; what goes wrong is logged.
+    pub async fn run(self, heir: Heir, farewell: watch::Receiver<Option<Farewell>>) {
+        if let Err(error) = self.take_channels(heir, farewell).await {
+            warn!(
+                reason = format!("{error:#}"),
+                "the rest of the hand-over failed"
+            );
+        }
+    }
+
+    /// Says that connections are taken here now, and takes the channels over as they come, until
+    /// the predecessor has ended or `farewell` says how this process ends.
+    async fn take_channels(
+        mut self,
+        heir: Heir,
+        mut farewell: watch::Receiver<Option<Farewell>>,
+    ) -> Result<()> {
+        self.predecessor.send(&Message::Serving, &[]).await?;
+        loop {
+            let received = tokio::select! {
+                received = self.predecessor.receive() => received?,
+                message = said(&mut farewell) => {
+                    return self.predecessor.send(&message, &[]).await;
+                }
+            };
+            match received {
+                Some((Message::Channels(states), sockets)) => {
+                    let arrived = arrive(states, sockets, &heir);
+                    let ids = arrived.iter().map(Arrived::id).collect();
+                    self.predecessor.send(&Message::Taken(ids), &[]).await?;
+                    // Without this word the channels are still the predecessor's.
+                    let (go, _) = self.predecessor.receive_soon().await?;
+                    if !matches!(go, Message::Go) {
+                        bail!("unexpected {}", go.name());
+                    }
+                    info!(channels = arrived.len(), "channels taken over");
+                    let gateway = Arc::clone(&heir.live.current().gateway);
+                    for channel in arrived {
+                        channel.start(gateway.channel_limits, &gateway.channels);
+                    }
+                }
+                Some((Message::Estate(estate), _)) => take_over(estate, &heir),
+                Some((other, _)) => bail!("unexpected {}", other.name()),
+                None => {
+                    info!("the predecessor has ended");
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// What the predecessor is told once this process ends.
+async fn said(farewell: &mut watch::Receiver<Option<Farewell>>) -> Message {
+    let said = farewell.wait_for(Option::is_some).await;
+    match said.ok().and_then(|farewell| *farewell) {
+        Some(Farewell::Stop) => Message::Stop,
+        _ => Message::Settled,
+    }
+}
+
+/// How a successor leaves its predecessor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// The gateway is stopped, the predecessor's rest too.
+    Stop,
+    /// The predecessor is on its own.
+    Settled,
+}
+
+fn take_over(estate: EstateState, heir: &Heir) {
+    session::leave_out(estate.upcoming);
+    heir.tickets.take_over(estate.tickets, Instant::now());
+    let banned = estate.banned.into_iter();
+    let banned = banned.map(|(address, left)| (address, Duration::from_millis(left)));
+    heir.live.current().gateway.admissions.ban(banned);
+}
+
+fn arrive(states: Vec<ChannelState>, sockets: Vec<OwnedFd>, heir: &Heir) -> Vec<Arrived> {
+    let gateway = Arc::clone(&heir.live.current().gateway);
+    let mut sockets = sockets.into_iter();
+    let mut arrived = Vec::with_capacity(states.len());
+    for state in states {
+        let id = state.id();
+        let (Some(client), Some(host)) = (sockets.next(), sockets.next()) else {
+            break;
+        };
+        match Arrived::new(state, [client, host], &gateway, &heir.connections) {
+            Ok(channel) => arrived.push(channel),
+            Err(error) => warn!(channel = id, %error, "a channel cannot be taken over"),
+        }
+    }
+    arrived
+}

@@ -1,0 +1,134 @@
+//! Channels and connections through upgrades.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+use testkit::http::Call;
+use testkit::manager::full;
+use testkit::prelude::*;
+use tokio::sync::{Notify, watch};
+
+use crate::support::{Traffic, echo, echo_channel, port_gateway, successor_in, successor_of};
+
+const UPGRADES: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_lose_no_byte_and_no_connection_is_refused() {
+    let host = Host::echo().await.unwrap();
+    let token = host.addr().port().to_string();
+    let mut gateway = port_gateway().spawn().await.unwrap();
+    let endpoints = [gateway.tls(), gateway.plain()];
+    let mut traffic = Vec::new();
+    for piece in [1, 100, 1_000, 4_096, 30_000, 200_000] {
+        for endpoint in &endpoints {
+            let channel = echo_channel(endpoint, &token).await;
+            traffic.push(Traffic::start(channel, piece));
+        }
+    }
+    // Some that are silent meanwhile.
+    let mut silent = Vec::new();
+    for _ in 0..100 {
+        for endpoint in &endpoints {
+            silent.push(echo_channel(endpoint, &token).await);
+        }
+    }
+    let (end, ending) = watch::channel(false);
+    let connects = tokio::spawn({
+        let endpoints = endpoints.clone();
+        async move {
+            let mut count = 0;
+            while !*ending.borrow() {
+                for endpoint in &endpoints {
+                    Call::get(endpoint, "/").send().await.unwrap();
+                    count += 1;
+                }
+            }
+            count
+        }
+    });
+    // The directory goes with the first one.
+    let directory = gateway.runtime_dir();
+    let mut gone = Vec::new();
+    for _ in 0..UPGRADES {
+        let successor = successor_in(&directory, &gateway, port_gateway()).await;
+        assert!(gateway.wait().await.unwrap().success());
+        let left = gateway.log();
+        let closed = |line: &&String| line.contains("channel closed");
+        assert_eq!(left.iter().find(closed), None);
+        gone.push(std::mem::replace(&mut gateway, successor));
+        for traffic in &mut traffic {
+            traffic.goes_on().await;
+        }
+    }
+    end.send_replace(true);
+    let connects: usize = connects.await.unwrap();
+    assert!(connects > UPGRADES, "{connects}");
+    for traffic in traffic {
+        assert!(traffic.finish().await > 0);
+    }
+    for channel in &mut silent {
+        echo(channel, b"still here").await;
+    }
+    drop(silent);
+    assert!(gateway.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_answered_by_the_one_that_began_it() {
+    let go = Arc::new(Notify::new());
+    let wait = Arc::clone(&go);
+    let manager = Manager::with_handler(move |_| {
+        let go = Arc::clone(&wait);
+        async move {
+            go.notified().await;
+            Response::new(full("late"))
+        }
+    });
+    let manager = manager.await.unwrap();
+    let configured = || port_gateway().manager(&manager).set("Debug", true);
+    let mut gateway = configured().spawn().await.unwrap();
+    let answer = tokio::spawn(Call::get(&gateway.tls(), "/vdi/slow").send());
+    let asked = |line: &str| line.contains("manager asked");
+    gateway.wait_for_log(asked, PATIENCE).await.unwrap();
+    let successor = successor_of(&gateway, configured()).await;
+    assert_eq!(successor.tls_addr(), gateway.tls_addr());
+    go.notify_one();
+    assert_eq!(answer.await.unwrap().unwrap().body(), "late");
+    assert!(gateway.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn stopping_the_successor_stops_what_is_left_of_its_predecessor() {
+    let manager = Manager::with_handler(move |_| std::future::pending());
+    let manager = manager.await.unwrap();
+    let configured = || {
+        port_gateway()
+            .manager(&manager)
+            .set("Debug", true)
+            .set("ShutdownTimeout", 1)
+    };
+    let mut gateway = configured().spawn().await.unwrap();
+    let _answer = tokio::spawn(Call::get(&gateway.tls(), "/vdi/slow").send());
+    let asked = |line: &str| line.contains("manager asked");
+    gateway.wait_for_log(asked, PATIENCE).await.unwrap();
+    let mut successor = successor_of(&gateway, configured()).await;
+    assert!(successor.terminate().await.unwrap().success());
+    assert!(gateway.wait().await.unwrap().success());
+    let error = successor.tls().connect_tcp().await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+}
+
+#[tokio::test]
+async fn without_a_predecessor_it_starts_as_usual() {
+    let mut gateway = port_gateway()
+        .arg("run")
+        .arg("--take-over")
+        .spawn()
+        .await
+        .unwrap();
+    let told = |line: &str| line.contains("no gateway to take over from");
+    let limit = Duration::from_secs(1);
+    gateway.wait_for_log(told, limit).await.unwrap();
+    assert!(gateway.terminate().await.unwrap().success());
+}

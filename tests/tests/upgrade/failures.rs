@@ -1,0 +1,123 @@
+//! Successors that fail: the running gateway goes on as before.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use testkit::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::support::{Traffic, echo_channel, port_gateway, successor_of};
+
+/// A successor that speaks the messages itself.
+struct Pretender(UnixStream);
+
+impl Pretender {
+    async fn connect(dir: &Path) -> Self {
+        Self(
+            UnixStream::connect(dir.join("handover.sock"))
+                .await
+                .unwrap(),
+        )
+    }
+
+    async fn say(&mut self, message: &Value) {
+        let body = message.to_string();
+        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+        let header = [length, [0; 4]].concat();
+        self.0.write_all(&header).await.unwrap();
+        self.0.write_all(body.as_bytes()).await.unwrap();
+    }
+
+    /// The name of the next message. Descriptors that come with it are closed by the system.
+    async fn hear(&mut self) -> String {
+        let length = within("a message", self.0.read_u32())
+            .await
+            .unwrap()
+            .unwrap();
+        self.0.read_u32().await.unwrap();
+        let mut body = vec![0; length as usize];
+        self.0.read_exact(&mut body).await.unwrap();
+        match serde_json::from_slice(&body).unwrap() {
+            Value::String(name) => name,
+            Value::Object(message) => message.keys().next().unwrap().clone(),
+            other => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn whenever_it_goes_no_channel_is_lost() {
+    let host = Host::echo().await.unwrap();
+    let token = host.addr().port().to_string();
+    let mut gateway = port_gateway().spawn().await.unwrap();
+    let mut traffic = Vec::new();
+    for endpoint in [gateway.tls(), gateway.plain()] {
+        traffic.push(Traffic::start(
+            echo_channel(&endpoint, &token).await,
+            10_000,
+        ));
+    }
+    for stage in 0..5 {
+        let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
+        if stage > 0 {
+            pretender.say(&json!({"Hello": {"version": 1}})).await;
+            assert_eq!(pretender.hear().await, "Welcome");
+        }
+        if stage > 1 {
+            pretender.say(&json!("Ready")).await;
+            assert_eq!(pretender.hear().await, "Estate");
+        }
+        if stage > 2 {
+            pretender.say(&json!("Serving")).await;
+            assert_eq!(pretender.hear().await, "Channels");
+        }
+        if stage > 3 {
+            pretender.say(&json!("What?")).await;
+        }
+        drop(pretender);
+        let mut failures = 0;
+        let failed = |line: &str| {
+            failures += usize::from(line.contains("hand-over failed"));
+            failures > stage
+        };
+        gateway.wait_for_log(failed, PATIENCE).await.unwrap();
+        for traffic in &mut traffic {
+            traffic.goes_on().await;
+        }
+        drop(echo_channel(&gateway.tls(), &token).await);
+    }
+    // After all that one that does not fail.
+    let successor = successor_of(&gateway, port_gateway()).await;
+    assert!(gateway.wait().await.unwrap().success());
+    for traffic in traffic {
+        traffic.finish().await;
+    }
+    drop(successor);
+}
+
+#[tokio::test]
+async fn another_version_is_refused() {
+    let gateway = port_gateway().spawn().await.unwrap();
+    let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
+    pretender.say(&json!({"Hello": {"version": 2}})).await;
+    assert_eq!(pretender.hear().await, "Refused");
+}
+
+#[tokio::test]
+async fn one_that_cannot_start_leaves_everything_as_it_was() {
+    let host = Host::echo().await.unwrap();
+    let token = host.addr().port().to_string();
+    let gateway = port_gateway().spawn().await.unwrap();
+    let mut traffic = Traffic::start(echo_channel(&gateway.tls(), &token).await, 1_000);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let failing = port_gateway()
+        .set("RuntimeDir", gateway.runtime_dir().to_str().unwrap())
+        .set("PlainPort", taken.local_addr().unwrap().port())
+        .arg("run")
+        .arg("--take-over");
+    assert!(failing.spawn().await.is_err());
+    traffic.goes_on().await;
+    drop(echo_channel(&gateway.tls(), &token).await);
+    traffic.finish().await;
+}

@@ -1,0 +1,11 @@
+//! Gateways that take over from one another, against the real binary over real sockets.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests fail like tests; clippy knows only functions marked as such"
+)]
+
+mod channels;
+mod failures;
+mod support;
+mod tickets;

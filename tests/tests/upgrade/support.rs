@@ -1,0 +1,145 @@
+//! What several topics need.
+
+use std::path::Path;
+
+use testkit::gateway::GatewayBuilder;
+use testkit::pattern::UPLINK;
+use testkit::prelude::*;
+use testkit::ws::Channel;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A gateway without hijacking and without manager, on both ports.
+pub(crate) fn port_gateway() -> GatewayBuilder {
+    Gateway::builder().set("HijackAll", false).plain()
+}
+
+/// A gateway that is to take over from `gateway`, configured further by `builder`.
+pub(crate) async fn successor_of(gateway: &Gateway, builder: GatewayBuilder) -> Gateway {
+    successor_in(&gateway.runtime_dir(), gateway, builder).await
+}
+
+/// The same where the first of all gateways has its sockets in this directory.
+pub(crate) async fn successor_in(
+    directory: &Path,
+    gateway: &Gateway,
+    builder: GatewayBuilder,
+) -> Gateway {
+    let plain = gateway.plain_addr().port();
+    builder
+        .set("RuntimeDir", directory.to_str().unwrap())
+        .set("PlainPort", plain)
+        .arg("run")
+        .arg("--take-over")
+        .spawn()
+        .await
+        .unwrap()
+}
+
+/// A channel to a host that echoes, its echoed link message read.
+pub(crate) async fn echo_channel(endpoint: &Endpoint, token: &str) -> Channel {
+    let link = link_message(ChannelType::Main, 0);
+    let mut channel = ws::channel(endpoint, token, &link).await.unwrap();
+    expect_bytes(&mut channel, &link).await;
+    channel
+}
+
+/// Sends bytes to a host that echoes and reads them back.
+pub(crate) async fn echo(channel: &mut Channel, bytes: &[u8]) {
+    channel.write_all(bytes).await.unwrap();
+    channel.flush().await.unwrap();
+    expect_bytes(channel, bytes).await;
+}
+
+async fn expect_bytes(channel: &mut Channel, expected: &[u8]) {
+    let mut received = vec![0; expected.len()];
+    within("echoed bytes", channel.read_exact(&mut received))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(received, expected);
+}
+
+/// Verified traffic in both directions that goes on until it is told to end.
+pub(crate) struct Traffic {
+    end: watch::Sender<bool>,
+    sent: watch::Receiver<u64>,
+    received: watch::Receiver<u64>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Traffic {
+    /// Over a channel to a host that echoes, in pieces of this many bytes.
+    pub(crate) fn start(channel: Channel, piece: usize) -> Self {
+        let (mut reader, mut writer) = tokio::io::split(channel);
+        let (end, ending) = watch::channel(false);
+        let (sender, sent) = watch::channel(0);
+        let (counter, received) = watch::channel(0);
+        let mut all_sent = sent.clone();
+        let write = async move {
+            let mut at = 0;
+            while !*ending.borrow() {
+                let bytes = UPLINK.bytes(at, piece);
+                writer.write_all(&bytes).await.unwrap();
+                writer.flush().await.unwrap();
+                at += bytes.len() as u64;
+                sender.send_replace(at);
+                tokio::task::yield_now().await;
+            }
+        };
+        let read = async move {
+            let mut at = 0;
+            let mut buffer = vec![0; 64 * 1024];
+            loop {
+                let all = async { all_sent.wait_for(|sent| *sent < at).await.is_err() };
+                let read = tokio::select! {
+                    read = reader.read(&mut buffer) => Some(read.unwrap()),
+                    // The writer has ended, and so has `sent`, which says how much is to come.
+                    _ = all => None,
+                };
+                let len = match read {
+                    Some(len) => len,
+                    None if at == *all_sent.borrow() => return,
+                    None => {
+                        let rest = within("the rest", reader.read(&mut buffer)).await;
+                        rest.unwrap().unwrap()
+                    }
+                };
+                assert!(len > 0, "the channel has ended");
+                UPLINK.check(at, &buffer[..len]).unwrap();
+                at += len as u64;
+                counter.send_replace(at);
+            }
+        };
+        Self {
+            end,
+            sent,
+            received,
+            tasks: [tokio::spawn(write), tokio::spawn(read)],
+        }
+    }
+
+    /// Waits until bytes have come that were sent after this call.
+    pub(crate) async fn goes_on(&mut self) {
+        let mark = *self.sent.borrow() + 1;
+        within(
+            "traffic",
+            self.received.wait_for(|received| *received >= mark),
+        )
+        .await
+        .unwrap()
+        .unwrap();
+    }
+
+    /// Ends it, reads the rest, and says how many bytes went each way.
+    pub(crate) async fn finish(self) -> u64 {
+        self.end.send_replace(true);
+        for task in self.tasks {
+            within("end of traffic", task).await.unwrap().unwrap();
+        }
+        let received = *self.received.borrow();
+        assert_eq!(received, *self.sent.borrow());
+        received
+    }
+}

@@ -1,0 +1,111 @@
+//! Tickets and desktop sessions through an upgrade.
+
+use serde_json::Value;
+use testkit::flexvdi::FlexVdiClient;
+use testkit::gateway::gateway_binary;
+use testkit::prelude::*;
+
+use tokio::io::AsyncReadExt;
+use tokio::process::Command;
+
+use crate::support::{echo, echo_channel, successor_of};
+
+fn session_of(gateway: &Gateway, text: &str) -> Vec<String> {
+    let lines = gateway.log();
+    let lines = lines.iter().filter(|line| line.contains(text));
+    let word = |line: &String| {
+        let mut words = line.split_whitespace();
+        words
+            .find(|word| word.starts_with("session="))
+            .map(str::to_owned)
+    };
+    lines.filter_map(word).collect()
+}
+
+#[tokio::test]
+async fn tickets_stay_good_for_the_same_session() {
+    let host = Host::echo().await.unwrap();
+    let manager = Manager::spawn(DesktopAnswer::new(host.addr()))
+        .await
+        .unwrap();
+    let configured = || Gateway::builder().manager(&manager).plain();
+    let mut gateway = configured().spawn().await.unwrap();
+    let client = FlexVdiClient::new(&gateway.tls());
+    let used = client.desktop().await.unwrap().token;
+    let unused = client.desktop().await.unwrap().token;
+    let mut channel = echo_channel(&gateway.tls(), &used).await;
+    let begun = session_of(&gateway, "channel open");
+    let successor = successor_of(&gateway, configured()).await;
+    assert!(gateway.wait().await.unwrap().success());
+    let mut second = echo_channel(&successor.tls(), &used).await;
+    echo(&mut channel, b"first").await;
+    echo(&mut second, b"second").await;
+    assert_eq!(session_of(&successor, "channel open"), begun);
+    drop((channel, second));
+    // A client that comes back, and one that has waited until now.
+    let mut again = echo_channel(&successor.tls(), &used).await;
+    echo(&mut again, b"again").await;
+    let mut late = echo_channel(&successor.tls(), &unused).await;
+    echo(&mut late, b"late").await;
+    let sessions = session_of(&successor, "channel open");
+    assert_eq!(sessions[1], begun[0]);
+    assert_ne!(sessions[2], begun[0]);
+    // New ones have numbers of their own.
+    let fresh = FlexVdiClient::new(&successor.tls())
+        .desktop()
+        .await
+        .unwrap();
+    let _fresh = echo_channel(&successor.tls(), &fresh.token).await;
+    let sessions = session_of(&successor, "channel open");
+    assert!(!sessions[..3].contains(&sessions[3]), "{sessions:?}");
+}
+
+/// What a command for the running gateway prints.
+async fn output(gateway: &Gateway, arguments: &[&str]) -> String {
+    let mut command = Command::new(gateway_binary().unwrap());
+    command.arg("--config").arg(gateway.config_path());
+    let output = within("a command", command.args(arguments).output()).await;
+    let output = output.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn the_successor_shows_and_ends_what_it_took_over() {
+    let host = Host::echo().await.unwrap();
+    let manager = Manager::spawn(DesktopAnswer::new(host.addr()))
+        .await
+        .unwrap();
+    let port = testkit::net::free_port().unwrap();
+    let configured = || {
+        let gateway = Gateway::builder().manager(&manager).plain();
+        gateway.set("AdminPort", port)
+    };
+    let mut gateway = configured().spawn().await.unwrap();
+    let client = FlexVdiClient::new(&gateway.tls());
+    let token = client.desktop().await.unwrap().token;
+    let mut channel = echo_channel(&gateway.tls(), &token).await;
+    let seen = |text: String| {
+        let status: Value = serde_json::from_str(&text).unwrap();
+        let session = &status["sessions"][0];
+        (
+            session["session"].clone(),
+            session["channels"][0]["kind"].clone(),
+            session["moved"]["up_bytes"].clone(),
+        )
+    };
+    let before = seen(output(&gateway, &["status", "--json"]).await);
+    assert_eq!(before.0, "s1");
+    let successor = successor_of(&gateway, configured()).await;
+    assert!(gateway.wait().await.unwrap().success());
+    assert_eq!(
+        seen(output(&successor, &["status", "--json"]).await),
+        before
+    );
+    assert_eq!(
+        output(&successor, &["kick", "s1"]).await,
+        "s1: 1 channel closed\n"
+    );
+    assert_eq!(channel.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(channel.close_code(), Some(1001));
+}
