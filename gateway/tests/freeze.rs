@@ -260,7 +260,7 @@ async fn plaintext_channels_go_on_byte_for_byte() {
         let freezes = relay_with_freezes(leg, host_leg, Random(random.next())).await;
         client.await.unwrap();
         host.await.unwrap();
-        assert!(freezes > 10, "{freezes}");
+        assert!(freezes > 2, "{freezes}");
     }
 }
 
@@ -275,7 +275,7 @@ async fn tls_channels_go_on_byte_for_byte_with_every_suite() {
         let freezes = relay_with_freezes(leg, host_leg, Random(random.next())).await;
         client.await.unwrap();
         host.await.unwrap();
-        assert!(freezes > 10, "{suite:?}: {freezes}");
+        assert!(freezes > 2, "{suite:?}: {freezes}");
     }
 }
 
