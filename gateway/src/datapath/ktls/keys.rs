@@ -3,6 +3,7 @@
 use rustls::ProtocolVersion;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroizing;
 
 use crate::tls::{Cipher, Protection};
 
@@ -119,7 +120,7 @@ impl<'de> Deserialize<'de> for Suite {
 /// The key of one direction; never printed.
 pub(in crate::datapath) struct Key {
     suite: Suite,
-    info: Vec<u8>,
+    info: Zeroizing<Vec<u8>>,
 }
 
 impl Key {
@@ -149,7 +150,8 @@ impl Key {
             return None;
         }
         let [version, cipher] = suite.numbers();
-        let mut info = Vec::with_capacity(64);
+        // Long enough for all, so that no copy is left behind when it grows.
+        let mut info = Zeroizing::new(Vec::with_capacity(64));
         info.extend(version.to_ne_bytes());
         info.extend(cipher.to_ne_bytes());
         match (suite.version, suite.cipher) {

@@ -8,6 +8,8 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
+use zeroize::Zeroizing;
+
 // linux/tls.h, linux/sock_diag.h
 const TLS_TX: c_int = 1;
 const TLS_RX: c_int = 2;
@@ -74,7 +76,8 @@ fn set(socket: &impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Resul
 /// Number of the next record that is sent; `info_len` is the length of the key's structure, in
 /// which it stands last.
 pub(super) fn next_record(socket: &impl AsFd, info_len: usize) -> io::Result<u64> {
-    let mut info = [0_u8; MAX_INFO];
+    // What comes has a key in it.
+    let mut info = Zeroizing::new([0_u8; MAX_INFO]);
     // The kernel refuses every other length.
     let mut length = libc::socklen_t::try_from(info_len.min(MAX_INFO)).unwrap_or_default();
     // SAFETY: the descriptor is borrowed and so open, and the kernel writes at most `length`
@@ -92,8 +95,6 @@ pub(super) fn next_record(socket: &impl AsFd, info_len: usize) -> io::Result<u64
         return Err(io::Error::last_os_error());
     }
     let number = info[..info_len.min(MAX_INFO)].last_chunk().copied();
-    // The copy has a key in it.
-    info.fill(0);
     number
         .map(u64::from_be_bytes)
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
