@@ -11,6 +11,7 @@ use crate::admin::client::{self, Show};
 use crate::config::{self, Config};
 use crate::datapath::probe;
 use crate::documents::Document;
+use crate::handover::next;
 use crate::output::{EXIT_CLOSED, complain, is_closed, print, print_line};
 use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
@@ -59,6 +60,12 @@ enum Command {
     Document {
         /// Which of them.
         document: Document,
+    },
+    /// Tell whether this program goes on with what a gateway has left in this version.
+    #[command(hide = true, name = next::COMMAND)]
+    CanTakeOver {
+        /// Version of what is written down.
+        version: u32,
     },
     #[command(flatten)]
     Ask(Ask),
@@ -110,7 +117,7 @@ pub fn main() -> ExitCode {
                 Err(error) => wrong_configuration(&error),
             };
         }
-        Command::Run { .. } | Command::Check => {}
+        Command::Run { .. } | Command::Check | Command::CanTakeOver { .. } => {}
     }
     let prepared = match Prepared::read(&arguments.config) {
         Ok(prepared) => prepared,
@@ -118,6 +125,8 @@ pub fn main() -> ExitCode {
     };
     exit(match command {
         Command::Run { take_over } => run(prepared, take_over),
+        Command::CanTakeOver { version } if next::is_known(version) => Ok(()),
+        Command::CanTakeOver { version } => Err(anyhow::anyhow!("version {version} is not known")),
         _ => show(&prepared),
     })
 }

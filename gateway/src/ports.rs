@@ -25,12 +25,15 @@ pub struct Sockets {
 impl Sockets {
     /// Opens what the configuration asks for, unless the service manager or the gateway before has
     /// it open already.
-    pub fn open(config: &Config, listeners: &mut Listeners) -> anyhow::Result<Self> {
+    pub fn open(
+        config: &Config,
+        inherited: Inherited,
+        listeners: &mut Listeners,
+    ) -> anyhow::Result<Self> {
         let mut open = |address: Option<IpAddr>, port| match listeners.take(address, port) {
             Some(socket) => Ok(socket),
             None => socket::listen(address, port)?.into_std(),
         };
-        let inherited = Inherited::take()?;
         let mut public = Vec::new();
         for (sockets, leg) in [(inherited.tls, Leg::Tls), (inherited.plain, Leg::Plain)] {
             for socket in sockets {

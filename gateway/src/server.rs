@@ -1,5 +1,6 @@
 //! The running gateway: from open ports to the last channel's end.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -17,10 +18,12 @@ use crate::datapath::Paths;
 use crate::datapath::ktls::{Carried, Ktls};
 use crate::datapath::probe::{self, Finding};
 use crate::datapath::sockmap::Sockmap;
-use crate::handover::{self, Door, End, Estate, Farewell, Heir, Heirless, Inheritance, Listeners};
+use crate::handover::{
+    self, Door, End, Estate, Farewell, Heir, Heirless, Inheritance, Listeners, Stored,
+};
 use crate::http::Gateway;
 use crate::listen::proxy_protocol::ProxyProtocol;
-use crate::listen::{ConnectionLimits, Draining, limits};
+use crate::listen::{ConnectionLimits, Draining, Inherited, limits};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
 use crate::pool::PoolKeys;
@@ -31,7 +34,8 @@ use crate::service;
 use crate::ticket::Tickets;
 
 /// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way; or until a successor
-/// has taken over. SIGHUP reloads. `take_over`: from the gateway that runs already, if there is
+/// has taken over. SIGHUP reloads; SIGUSR2 is a SIGTERM behind which the service manager starts
+/// the next process at once. `take_over`: from the gateway that runs already, if there is
 /// one.
 pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> anyhow::Result<()> {
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
@@ -44,14 +48,23 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     } else {
         None
     };
+    let config_path = prepared.path.clone();
+    let mut inherited = Inherited::take()?;
+    let mut stored = Stored::take(std::mem::take(&mut inherited.stored));
     let mut none = Listeners::default();
-    let listeners = inheritance
-        .as_mut()
-        .map_or(&mut none, Inheritance::listeners);
-    let (mut running, reloader, recording) = Running::begin(prepared, verbosity, listeners).await?;
+    let listeners = match (&mut inheritance, &mut stored) {
+        (Some(inheritance), _) => inheritance.listeners(),
+        (None, Some(stored)) => stored.listeners(),
+        (None, None) => &mut none,
+    };
+    let begun = Running::begin(prepared, verbosity, inherited, listeners).await?;
+    let (mut running, reloader, recording) = begun;
     if let Some(inheritance) = &mut inheritance {
         let entered = inheritance.enter(&running.heir()).await;
         entered.context("cannot take over from the running gateway")?;
+    }
+    if let Some(stored) = stored {
+        stored.go_on(&running.heir());
     }
     let mut open = Open::new(&running)?;
     let (farewell, _) = watch::channel(None);
@@ -69,7 +82,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     });
 
     let end = running.serve(&mut open, &farewell, &mut signals).await?;
-    if end == End::HandedOver {
+    if end == Ended::HandedOver {
         settled(inheriting).await?;
         finish(recording).await?;
         info!("stopped: everything is handed over");
@@ -83,6 +96,9 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     farewell.send_replace(Some(Farewell::Stop));
     settled(inheriting).await?;
     open.close(Draining::Now).await?;
+    if end == Ended::Restart && service::is_there() {
+        keep_for_next(&config_path, &running.estate()).await;
+    }
     running.ports.sockets.close();
     end_channels(&running).await;
     finish(recording).await?;
@@ -94,6 +110,18 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    restart: Signal,
+}
+
+/// How serving has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// A successor has everything.
+    HandedOver,
+    /// The gateway is not to run any more.
+    Stop,
+    /// The service manager starts the next process at once.
+    Restart,
 }
 
 impl Signals {
@@ -101,13 +129,34 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?,
             interrupt: signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?,
+            restart: signal(SignalKind::user_defined2()).context("cannot watch for SIGUSR2")?,
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Ended {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Ended::Stop,
+            _ = self.interrupt.recv() => Ended::Stop,
+            _ = self.restart.recv() => Ended::Restart,
+        }
+    }
+}
+
+/// Has the service manager keep everything for the next process. What goes wrong is logged, and
+/// the channels end with this process.
+async fn keep_for_next(config_path: &Path, estate: &Estate<'_>) {
+    let kept = match handover::next::ask(config_path).await {
+        Ok(()) => handover::store(estate).await,
+        Err(error) => Err(error),
+    };
+    match kept {
+        Ok(channels) => info!(channels, "channels wait for the next process"),
+        Err(error) => {
+            let reason = format!("{error:#}");
+            warn!(
+                reason,
+                "channels end, as they cannot be kept for the next process"
+            );
         }
     }
 }
@@ -132,6 +181,7 @@ impl Running {
     async fn begin(
         prepared: Prepared,
         verbosity: Verbosity,
+        inherited: Inherited,
         listeners: &mut Listeners,
     ) -> anyhow::Result<(Self, Reloader, Option<Writing>)> {
         let Prepared {
@@ -162,7 +212,7 @@ impl Running {
             Arc::clone(&paths),
             access_log,
         );
-        let sockets = Sockets::open(&config, listeners)?;
+        let sockets = Sockets::open(&config, inherited, listeners)?;
         let loaded = LoadedPath::new(&config, paths);
         let live = Arc::new(Live::new(Serving {
             config,
@@ -224,10 +274,10 @@ impl Running {
         open: &mut Open,
         farewell: &watch::Sender<Option<Farewell>>,
         signals: &mut Signals,
-    ) -> anyhow::Result<End> {
+    ) -> anyhow::Result<Ended> {
         loop {
             let successor = tokio::select! {
-                () = signals.next() => return Ok(End::Stop),
+                ended = signals.next() => return Ok(ended),
                 successor = open.successor() => successor,
             };
             let estate = self.estate();
@@ -237,10 +287,11 @@ impl Running {
             };
             let ended = tokio::select! {
                 ended = handover::hand_over(successor, &estate, close) => ended,
-                () = signals.next() => return Ok(End::Stop),
+                ended = signals.next() => return Ok(ended),
             };
             match ended {
-                Ok(end) => return Ok(end),
+                Ok(End::HandedOver) => return Ok(Ended::HandedOver),
+                Ok(End::Stop) => return Ok(Ended::Stop),
                 Err(error) => {
                     let reason = format!("{error:#}");
                     warn!(

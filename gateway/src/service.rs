@@ -13,6 +13,11 @@ use tracing::warn;
 /// How often the status is renewed where no watchdog asks for signs of life.
 const STATUS_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Whether there is a service manager that is told.
+pub fn is_there() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 /// The gateway serves: after its start, and again after a reload.
 pub fn ready(status: impl Display) {
     tell(&[NotifyState::Ready, NotifyState::Status(&status.to_string())]);

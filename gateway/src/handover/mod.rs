@@ -4,16 +4,21 @@
 //! The running gateway, the predecessor, listens on a Unix socket; a gateway that is started with
 //! `--take-over`, the successor, connects to it. What they say is in [`message`]. Until the
 //! successor is told to go, a channel is the predecessor's; from then on it is the successor's,
-//! and nobody's in between. docs/upgrade.md tells administrators of it.
+//! and nobody's in between. Under a service manager that ends the
+//! one process before it starts the other, it keeps everything in between, see [`store`].
+//! docs/upgrade.md tells administrators of it.
 
 mod connection;
 mod listeners;
 mod message;
+pub mod next;
 mod predecessor;
+mod stored;
 mod successor;
 
 pub use listeners::Listeners;
 pub use predecessor::{Door, End, Estate, Heirless, hand_over};
+pub use stored::{Stored, store};
 pub use successor::{Farewell, Heir, Inheritance};
 
 /// Name of the socket in `RuntimeDir`.

@@ -146,7 +146,7 @@ pub async fn hand_over(
 }
 
 /// Lets channels move on here, however the hand-over ends.
-struct Thaw<'a>(&'a Registry);
+pub(super) struct Thaw<'a>(pub(super) &'a Registry);
 
 impl Drop for Thaw<'_> {
     fn drop(&mut self) {
@@ -156,7 +156,7 @@ impl Drop for Thaw<'_> {
 
 impl Estate<'_> {
     /// Writes down what belongs to no channel.
-    fn written(&self) -> EstateState {
+    pub(super) fn written(&self) -> EstateState {
         let banned = self.live.current().gateway.admissions.banned();
         EstateState {
             upcoming: session::upcoming().map(|next| next + LEFT_NUMBERS),

@@ -159,7 +159,7 @@ pub enum Farewell {
     Settled,
 }
 
-fn take_over(estate: EstateState, heir: &Heir) {
+pub(super) fn take_over(estate: EstateState, heir: &Heir) {
     session::leave_out(estate.upcoming);
     heir.tickets.take_over(estate.tickets, Instant::now());
     let banned = estate.banned.into_iter();
@@ -167,7 +167,11 @@ fn take_over(estate: EstateState, heir: &Heir) {
     heir.live.current().gateway.admissions.ban(banned);
 }
 
-fn arrive(states: Vec<ChannelState>, sockets: Vec<OwnedFd>, heir: &Heir) -> Vec<Arrived> {
+pub(super) fn arrive(
+    states: Vec<ChannelState>,
+    sockets: Vec<OwnedFd>,
+    heir: &Heir,
+) -> Vec<Arrived> {
     let gateway = Arc::clone(&heir.live.current().gateway);
     let mut sockets = sockets.into_iter();
     let mut arrived = Vec::with_capacity(states.len());

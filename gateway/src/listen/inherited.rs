@@ -8,6 +8,8 @@ use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::handover::Stored;
+
 /// Why a socket that was passed in cannot be used.
 #[derive(Debug, Error)]
 pub enum InheritedError {
@@ -32,6 +34,8 @@ pub struct Inherited {
     pub tls: Vec<TcpListener>,
     /// Those named `plain`.
     pub plain: Vec<TcpListener>,
+    /// What the process before has left in the service manager's store, with its names.
+    pub stored: Vec<(String, OwnedFd)>,
 }
 
 impl Inherited {
@@ -50,6 +54,7 @@ impl Inherited {
             match name.as_str() {
                 "tls" => inherited.tls.push(listener(fd, name)?),
                 "plain" => inherited.plain.push(listener(fd, name)?),
+                _ if Stored::is_name(&name) => inherited.stored.push((name, fd)),
                 _ => return Err(InheritedError::Name(name)),
             }
         }

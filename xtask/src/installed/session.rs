@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::host::Host;
 use testkit::manager::{DesktopAnswer, Manager};
@@ -68,29 +68,44 @@ impl Session {
 pub(super) struct Held(Channel);
 
 impl Held {
-    /// What became of it.
-    pub(super) async fn fate(&mut self) -> Result<&'static str> {
-        if self.echo(b"still there?").await? {
-            return Ok("goes on");
+    /// Fails unless it goes on, byte for byte.
+    pub(super) async fn survives(&mut self) -> Result<()> {
+        let bytes: Vec<u8> = (0..200_000_u32).flat_map(u32::to_be_bytes).collect();
+        if self.echo(&bytes).await? {
+            return Ok(());
         }
+        match self.0.close_code() {
+            Some(code) => bail!("the open channel was closed with {code}"),
+            None => bail!("the open channel ended without a Close frame"),
+        }
+    }
+
+    /// Fails unless it was closed as a gateway that ends does.
+    pub(super) async fn is_closed(&mut self) -> Result<()> {
+        ensure!(!self.echo(b"still there?").await?, "it goes on");
         let code = self
             .0
             .close_code()
             .context("it ended without a Close frame")?;
         ensure!(code == GOING_AWAY, "it was closed with {code}");
-        Ok("was closed with 1001, so that its client comes again")
+        Ok(())
     }
 
     /// Whether the bytes came back before the end.
     async fn echo(&mut self, bytes: &[u8]) -> Result<bool> {
         let exchange = async {
-            if self.0.write_all(bytes).await.is_ok() {
-                // An end is seen by the reading below.
-                let _ = self.0.flush().await;
+            // In pieces, so that the echo is read before the sockets on its way are full.
+            for piece in bytes.chunks(10_000) {
+                if self.0.write_all(piece).await.is_ok() {
+                    // An end is seen by the reading below.
+                    let _ = self.0.flush().await;
+                }
+                let mut back = vec![0; piece.len()];
+                if self.0.read_exact(&mut back).await.is_err() || back != piece {
+                    return false;
+                }
             }
-            let mut back = vec![0; bytes.len()];
-            let whole = self.0.read_exact(&mut back).await.is_ok();
-            whole && back == bytes
+            true
         };
         within("an answer on the channel that is held", exchange).await
     }

@@ -1,0 +1,53 @@
+//! Whether the program that is started next can go on with what this one leaves.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tokio::process::Command;
+
+use super::message::VERSION;
+
+/// The hidden command that answers.
+pub const COMMAND: &str = "can-take-over";
+/// Longest wait for the answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether this program goes on with what was written down in this version.
+pub fn is_known(version: u32) -> bool {
+    version == VERSION
+}
+
+/// Asks the program that lies now where this one was started from, which an upgrade has replaced:
+/// fails when it does not know the version, or cannot start with the configuration.
+pub async fn ask(configuration: &Path) -> Result<()> {
+    let named = std::env::args_os().next().filter(is_path);
+    let program = match named {
+        Some(name) => name.into(),
+        None => std::env::current_exe().context("cannot find the own program")?,
+    };
+    let mut command = Command::new(&program);
+    command
+        .arg("--config")
+        .arg(configuration)
+        .arg(COMMAND)
+        .arg(VERSION.to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    let answered = tokio::time::timeout(LIMIT, command.status()).await;
+    let status = answered.context("the program that is started next does not answer")?;
+    let status = status.with_context(|| format!("cannot run {}", program.display()))?;
+    ensure!(
+        status.success(),
+        "the program that is started next cannot take over: {status}"
+    );
+    Ok(())
+}
+
+fn is_path(name: &OsString) -> bool {
+    Path::new(name).components().count() > 1
+}

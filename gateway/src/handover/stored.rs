@@ -1,0 +1,293 @@
+//! Handing everything over to the next process of the same service, through the service manager's
+//! store of file descriptors (`FileDescriptorStoreMax=` in systemd.service(5)).
+//!
+//! The store has places for few descriptors, so channels take none of their own: a memfd holds
+//! what is written down, and their sockets wait in the queue of a Unix socket (unix(7),
+//! `SCM_RIGHTS`), both of whose ends are stored.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use sd_notify::NotifyState;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+use zeroize::Zeroizing;
+
+use super::connection::{MAX_DESCRIPTORS, receive_with, send_with};
+use super::listeners::Listeners;
+use super::message::{EstateState, VERSION};
+use super::predecessor::{Estate, Thaw};
+use super::successor::{Heir, arrive, take_over};
+use crate::channel::{ChannelState, Offer};
+
+/// Names in the store, of what is written down and of both ends of the queue.
+const STATE: &str = "flexvdi-state";
+const QUEUE: &str = "flexvdi-queue";
+const QUEUE_END: &str = "flexvdi-queue-end";
+/// How long channels may take to stand still, from the last one that did.
+const FREEZING: Duration = Duration::from_millis(300);
+/// Longest wait until the service manager has taken everything.
+const TAKING: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
+
+/// Written behind one line with [`VERSION`].
+#[derive(Serialize, Deserialize)]
+struct StoredState {
+    estate: EstateState,
+    /// How many of the sockets listen; they come before those of the channels.
+    listeners: usize,
+    channels: Vec<ChannelState>,
+    /// When the channels were told to stand still, in milliseconds of the Unix epoch.
+    frozen: u64,
+}
+
+/// Has the service manager keep everything for the next process; returns how many channels that
+/// are. No connections must be taken any more. When this fails all channels go on here.
+pub async fn store(estate: &Estate<'_>) -> Result<usize> {
+    let frozen = now();
+    let (sender, receiver) = mpsc::unbounded_channel();
+    estate.channels.freeze_all(sender);
+    let _thaw = Thaw(estate.channels);
+    let offers = collect(estate, receiver).await;
+    let state = StoredState {
+        estate: estate.written(),
+        listeners: estate.sockets.len(),
+        channels: offers.iter().map(|offer| offer.state.clone()).collect(),
+        frozen,
+    };
+    let state = memfd(&state).context("cannot write the channels down")?;
+    let listening = estate.sockets.iter().map(AsFd::as_fd);
+    let moving = offers
+        .iter()
+        .flat_map(|offer| offer.sockets.iter().map(AsFd::as_fd));
+    let sockets: Vec<_> = listening.chain(moving).collect();
+    let (queue, end) = queued(&sockets).context("cannot queue the sockets")?;
+    for (name, descriptor) in [(STATE, &state), (QUEUE, &queue), (QUEUE_END, &end)] {
+        let message = [NotifyState::FdStore, NotifyState::FdName(name)];
+        let sent = sd_notify::notify_with_fds(&message, &[descriptor.as_fd()]);
+        sent.context("the service manager is not reached")?;
+    }
+    if let Err(error) = tokio::task::block_in_place(wait_until_taken) {
+        forget();
+        return Err(error);
+    }
+    let count = offers.len();
+    offers.into_iter().for_each(Offer::taken);
+    Ok(count)
+}
+
+/// Waits until all channels stand still that can.
+async fn collect(estate: &Estate<'_>, mut receiver: mpsc::UnboundedReceiver<Offer>) -> Vec<Offer> {
+    let mut offers = Vec::new();
+    while offers.len() < estate.channels.count()
+        && let Ok(Some(offer)) = tokio::time::timeout(FREEZING, receiver.recv()).await
+    {
+        offers.push(offer);
+    }
+    offers
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Memory that is never on disk, holds the secrets of the connections, and cannot be changed.
+fn memfd(state: &StoredState) -> Result<OwnedFd> {
+    let mut text = Zeroizing::new(format!("{VERSION}\n").into_bytes());
+    text.extend_from_slice(&Zeroizing::new(serde_json::to_vec(state)?));
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut file = File::from(memfd_create(STATE, flags)?);
+    file.write_all(&text)?;
+    let all = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&file, all)?;
+    Ok(file.into())
+}
+
+/// A socket in whose queue these descriptors wait, and its other end.
+fn queued(sockets: &[BorrowedFd<'_>]) -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (queue, end) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    for batch in sockets.chunks(MAX_DESCRIPTORS) {
+        send_with(&end, &[0], batch)?;
+    }
+    Ok((queue, end))
+}
+
+/// Only what the service manager has read before this process ends is known to be its own
+/// (`sd_notify_barrier(3)`).
+fn wait_until_taken() -> Result<()> {
+    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+    let barrier = [NotifyState::Custom("BARRIER=1")];
+    sd_notify::notify_with_fds(&barrier, &[theirs.as_fd()])?;
+    drop(theirs);
+    let mut polled = [PollFd::new(&ours, PollFlags::HUP)];
+    let ready = poll(&mut polled, Some(&TAKING))?;
+    ensure!(ready > 0, "the service manager does not answer");
+    Ok(())
+}
+
+/// Has the service manager keep nothing any more.
+fn forget() {
+    for name in [STATE, QUEUE, QUEUE_END] {
+        let message = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
+        if let Err(error) = sd_notify::notify(&message) {
+            warn!(%error, "the service manager is not reached");
+        }
+    }
+}
+
+/// What the process before has left in the store.
+pub struct Stored {
+    state: StoredState,
+    listeners: Listeners,
+    sockets: Vec<OwnedFd>,
+}
+
+impl Stored {
+    /// Whether a descriptor of this name belongs to it.
+    pub fn is_name(name: &str) -> bool {
+        [STATE, QUEUE, QUEUE_END].contains(&name)
+    }
+
+    /// Takes it out of the store, where nothing is left for another start. `None`: nothing was
+    /// stored, or it cannot be gone on with, which is logged; then the channels end with this
+    /// call.
+    pub fn take(descriptors: Vec<(String, OwnedFd)>) -> Option<Self> {
+        if descriptors.is_empty() {
+            return None;
+        }
+        let read = Self::read(descriptors);
+        forget();
+        read.inspect_err(|error| {
+            let reason = format!("{error:#}");
+            warn!(reason, "the channels of the gateway before have ended");
+        })
+        .ok()
+    }
+
+    fn read(descriptors: Vec<(String, OwnedFd)>) -> Result<Self> {
+        let (mut state, mut queue) = (None, None);
+        for (name, descriptor) in descriptors {
+            match name.as_str() {
+                STATE => state = Some(File::from(descriptor)),
+                QUEUE => queue = Some(descriptor),
+                _ => {}
+            }
+        }
+        let (Some(mut file), Some(queue)) = (state, queue) else {
+            bail!("the store of file descriptors holds a part only");
+        };
+        let mut text = Zeroizing::new(Vec::new());
+        file.rewind()?;
+        file.read_to_end(&mut text)?;
+        let state = parse(&text)?;
+        let mut sockets = received(&queue)?;
+        let expected = state.listeners + 2 * state.channels.len();
+        ensure!(sockets.len() == expected, "sockets are missing");
+        let moving = sockets.split_off(state.listeners);
+        Ok(Self {
+            state,
+            listeners: Listeners::new(sockets.into_iter().map(TcpListener::from))?,
+            sockets: moving,
+        })
+    }
+
+    /// The listening sockets of the process before.
+    pub fn listeners(&mut self) -> &mut Listeners {
+        &mut self.listeners
+    }
+
+    /// Goes on with everything.
+    pub fn go_on(self, heir: &Heir) {
+        take_over(self.state.estate, heir);
+        let arrived = arrive(self.state.channels, self.sockets, heir);
+        let milliseconds = now().saturating_sub(self.state.frozen);
+        info!(
+            channels = arrived.len(),
+            milliseconds, "channels taken over"
+        );
+        let gateway = &heir.live.current().gateway;
+        for channel in arrived {
+            channel.start(gateway.channel_limits, &gateway.channels);
+        }
+    }
+}
+
+fn parse(text: &[u8]) -> Result<StoredState> {
+    let end = text.iter().position(|byte| *byte == b'\n');
+    let (version, state) = text.split_at(end.context("no version")?);
+    let version = String::from_utf8_lossy(version);
+    ensure!(
+        version == VERSION.to_string(),
+        "hand-over version {VERSION} is needed, not {version}"
+    );
+    // The text is not repeated: it holds secrets.
+    serde_json::from_slice(state).map_err(|_| anyhow::anyhow!("it cannot be understood"))
+}
+
+fn received(queue: &OwnedFd) -> Result<Vec<OwnedFd>> {
+    let mut descriptors = std::collections::VecDeque::new();
+    let began = Instant::now();
+    // One byte at a time, which comes with the descriptors of one message.
+    while began.elapsed() < FREEZING * 10 {
+        match receive_with(queue, &mut [0], &mut descriptors) {
+            Ok(1) => {}
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(descriptors.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn low(number: usize) -> u8 {
+        number.to_le_bytes()[0]
+    }
+
+    #[test]
+    fn sockets_come_out_of_the_queue_in_order() {
+        let count = 2 * MAX_DESCRIPTORS + 1;
+        let pipes: Vec<_> = (0..8)
+            .map(|_| pipe_with(PipeFlags::CLOEXEC).unwrap())
+            .collect();
+        let sent: Vec<_> = (0..count).map(|at| pipes[at % 8].1.as_fd()).collect();
+        let (queue, end) = queued(&sent).unwrap();
+        drop(end);
+        let received = received(&queue).unwrap();
+        assert_eq!(received.len(), count);
+        for (at, descriptor) in received.into_iter().enumerate() {
+            File::from(descriptor).write_all(&[low(at)]).unwrap();
+        }
+        for (at, (read, write)) in pipes.into_iter().enumerate() {
+            drop(write);
+            let mut bytes = Vec::new();
+            File::from(read).read_to_end(&mut bytes).unwrap();
+            let expected: Vec<_> = (at..count).step_by(8).map(low).collect();
+            assert_eq!(bytes, expected);
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let error = parse(b"0\n{}").err().unwrap();
+        assert!(error.to_string().contains("not 0"), "{error}");
+        assert!(parse(b"").is_err());
+        assert!(parse(format!("{VERSION}\n{{}}").as_bytes()).is_err());
+    }
+}
