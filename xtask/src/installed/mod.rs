@@ -97,11 +97,13 @@ async fn debian(
     session.visit(steps).await?;
     logrotate::rotate(steps, machine)?;
 
-    steps.begin("Upgrade: dpkg --install of a newer version while a channel is open");
+    steps.begin("Upgrade: dpkg --install of a newer version while sessions are open");
     let before = service.main_pid()?;
     let mut channel = session.open().await?;
+    let mut playing = session.play().await?;
     machine.run(&["systemctl", "restart", service::UNIT])?;
     channel.survives().await?;
+    playing.goes_on()?;
     ensure!(service.main_pid()? != before, "the old process still runs");
     let before = service.main_pid()?;
     machine.run(&["dpkg", "--install", &next])?;
@@ -112,7 +114,12 @@ async fn debian(
         "the configuration was changed"
     );
     channel.survives().await?;
-    steps.done("a new process serves, with the configuration as it was; the channel goes on, through a restart before too");
+    playing.goes_on()?;
+    let verified = playing.finish().await?;
+    steps.done(format!(
+        "a new process serves, with the configuration as it was; a recorded session went on through \
+         it and a restart before, all of its {verified} bytes verified"
+    ));
     session.visit(steps).await?;
 
     steps.begin("Upgrade of a service that is stopped");

@@ -1,15 +1,18 @@
 //! A user of the installed gateway.
 
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::host::Host;
 use testkit::manager::{DesktopAnswer, Manager};
 use testkit::net::{Endpoint, within};
+use testkit::replay::{Played, Recording, Speed};
 use testkit::spice::{ChannelType, link_message};
 use testkit::ws::Channel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 use crate::demo::Desktop;
 use crate::steps::Steps;
@@ -19,6 +22,9 @@ pub(super) const GATEWAY: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr
 
 /// Why a gateway that ends closes a channel (RFC 6455, section 7.4.1).
 const GOING_AWAY: u16 = 1001;
+
+/// How fast a session is played through a restart and an upgrade: so that it outlasts both.
+const PACE: Speed = Speed::Times(2.0);
 
 /// A user with a desktop behind the gateway on the usual port.
 pub(super) struct Session {
@@ -52,6 +58,29 @@ impl Session {
             .await
     }
 
+    /// Begins a recorded session that lasts for some seconds.
+    pub(super) async fn play(&self) -> Result<Playing> {
+        let recording = Recording::load()?;
+        let host = recording.host(PACE).await?;
+        self.manager.set_desktop(DesktopAnswer::new(host.addr()));
+        let given = self.client.desktop().await?;
+        let mut channels = JoinSet::new();
+        for index in 0..recording.channels().len() {
+            let stream = self.client.open(&given).await?;
+            let recording = Arc::clone(&recording);
+            channels.spawn(async move {
+                let channel = &recording.channels()[index];
+                let played = channel.play_client(stream, PACE).await;
+                played.with_context(|| format!("{} channel", channel.channel_type))
+            });
+        }
+        Ok(Playing {
+            channels,
+            host,
+            ended: Vec::new(),
+        })
+    }
+
     /// Opens a channel that stays open.
     pub(super) async fn open(&self) -> Result<Held> {
         self.manager
@@ -61,6 +90,36 @@ impl Session {
         let came = held.echo(&link_message(ChannelType::Main, 0)).await?;
         ensure!(came, "the channel ended at once");
         Ok(held)
+    }
+}
+
+/// A recorded session of all of a desktop's channels that is under way.
+pub(super) struct Playing {
+    channels: JoinSet<Result<Played>>,
+    host: Host<Played>,
+    ended: Vec<Played>,
+}
+
+impl Playing {
+    /// Fails unless nothing went wrong so far, and there is more to come.
+    pub(super) fn goes_on(&mut self) -> Result<()> {
+        while let Some(ended) = self.channels.try_join_next() {
+            self.ended.push(ended??);
+        }
+        ensure!(!self.channels.is_empty(), "the session is over already");
+        Ok(())
+    }
+
+    /// Waits for its end; tells how many bytes both ends have verified.
+    pub(super) async fn finish(mut self) -> Result<u64> {
+        while let Some(ended) = self.channels.join_next().await {
+            self.ended.push(ended??);
+        }
+        for _ in &self.ended {
+            self.host.outcome().await?;
+        }
+        let bytes = self.ended.iter().map(|end| end.uplink + end.downlink);
+        Ok(bytes.sum())
     }
 }
 
