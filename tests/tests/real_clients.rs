@@ -1,20 +1,29 @@
 //! Real Spice clients see through the gateway what they see without it.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use testkit::adapter::Adapter;
 use testkit::browser::{self, Html5Desktop};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::{Gateway, GatewayBuilder};
+use testkit::host::Host;
 use testkit::manager::{DesktopAnswer, Manager};
-use testkit::net::Endpoint;
+use testkit::net::{Endpoint, PATIENCE};
 use testkit::packages::{self, Package};
 use testkit::picture::Picture;
 use testkit::qemu::SpiceVm;
 use testkit::screenshot;
+use testkit::spice::{ChannelType, linked_channel, read_link};
 use testkit::tls::TlsClient;
 use testkit::ws::{Connect, LONGEST_SERVER_FRAME};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 const PASSWORD: &str = "only for Spice";
+/// More than a display channel's handshake, and far less than its first picture, in bytes.
+const BEFORE_PICTURES: u64 = 1_000;
 
 /// A virtual machine behind a manager behind a gateway.
 struct Site {
@@ -133,4 +142,79 @@ async fn a_browser_shows_the_desktop() {
             .iter()
             .all(|request| !request.uri.to_string().contains(PASSWORD))
     );
+}
+
+/// Stands in front of a Spice server, and holds its pictures back until it is told to let them go.
+async fn without_pictures(server: SocketAddr, released: watch::Receiver<bool>) -> Result<Host<()>> {
+    Host::spawn(move |mut client| {
+        let mut released = released.clone();
+        async move {
+            let link = read_link(&mut client).await?;
+            let has_pictures = matches!(linked_channel(&link), Some((ChannelType::Display, _)));
+            let mut host = TcpStream::connect(server).await?;
+            host.write_all(&link).await?;
+            let (mut from_client, mut to_client) = client.split();
+            let (mut from_host, mut to_host) = host.split();
+            let down = async {
+                if has_pictures {
+                    copy(&mut (&mut from_host).take(BEFORE_PICTURES), &mut to_client).await?;
+                    released.wait_for(|released| *released).await?;
+                }
+                anyhow::Ok(copy(&mut from_host, &mut to_client).await?)
+            };
+            tokio::select! {
+                up = copy(&mut from_client, &mut to_host) => drop(up?),
+                down = down => drop(down?),
+            }
+            Ok(())
+        }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
+    browser::ensure_installed().unwrap();
+    let site = Site::start(|gateway| gateway).await.unwrap();
+    let (release, released) = watch::channel(false);
+    let host = without_pictures(site.vm.address(), released).await.unwrap();
+    site.manager
+        .set_desktop(DesktopAnswer::new(host.addr()).password(PASSWORD));
+    let desktop = FlexVdiClient::new(&site.gateway.tls())
+        .desktop()
+        .await
+        .unwrap();
+    let addr = site.gateway.tls_addr();
+    let shown = Html5Desktop {
+        page: &format!("https://{addr}/vdi/html5/spice_auto.html"),
+        host: &addr.ip().to_string(),
+        port: addr.port(),
+        path: &format!("/?ver=2&token={}", desktop.token),
+        password: &desktop.password,
+    };
+    let is_display = |line: &str, event: &str| line.contains(event) && line.contains("\"display\"");
+    let replace = async {
+        let opened = |line: &str| is_display(line, "channel open");
+        site.gateway.wait_for_log(opened, PATIENCE).await.unwrap();
+        let successor = Gateway::builder()
+            .manager(&site.manager)
+            .set("RuntimeDir", site.gateway.runtime_dir().to_str().unwrap())
+            .arg("run")
+            .arg("--take-over");
+        let successor = successor.spawn().await.unwrap();
+        let taken = |line: &str| line.contains("channels taken over");
+        successor.wait_for_log(taken, PATIENCE).await.unwrap();
+        release.send_replace(true);
+        successor
+    };
+    let picture = browser::open(&shown, Some(&site.picture));
+    let (report, successor) = tokio::join!(picture, replace);
+    let report = report.unwrap();
+    let differing = report.picture.differing_pixels(&site.picture);
+    assert_eq!(differing, 0, "{report:?}");
+    assert!(report.sockets >= 4, "{report:?}");
+    let closed = |line: &str| is_display(line, "channel closed");
+    successor.wait_for_log(closed, PATIENCE).await.unwrap();
+    let has_ended = |line: &String| line.contains("channel closed");
+    assert!(!site.gateway.log().iter().any(has_ended));
 }
