@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::manager::full;
 use testkit::prelude::*;
@@ -15,9 +16,20 @@ const UPGRADES: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn channels_lose_no_byte_and_no_connection_is_refused() {
+    replace_under_traffic(port_gateway, "relay").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
+async fn channels_on_ktls_lose_no_byte_and_stay_there() {
+    replace_under_traffic(|| port_gateway().set("DataPath", "ktls"), "ktls").await;
+}
+
+/// `path` is that of channels on the TLS port.
+async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();
-    let mut gateway = port_gateway().spawn().await.unwrap();
+    let mut gateway = configured().spawn().await.unwrap();
     let endpoints = [gateway.tls(), gateway.plain()];
     let mut traffic = Vec::new();
     for piece in [1, 100, 1_000, 4_096, 30_000, 200_000] {
@@ -51,7 +63,7 @@ async fn channels_lose_no_byte_and_no_connection_is_refused() {
     let directory = gateway.runtime_dir();
     let mut gone = Vec::new();
     for _ in 0..UPGRADES {
-        let successor = successor_in(&directory, &gateway, port_gateway()).await;
+        let successor = successor_in(&directory, &gateway, configured()).await;
         assert!(gateway.wait().await.unwrap().success());
         let left = gateway.log();
         let closed = |line: &&String| line.contains("channel closed");
@@ -71,6 +83,9 @@ async fn channels_lose_no_byte_and_no_connection_is_refused() {
         echo(channel, b"still here").await;
     }
     drop(silent);
+    let path = format!("path=\"{path}\"");
+    let closed = |line: &str| line.contains("channel closed") && line.contains(&path);
+    gateway.wait_for_log(closed, PATIENCE).await.unwrap();
     assert!(gateway.terminate().await.unwrap().success());
 }
 
