@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use tempfile::TempDir;
 use testkit::command::run_bounded;
 
-use super::binary::Binary;
+use super::binary::{Binary, Glibc};
 use super::read_source;
 use super::tree::{self, KEPT, Layout};
 
@@ -40,7 +40,10 @@ pub(super) fn build(binary: &Binary, version: &str, folder: &Path) -> Result<Pat
             "@INSTALLED_SIZE@",
             size.split_whitespace().next().unwrap_or("0"),
         )
-        .replace("@DEPENDS@", &libraries(work.path(), &root)?);
+        .replace(
+            "@DEPENDS@",
+            &with_glibc(&libraries(work.path(), &root)?, binary.glibc()?),
+        );
     let put = |name: &str, content: &str, mode| {
         tree::put(&root, &format!("DEBIAN/{name}"), content.as_bytes(), mode)
     };
@@ -83,6 +86,19 @@ fn libraries(work: &Path, root: &Path) -> Result<String> {
         .to_owned())
 }
 
+/// The C library from the version on whose symbols are asked for: dpkg knows only those of this
+/// machine, and since glibc 2.34 that is where the symbols of libpthread and libdl are.
+fn with_glibc(depends: &str, needed: Glibc) -> String {
+    let packages = depends.split(", ").map(|package| {
+        if package.split(' ').next() == Some("libc6") {
+            format!("libc6 (>= {needed})")
+        } else {
+            package.to_owned()
+        }
+    });
+    packages.collect::<Vec<_>>().join(", ")
+}
+
 /// What `dpkg --verify` compares installed files with; of the configuration dpkg keeps its own.
 fn checksums(root: &Path) -> Result<String> {
     let mut find = Command::new("find");
@@ -97,4 +113,17 @@ fn output(command: &mut Command) -> Result<String> {
         .with_context(|| format!("starting {command:?}"))?;
     anyhow::ensure!(output.status.success(), "{command:?}: {}", output.status);
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_c_library_may_be_as_old_as_the_binary_bears() {
+        let depends = "libc6 (>= 2.34), libgcc-s1 (>= 4.2)";
+        let expected = "libc6 (>= 2.28), libgcc-s1 (>= 4.2)";
+        assert_eq!(with_glibc(depends, Glibc(2, 28)), expected);
+        assert_eq!(with_glibc("libc6", Glibc(2, 36)), "libc6 (>= 2.36)");
+    }
 }
