@@ -157,7 +157,7 @@ impl Channel {
             link,
             carrier,
         };
-        moving.run(inbound.into(), limits, registration).await;
+        moving.spawn(Box::new(inbound.into()), limits, registration);
     }
 }
 
@@ -173,22 +173,33 @@ struct Moving {
 }
 
 impl Moving {
-    /// Moves on from `rest` until the channel has ended, or another process has taken it over.
-    async fn run(mut self, mut rest: Rest, limits: ChannelLimits, registration: Registration) {
-        let counters = &*registration.channel().counters;
-        let stop = registration.stop_signal();
+    /// Runs in a task of its own, as one that has begun a channel keeps the memory that this took.
+    fn spawn(self, rest: Box<Rest>, limits: ChannelLimits, registration: Registration) {
         let limits = Limits {
             ping_interval: limits.keep_alive.filter(|_| self.answers_pings),
             close_timeout: limits.close_timeout,
         };
+        tokio::spawn(Box::new(self).run(rest, limits, registration));
+    }
+
+    /// Moves on from `rest` until the channel has ended, or another process has taken it over.
+    async fn run(
+        mut self: Box<Self>,
+        mut rest: Box<Rest>,
+        limits: Limits,
+        registration: Registration,
+    ) {
+        let counters = &*registration.channel().counters;
+        let stop = registration.stop_signal();
         let reason = loop {
             let orders = |context: &mut Context<'_>| stop.poll_order(context);
             match self.carrier.carry(rest, limits, counters, orders).await {
                 Outcome::Ended(reason) => break reason,
-                Outcome::Frozen(frozen) => rest = *frozen,
+                Outcome::Frozen(frozen) => rest = frozen,
             }
             let offer = self.offer(&rest, &registration);
-            if registration.hand_over(offer).await {
+            // Boxed: it is large, rare and short, and the task is there for as long as the channel.
+            if Box::pin(registration.hand_over(offer)).await {
                 debug!(channel = %registration.channel().id, "channel handed over");
                 return;
             }

@@ -164,6 +164,6 @@ impl Arrived {
             kind: self.moving.link.type_name(),
         };
         registration.carries(carried, self.moving.link.channel_id);
-        tokio::spawn(self.moving.run(self.rest, limits, registration));
+        self.moving.spawn(Box::new(self.rest), limits, registration);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -242,25 +243,35 @@ impl Carrier {
     /// still, until it is ordered to; see [`relay::carry`].
     pub async fn carry(
         &mut self,
-        rest: Rest,
+        rest: Box<Rest>,
         limits: Limits,
         counters: &Counters,
-        mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+        orders: impl FnMut(&mut Context<'_>) -> Poll<Order> + Send,
     ) -> Outcome {
         let _looking = self.show_queues(counters);
+        self.start(rest, limits, counters, orders).await
+    }
+
+    /// Boxed: each path takes the memory that it needs, not that of the largest.
+    fn start<'a>(
+        &'a mut self,
+        rest: Box<Rest>,
+        limits: Limits,
+        counters: &'a Counters,
+        orders: impl FnMut(&mut Context<'_>) -> Poll<Order> + Send + 'a,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
         match self {
             Self::Relay(client, host) => {
-                relay::carry(&mut **client, host, rest, limits, counters, orders).await
+                let client = &mut **client;
+                Box::pin(relay::carry(client, host, *rest, limits, counters, orders))
             }
             Self::Ktls(client, host) => {
-                relay::carry(&mut **client, host, rest, limits, counters, orders).await
+                let client = &mut **client;
+                Box::pin(relay::carry(client, host, *rest, limits, counters, orders))
             }
             Self::Sockmap(link) | Self::KtlsSockmap(link) => {
-                let stop = std::future::poll_fn(|context| match orders(context) {
-                    Poll::Ready(Order::Stop) => Poll::Ready(()),
-                    _ => Poll::Pending,
-                });
-                Outcome::Ended(link.run(rest.inbound, limits, counters, stop).await)
+                let inbound = rest.inbound;
+                Box::pin(carry_link(link, inbound, limits, counters, orders))
             }
         }
     }
@@ -271,11 +282,12 @@ impl Carrier {
         inbound: Inbound,
         limits: Limits,
         counters: &Counters,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = ()> + Send,
     ) -> EndReason {
         let mut stop = std::pin::pin!(stop);
         let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(|()| Order::Stop);
-        match self.carry(inbound.into(), limits, counters, orders).await {
+        let rest = Box::new(inbound.into());
+        match self.carry(rest, limits, counters, orders).await {
             Outcome::Ended(reason) => reason,
             Outcome::Frozen(_) => unreachable!("nobody asked for it"),
         }
@@ -305,4 +317,19 @@ impl Carrier {
             Self::Sockmap(link) | Self::KtlsSockmap(link) => link.counts(),
         }
     }
+}
+
+/// Until both sides have ended: this path cannot stand still.
+async fn carry_link(
+    link: &Link,
+    inbound: Inbound,
+    limits: Limits,
+    counters: &Counters,
+    mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+) -> Outcome {
+    let stop = std::future::poll_fn(|context| match orders(context) {
+        Poll::Ready(Order::Stop) => Poll::Ready(()),
+        _ => Poll::Pending,
+    });
+    Outcome::Ended(link.run(inbound, limits, counters, stop).await)
 }

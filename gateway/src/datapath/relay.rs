@@ -51,14 +51,17 @@ where
 ///
 /// `rest` is what is on its way already. `orders` is asked at each wake-up, and wakes the task
 /// when there is a new one. A channel that is ending does not stand still any more.
-pub async fn carry<C, H>(
-    client: &mut C,
-    host: &mut H,
+//
+// No `async fn`: that would hold the arguments beside what is made of them, for as long as the
+// channel lives.
+pub fn carry<'a, C, H>(
+    client: &'a mut C,
+    host: &'a mut H,
     rest: Rest,
     limits: Limits,
-    counters: &Counters,
+    counters: &'a Counters,
     mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
-) -> Outcome
+) -> impl Future<Output = Outcome>
 where
     C: ClientLeg,
     H: HostLeg,
@@ -77,7 +80,7 @@ where
         moderation: Moderation::default(),
     };
     let mut timer: Option<Pin<Box<Sleep>>> = None;
-    std::future::poll_fn(|context| {
+    std::future::poll_fn(move |context| {
         let order = match relay.reason {
             None => orders(context),
             Some(_) => Poll::Pending,
@@ -87,11 +90,9 @@ where
         }
         loop {
             relay.poll_streams(context);
-            if order == Poll::Ready(Order::Freeze) && relay.can_freeze() {
-                return Poll::Ready(());
-            }
-            if relay.is_done() {
-                return Poll::Ready(());
+            let freezes = order == Poll::Ready(Order::Freeze) && relay.can_freeze();
+            if freezes || relay.is_done() {
+                return Poll::Ready(relay.outcome());
             }
             let Some(deadline) = relay.next_deadline() else {
                 timer = None;
@@ -107,15 +108,10 @@ where
             }
             timer = None;
             if relay.on_timer(Instant::now()) {
-                return Poll::Ready(());
+                return Poll::Ready(relay.outcome());
             }
         }
     })
-    .await;
-    match relay.reason {
-        Some(reason) => Outcome::Ended(reason),
-        None => Outcome::Frozen(Box::new(relay.freeze())),
-    }
 }
 
 struct Relay<'a, C, H> {
@@ -414,12 +410,16 @@ where
         }
     }
 
-    /// What is in hand; whoever goes on with the streams finds them as they usually are.
-    fn freeze(mut self) -> Rest {
+    /// How it ended; or what is in hand, and whoever goes on with the streams finds them as they
+    /// usually are.
+    fn outcome(&mut self) -> Outcome {
+        if let Some(reason) = self.reason {
+            return Outcome::Ended(reason);
+        }
         if let Some(bytes) = self.moderation.on_uplink() {
             self.host.set_low_water(bytes);
         }
-        self.rest
+        Outcome::Frozen(Box::new(std::mem::take(&mut self.rest)))
     }
 
     fn on_client_eof(&mut self) {
