@@ -66,6 +66,13 @@ impl ProcessLog {
     }
 }
 
+/// Tells a test that failed what the process had to say; of others the output is not shown.
+impl Drop for ProcessLog {
+    fn drop(&mut self) {
+        println!("log of the gateway, its end:\n{}", self.tail());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
