@@ -7,7 +7,8 @@ use testkit::prelude::*;
 use testkit::ws::Frame;
 
 use crate::setup::{
-    KTLS, KTLS_ON_PLAIN, KTLS_REPLACED, Setup, Stage, expect_closing, read_downlink,
+    Channel, KTLS, KTLS_ON_PLAIN, KTLS_REPLACED, Setup, Stage, check_data, expect_closing,
+    read_downlink, read_uplink,
 };
 
 /// Moves bytes both ways.
@@ -122,6 +123,41 @@ async fn short_messages_are_copied_and_long_ones_spliced() -> Result<()> {
     Ok(())
 }
 
+/// Changes the client's key several times in a row, while both directions move.
+async fn change_keys_under_traffic(mut channel: Channel) -> Result<()> {
+    const ROUNDS: u64 = 20;
+    const FRAME: usize = 1_000;
+    const DOWN: u64 = 100_000;
+    let (up, down) = (channel.up, channel.down);
+    let frames: Vec<_> = (0..ROUNDS).map(|_| channel.next_frame(FRAME)).collect();
+    let Channel {
+        mut client, host, ..
+    } = channel;
+    let (mut reader, mut writer) = host.into_split();
+    let send = async { Ok(write_pattern(&mut writer, DOWNLINK, down, ROUNDS * DOWN).await?) };
+    let receive = read_uplink(&mut reader, up, ROUNDS * FRAME as u64);
+    let talk = async {
+        let mut at = down;
+        for (round, frame) in (1..).zip(&frames) {
+            let Connection::Tls(tls) = client.connection_mut() else {
+                bail!("no TLS");
+            };
+            for _ in 0..=round % 3 {
+                tls.get_mut().1.refresh_traffic_keys()?;
+            }
+            client.send_frame(frame).await?;
+            while at < down + round * DOWN {
+                let frame = client.read_frame().await?;
+                check_data(&frame, at)?;
+                at += frame.payload.len() as u64;
+            }
+        }
+        Ok(())
+    };
+    tokio::try_join!(send, receive, talk)?;
+    Ok(())
+}
+
 #[tokio::test]
 #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
 async fn a_new_key_of_the_client_is_followed_or_ends_the_channel_in_order() -> Result<()> {
@@ -138,7 +174,7 @@ async fn a_new_key_of_the_client_is_followed_or_ends_the_channel_in_order() -> R
             channel.uplink(length).await?;
             channel.downlink(length as u64).await?;
         }
-        return Ok(());
+        return change_keys_under_traffic(channel).await;
     }
     channel.client.send_frame(&Frame::binary("new key")).await?;
     expect_closing(&mut channel.client, 1001).await?;
