@@ -32,7 +32,7 @@ impl ProcessLog {
         self.lines.borrow().clone()
     }
 
-    /// The last lines so far, for an error message.
+    /// The last lines so far.
     pub(super) fn tail(&self) -> String {
         const LINES: usize = 30;
         let lines = self.lines.borrow();
@@ -63,13 +63,6 @@ impl ProcessLog {
     pub(super) async fn finished(&self) {
         let mut receiver = self.lines.clone();
         while receiver.changed().await.is_ok() {}
-    }
-}
-
-/// Tells a test that failed what the process had to say; of others the output is not shown.
-impl Drop for ProcessLog {
-    fn drop(&mut self) {
-        println!("log of the gateway, its end:\n{}", self.tail());
     }
 }
 

@@ -110,6 +110,11 @@ impl Gateway {
         self.log.lines()
     }
 
+    /// The last lines logged so far.
+    pub fn log_tail(&self) -> String {
+        self.log.tail()
+    }
+
     /// The first line logged, from the start on, that `wanted` accepts, which sees each line
     /// once; waits for it at most `limit`.
     pub async fn wait_for_log(
@@ -236,7 +241,7 @@ impl Gateway {
     }
 
     fn with_log(&self, error: &anyhow::Error) -> anyhow::Error {
-        anyhow!("{error:#}\nlast lines of its log:\n{}", self.log.tail())
+        anyhow!("{error:#}\nlast lines of its log:\n{}", self.log_tail())
     }
 }
 

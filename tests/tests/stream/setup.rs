@@ -186,6 +186,13 @@ impl Stage {
     }
 }
 
+/// Tells a test that failed what the gateway had to say; of others the output is not shown.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        println!("log of the gateway, its end:\n{}", self.gateway.log_tail());
+    }
+}
+
 /// Opens a channel to a host.
 pub(crate) async fn open(
     endpoint: &Endpoint,
@@ -260,14 +267,25 @@ pub(crate) async fn read_downlink<S: AsyncRead + Unpin>(
     start: u64,
     length: u64,
 ) -> Result<()> {
+    let at = read_downlink_to(client, start, start + length).await?;
+    ensure!(at == start + length, "more bytes than the host has sent");
+    Ok(())
+}
+
+/// Reads binary frames with the downlink's pattern until this end or, where a frame passes it,
+/// beyond; says how far.
+pub(crate) async fn read_downlink_to<S: AsyncRead + Unpin>(
+    client: &mut RawClient<S>,
+    start: u64,
+    end: u64,
+) -> Result<u64> {
     let mut at = start;
-    while at < start + length {
+    while at < end {
         let frame = client.read_frame().await?;
         check_data(&frame, at)?;
         at += frame.payload.len() as u64;
     }
-    ensure!(at == start + length, "more bytes than the host has sent");
-    Ok(())
+    Ok(at)
 }
 
 /// Checks a data frame of the server, whose first byte stands at `offset` of the pattern.
