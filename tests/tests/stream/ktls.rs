@@ -4,11 +4,11 @@ use anyhow::{Context, Result, bail, ensure};
 use testkit::net::Connection;
 use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::prelude::*;
-use testkit::ws::Frame;
+use testkit::ws::{Frame, RawClient};
 
 use crate::setup::{
-    Channel, KTLS, KTLS_ON_PLAIN, KTLS_REPLACED, Setup, Stage, check_data, expect_closing,
-    read_downlink, read_uplink,
+    Channel, KTLS, KTLS_ON_PLAIN, KTLS_REPLACED, Setup, Stage, expect_closing, read_downlink,
+    read_downlink_to, read_uplink,
 };
 
 /// Moves bytes both ways.
@@ -123,6 +123,14 @@ async fn short_messages_are_copied_and_long_ones_spliced() -> Result<()> {
     Ok(())
 }
 
+/// Changes the client's key with what it sends next.
+fn change_key(client: &mut RawClient) -> Result<()> {
+    let Connection::Tls(tls) = client.connection_mut() else {
+        bail!("no TLS");
+    };
+    Ok(tls.get_mut().1.refresh_traffic_keys()?)
+}
+
 /// Changes the client's key several times in a row, while both directions move.
 async fn change_keys_under_traffic(mut channel: Channel) -> Result<()> {
     const ROUNDS: u64 = 20;
@@ -139,18 +147,11 @@ async fn change_keys_under_traffic(mut channel: Channel) -> Result<()> {
     let talk = async {
         let mut at = down;
         for (round, frame) in (1..).zip(&frames) {
-            let Connection::Tls(tls) = client.connection_mut() else {
-                bail!("no TLS");
-            };
             for _ in 0..=round % 3 {
-                tls.get_mut().1.refresh_traffic_keys()?;
+                change_key(&mut client)?;
             }
             client.send_frame(frame).await?;
-            while at < down + round * DOWN {
-                let frame = client.read_frame().await?;
-                check_data(&frame, at)?;
-                at += frame.payload.len() as u64;
-            }
+            at = read_downlink_to(&mut client, at, down + round * DOWN).await?;
         }
         Ok(())
     };
@@ -165,10 +166,7 @@ async fn a_new_key_of_the_client_is_followed_or_ends_the_channel_in_order() -> R
     let finding = stage.wait_for_log("path=\"ktls\"").await?;
     let mut channel = stage.open().await?;
     channel.uplink(1_000).await?;
-    let Connection::Tls(tls) = channel.client.connection_mut() else {
-        bail!("no TLS");
-    };
-    tls.get_mut().1.refresh_traffic_keys()?;
+    change_key(&mut channel.client)?;
     if finding.contains("new keys") {
         for length in [1, 16_384, 1_000_000] {
             channel.uplink(length).await?;

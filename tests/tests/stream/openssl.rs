@@ -13,7 +13,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Join, L
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::setup::{Setup, Stage, check_data, expect_pong, expect_uplink_end, read_uplink, target};
+use crate::setup::{
+    Setup, Stage, expect_pong, expect_uplink_end, read_downlink, read_uplink, target,
+};
 
 on_path!(relay_tls, RELAY_TLS,
     every_suite
@@ -152,21 +154,12 @@ impl Openssl {
     }
 
     async fn downlink(&mut self, length: usize) -> Result<()> {
-        let (start, end) = (self.down, self.down + length as u64);
+        let start = self.down;
         let bytes = DOWNLINK.bytes(start, length);
         let write = async { Ok(self.host.write_all(&bytes).await?) };
-        let read = async {
-            let mut at = start;
-            while at < end {
-                let frame = self.client.read_frame().await?;
-                check_data(&frame, at)?;
-                at += frame.payload.len() as u64;
-            }
-            ensure!(at == end, "more bytes than the host has sent");
-            Ok(())
-        };
+        let read = read_downlink(&mut self.client, start, length as u64);
         tokio::try_join!(write, read)?;
-        self.down = end;
+        self.down += length as u64;
         Ok(())
     }
 
