@@ -6,6 +6,7 @@ mod journal;
 mod link;
 mod moved;
 mod registry;
+mod stop;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,10 +22,8 @@ use tracing::debug;
 
 pub use host::{ConnectError, HostConnector};
 pub use moved::{Arrived, ChannelState, Offer};
-pub use registry::{
-    Carried, Entry, NewChannel, Registration, Registry, Session, StopCause, StopSignal, Tally,
-    Totals,
-};
+pub use registry::{Carried, Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
+pub use stop::{StopCause, StopSignal};
 
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
