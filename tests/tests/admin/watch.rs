@@ -65,11 +65,12 @@ async fn a_terminal_is_refreshed_and_given_back_at_ctrl_c() {
     let token = stage.desktop().await.token;
     let _main = stage.channel(&token, ChannelType::Main).await;
     let line = format!(
-        "{} --config {} status --watch",
+        "exec {} --config {} status --watch",
         gateway_binary().unwrap().display(),
         stage.gateway.config_path().display()
     );
-    // It gives its command a terminal, and ends as the command does.
+    // It gives a shell a terminal, and ends as the shell does: which may not stand between, since
+    // some shells die of the Ctrl-C themselves.
     let mut watching = Watching::start(
         Command::new(script)
             .args(["--quiet", "--flush", "--return"])
