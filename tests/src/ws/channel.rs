@@ -4,10 +4,10 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tungstenite::Message;
 use tungstenite::error::{Error as WsError, ProtocolError};
 use tungstenite::protocol::CloseFrame;
@@ -15,6 +15,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 
 use super::{Connect, WebSocket};
 use crate::net::{Endpoint, within};
+use crate::spice::{ChannelType, link_message};
 
 /// The longest frame that the flexVDI client sends, in bytes of payload.
 const CLIENT_FRAME: usize = 4096;
@@ -28,6 +29,14 @@ pub async fn channel(endpoint: &Endpoint, token: &str, link: &[u8]) -> Result<Ch
         channel.flush().await
     })
     .await??;
+    Ok(channel)
+}
+
+/// Opens a channel to a host that echoes, and reads its link message back.
+pub async fn echo_channel(endpoint: &Endpoint, token: &str) -> Result<Channel> {
+    let link = link_message(ChannelType::Main, 0);
+    let mut channel = channel(endpoint, token, &link).await?;
+    channel.expect(&link).await?;
     Ok(channel)
 }
 
@@ -62,6 +71,21 @@ impl Channel {
     /// The WebSocket.
     pub fn into_inner(self) -> WebSocket {
         self.socket
+    }
+
+    /// Reads as many bytes as these are, and fails unless they are the same.
+    pub async fn expect(&mut self, expected: &[u8]) -> Result<()> {
+        let mut received = vec![0; expected.len()];
+        within("expected bytes", self.read_exact(&mut received)).await??;
+        ensure!(received == expected, "other bytes came than expected");
+        Ok(())
+    }
+
+    /// Sends bytes to a host that echoes, and reads them back.
+    pub async fn echo(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).await?;
+        self.flush().await?;
+        self.expect(bytes).await
     }
 
     fn take(&mut self, message: Message) -> io::Result<()> {

@@ -18,7 +18,7 @@ use tungstenite::handshake::client::generate_key;
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::protocol::{Role, WebSocketConfig};
 
-pub use channel::{Channel, channel};
+pub use channel::{Channel, channel, echo_channel};
 pub use raw::{Frame, Head, Opcode, RawClient, handshake_request};
 
 use crate::http::{Call, HttpConnection, collect};

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::Value;
 use testkit::prelude::*;
 
-use crate::support::{Stage, echo, ended};
+use crate::support::{Stage, ended};
 
 #[tokio::test]
 async fn the_status_tells_of_every_session() {
@@ -17,7 +17,7 @@ async fn the_status_tells_of_every_session() {
     let mut main = stage.channel(&first, ChannelType::Main).await;
     let _display = stage.channel(&first, ChannelType::Display).await;
     let _other = stage.channel(&second, ChannelType::Main).await;
-    echo(&mut main, b"bytes").await;
+    main.echo(b"bytes").await.unwrap();
 
     let table = stage.output(&["status"]).await;
     assert!(table.contains("2 desktop sessions, 3 channels"), "{table}");
@@ -53,7 +53,7 @@ async fn a_kicked_session_ends_and_no_other() {
     for channel in &mut channels {
         assert_eq!(ended(channel).await, Some(1001));
     }
-    echo(&mut stays, b"still there").await;
+    stays.echo(b"still there").await.unwrap();
     let closed = |line: &str| line.contains("channel closed") && line.contains("session=s1 ");
     let line = stage.gateway.wait_for_log(closed, PATIENCE).await.unwrap();
     assert!(line.contains("ended by the administrator"), "{line}");

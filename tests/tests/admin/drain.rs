@@ -6,7 +6,7 @@ use testkit::http::Call;
 use testkit::prelude::*;
 use testkit::ws::Connect;
 
-use crate::support::{Stage, echo, ended};
+use crate::support::{Stage, ended};
 
 #[tokio::test]
 async fn new_desktops_are_refused_and_running_sessions_go_on() {
@@ -33,7 +33,7 @@ async fn new_desktops_are_refused_and_running_sessions_go_on() {
             .contains("no new desktop sessions")
     );
 
-    echo(&mut channel, b"goes on").await;
+    channel.echo(b"goes on").await.unwrap();
     drop(stage.channel(&running, ChannelType::Display).await);
     // Its client was told before to come here.
     drop(stage.channel(&assigned, ChannelType::Main).await);
@@ -89,5 +89,5 @@ async fn a_limit_of_zero_overrides_the_configured_one() {
     stage.output(&["drain"]).await;
     stage.output(&["drain", "--timeout", "0"]).await;
     tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
-    echo(&mut channel, b"still there").await;
+    channel.echo(b"still there").await.unwrap();
 }

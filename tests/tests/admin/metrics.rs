@@ -6,7 +6,7 @@ use http::header::CONTENT_TYPE;
 use testkit::prelude::*;
 use testkit::ws::Connect;
 
-use crate::support::{PASSWORD, Stage, echo, get};
+use crate::support::{PASSWORD, Stage, get};
 
 /// The value of the sample with exactly this name and these labels.
 fn value(text: &str, sample: &str) -> Option<f64> {
@@ -29,7 +29,7 @@ async fn channels_and_bytes_are_counted_now_and_in_total() {
     let token = stage.desktop().await.token;
     let mut main = stage.channel(&token, ChannelType::Main).await;
     let display = stage.channel(&token, ChannelType::Display).await;
-    echo(&mut main, &[7; 1_000]).await;
+    main.echo(&[7; 1_000]).await.unwrap();
     let text = stage.shown("/metrics").await;
     assert_values(
         &text,

@@ -12,7 +12,7 @@ use testkit::prelude::*;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::support::{Stage, echo, get};
+use crate::support::{Stage, get};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/status.mjs");
 
@@ -55,7 +55,7 @@ async fn a_browser_shows_the_sessions_and_renews_them() {
     let token = stage.desktop().await.token;
     let mut main = stage.channel(&token, ChannelType::Main).await;
     let _display = stage.channel(&token, ChannelType::Display).await;
-    echo(&mut main, &[1; 4_000]).await;
+    main.echo(&[1; 4_000]).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     let dark = look(&stage, "dark", true, folder.path()).await;
     let light = look(&stage, "light", false, folder.path()).await;

@@ -12,7 +12,7 @@ use testkit::http::Call;
 use testkit::net::free_port;
 use testkit::prelude::*;
 use testkit::ws::Channel;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
 /// The Spice password of the only desktop, which nothing may show.
@@ -55,7 +55,7 @@ impl Stage {
         let link = link_message(kind, 0);
         let opened = ws::channel(&self.gateway.tls(), token, &link).await;
         let mut channel = opened.unwrap();
-        expect_bytes(&mut channel, &link).await;
+        channel.expect(&link).await.unwrap();
         channel
     }
 
@@ -95,21 +95,6 @@ impl Stage {
 
 pub(crate) async fn get(endpoint: &Endpoint, path: &str) -> Response<Bytes> {
     Call::get(endpoint, path).send().await.unwrap()
-}
-
-pub(crate) async fn expect_bytes(channel: &mut Channel, expected: &[u8]) {
-    let mut received = vec![0; expected.len()];
-    within("echoed bytes", channel.read_exact(&mut received))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(received, expected);
-}
-
-pub(crate) async fn echo(channel: &mut Channel, bytes: &[u8]) {
-    channel.write_all(bytes).await.unwrap();
-    channel.flush().await.unwrap();
-    expect_bytes(channel, bytes).await;
 }
 
 /// Waits until a channel ends, whose rest must be empty; its Close code.

@@ -10,7 +10,7 @@ use testkit::http::Call;
 use testkit::prelude::*;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Stage, ask_desktop, echo, echo_channel, get, logged, refused, refused_token};
+use crate::support::{Stage, ask_desktop, get, logged, refused, refused_token};
 
 /// A folder for the file.
 struct Log(TempDir);
@@ -44,8 +44,8 @@ async fn a_session_is_told_from_request_to_end() {
     let mut stage = Stage::with(|gateway| log.configure(gateway)).await;
     let endpoint = stage.gateway.tls();
     let ticket = stage.ticket().await;
-    let mut channel = echo_channel(&endpoint, &ticket).await;
-    echo(&mut channel, &[7; 1_000]).await;
+    let mut channel = ws::echo_channel(&endpoint, &ticket).await.unwrap();
+    channel.echo(&[7; 1_000]).await.unwrap();
     channel.shutdown().await.unwrap();
     logged(&stage.gateway, &["channel closed"]).await;
     refused_token(&endpoint, "guess-token").await;
@@ -194,6 +194,10 @@ async fn a_file_that_takes_nothing_is_told() {
     let stage = Stage::with(|gateway| gateway.set("AccessLog", "/dev/full")).await;
     let ticket = stage.ticket().await;
     logged(&stage.gateway, &["WARN", "access log cannot be written"]).await;
-    drop(echo_channel(&stage.gateway.tls(), &ticket).await);
+    drop(
+        ws::echo_channel(&stage.gateway.tls(), &ticket)
+            .await
+            .unwrap(),
+    );
     refused(&stage.gateway.tls(), "guess").await;
 }

@@ -22,7 +22,7 @@ async fn opened(stage: &Stage, token: &str, client: &str) -> Channel {
     let link = link_message(ChannelType::Main, 0);
     channel.write_all(&link).await.unwrap();
     channel.flush().await.unwrap();
-    crate::support::expect_bytes(&mut channel, &link).await;
+    channel.expect(&link).await.unwrap();
     channel
 }
 

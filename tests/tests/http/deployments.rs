@@ -14,9 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{
-    assert_error, assert_opens, count_logged, expect_bytes, port_gateway, refused_token,
-};
+use crate::support::{assert_error, assert_opens, count_logged, port_gateway, refused_token};
 
 /// A host that plays a recorded session, and the client that plays the other side.
 struct Session {
@@ -261,7 +259,7 @@ async fn desktops_on_hosts_by_name_and_ipv6() {
         let client = FlexVdiClient::new(&gateway.tls());
         let desktop = client.desktop().await.unwrap();
         let opened = client.channels(&desktop, &[(ChannelType::Main, 0)]).await;
-        expect_bytes(&mut opened.unwrap()[0], b"here").await;
+        opened.unwrap()[0].expect(b"here").await.unwrap();
     }
 }
 

@@ -13,8 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::support::{
-    Stage, assert_error, assert_opens, count_logged, echo, echo_channel, get, logged, port_gateway,
-    port_token,
+    Stage, assert_error, assert_opens, count_logged, get, logged, port_gateway, port_token,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -233,7 +232,9 @@ async fn connections_are_limited_per_address() {
         .await
         .unwrap();
     // Channels count as long as they live.
-    let mut channel = echo_channel(&gateway.tls(), &port_token(&host)).await;
+    let mut channel = ws::echo_channel(&gateway.tls(), &port_token(&host))
+        .await
+        .unwrap();
     assert_turned_away(&gateway.tls()).await;
     assert_turned_away(&gateway.plain()).await;
     let other = gateway.tls().from_source([127, 0, 0, 2].into());
@@ -248,7 +249,7 @@ async fn connections_are_limited_per_address() {
             .await
             .unwrap();
     }
-    echo(&mut channel, b"still there").await;
+    channel.echo(b"still there").await.unwrap();
     drop(channel);
     connect_when_there_is_room(&gateway.tls()).await;
 }
@@ -290,7 +291,7 @@ async fn running_out_of_descriptors_ends_nothing() {
         .await
         .unwrap();
     let token = port_token(&host);
-    let mut channel = echo_channel(&gateway.tls(), &token).await;
+    let mut channel = ws::echo_channel(&gateway.tls(), &token).await.unwrap();
     let mut kept = RawClient::connect(&gateway.tls()).await.unwrap();
     gateway
         .limit_open_files(gateway.open_fds().unwrap() + 2)
@@ -301,7 +302,7 @@ async fn running_out_of_descriptors_ends_nothing() {
         crowd.push(gateway.tls().connect_tcp().await.unwrap());
     }
     logged(&gateway, &["WARN", "no resources for further connections"]).await;
-    echo(&mut channel, b"still there").await;
+    channel.echo(b"still there").await.unwrap();
     let request = handshake_request(&format!("/?token={token}"), "gw", "");
     kept.send_raw(request.as_bytes()).await.unwrap();
     assert_eq!(
@@ -312,7 +313,7 @@ async fn running_out_of_descriptors_ends_nothing() {
     // Room comes and goes while the crowd leaves.
     while let Some(stream) = crowd.pop() {
         drop(stream);
-        echo(&mut channel, b"still there").await;
+        channel.echo(b"still there").await.unwrap();
     }
     drop(kept);
     let served = async { while Call::get(&gateway.tls(), "/").send().await.is_err() {} };

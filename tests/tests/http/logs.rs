@@ -9,8 +9,7 @@ use testkit::prelude::*;
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
-    ask_desktop, assert_opens, count_logged, echo, echo_channel, logged, port_gateway, port_token,
-    refused_token,
+    ask_desktop, assert_opens, count_logged, logged, port_gateway, port_token, refused_token,
 };
 
 const USER_PASSWORD: &str = "user-pass-6f1c";
@@ -57,8 +56,8 @@ async fn no_secret_of_a_whole_session_is_logged() {
     manager.offer_desktops(&[("desk-key", "Desk")]);
     let client = client.login("user", USER_PASSWORD);
     let desktop = client.desktop().await.unwrap();
-    let mut channel = echo_channel(&endpoint, &desktop.token).await;
-    echo(&mut channel, b"typed-text-55").await;
+    let mut channel = ws::echo_channel(&endpoint, &desktop.token).await.unwrap();
+    channel.echo(b"typed-text-55").await.unwrap();
     let guesser = endpoint.clone().from_source([127, 0, 0, 2].into());
     for _ in 0..3 {
         refused_token(&guesser, WRONG_TOKEN).await;
@@ -147,8 +146,8 @@ async fn a_channel_is_told_when_it_opens_and_when_it_ends() {
         let number = index + 1;
         let opened = client.channels(&desktop, &[(kind, id)]).await.unwrap();
         let mut channel = opened.into_iter().next().unwrap();
-        crate::support::expect_bytes(&mut channel, &link_message(kind, id)).await;
-        echo(&mut channel, &[7; 1000]).await;
+        channel.expect(&link_message(kind, id)).await.unwrap();
+        channel.echo(&[7; 1000]).await.unwrap();
         channel.shutdown().await.unwrap();
         let opened = logged(&gateway, &["channel open", &format!("channel=c{number} ")]).await;
         let closed = logged(

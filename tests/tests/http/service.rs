@@ -11,7 +11,7 @@ use testkit::gateway::{GatewayBuilder, Signal, gateway_binary};
 use testkit::prelude::*;
 use tokio::net::UnixDatagram;
 
-use crate::support::{assert_opens, echo_channel, port_gateway, port_token};
+use crate::support::{assert_opens, port_gateway, port_token};
 
 /// A stand-in for the service manager's end of `NOTIFY_SOCKET`.
 struct Notified {
@@ -79,7 +79,9 @@ async fn signs_of_life_come_while_it_lives_and_tell_of_channels() {
         manager.next_with("WATCHDOG=1").await;
     }
     let host = Host::echo().await.unwrap();
-    let _channel = echo_channel(&gateway.tls(), &port_token(&host)).await;
+    let _channel = ws::echo_channel(&gateway.tls(), &port_token(&host))
+        .await
+        .unwrap();
     let told = manager.next_with("STATUS=serving, 1 channels open").await;
     assert_eq!(told[0], "WATCHDOG=1");
 

@@ -12,7 +12,7 @@ use testkit::prelude::*;
 use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::sync::Notify;
 
-use crate::support::{assert_opens, echo_channel, get, logged, port_gateway, port_token};
+use crate::support::{assert_opens, get, logged, port_gateway, port_token};
 
 /// A gateway that waits for nothing longer than the tests do, unless told otherwise.
 fn patient() -> GatewayBuilder {
@@ -181,7 +181,9 @@ async fn a_new_process_can_take_the_port_at_once() {
     let host = Host::echo().await.unwrap();
     let mut gateway = patient().spawn().await.unwrap();
     let port = gateway.tls_addr().port();
-    let held = echo_channel(&gateway.tls(), &port_token(&host)).await;
+    let held = ws::echo_channel(&gateway.tls(), &port_token(&host))
+        .await
+        .unwrap();
     gateway.signal(Signal::TERM).unwrap();
     logged(&gateway, &["INFO", "stopping"]).await;
     let successor = port_gateway().set("SslPort", port).spawn().await.unwrap();

@@ -10,8 +10,7 @@ use testkit::flexvdi::{Desktop, FlexVdiClient};
 use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::prelude::*;
-use testkit::ws::{Channel, Connect};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use testkit::ws::Connect;
 
 /// A gateway in front of a manager that gives everyone the same desktop, on a host that echoes.
 pub(crate) struct Stage {
@@ -63,33 +62,9 @@ pub(crate) fn port_token<T: Send + 'static>(host: &Host<T>) -> String {
     host.addr().port().to_string()
 }
 
-/// A channel to a host that echoes, its echoed link message read.
-pub(crate) async fn echo_channel(endpoint: &Endpoint, token: &str) -> Channel {
-    let link = link_message(ChannelType::Main, 0);
-    let mut channel = ws::channel(endpoint, token, &link).await.unwrap();
-    expect_bytes(&mut channel, &link).await;
-    channel
-}
-
 /// Checks that a token opens a channel to a host that echoes, and leaves it.
 pub(crate) async fn assert_opens(endpoint: &Endpoint, token: &str) {
-    drop(echo_channel(endpoint, token).await);
-}
-
-/// Sends bytes to a host that echoes and reads them back.
-pub(crate) async fn echo(channel: &mut Channel, bytes: &[u8]) {
-    channel.write_all(bytes).await.unwrap();
-    channel.flush().await.unwrap();
-    expect_bytes(channel, bytes).await;
-}
-
-pub(crate) async fn expect_bytes(channel: &mut Channel, expected: &[u8]) {
-    let mut received = vec![0; expected.len()];
-    within("echoed bytes", channel.read_exact(&mut received))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(received, expected);
+    drop(ws::echo_channel(endpoint, token).await.unwrap());
 }
 
 /// The answer to a handshake that is refused.

@@ -9,8 +9,8 @@ use testkit::ws::{Channel, Connect};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
-    Stage, assert_error, assert_opens, count_logged, echo, echo_channel, logged, outlast,
-    port_gateway, port_token, refused, refused_token,
+    Stage, assert_error, assert_opens, count_logged, logged, outlast, port_gateway, port_token,
+    refused, refused_token,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,10 +34,10 @@ async fn one_ticket_opens_all_channels_of_a_session() {
     let endpoint = stage.gateway.tls();
     let mut channels = Vec::new();
     for _ in 0..9 {
-        channels.push(echo_channel(&endpoint, &ticket).await);
+        channels.push(ws::echo_channel(&endpoint, &ticket).await.unwrap());
     }
     for (channel, byte) in channels.iter_mut().zip(0_u8..) {
-        echo(channel, &[byte; 100]).await;
+        channel.echo(&[byte; 100]).await.unwrap();
     }
     assert_eq!(stage.host.accepted(), 9);
     let opened = stage.gateway.log();
@@ -95,15 +95,19 @@ async fn a_ticket_in_use_does_not_expire() {
     };
     let stage = Stage::with(times).await;
     let ticket = stage.ticket().await;
-    let mut first = echo_channel(&stage.gateway.tls(), &ticket).await;
+    let mut first = ws::echo_channel(&stage.gateway.tls(), &ticket)
+        .await
+        .unwrap();
     outlast(3 * SECOND).await;
-    let mut second = echo_channel(&stage.gateway.tls(), &ticket).await;
-    echo(&mut first, b"still").await;
+    let mut second = ws::echo_channel(&stage.gateway.tls(), &ticket)
+        .await
+        .unwrap();
+    first.echo(b"still").await.unwrap();
     // Not the last channel: nothing runs out.
     close(&stage.gateway, first).await;
     outlast(SECOND).await;
     assert_opens(&stage.gateway.tls(), &ticket).await;
-    echo(&mut second, b"there").await;
+    second.echo(b"there").await.unwrap();
 }
 
 #[tokio::test]
@@ -111,7 +115,9 @@ async fn a_session_can_be_taken_up_again() {
     let stage = Stage::with(|gateway| gateway.set("ReconnectTimeout", 60)).await;
     let ticket = stage.ticket().await;
     for _ in 0..3 {
-        let channel = echo_channel(&stage.gateway.tls(), &ticket).await;
+        let channel = ws::echo_channel(&stage.gateway.tls(), &ticket)
+            .await
+            .unwrap();
         close(&stage.gateway, channel).await;
     }
     let line = logged(&stage.gateway, &["channel open", "channel=c3"]).await;
@@ -122,7 +128,9 @@ async fn a_session_can_be_taken_up_again() {
 async fn but_not_for_ever() {
     let stage = Stage::with(|gateway| gateway.set("ReconnectTimeout", 1)).await;
     let ticket = stage.ticket().await;
-    let channel = echo_channel(&stage.gateway.tls(), &ticket).await;
+    let channel = ws::echo_channel(&stage.gateway.tls(), &ticket)
+        .await
+        .unwrap();
     close(&stage.gateway, channel).await;
     outlast(SECOND).await;
     refused_token(&stage.gateway.tls(), &ticket).await;

@@ -10,7 +10,7 @@ use testkit::manager::full;
 use testkit::prelude::*;
 use tokio::sync::{Notify, watch};
 
-use crate::support::{Traffic, echo, echo_channel, port_gateway, successor_in, successor_of};
+use crate::support::{Traffic, port_gateway, successor_in, successor_of};
 
 const UPGRADES: usize = 4;
 
@@ -34,7 +34,7 @@ async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
     let mut traffic = Vec::new();
     for piece in [1, 100, 1_000, 4_096, 30_000, 200_000] {
         for endpoint in &endpoints {
-            let channel = echo_channel(endpoint, &token).await;
+            let channel = ws::echo_channel(endpoint, &token).await.unwrap();
             traffic.push(Traffic::start(channel, piece));
         }
     }
@@ -42,7 +42,7 @@ async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
     let mut silent = Vec::new();
     for _ in 0..100 {
         for endpoint in &endpoints {
-            silent.push(echo_channel(endpoint, &token).await);
+            silent.push(ws::echo_channel(endpoint, &token).await.unwrap());
         }
     }
     let (end, ending) = watch::channel(false);
@@ -80,7 +80,7 @@ async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
         assert!(traffic.finish().await > 0);
     }
     for channel in &mut silent {
-        echo(channel, b"still here").await;
+        channel.echo(b"still here").await.unwrap();
     }
     drop(silent);
     let path = format!("path=\"{path}\"");

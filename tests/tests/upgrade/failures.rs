@@ -7,7 +7,7 @@ use testkit::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
-use crate::support::{Traffic, echo_channel, port_gateway, successor_of};
+use crate::support::{Traffic, port_gateway, successor_of};
 
 /// A successor that speaks the messages itself.
 struct Pretender(UnixStream);
@@ -54,7 +54,7 @@ async fn whenever_it_goes_no_channel_is_lost() {
     let mut traffic = Vec::new();
     for endpoint in [gateway.tls(), gateway.plain()] {
         traffic.push(Traffic::start(
-            echo_channel(&endpoint, &token).await,
+            ws::echo_channel(&endpoint, &token).await.unwrap(),
             10_000,
         ));
     }
@@ -85,7 +85,7 @@ async fn whenever_it_goes_no_channel_is_lost() {
         for traffic in &mut traffic {
             traffic.goes_on().await;
         }
-        drop(echo_channel(&gateway.tls(), &token).await);
+        drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
     }
     // After all that one that does not fail.
     let successor = successor_of(&gateway, port_gateway()).await;
@@ -109,7 +109,10 @@ async fn one_that_cannot_start_leaves_everything_as_it_was() {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();
     let gateway = port_gateway().spawn().await.unwrap();
-    let mut traffic = Traffic::start(echo_channel(&gateway.tls(), &token).await, 1_000);
+    let mut traffic = Traffic::start(
+        ws::echo_channel(&gateway.tls(), &token).await.unwrap(),
+        1_000,
+    );
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let failing = port_gateway()
         .set("RuntimeDir", gateway.runtime_dir().to_str().unwrap())
@@ -118,6 +121,6 @@ async fn one_that_cannot_start_leaves_everything_as_it_was() {
         .arg("--take-over");
     assert!(failing.spawn().await.is_err());
     traffic.goes_on().await;
-    drop(echo_channel(&gateway.tls(), &token).await);
+    drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
     traffic.finish().await;
 }

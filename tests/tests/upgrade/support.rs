@@ -37,30 +37,6 @@ pub(crate) async fn successor_in(
         .unwrap()
 }
 
-/// A channel to a host that echoes, its echoed link message read.
-pub(crate) async fn echo_channel(endpoint: &Endpoint, token: &str) -> Channel {
-    let link = link_message(ChannelType::Main, 0);
-    let mut channel = ws::channel(endpoint, token, &link).await.unwrap();
-    expect_bytes(&mut channel, &link).await;
-    channel
-}
-
-/// Sends bytes to a host that echoes and reads them back.
-pub(crate) async fn echo(channel: &mut Channel, bytes: &[u8]) {
-    channel.write_all(bytes).await.unwrap();
-    channel.flush().await.unwrap();
-    expect_bytes(channel, bytes).await;
-}
-
-async fn expect_bytes(channel: &mut Channel, expected: &[u8]) {
-    let mut received = vec![0; expected.len()];
-    within("echoed bytes", channel.read_exact(&mut received))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(received, expected);
-}
-
 /// Verified traffic in both directions that goes on until it is told to end.
 pub(crate) struct Traffic {
     end: watch::Sender<bool>,

@@ -8,7 +8,7 @@ use testkit::prelude::*;
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use crate::support::{echo, echo_channel, successor_of};
+use crate::support::successor_of;
 
 fn session_of(gateway: &Gateway, text: &str) -> Vec<String> {
     let lines = gateway.log();
@@ -33,20 +33,20 @@ async fn tickets_stay_good_for_the_same_session() {
     let client = FlexVdiClient::new(&gateway.tls());
     let used = client.desktop().await.unwrap().token;
     let unused = client.desktop().await.unwrap().token;
-    let mut channel = echo_channel(&gateway.tls(), &used).await;
+    let mut channel = ws::echo_channel(&gateway.tls(), &used).await.unwrap();
     let begun = session_of(&gateway, "channel open");
     let successor = successor_of(&gateway, configured()).await;
     assert!(gateway.wait().await.unwrap().success());
-    let mut second = echo_channel(&successor.tls(), &used).await;
-    echo(&mut channel, b"first").await;
-    echo(&mut second, b"second").await;
+    let mut second = ws::echo_channel(&successor.tls(), &used).await.unwrap();
+    channel.echo(b"first").await.unwrap();
+    second.echo(b"second").await.unwrap();
     assert_eq!(session_of(&successor, "channel open"), begun);
     drop((channel, second));
     // A client that comes back, and one that has waited until now.
-    let mut again = echo_channel(&successor.tls(), &used).await;
-    echo(&mut again, b"again").await;
-    let mut late = echo_channel(&successor.tls(), &unused).await;
-    echo(&mut late, b"late").await;
+    let mut again = ws::echo_channel(&successor.tls(), &used).await.unwrap();
+    again.echo(b"again").await.unwrap();
+    let mut late = ws::echo_channel(&successor.tls(), &unused).await.unwrap();
+    late.echo(b"late").await.unwrap();
     let sessions = session_of(&successor, "channel open");
     assert_eq!(sessions[1], begun[0]);
     assert_ne!(sessions[2], begun[0]);
@@ -55,7 +55,9 @@ async fn tickets_stay_good_for_the_same_session() {
         .desktop()
         .await
         .unwrap();
-    let _fresh = echo_channel(&successor.tls(), &fresh.token).await;
+    let _fresh = ws::echo_channel(&successor.tls(), &fresh.token)
+        .await
+        .unwrap();
     let sessions = session_of(&successor, "channel open");
     assert!(!sessions[..3].contains(&sessions[3]), "{sessions:?}");
 }
@@ -84,7 +86,7 @@ async fn the_successor_shows_and_ends_what_it_took_over() {
     let mut gateway = configured().spawn().await.unwrap();
     let client = FlexVdiClient::new(&gateway.tls());
     let token = client.desktop().await.unwrap().token;
-    let mut channel = echo_channel(&gateway.tls(), &token).await;
+    let mut channel = ws::echo_channel(&gateway.tls(), &token).await.unwrap();
     let seen = |text: String| {
         let status: Value = serde_json::from_str(&text).unwrap();
         let session = &status["sessions"][0];

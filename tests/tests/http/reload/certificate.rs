@@ -17,9 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::{answer, answers, assert_shows, change, hang_up, shown};
-use crate::support::{
-    assert_error, count_logged, echo_channel, get, logged, port_gateway, port_token,
-};
+use crate::support::{assert_error, count_logged, get, logged, port_gateway, port_token};
 
 /// A gateway that looks at its files each second.
 async fn watching() -> Gateway {
@@ -98,7 +96,9 @@ async fn two_hundred_channels_do_not_notice_a_new_certificate() {
     });
     let mut channels = Vec::new();
     for number in 0..CHANNELS {
-        let channel = echo_channel(&gateway.tls(), &port_token(&host)).await;
+        let channel = ws::echo_channel(&gateway.tls(), &port_token(&host))
+            .await
+            .unwrap();
         channels.push(tokio::spawn(rounds.clone().run(number, channel)));
     }
     rounds.more(2).await;

@@ -13,8 +13,7 @@ use tokio::net::TcpStream;
 
 use super::{assert_shows, change, hang_up, shown};
 use crate::support::{
-    Stage, assert_opens, count_logged, echo, echo_channel, get, logged, port_gateway, port_token,
-    refused_token,
+    Stage, assert_opens, count_logged, get, logged, port_gateway, port_token, refused_token,
 };
 
 /// The answer to a handshake.
@@ -37,7 +36,9 @@ async fn nothing_new_is_told_as_well() {
 async fn a_broken_file_changes_nothing() {
     let host = Host::echo().await.unwrap();
     let gateway = port_gateway().spawn().await.unwrap();
-    let mut held = echo_channel(&gateway.tls(), &port_token(&host)).await;
+    let mut held = ws::echo_channel(&gateway.tls(), &port_token(&host))
+        .await
+        .unwrap();
     let good = std::fs::read(gateway.config_path()).unwrap();
     for (content, reason) in [
         ("{\"AllowedHosts\": [\"192.0.2.1\"]", "line 1, column 30: "),
@@ -60,7 +61,7 @@ async fn a_broken_file_changes_nothing() {
     std::fs::write(gateway.config_path(), good).unwrap();
     change(&gateway, &[("KeepAlife", json!(1))]).await;
     logged(&gateway, &["WARN", "unknown key \"KeepAlife\" ignored"]).await;
-    echo(&mut held, b"still here").await;
+    held.echo(b"still here").await.unwrap();
 }
 
 #[tokio::test]
@@ -146,7 +147,7 @@ async fn hosts_and_ports_are_allowed_and_refused() {
         .await
         .unwrap();
     let tls = gateway.tls();
-    let mut held = echo_channel(&tls, &token).await;
+    let mut held = ws::echo_channel(&tls, &token).await.unwrap();
 
     change(&gateway, &[("AllowedHosts", json!(["192.0.2.0/24"]))]).await;
     assert_eq!(status(&tls, &token).await, StatusCode::FORBIDDEN);
@@ -165,7 +166,7 @@ async fn hosts_and_ports_are_allowed_and_refused() {
     change(&gateway, &[("SpiceHost", json!("localhost"))]).await;
     assert_opens(&tls, &token).await;
     // Whoever is in stays.
-    echo(&mut held, b"still here").await;
+    held.echo(b"still here").await.unwrap();
 }
 
 #[tokio::test]
@@ -308,7 +309,9 @@ async fn the_gateway_stops_in_the_new_time() {
     let keys: [(&str, Value); 2] = [("ShutdownTimeout", json!(1)), ("CloseTimeout", json!(60))];
     change(&gateway, &keys).await;
     let host = Host::echo().await.unwrap();
-    let held = echo_channel(&gateway.tls(), &port_token(&host)).await;
+    let held = ws::echo_channel(&gateway.tls(), &port_token(&host))
+        .await
+        .unwrap();
     // It does not answer the Close, so only the limit ends it.
     assert!(gateway.terminate().await.unwrap().success());
     assert_eq!(count_logged(&gateway, "did not end in time are dropped"), 1);
