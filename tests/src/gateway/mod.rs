@@ -129,6 +129,11 @@ impl Gateway {
             .map_err(|error| self.with_log(&error))
     }
 
+    /// How it has ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Its process id.
     ///
     /// # Panics

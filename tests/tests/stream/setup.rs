@@ -189,6 +189,9 @@ impl Stage {
 /// Tells a test that failed what the gateway had to say; of others the output is not shown.
 impl Drop for Stage {
     fn drop(&mut self) {
+        if let Some(status) = self.gateway.ended() {
+            println!("the gateway has ended: {status}");
+        }
         println!("log of the gateway, its end:\n{}", self.gateway.log_tail());
     }
 }
