@@ -1,25 +1,18 @@
 // Opens spice-html5 in headless Chromium and hands back what its canvas shows.
 //
-// One JSON object on stdin, so that no secret stands in the process list:
-//   playwright   folder of the playwright-core package
-//   chromium     the browser's program
-//   profile      empty folder for the browser's profile
+// What it is to do, besides what each script is told (see drive.mjs):
 //   page         address of spice_auto.html
 //   query        what the page finds as its query: host, port, path, password
 //   expected     file with the RGBA pixels to wait for, or null: any picture that stays
 //   pixels       file that receives the RGBA pixels of the canvas
-//   seconds      time limit for the picture
-// One JSON object on stdout: width, height, sockets, received, sent (bytes), or error.
-import { createRequire } from "node:module";
+// It tells width, height, sockets, received, sent (bytes).
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 
+import { drive } from "./drive.mjs";
+
 const FLAGS = [
-  "--headless",
-  "--no-sandbox",
-  "--disable-gpu",
   "--disable-quic",
-  "--no-first-run",
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
@@ -62,53 +55,35 @@ async function awaitPicture(page, job, deadline) {
   return last;
 }
 
-async function run(job) {
-  const { chromium } = createRequire(import.meta.url)(job.playwright);
-  const context = await chromium.launchPersistentContext(job.profile, {
-    executablePath: job.chromium,
-    args: FLAGS,
-    ignoreHTTPSErrors: true,
-    timeout: job.seconds * 1000,
+async function show(job, context) {
+  const page = await context.newPage();
+  const traffic = { sockets: 0, received: 0, sent: 0 };
+  const said = [];
+  page.on("websocket", (socket) => {
+    traffic.sockets += 1;
+    socket.on("framereceived", ({ payload }) => (traffic.received += payload.length));
+    socket.on("framesent", ({ payload }) => (traffic.sent += payload.length));
+    socket.on("socketerror", (error) => said.push(`WebSocket: ${error}`));
   });
-  try {
-    const page = await context.newPage();
-    const traffic = { sockets: 0, received: 0, sent: 0 };
-    const said = [];
-    page.on("websocket", (socket) => {
-      traffic.sockets += 1;
-      socket.on("framereceived", ({ payload }) => (traffic.received += payload.length));
-      socket.on("framesent", ({ payload }) => (traffic.sent += payload.length));
-      socket.on("socketerror", (error) => said.push(`WebSocket: ${error}`));
-    });
-    page.on("pageerror", (error) => said.push(error.message));
-    // A refused password makes the page ask for another one, again and again.
-    const refused = new Promise((_, reject) => {
-      page.once("dialog", (dialog) => reject(new Error(`the page asks: ${dialog.message()}`)));
-    });
-    // The page reads ticket and password from its own address: put there before its scripts run,
-    // they never travel in a request.
-    await page.addInitScript((query) => {
-      history.replaceState(null, "", `${location.pathname}?${query}`);
-    }, new URLSearchParams(job.query).toString());
-    const deadline = Date.now() + job.seconds * 1000;
-    const response = await page.goto(job.page, { timeout: job.seconds * 1000 });
-    if (!response.ok()) throw new Error(`the page was answered with ${response.status()}`);
-    const picture = await Promise.race([awaitPicture(page, job, deadline), refused]);
-    if (!picture) {
-      throw new Error(["no canvas in time", `${traffic.sockets} WebSockets`, ...said].join("; "));
-    }
-    writeFileSync(job.pixels, picture.pixels);
-    return { width: picture.width, height: picture.height, ...traffic };
-  } finally {
-    await context.close();
+  page.on("pageerror", (error) => said.push(error.message));
+  // A refused password makes the page ask for another one, again and again.
+  const refused = new Promise((_, reject) => {
+    page.once("dialog", (dialog) => reject(new Error(`the page asks: ${dialog.message()}`)));
+  });
+  // The page reads ticket and password from its own address: put there before its scripts run,
+  // they never travel in a request.
+  await page.addInitScript((query) => {
+    history.replaceState(null, "", `${location.pathname}?${query}`);
+  }, new URLSearchParams(job.query).toString());
+  const deadline = Date.now() + job.seconds * 1000;
+  const response = await page.goto(job.page, { timeout: job.seconds * 1000 });
+  if (!response.ok()) throw new Error(`the page was answered with ${response.status()}`);
+  const picture = await Promise.race([awaitPicture(page, job, deadline), refused]);
+  if (!picture) {
+    throw new Error(["no canvas in time", `${traffic.sockets} WebSockets`, ...said].join("; "));
   }
+  writeFileSync(job.pixels, picture.pixels);
+  return { width: picture.width, height: picture.height, ...traffic };
 }
 
-let answer;
-try {
-  answer = await run(JSON.parse(readFileSync(0, "utf8")));
-} catch (error) {
-  answer = { error: error.message };
-}
-process.stdout.write(`${JSON.stringify(answer)}\n`);
-process.exitCode = answer.error ? 1 : 0;
+await drive(show, () => ({ args: FLAGS, ignoreHTTPSErrors: true }));

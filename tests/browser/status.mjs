@@ -1,66 +1,46 @@
 // Opens the gateway's status page in headless Chromium and tells what it shows.
 //
-// One JSON object on stdin:
-//   playwright   folder of the playwright-core package
-//   chromium     the browser's program
-//   profile      empty folder for the browser's profile
+// What it is to do, besides what each script is told (see drive.mjs):
 //   page         address of the page
 //   scheme       "light" or "dark"
 //   scripts      whether the page's scripts run
-//   seconds      time limit
 //   screenshot   file for a picture of the whole page; may be left out
-// One JSON object on stdout: rows (texts of the table's cells), background, renewed (whether it
-// came again by itself), complaints (what the browser's console said), or error.
-import { createRequire } from "node:module";
-import { readFileSync } from "node:fs";
+//   width        of the window, in pixels; 1280 if left out
+// It tells rows (texts of the table's cells), background, renewed (whether it came again by
+// itself), complaints (what the browser's console said).
+import { drive } from "./drive.mjs";
 
-async function run(job) {
-  const { chromium } = createRequire(import.meta.url)(job.playwright);
-  const context = await chromium.launchPersistentContext(job.profile, {
-    executablePath: job.chromium,
-    args: ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"],
-    colorScheme: job.scheme,
-    javaScriptEnabled: job.scripts,
-    viewport: { width: job.width ?? 1280, height: 800 },
-    timeout: job.seconds * 1000,
-  });
-  try {
-    const page = await context.newPage();
-    const complaints = [];
-    page.on("console", (message) => complaints.push(message.text()));
-    page.on("pageerror", (error) => complaints.push(error.message));
-    const limit = { timeout: job.seconds * 1000 };
-    let loads = 0;
-    const twice = new Promise((resolve) => page.on("load", () => ++loads === 2 && resolve()));
-    await page.goto(job.page, limit);
-    // With scripts the page fetches itself; without, the browser loads it again.
-    const again = await page.waitForRequest((request) => request.url() === job.page, limit);
-    const way = again.resourceType() === "fetch";
-    if (job.scripts) await page.locator("body[data-renewed]").waitFor({ ...limit, state: "attached" });
-    else await twice;
-    const rows = [];
-    for (const row of await page.locator("tbody tr").all()) {
-      rows.push(await row.locator("th, td").allTextContents());
-    }
-    if (job.screenshot) await page.screenshot({ path: job.screenshot, fullPage: true });
-    const session = await context.newCDPSession(page);
-    await session.send("DOM.enable");
-    await session.send("CSS.enable");
-    const { root } = await session.send("DOM.getDocument");
-    const { nodeId } = await session.send("DOM.querySelector", { nodeId: root.nodeId, selector: "body" });
-    const { computedStyle } = await session.send("CSS.getComputedStyleForNode", { nodeId });
-    const background = computedStyle.find(({ name }) => name === "background-color").value;
-    return { rows, background, renewed: way === job.scripts, complaints };
-  } finally {
-    await context.close();
+async function look(job, context) {
+  const page = await context.newPage();
+  const complaints = [];
+  page.on("console", (message) => complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(error.message));
+  const limit = { timeout: job.seconds * 1000 };
+  let loads = 0;
+  const twice = new Promise((resolve) => page.on("load", () => ++loads === 2 && resolve()));
+  await page.goto(job.page, limit);
+  // With scripts the page fetches itself; without, the browser loads it again.
+  const again = await page.waitForRequest((request) => request.url() === job.page, limit);
+  const way = again.resourceType() === "fetch";
+  if (job.scripts) await page.locator("body[data-renewed]").waitFor({ ...limit, state: "attached" });
+  else await twice;
+  const rows = [];
+  for (const row of await page.locator("tbody tr").all()) {
+    rows.push(await row.locator("th, td").allTextContents());
   }
+  if (job.screenshot) await page.screenshot({ path: job.screenshot, fullPage: true });
+  const session = await context.newCDPSession(page);
+  await session.send("DOM.enable");
+  await session.send("CSS.enable");
+  const { root } = await session.send("DOM.getDocument");
+  const { nodeId } = await session.send("DOM.querySelector", { nodeId: root.nodeId, selector: "body" });
+  const { computedStyle } = await session.send("CSS.getComputedStyleForNode", { nodeId });
+  const background = computedStyle.find(({ name }) => name === "background-color").value;
+  return { rows, background, renewed: way === job.scripts, complaints };
 }
 
-let answer;
-try {
-  answer = await run(JSON.parse(readFileSync(0, "utf8")));
-} catch (error) {
-  answer = { error: error.message };
-}
-process.stdout.write(`${JSON.stringify(answer)}\n`);
-process.exitCode = answer.error ? 1 : 0;
+await drive(look, (job) => ({
+  colorScheme: job.scheme,
+  javaScriptEnabled: job.scripts,
+  viewport: { width: job.width ?? 1280, height: 800 },
+}));

@@ -1,11 +1,14 @@
 //! spice-html5 in headless Chromium, driven by playwright-core: the browser's way to a desktop.
 
-use std::process::Stdio;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::fs;
 use tokio::io::AsyncWriteExt;
@@ -13,6 +16,7 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::command::find_program;
+use crate::flexvdi::Desktop;
 use crate::packages::{self, Package, SPICE_HTML5};
 use crate::picture::Picture;
 
@@ -20,24 +24,9 @@ use crate::picture::Picture;
 const PICTURE_LIMIT: Duration = Duration::from_mins(1);
 /// How much longer it may take to start and to end.
 const BROWSER_LIMIT: Duration = Duration::from_mins(1);
-const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser/spice.mjs");
+/// Where the scripts are.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/browser");
 const LOGIN_PAGE: &str = include_str!("../browser/index.html");
-/// What the script leaves in its folder: the pixels of the canvas.
-const PIXELS: &str = "pixels";
-
-/// A desktop as spice-html5 is told of it.
-pub struct Html5Desktop<'a> {
-    /// Address of `spice_auto.html`; its scheme decides between `ws` and `wss`.
-    pub page: &'a str,
-    /// The WebSocket's host, an IPv6 literal in brackets.
-    pub host: &'a str,
-    /// The WebSocket's port.
-    pub port: u16,
-    /// The WebSocket's path and query, with the token.
-    pub path: &'a str,
-    /// The Spice password; empty when there is none.
-    pub password: &'a str,
-}
 
 /// What the browser did.
 #[derive(Debug)]
@@ -69,57 +58,18 @@ pub fn manager_files() -> Result<TempDir> {
     Ok(folder)
 }
 
-/// Opens the desktop and waits until it shows `expected`, or any picture that stays when there
-/// is none to expect.
+/// Opens the desktop that a manager gave through this gateway, with the page that such a manager
+/// has, and waits until it shows `expected`, or any picture that stays when there is none to
+/// expect.
 ///
 /// After a minute it gives back what is shown then, for the caller to compare. Fails when
 /// nothing is shown, with what the page said.
-pub async fn open(desktop: &Html5Desktop<'_>, expected: Option<&Picture>) -> Result<Html5Report> {
-    let folder = tempfile::tempdir().context("a folder for the browser")?;
-    let job = prepare(desktop, expected, &folder).await?;
-    let output = timeout(PICTURE_LIMIT + BROWSER_LIMIT, run_script(&job))
-        .await
-        .context("the browser did not come to an end")??;
-    let answer: Answer = serde_json::from_slice(&output.stdout).with_context(|| {
-        format!(
-            "the browser's script: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        )
-    })?;
-    if let Some(error) = answer.error {
-        bail!("the browser: {error}");
-    }
-    let pixels = fs::read(folder.path().join(PIXELS))
-        .await
-        .context("reading the canvas")?;
-    Ok(Html5Report {
-        picture: Picture::from_rgba(answer.width, answer.height, &pixels)?,
-        sockets: answer.sockets,
-        received: answer.received,
-        sent: answer.sent,
-    })
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Answer {
-    error: Option<String>,
-    width: u32,
-    height: u32,
-    sockets: u64,
-    received: u64,
-    sent: u64,
-}
-
-async fn prepare(
-    desktop: &Html5Desktop<'_>,
+pub async fn open(
+    gateway: SocketAddr,
+    desktop: &Desktop,
     expected: Option<&Picture>,
-    folder: &TempDir,
-) -> Result<Vec<u8>> {
-    let profile = folder.path().join("profile");
-    fs::create_dir(&profile)
-        .await
-        .context("a folder for the browser's profile")?;
+) -> Result<Html5Report> {
+    let folder = tempfile::tempdir().context("a folder for the pictures")?;
     let expected = match expected {
         Some(picture) => {
             let file = folder.path().join("expected");
@@ -130,28 +80,66 @@ async fn prepare(
         }
         None => None,
     };
-    let chromium = find_program("chromium").context("no chromium on this machine")?;
+    let pixels = folder.path().join("pixels");
     let job = json!({
-        "playwright": packages::ensure_playwright()?,
-        "chromium": chromium,
-        "profile": profile,
-        "page": desktop.page,
+        "page": format!("https://{gateway}/vdi/html5/spice_auto.html"),
         "query": {
-            "host": desktop.host,
-            "port": desktop.port.to_string(),
-            "path": desktop.path,
+            "host": gateway.ip().to_string(),
+            "port": gateway.port().to_string(),
+            "path": format!("/?ver=2&token={}", desktop.token),
             "password": desktop.password,
         },
         "expected": expected,
-        "pixels": folder.path().join(PIXELS),
-        "seconds": PICTURE_LIMIT.as_secs(),
+        "pixels": pixels,
     });
-    Ok(serde_json::to_vec(&job)?)
+    let answer: Answer = run("spice.mjs", job, PICTURE_LIMIT).await?;
+    let pixels = fs::read(pixels).await.context("reading the canvas")?;
+    Ok(Html5Report {
+        picture: Picture::from_rgba(answer.width, answer.height, &pixels)?,
+        sockets: answer.sockets,
+        received: answer.received,
+        sent: answer.sent,
+    })
 }
 
-async fn run_script(job: &[u8]) -> Result<std::process::Output> {
+#[derive(Deserialize)]
+struct Answer {
+    width: u32,
+    height: u32,
+    sockets: u64,
+    received: u64,
+    sent: u64,
+}
+
+/// Has a script of the folder `browser` do a job in headless Chromium, within `limit`; returns
+/// what it tells.
+///
+/// Fails when it tells of an error.
+pub async fn run<T>(script: &str, mut job: Value, limit: Duration) -> Result<T>
+where
+    T: DeserializeOwned,
+{
+    let profile = tempfile::tempdir().context("a folder for the browser's profile")?;
+    job["playwright"] = json!(packages::ensure_playwright()?);
+    job["chromium"] = json!(find_program("chromium").context("no chromium on this machine")?);
+    job["profile"] = json!(profile.path());
+    job["seconds"] = json!(limit.as_secs());
+    let output = timeout(limit + BROWSER_LIMIT, run_node(script, &job))
+        .await
+        .context("the browser did not come to an end")??;
+    let answer: Value = serde_json::from_slice(&output.stdout).with_context(|| {
+        let error = String::from_utf8_lossy(&output.stderr);
+        format!("the browser's script: {}", error.trim())
+    })?;
+    if let Some(error) = answer.get("error") {
+        bail!("the browser: {error}");
+    }
+    serde_json::from_value(answer).context("what the browser's script tells")
+}
+
+async fn run_node(script: &str, job: &Value) -> Result<Output> {
     let mut node = Command::new("node")
-        .arg(SCRIPT)
+        .arg(Path::new(SCRIPTS).join(script))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -160,7 +148,7 @@ async fn run_script(job: &[u8]) -> Result<std::process::Output> {
         .context("starting node")?;
     let mut stdin = node.stdin.take().context("node's standard input")?;
     stdin
-        .write_all(job)
+        .write_all(job.to_string().as_bytes())
         .await
         .context("telling node what to do")?;
     drop(stdin);

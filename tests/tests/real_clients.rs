@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use testkit::adapter::Adapter;
-use testkit::browser::{self, Html5Desktop};
+use testkit::browser;
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::{Gateway, GatewayBuilder};
 use testkit::host::Host;
@@ -120,15 +120,9 @@ async fn a_browser_shows_the_desktop() {
         .desktop()
         .await
         .unwrap();
-    let addr = site.gateway.tls_addr();
-    let shown = Html5Desktop {
-        page: &format!("https://{addr}/vdi/html5/spice_auto.html"),
-        host: &addr.ip().to_string(),
-        port: addr.port(),
-        path: &format!("/?ver=2&token={}", desktop.token),
-        password: &desktop.password,
-    };
-    let report = browser::open(&shown, Some(&site.picture)).await.unwrap();
+    let report = browser::open(site.gateway.tls_addr(), &desktop, Some(&site.picture))
+        .await
+        .unwrap();
     assert_eq!(
         report.picture.differing_pixels(&site.picture),
         0,
@@ -184,14 +178,6 @@ async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
         .desktop()
         .await
         .unwrap();
-    let addr = site.gateway.tls_addr();
-    let shown = Html5Desktop {
-        page: &format!("https://{addr}/vdi/html5/spice_auto.html"),
-        host: &addr.ip().to_string(),
-        port: addr.port(),
-        path: &format!("/?ver=2&token={}", desktop.token),
-        password: &desktop.password,
-    };
     let is_display = |line: &str, event: &str| line.contains(event) && line.contains("\"display\"");
     let replace = async {
         let opened = |line: &str| is_display(line, "channel open");
@@ -207,7 +193,7 @@ async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
         release.send_replace(true);
         successor
     };
-    let picture = browser::open(&shown, Some(&site.picture));
+    let picture = browser::open(site.gateway.tls_addr(), &desktop, Some(&site.picture));
     let (report, successor) = tokio::join!(picture, replace);
     let report = report.unwrap();
     let differing = report.picture.differing_pixels(&site.picture);

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use testkit::adapter::Adapter;
-use testkit::browser::{self, Html5Desktop};
+use testkit::browser;
 use testkit::flexvdi::FlexVdiClient;
 use testkit::packages::{self, Package};
 use testkit::picture::Picture;
@@ -95,15 +95,7 @@ async fn a_browser_shows_the_desktop_through_the_kernel() -> Result<()> {
     let site = Site::start().await?;
     let endpoint = site.proxy.tls();
     let desktop = FlexVdiClient::new(&endpoint).desktop().await?;
-    let addr = site.proxy.addr();
-    let shown = Html5Desktop {
-        page: &format!("https://{addr}/vdi/html5/spice_auto.html"),
-        host: &addr.ip().to_string(),
-        port: addr.port(),
-        path: &format!("/?ver=2&token={}", desktop.token),
-        password: &desktop.password,
-    };
-    let report = browser::open(&shown, Some(&site.picture)).await?;
+    let report = browser::open(site.proxy.addr(), &desktop, Some(&site.picture)).await?;
     ensure!(
         report.picture.differing_pixels(&site.picture) == 0,
         "{report:?}"
