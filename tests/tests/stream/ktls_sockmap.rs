@@ -1,10 +1,18 @@
 //! What only the data path `ktls-sockmap` promises.
 
-use anyhow::{Result, ensure};
+use std::io;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use futures_util::future::try_join_all;
 use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::prelude::*;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use crate::setup::{KTLS_SOCKMAP, KTLS_SOCKMAP_REFUSED, Stage, read_downlink};
+use crate::setup::{
+    Channel, KTLS_SOCKMAP, KTLS_SOCKMAP_REFUSED, Stage, open, read_downlink, target,
+};
 
 /// The channel, which is ending, has lost nothing in the kernel.
 async fn expect_nothing_lost(stage: &Stage) -> Result<()> {
@@ -36,6 +44,53 @@ async fn a_gibibyte_arrives() -> Result<()> {
     channel.downlink(1 << 30).await?;
     drop(channel);
     expect_nothing_lost(&stage).await
+}
+
+/// The kernel's worker, which tries again and again to send what they do not take, may not meet
+/// the end of their TLS.
+#[tokio::test]
+#[ignore = "needs a kernel with TLS and sockmap on one socket: cargo xtask vm-test"]
+async fn clients_that_stall_and_vanish_do_no_harm() -> Result<()> {
+    const CLIENTS: usize = 24;
+    const ROUNDS: usize = 4;
+    let stage = KTLS_SOCKMAP.start().await?;
+    let endpoint = stage.endpoint.clone().receive_buffer(4_096);
+    let target = target(&stage.host);
+    for _ in 0..ROUNDS {
+        let open = async || {
+            let Channel { client, host, .. } = open(&endpoint, &stage.host, &target).await?;
+            anyhow::Ok((client, host))
+        };
+        let mut channels = Vec::new();
+        for _ in 0..CLIENTS {
+            channels.push(open().await?);
+        }
+        try_join_all(channels.iter().map(|(_, host)| fill(host))).await?;
+        for (client, host) in channels {
+            client.reset()?;
+            drop(host);
+        }
+        stage.expect_no_channel().await?;
+    }
+    // The gateway and the kernel go on.
+    stage.open().await?.downlink(100_000).await
+}
+
+/// Sends until nothing more is taken.
+async fn fill(host: &TcpStream) -> Result<()> {
+    const STILL: Duration = Duration::from_millis(400);
+    let bytes = DOWNLINK.bytes(0, 65_536);
+    for _ in 0..10_000 {
+        let Ok(ready) = timeout(STILL, host.writable()).await else {
+            return Ok(());
+        };
+        ready?;
+        match host.try_write(&bytes) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Err(error.into()),
+            _ => {}
+        }
+    }
+    bail!("everything is taken without a reader")
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use aya::maps::{Array, HashMap, MapData, MapError, SockHash};
 use gateway_common::layout::{self, CLOSED, Route, State};
 
 /// How long a slot is left alone after its channel: a program that still runs for that channel
-/// then counts in no other one. Longer than any program takes, by far.
-const REST: Duration = Duration::from_secs(1);
+/// then counts in no other one. Longer than any program takes, by far, and than a channel's last
+/// counts are asked for.
+const REST: Duration = Duration::from_secs(2);
 
 /// All maps but the ring of events.
 pub(super) struct Maps(Mutex<Inner>);

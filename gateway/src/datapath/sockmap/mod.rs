@@ -124,6 +124,8 @@ impl Link {
         counters: &Counters,
         stop: impl Future<Output = ()>,
     ) -> EndReason {
-        run::run(self, inbound, limits, counters, stop).await
+        let reason = run::run(self, inbound, limits, counters, stop).await;
+        self.part().await;
+        reason
     }
 }

@@ -56,7 +56,11 @@ impl Refusal {
     }
 }
 
-/// A channel's sockets, in the maps until this is dropped.
+/// After this long out of the maps, no worker of the kernel sends to a socket any more: it is
+/// stopped within a grace period of RCU, some milliseconds (`sk_psock_drop`, `net/core/skmsg.c`).
+const WORKER_END: Duration = Duration::from_secs(1);
+
+/// A channel's sockets, in the maps until this is dropped at the latest.
 pub struct Link {
     sockmap: Arc<Sockmap>,
     pub(super) client: Client,
@@ -83,6 +87,8 @@ pub struct Link {
     ending: Notify,
     /// Bytes of the client that the host has taken.
     uplink: AtomicU64,
+    /// The sockets are no longer in the maps.
+    left: AtomicBool,
 }
 
 impl Link {
@@ -314,6 +320,36 @@ impl Link {
         Ok(written.saturating_sub(self.written_before) >= expected)
     }
 
+    /// Ready when the sockets can be closed, if nothing is to be sent any more.
+    ///
+    /// A client with TLS that did not take everything is one to which the kernel's worker may be
+    /// about to send. It would find no TLS context behind a close, and take the kernel with it:
+    /// `tls_sk_proto_close` (`net/tls/tls_main.c`) takes that away before anything waits for the
+    /// worker (`sock_map_close`, `net/core/sock_map.c`).
+    pub(super) async fn part(&self) {
+        let is_taken = || self.is_drained().is_ok_and(|drained| drained);
+        if matches!(self.client, Client::Tls(_)) && !is_taken() {
+            self.leave();
+            tokio::time::sleep(WORKER_END).await;
+        }
+    }
+
+    /// Takes the sockets out of the maps.
+    fn leave(&self) {
+        if self.left.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // What passed and was not read lies where the kernel's close does not look. Without a
+        // RST the host would go on waiting for a window to open.
+        if has_unread(self.host.get_ref()) {
+            let _ = SockRef::from(self.host.get_ref()).set_linger(Some(Duration::ZERO));
+        }
+        self.sockmap
+            .watch
+            .remove(self.cookies.host, self.host.get_ref(), self.client.socket());
+        self.sockmap.maps.remove(self.slot, self.cookies);
+    }
+
     /// Sends a datagram, which ends with its road, through the injector.
     pub(super) fn poll_inject(
         &self,
@@ -335,15 +371,7 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // What passed and was not read lies where the kernel's close does not look. Without a
-        // RST the host would go on waiting for a window to open.
-        if has_unread(self.host.get_ref()) {
-            let _ = SockRef::from(self.host.get_ref()).set_linger(Some(Duration::ZERO));
-        }
-        self.sockmap
-            .watch
-            .remove(self.cookies.host, self.host.get_ref(), self.client.socket());
-        self.sockmap.maps.remove(self.slot, self.cookies);
+        self.leave();
     }
 }
 
