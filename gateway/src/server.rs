@@ -470,7 +470,8 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
         DataPath::Sockmap => {}
         DataPath::KtlsSockmap => warn!(
             "DataPath ktls-sockmap is for experiments: the kernel's combination of TLS and sockmap \
-             has faults that can be exploited (CVE-2026-93824), and newer kernels refuse it"
+             has faults that can be exploited (CVE-2026-93824) and may bring it down when the \
+             gateway is killed, and newer kernels refuse it"
         ),
     }
     let wanted = config.data_path.name();

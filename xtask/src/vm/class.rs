@@ -48,7 +48,7 @@ pub(crate) const CLASSES: [Class; 5] = [
         meaning: "newest 6.1 before 6.1.190, so with kTLS and sockmap on one socket",
         versions: (6, 1, 0)..(6, 1, 190),
         backports: false,
-        carries: ALL,
+        carries: USUAL,
     },
     Class {
         name: "6.12-ktls-sockmap",

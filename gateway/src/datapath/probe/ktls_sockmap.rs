@@ -10,7 +10,7 @@ use super::ktls::{keys, open};
 use super::round_trip;
 use crate::datapath::Carrier;
 use crate::datapath::ktls::{Refusal, Suite, begin};
-use crate::datapath::sockmap::Sockmap;
+use crate::datapath::sockmap::{self, Sockmap};
 
 /// Small enough for bytes to pass through userspace too.
 const QUEUED: usize = 128 * 1024;
@@ -22,6 +22,7 @@ const LATE: Duration = Duration::from_millis(20);
 /// `suite` is one that the kernel carries; `None`: there is none.
 pub(super) async fn probe(suite: Option<Suite>) -> anyhow::Result<()> {
     let suite = suite.context("the kernel takes no TLS keys (module tls)")?;
+    sockmap::may_have_tls()?;
     let sockmap = Sockmap::load(1, QUEUED)?;
     round_trip::run_protected(
         |client, client_leg, host_leg| {

@@ -1,5 +1,6 @@
 //! What a kernel does not survive, known without doing it: trying could bring it down.
 
+use anyhow::ensure;
 use gateway_common::layout::{ANY_SEGMENT, SMALL_SEGMENT};
 
 use super::LoadError;
@@ -10,6 +11,27 @@ const FIRST: (u32, u32) = (6, 1);
 /// 44d0469f79bd). Nothing but the version tells; earlier series that have taken the commit over
 /// are not told apart.
 const REPAIRED: (u32, u32) = (6, 12);
+
+/// The first series that is tried with kernel TLS on a client's socket.
+///
+/// When a process ends while one of its clients takes nothing, its socket loses the TLS context
+/// while the kernel's worker is about to send to it. That brings 6.1 down each time
+/// (`tls_sw_do_sendpage`), and no process can prevent it that is killed. 6.12, which has another
+/// way there (`tls_sw_sendmsg_locked`), was not seen to end like that.
+const TRIED_WITH_TLS: (u32, u32) = (6, 12);
+
+/// Whether a client's socket in a map may get kernel TLS; the error says why not.
+pub(in crate::datapath) fn may_have_tls() -> anyhow::Result<()> {
+    tls_for(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn tls_for(release: &str) -> anyhow::Result<()> {
+    ensure!(
+        series(release).is_some_and(|series| series >= TRIED_WITH_TLS),
+        "a kernel before Linux 6.12 may not survive the end of a process whose client takes nothing"
+    );
+    Ok(())
+}
 
 /// How long a segment may be that is redirected on this kernel, see [`SEGMENT_LIMIT`].
 ///
@@ -47,6 +69,14 @@ mod tests {
         ] {
             assert_eq!(limit_of(release).unwrap(), limit, "{release}");
         }
+    }
+
+    #[test]
+    fn tls_is_for_kernels_that_survive_it() {
+        assert!(tls_for("6.12.107+deb12-cloud-amd64").is_ok());
+        assert!(tls_for("6.18.1").is_ok());
+        assert!(tls_for("6.1.0-53-cloud-amd64").is_err());
+        assert!(tls_for("next").is_err());
     }
 
     #[test]

@@ -40,6 +40,7 @@ use gateway_common::layout::State;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+pub(super) use kernel::may_have_tls;
 pub use link::{Legs, Link, Refusal, TlsLegs};
 pub use load::LoadError;
 
