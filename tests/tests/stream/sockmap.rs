@@ -80,9 +80,12 @@ async fn more_than_two_gib_are_counted_and_arrive() -> Result<()> {
         }
     };
     let ((), received) = tokio::try_join!(send, receive)?;
-    ensure!(received == LENGTH, "{received} bytes of {LENGTH} arrived");
     drop((client, host));
     let line = stage.wait_for_log("channel closed").await?;
+    ensure!(
+        received == LENGTH,
+        "{received} bytes of {LENGTH} arrived: {line}"
+    );
     ensure!(
         line.contains(&format!("down={LENGTH} ")) && line.contains(" 0 bytes dropped"),
         "{line}"
