@@ -57,16 +57,12 @@ async fn clients_that_stall_and_vanish_do_no_harm() -> Result<()> {
     let endpoint = stage.endpoint.clone().receive_buffer(4_096);
     let target = target(&stage.host);
     for _ in 0..ROUNDS {
-        let open = async || {
-            let Channel { client, host, .. } = open(&endpoint, &stage.host, &target).await?;
-            anyhow::Ok((client, host))
-        };
         let mut channels = Vec::new();
         for _ in 0..CLIENTS {
-            channels.push(open().await?);
+            channels.push(open(&endpoint, &stage.host, &target).await?);
         }
-        try_join_all(channels.iter().map(|(_, host)| fill(host))).await?;
-        for (client, host) in channels {
+        try_join_all(channels.iter().map(|channel| fill(&channel.host))).await?;
+        for Channel { client, host, .. } in channels {
             client.reset()?;
             drop(host);
         }
