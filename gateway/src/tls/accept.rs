@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, UnbufferedStatus};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::received::Received;
 use super::secrets::{Capture, Captured};
-use super::stream::{Received, TlsStream};
-use crate::buffer::Buffer;
+use super::stream::TlsStream;
 
 /// Why a handshake failed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,9 @@ pub enum AcceptError {
 }
 
 /// Makes the server's side of a handshake.
+///
+/// rustls is shown one record at a time, and none behind the client's Finished: it would take a
+/// key update that came along with it, while the connection goes on with the first keys.
 pub async fn accept(
     mut tcp: TcpStream,
     config: Arc<ServerConfig>,
@@ -45,13 +48,9 @@ pub async fn accept(
         }
         match step? {
             Step::Again | Step::Transmit => {}
-            Step::Read => {
-                let mut buffer = received.buffer.take().unwrap_or_else(Buffer::take);
-                let len = tcp.read(&mut buffer[received.end..]).await?;
-                received.buffer = Some(buffer);
-                received.end += len;
-                if len == 0 {
-                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            Step::NextRecord => {
+                while !received.show_next() {
+                    received.read(&mut tcp).await?;
                 }
             }
             Step::Done => {
@@ -67,7 +66,7 @@ pub async fn accept(
 enum Step {
     Again,
     Transmit,
-    Read,
+    NextRecord,
     Done,
 }
 
@@ -76,11 +75,7 @@ fn step(
     received: &mut Received,
     outgoing: &mut Vec<u8>,
 ) -> Result<Step, rustls::Error> {
-    let raw = match &mut received.buffer {
-        Some(buffer) => &mut buffer[..received.end],
-        None => &mut [],
-    };
-    let UnbufferedStatus { mut discard, state } = connection.process_tls_records(raw);
+    let UnbufferedStatus { discard, state } = connection.process_tls_records(received.shown());
     let step = match state {
         Ok(ConnectionState::EncodeTlsData(data)) => {
             encode(data, outgoing);
@@ -90,25 +85,18 @@ fn step(
             data.done();
             Ok(Step::Transmit)
         }
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-            while let Some(record) = traffic.next_record() {
-                let record = record?;
-                discard += record.discard;
-                received.plaintext.extend_from_slice(record.payload);
-            }
-            Ok(Step::Again)
-        }
         Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Done),
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Read),
+        Ok(ConnectionState::BlockedHandshake) => Ok(Step::NextRecord),
         // 0-RTT is off; all else is a client that leaves.
         Ok(_) => Err(rustls::Error::HandshakeNotComplete),
         Err(error) => Err(error),
     };
     received.discard(discard);
     if step.is_err() {
-        // What is left to be sent is the alert.
+        // What is left to be sent is the alert. Messages behind the faulty one may wait where
+        // they were shown, so they stay in place.
         while let Ok(ConnectionState::EncodeTlsData(data)) =
-            connection.process_tls_records(&mut []).state
+            connection.process_tls_records(received.shown()).state
         {
             encode(data, outgoing);
         }

@@ -8,6 +8,7 @@
 mod accept;
 mod certificate;
 mod config;
+mod received;
 mod record;
 mod secrets;
 mod state;

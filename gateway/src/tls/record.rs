@@ -9,8 +9,8 @@ use super::secrets::{Cipher, Protection};
 
 /// Largest plaintext of a record, in bytes.
 pub(super) const MAX_PLAINTEXT: usize = 16_384;
-/// Content type, version and length.
-const HEADER: usize = 5;
+/// Content type, version and length, in bytes.
+pub(super) const HEADER: usize = 5;
 /// Most that protection adds to a plaintext, in bytes: header, explicit nonce, type, tag.
 pub(super) const MAX_OVERHEAD: usize = HEADER + EXPLICIT_NONCE + 1 + TAG;
 
@@ -66,6 +66,8 @@ pub(crate) enum RecordError {
     Decode,
     #[error("key is used up")]
     KeyExhausted,
+    #[error("keys are not those that are in use")]
+    OtherKeys,
 }
 
 impl RecordError {
@@ -76,7 +78,7 @@ impl RecordError {
             Self::Overflow => 22,
             Self::Unexpected => 10,
             Self::Decode => 50,
-            Self::KeyExhausted => 80,
+            Self::KeyExhausted | Self::OtherKeys => 80,
         }
     }
 }
@@ -145,6 +147,13 @@ impl Key {
         })
     }
 
+    /// Whether this is the key of this protection, as far as its IV tells, which is derived from
+    /// the same secret.
+    fn check(&self, protection: &Protection) -> Result<(), RecordError> {
+        let is_same = self.iv == protection.iv;
+        is_same.then_some(()).ok_or(RecordError::OtherKeys)
+    }
+
     /// The per-record nonce: IV and sequence number, by exclusive or (RFC 8446, section 5.3).
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = self.iv;
@@ -181,6 +190,11 @@ impl Sealer {
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
         Key::new(protection, sequence, version).map(Self)
+    }
+
+    /// Fails when another key is in use than this.
+    pub(super) fn check(&self, protection: &Protection) -> Result<(), RecordError> {
+        self.0.check(protection)
     }
 
     /// How much the key has sealed, in bytes.
@@ -285,6 +299,11 @@ impl Opener {
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
         Key::new(protection, sequence, version).map(Self)
+    }
+
+    /// Fails when another key is in use than this.
+    pub(super) fn check(&self, protection: &Protection) -> Result<(), RecordError> {
+        self.0.check(protection)
     }
 
     /// The number of the next record.

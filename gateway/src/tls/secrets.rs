@@ -48,6 +48,7 @@ impl Cipher {
 }
 
 /// What protects the records of one direction, until the next key update.
+#[derive(PartialEq, Eq)]
 pub(crate) struct Protection {
     pub(crate) cipher: Cipher,
     pub(crate) key: Zeroizing<Vec<u8>>,
@@ -90,7 +91,8 @@ enum Version {
 }
 
 impl Secrets {
-    /// `captured` are the traffic secrets of a connection with TLS 1.3.
+    /// `captured` are the traffic secrets of a connection with TLS 1.3. They must lead to the
+    /// keys that were extracted: records would be sealed with nonces that were used before.
     pub(super) fn new(
         extracted: &ExtractedSecrets,
         version: ProtocolVersion,
@@ -118,6 +120,9 @@ impl Secrets {
             }
         };
         secrets.check()?;
+        if secrets.transmit()? != tx || secrets.receive()? != rx {
+            return Err(RecordError::OtherKeys);
+        }
         Ok(secrets)
     }
 
@@ -259,5 +264,47 @@ impl KeyLog for Capture {
 
     fn will_log(&self, label: &str) -> bool {
         label == Self::CLIENT || label == Self::SERVER
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::crypto::cipher::{AeadKey, Iv};
+
+    use super::*;
+
+    fn as_extracted(protection: &Protection) -> (u64, ConnectionTrafficSecrets) {
+        let key: [u8; 32] = protection.key[..].try_into().unwrap();
+        let (key, iv) = (AeadKey::from(key), Iv::copy(&protection.iv));
+        (0, ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv })
+    }
+
+    fn captured() -> Captured {
+        Captured {
+            client: Bytes::from(&[1; 32][..]),
+            server: Bytes::from(&[2; 32][..]),
+        }
+    }
+
+    #[test]
+    fn secrets_that_do_not_lead_to_the_keys_in_use_are_refused() {
+        let secrets = |key_updates: [usize; 2]| {
+            let mut used = Secrets {
+                version: Version::Tls13,
+                cipher: Cipher::ChaCha20Poly1305,
+                transmit: captured().server,
+                receive: captured().client,
+            };
+            (0..key_updates[0]).for_each(|_| drop(used.update_transmit()));
+            (0..key_updates[1]).for_each(|_| drop(used.update_receive()));
+            let extracted = ExtractedSecrets {
+                tx: as_extracted(&used.transmit().unwrap()),
+                rx: as_extracted(&used.receive().unwrap()),
+            };
+            Secrets::new(&extracted, ProtocolVersion::TLSv1_3, captured()).map(drop)
+        };
+        assert_eq!(secrets([0, 0]), Ok(()));
+        assert_eq!(secrets([1, 0]), Err(RecordError::OtherKeys));
+        assert_eq!(secrets([0, 1]), Err(RecordError::OtherKeys));
     }
 }

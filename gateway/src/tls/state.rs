@@ -35,6 +35,9 @@ impl TlsStream {
         if self.read_closed || self.write_closed || self.incoming.fault.is_some() {
             return None;
         }
+        // With other secrets than those of the keys, numbers would be used again.
+        self.sealer.check(&self.secrets.transmit().ok()?).ok()?;
+        self.opener.check(&self.secrets.receive().ok()?).ok()?;
         let incoming = &self.incoming;
         let mut plaintext = Bytes::from(&incoming.early[..]);
         let mut records = Bytes::default();

@@ -9,6 +9,7 @@ use rustls::{ExtractedSecrets, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::received::Received;
 use super::record::{Content, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
 use super::secrets::{Captured, Protection, Secrets};
 use crate::buffer::{Buffer, Layout};
@@ -23,29 +24,6 @@ const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 const KEY_UPDATE_LEN: usize = KEY_UPDATE.len() + 1;
 const UPDATE_NOT_REQUESTED: u8 = 0;
 const UPDATE_REQUESTED: u8 = 1;
-
-/// What came from the client and was not yet taken.
-#[derive(Default)]
-pub(super) struct Received {
-    /// Records, `[0, end)`.
-    pub(super) buffer: Option<Buffer>,
-    pub(super) end: usize,
-    /// Plaintext of records that came with the handshake.
-    pub(super) plaintext: Vec<u8>,
-}
-
-impl Received {
-    /// Drops bytes at the front.
-    pub(super) fn discard(&mut self, len: usize) {
-        if let Some(buffer) = self.buffer.as_mut().filter(|_| len > 0) {
-            buffer.copy_within(len..self.end, 0);
-            self.end -= len;
-        }
-        if self.end == 0 {
-            self.buffer = None;
-        }
-    }
-}
 
 /// A client's connection with TLS ended here. Holds buffers only while bytes are in hand.
 pub struct TlsStream {
@@ -86,8 +64,8 @@ impl TlsStream {
             version,
             incoming: Incoming {
                 buffer: received.buffer,
+                start: received.start,
                 end: received.end,
-                early: received.plaintext,
                 ..Incoming::default()
             },
             outgoing: Outgoing::default(),
@@ -128,10 +106,14 @@ impl TlsStream {
         }
         let protections = self.secrets.transmit().and_then(|transmit| {
             let receive = self.secrets.receive()?;
+            self.sealer.check(&transmit)?;
+            self.opener.check(&receive)?;
             Ok((transmit, receive))
         });
-        // They were derived like this before.
-        let (transmit, receive) = protections.map_err(|_| Busy::Ending)?;
+        let (transmit, receive) = protections.map_err(|fault| {
+            self.incoming.fault = Some(fault);
+            Busy::Ending
+        })?;
         Ok(Settled {
             version: self.version,
             transmit: (self.sealer.sequence(), transmit),
@@ -553,5 +535,23 @@ mod tests {
         let error = server.write_all(b"second").await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(client.read(&mut received).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn secrets_other_than_those_of_the_keys_are_given_to_nobody() {
+        for direction in 0..2 {
+            let (_client, mut server) = connect(&TLS13).await;
+            assert!(server.state().is_some() && server.settle().is_ok());
+            let next = if direction == 0 {
+                server.secrets.update_transmit()
+            } else {
+                server.secrets.update_receive()
+            };
+            drop(next.unwrap());
+            assert!(server.state().is_none());
+            assert!(matches!(server.settle(), Err(Busy::Ending)));
+            let error = server.read_u8().await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 }

@@ -3,12 +3,16 @@
 
 mod ktls;
 mod ktls_sockmap;
+mod nonces;
+mod peer;
 mod records;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use gateway::config::Config;
 use gateway::tls::{self, TlsStream};
+use proptest::test_runner::{Config as RunnerConfig, RngSeed, TestRunner};
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::ServerName;
@@ -94,6 +98,24 @@ fn pattern(len: usize) -> Vec<u8> {
         .flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes())
         .take(len)
         .collect()
+}
+
+/// Runs a property, with more cases where `PROPTEST_CASES` says so; the seed is printed, and
+/// `PROPTEST_RNG_SEED` sets it.
+fn runner(cases: u32) -> TestRunner {
+    let mut config = RunnerConfig {
+        failure_persistence: None,
+        ..RunnerConfig::default()
+    };
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = cases;
+    }
+    if config.rng_seed == RngSeed::Random {
+        let now = UNIX_EPOCH.elapsed().unwrap().as_nanos();
+        config.rng_seed = RngSeed::Fixed(u64::try_from(now).unwrap());
+    }
+    eprintln!("seed: {:?}, cases: {}", config.rng_seed, config.cases);
+    TestRunner::new(config)
 }
 
 /// Both sides send much, end, and receive what the other has sent.
