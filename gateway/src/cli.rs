@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -197,6 +198,16 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
         complain(&format!("warning: {warning}"));
     }
+    let identity = &prepared.identity;
+    if let Some(oddity) = &identity.oddity {
+        complain(&format!("warning: {oddity}"));
+    }
+    if let Some(notice) = identity.certificate.notice(SystemTime::now()) {
+        let path = prepared.loaded.config.cert_file.display();
+        complain(&format!(
+            "warning: {path}: CertFile: the certificate {notice}"
+        ));
+    }
     let effective = config::effective_json(&prepared.loaded.config);
     print_line(&serde_json::to_string_pretty(&effective)?)
 }
@@ -208,6 +219,9 @@ fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
     }
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
         warn!("{warning}");
+    }
+    if let Some(oddity) = &prepared.identity.oddity {
+        warn!("{oddity}");
     }
     runtime(&prepared.loaded.config)?.block_on(server::run(prepared, verbosity, take_over))
 }

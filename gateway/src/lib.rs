@@ -26,6 +26,7 @@ pub mod manager;
 pub mod metrics;
 pub mod network_rules;
 mod output;
+pub mod pem;
 pub mod pem_file;
 pub mod pool;
 pub mod ports;

@@ -5,14 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::asn1_rs::{Any, FromDer};
+use zeroize::Zeroizing;
+
+use crate::pem::Block;
 
 /// A file as it was at one moment, readable or not.
 pub struct PemFile {
     /// Where it was read from.
     pub path: PathBuf,
-    content: io::Result<Vec<u8>>,
+    /// It may hold a private key.
+    content: io::Result<Zeroizing<Vec<u8>>>,
 }
 
 /// Tells contents of files apart without keeping them.
@@ -24,36 +28,69 @@ impl PemFile {
     pub fn read(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
-            content: std::fs::read(path),
+            content: std::fs::read(path).map(Zeroizing::new),
         }
     }
 
     /// All certificates in it, at least one; else why there are none, in words that never repeat
     /// what the file holds.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let certificates = CertificateDer::pem_slice_iter(self.content()?)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(explain)?;
+        let blocks = self.blocks()?;
+        let mut certificates = Vec::new();
+        for block in blocks.iter().filter(|block| block.is_certificate()) {
+            let der = block.der().map_err(|error| error.to_string())?;
+            // In a "trusted" one follows what OpenSSL's own tools are told of it.
+            let behind = Any::from_der(&der).map_or(0, |(behind, _)| behind.len());
+            let is_trusted = block.label().starts_with("TRUSTED");
+            let len = if is_trusted {
+                der.len() - behind
+            } else {
+                der.len()
+            };
+            certificates.push(der[..len].to_vec().into());
+        }
         if certificates.is_empty() {
-            return Err(explain(pem::Error::NoItemsFound));
+            return Err(none_among(&blocks));
         }
         Ok(certificates)
     }
 
-    /// The first private key in it; else why there is none, in words that never repeat what the
-    /// file holds.
+    /// The first private key in it that needs no passphrase; else why there is none, in words that
+    /// never repeat what the file holds.
     pub fn private_key(&self) -> Result<PrivateKeyDer<'static>, String> {
-        PrivateKeyDer::from_pem_slice(self.content()?).map_err(explain)
+        let blocks = self.blocks()?;
+        let mut keys = blocks.iter().filter(|block| block.is_private_key());
+        let Some(block) = keys.find(|block| !block.is_encrypted()) else {
+            return Err(if blocks.iter().any(Block::is_encrypted) {
+                "the key is encrypted; the gateway needs it without a passphrase".to_owned()
+            } else {
+                none_among(&blocks)
+            });
+        };
+        let key = block.private_key().map_err(|error| error.to_string())?;
+        key.ok_or_else(|| {
+            let form = shown(block.label());
+            format!("{form} is none of PRIVATE KEY, RSA PRIVATE KEY and EC PRIVATE KEY")
+        })
+    }
+
+    fn blocks(&self) -> Result<Vec<Block>, String> {
+        Block::all(self.content()?).map_err(|error| error.to_string())
     }
 
     /// What it holds, in no certain form.
     pub(crate) fn bytes(&self) -> io::Result<&[u8]> {
-        let content = self.content.as_deref();
-        content.map_err(|error| io::Error::new(error.kind(), error.to_string()))
+        match &self.content {
+            Ok(content) => Ok(content),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+        }
     }
 
     fn content(&self) -> Result<&[u8], String> {
-        self.content.as_deref().map_err(ToString::to_string)
+        match &self.content {
+            Ok(content) => Ok(content),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 
@@ -63,7 +100,7 @@ impl Fingerprint {
         let mut context = Context::new(&SHA256);
         for file in files {
             let (mark, bytes) = match &file.content {
-                Ok(content) => (b"+", Cow::from(content)),
+                Ok(content) => (b"+", Cow::from(content.as_slice())),
                 Err(error) => (b"-", Cow::from(error.to_string().into_bytes())),
             };
             context.update(mark);
@@ -76,11 +113,25 @@ impl Fingerprint {
     }
 }
 
-fn explain(error: pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        pem::Error::NoItemsFound => "it has none".to_owned(),
-        _ => "it is not well-formed".to_owned(),
+/// What is there instead.
+fn none_among(blocks: &[Block]) -> String {
+    let mut labels: Vec<_> = blocks.iter().map(|block| shown(block.label())).collect();
+    labels.dedup();
+    if labels.is_empty() {
+        "it has none".to_owned()
+    } else {
+        format!("it has none, but {}", labels.join(", "))
+    }
+}
+
+/// The name of a block, unless it may be anything else.
+fn shown(label: &str) -> &str {
+    const LONGEST: usize = 40;
+    let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b' ';
+    if label.len() <= LONGEST && label.bytes().all(is_name) {
+        label
+    } else {
+        "a block of an unknown kind"
     }
 }
 
@@ -111,5 +162,40 @@ mod tests {
             Fingerprint::of([&file("6", "")])
         );
         assert!(missing.certificates().unwrap_err().contains("No such file"));
+    }
+
+    #[test]
+    fn what_a_file_has_instead_is_told() {
+        let file = |content: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), content).unwrap();
+            PemFile::read(file.path())
+        };
+        let block = |label: &str| format!("-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n");
+        let public = file(&block("PUBLIC KEY").repeat(2));
+        let expected = "it has none, but PUBLIC KEY";
+        assert_eq!(public.certificates().unwrap_err(), expected);
+        assert_eq!(public.private_key().unwrap_err(), expected);
+        let openssh = file(&block("OPENSSH PRIVATE KEY"));
+        assert_eq!(
+            openssh.private_key().unwrap_err(),
+            "OPENSSH PRIVATE KEY is none of PRIVATE KEY, RSA PRIVATE KEY and EC PRIVATE KEY"
+        );
+        let secret = file(&block("s3cr3t"));
+        let told = secret.private_key().unwrap_err();
+        assert_eq!(told, "it has none, but a block of an unknown kind");
+        let encrypted = file(&block("ENCRYPTED PRIVATE KEY"));
+        let told = encrypted.private_key().unwrap_err();
+        assert_eq!(
+            told,
+            "the key is encrypted; the gateway needs it without a passphrase"
+        );
+        let both =
+            block("ENCRYPTED PRIVATE KEY") + &block("EC PARAMETERS") + &block("EC PRIVATE KEY");
+        let key = file(&both).private_key().unwrap();
+        assert!(matches!(key, PrivateKeyDer::Sec1(_)));
+        let trusted =
+            "-----BEGIN TRUSTED CERTIFICATE-----\nMAAwAA==\n-----END TRUSTED CERTIFICATE-----";
+        assert_eq!(file(trusted).certificates().unwrap()[0].as_ref(), [0x30, 0]);
     }
 }

@@ -34,7 +34,7 @@ pub struct TestCertBuilder {
     names: Vec<String>,
     rsa: bool,
     authority: bool,
-    life: Option<Duration>,
+    end: Option<SystemTime>,
 }
 
 impl TestCertBuilder {
@@ -53,7 +53,13 @@ impl TestCertBuilder {
 
     /// Ends after this time, counted from now, instead of in some thousand years.
     pub fn life(mut self, life: Duration) -> Self {
-        self.life = Some(life);
+        self.end = Some(SystemTime::now() + life);
+        self
+    }
+
+    /// Has ended for this time.
+    pub fn ended(mut self, ago: Duration) -> Self {
+        self.end = Some(SystemTime::now() - ago);
         self
     }
 
@@ -76,8 +82,8 @@ impl TestCertBuilder {
         params
             .distinguished_name
             .push(DnType::CommonName, "gateway under test");
-        if let Some(life) = self.life {
-            params.not_after = (SystemTime::now() + life).into();
+        if let Some(end) = self.end {
+            params.not_after = end.into();
         }
 
         let (certs, root) = if self.authority {
@@ -117,7 +123,7 @@ impl TestCert {
             names: ["localhost", "127.0.0.1", "::1"].map(String::from).into(),
             rsa: false,
             authority: false,
-            life: None,
+            end: None,
         }
     }
 

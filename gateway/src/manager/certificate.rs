@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use crate::pem_file::PemFile;
+use crate::tls::PublicKey;
 
 /// What is wrong with `ManagerCAFile`.
 #[derive(Debug, thiserror::Error)]
@@ -21,64 +22,94 @@ pub struct ManagerTlsError {
     reason: String,
 }
 
-/// TLS towards the manager: certificates signed by an authority in `ca_file`, or any.
+/// Signatures that are asked for where none is checked, beside those that can be: a server with a
+/// key of such a kind would otherwise have nothing to answer with (RFC 8446, section 4.2.3;
+/// RFC 8734).
+const UNCHECKED: [SignatureScheme; 9] = [
+    SignatureScheme::ED448,
+    SignatureScheme::Unknown(0x0809), // rsa_pss_pss_sha256
+    SignatureScheme::Unknown(0x080a), // rsa_pss_pss_sha384
+    SignatureScheme::Unknown(0x080b), // rsa_pss_pss_sha512
+    SignatureScheme::Unknown(0x081a), // ecdsa_brainpoolP256r1tls13_sha256
+    SignatureScheme::Unknown(0x081b), // ecdsa_brainpoolP384r1tls13_sha384
+    SignatureScheme::Unknown(0x081c), // ecdsa_brainpoolP512r1tls13_sha512
+    SignatureScheme::RSA_PKCS1_SHA1,
+    SignatureScheme::ECDSA_SHA1_Legacy,
+];
+
+/// TLS towards the manager: certificates that `ca_file` holds or whose authorities it holds; or
+/// any.
 pub fn client_config(ca_file: Option<&PemFile>) -> Result<ClientConfig, ManagerTlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Verifier {
-        algorithms: provider.signature_verification_algorithms,
-        known: ca_file
-            .map(|file| KnownCertificates::of(file, Arc::clone(&provider)))
-            .transpose()?,
+    let algorithms = provider.signature_verification_algorithms;
+    let verifier: Arc<dyn ServerCertVerifier> = match ca_file {
+        Some(file) => Arc::new(Known::of(file, &provider)?),
+        None => Arc::new(Any { algorithms }),
     };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     Ok(config)
 }
 
 /// Certificates signed by an authority in the file, and those that are themselves in it: a
-/// manager's self-signed one may well be marked as an authority, which cannot sign itself.
+/// manager's self-signed one may well be marked as an authority, which cannot sign itself. In
+/// either case the peer must own its key.
 #[derive(Debug)]
-struct KnownCertificates {
-    authorities: Arc<WebPkiServerVerifier>,
+struct Known {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// `None`: none of those in the file can be one.
+    authorities: Option<Arc<WebPkiServerVerifier>>,
     listed: Vec<CertificateDer<'static>>,
 }
 
-impl KnownCertificates {
-    fn of(file: &PemFile, provider: Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
+impl Known {
+    fn of(file: &PemFile, provider: &Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
         let wrong = |reason: String| ManagerTlsError {
             path: file.path.clone(),
             reason,
         };
         let listed = file.certificates().map_err(wrong)?;
         let mut roots = RootCertStore::empty();
-        for certificate in &listed {
-            roots
-                .add(certificate.clone())
-                .map_err(|error| wrong(error.to_string()))?;
+        for (at, certificate) in listed.iter().enumerate() {
+            if PublicKey::of_certificate(certificate).is_none() {
+                return Err(wrong(format!("certificate {} is not well-formed", at + 1)));
+            }
+            // One that the library does not take as an authority can still be the manager's own.
+            let _ = roots.add(certificate.clone());
         }
-        let authorities = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
-            .build()
-            .map_err(|error| wrong(error.to_string()))?;
+        let provider = Arc::clone(provider);
+        let algorithms = provider.signature_verification_algorithms;
+        let authorities = if roots.is_empty() {
+            None
+        } else {
+            let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+            Some(builder.build().map_err(|error| wrong(error.to_string()))?)
+        };
         Ok(Self {
+            algorithms,
             authorities,
             listed,
         })
     }
+
+    /// Also of certificates that the library cannot read: they may be in the file.
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let key = PublicKey::of_certificate(certificate).ok_or(CertificateError::BadEncoding)?;
+        key.verify(message, signature, &self.algorithms)?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
 }
 
-/// Accepts known certificates, or any where none are known, as managers have self-signed ones;
-/// in either case the peer must own its key.
-#[derive(Debug)]
-struct Verifier {
-    algorithms: WebPkiSupportedAlgorithms,
-    known: Option<KnownCertificates>,
-}
-
-impl ServerCertVerifier for Verifier {
+impl ServerCertVerifier for Known {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -87,12 +118,12 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        match &self.known {
-            Some(known) if !known.listed.contains(end_entity) => known
-                .authorities
-                .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now),
-            _ => Ok(ServerCertVerified::assertion()),
+        if self.listed.contains(end_entity) {
+            return Ok(ServerCertVerified::assertion());
         }
+        let authorities = self.authorities.as_ref();
+        let authorities = authorities.ok_or(CertificateError::UnknownIssuer)?;
+        authorities.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -101,7 +132,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.algorithms)
+        self.verify_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -110,10 +141,56 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.algorithms)
+        self.verify_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.algorithms.supported_schemes()
+    }
+}
+
+/// Any certificate, as managers have self-signed ones.
+///
+/// Nor is it checked that the peer owns the certificate's key: who wants to stand in for the
+/// manager can make a pair of their own, and this way certificates and keys that the library
+/// cannot read do as well.
+#[derive(Debug)]
+struct Any {
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let checked = self.algorithms.supported_schemes();
+        checked.into_iter().chain(UNCHECKED).collect()
     }
 }

@@ -24,7 +24,7 @@ use crate::log::Verbosity;
 use crate::pem_file::Fingerprint;
 use crate::pool::PoolKeys;
 use crate::prepared::{ManagerTls, Prepared, pool_key_file};
-use crate::tls::{Identity, IdentityFiles, Reminder};
+use crate::tls::{Identity, IdentityFiles, Notice, Reminder};
 use watched::{News, Watched};
 
 /// How often the end of the certificate is looked at.
@@ -194,7 +194,10 @@ impl Reloader {
             changed.push(take_pool(&next, pool_keys));
         }
         if identity.fingerprint != self.identity.taken() {
-            changed.push(self.take_identity(&mut next, identity));
+            match self.worse(&identity) {
+                Some(reason) => self.keep_certificate(reason),
+                None => changed.push(self.take_identity(&mut next, identity)),
+            }
         }
         self.put(next, &changed);
     }
@@ -209,7 +212,15 @@ impl Reloader {
             Ok(found) => found,
             Err(panic) => return self.refuse(&panic.into()),
         };
-        let identity = self.identity.judge(found.identity.0, found.identity.1);
+        let identity = match found.identity {
+            (_, Some(Ok(identity))) if let Some(reason) = self.worse(&identity) => {
+                if !self.told.contains(&reason) {
+                    self.keep_certificate(reason);
+                }
+                News::Unsettled
+            }
+            (found, parsed) => self.identity.judge(found, parsed),
+        };
         let manager_ca = self
             .manager_ca
             .judge(found.manager_ca.0, found.manager_ca.1);
@@ -246,9 +257,30 @@ impl Reloader {
         }
     }
 
+    /// Why a certificate is no better than the one in use: the former cannot be valid now while the
+    /// latter is, so clients would refuse what they took before.
+    fn worse(&self, found: &Identity) -> Option<String> {
+        let now = SystemTime::now();
+        let in_use = &self.live.current().identity.certificate;
+        if found.certificate.is_valid_at(now) || !in_use.is_valid_at(now) {
+            return None;
+        }
+        let notice = found.certificate.notice(now)?;
+        Some(format!("the certificate in the files {notice}"))
+    }
+
+    fn keep_certificate(&mut self, reason: String) {
+        let in_use = &self.live.current().identity.certificate;
+        warn!(reason, %in_use, "the certificate in use is kept while it lasts");
+        self.told.push(reason);
+    }
+
     /// What the log tells of it.
     fn take_identity(&mut self, next: &mut Serving, identity: Identity) -> String {
         let told = format!("certificate {}", identity.certificate);
+        if let Some(oddity) = &identity.oddity {
+            warn!("{oddity}");
+        }
         self.identity.take(identity.fingerprint);
         self.reminder = Reminder::default();
         next.identity = Arc::new(identity);
@@ -306,8 +338,17 @@ impl Reloader {
     fn remind(&mut self) {
         let serving = self.live.current();
         let certificate = &serving.identity.certificate;
-        if let Some(days) = self.reminder.due(certificate, SystemTime::now()) {
-            warn!(%certificate, days, "the certificate ends soon");
+        match self.reminder.due(certificate, SystemTime::now()) {
+            None => {}
+            Some(Notice::NotYet { from }) => {
+                warn!(%certificate, %from, "the certificate is not valid yet");
+            }
+            Some(Notice::EndsSoon { days }) => {
+                warn!(%certificate, days, "the certificate ends soon");
+            }
+            Some(Notice::Ended { since }) => {
+                warn!(%certificate, %since, "the certificate has expired");
+            }
         }
     }
 }

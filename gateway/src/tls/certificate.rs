@@ -1,6 +1,7 @@
-//! What a certificate says of itself, and when it must be told that its end comes near.
+//! What a certificate says of itself, and when it must be told that clients may refuse it.
 
 use std::fmt;
+use std::mem::{Discriminant, discriminant};
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -20,6 +21,8 @@ pub struct Certificate {
     /// DNS names and IP addresses that it is for, else its common name (RFC 5280, sections
     /// 4.2.1.6 and 4.1.2.6).
     pub names: Vec<String>,
+    /// When it begins, in seconds since the Unix epoch; `None`: it cannot be read.
+    pub not_before: Option<u64>,
     /// When it ends, in seconds since the Unix epoch; `None`: it cannot be read.
     pub not_after: Option<u64>,
 }
@@ -30,11 +33,40 @@ impl Certificate {
         let Ok((_, certificate)) = X509Certificate::from_der(certificate) else {
             return Self::default();
         };
-        let not_after = certificate.validity().not_after.timestamp();
+        let validity = certificate.validity();
+        let seconds = |time: ASN1Time| Some(u64::try_from(time.timestamp()).unwrap_or(0));
         Self {
             names: names(&certificate),
-            not_after: Some(u64::try_from(not_after).unwrap_or(0)),
+            not_before: seconds(validity.not_before),
+            not_after: seconds(validity.not_after),
         }
+    }
+
+    /// Whether clients that look at the time take it; true where that cannot be read.
+    pub fn is_valid_at(&self, now: SystemTime) -> bool {
+        !matches!(
+            self.notice(now),
+            Some(Notice::NotYet { .. } | Notice::Ended { .. })
+        )
+    }
+
+    /// What there is to be told of it at this time.
+    pub fn notice(&self, now: SystemTime) -> Option<Notice> {
+        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if let Some(begin) = self.not_before
+            && now < Duration::from_secs(begin)
+        {
+            return Some(Notice::NotYet { from: Utc(begin) });
+        }
+        let end = Utc(self.not_after?);
+        // The last second belongs to it (RFC 5280, section 4.1.2.5).
+        let left = Duration::from_secs(end.0 + 1).saturating_sub(now);
+        if left.is_zero() {
+            return Some(Notice::Ended { since: end });
+        }
+        (left < NOTICE).then(|| Notice::EndsSoon {
+            days: left.as_secs() / DAY,
+        })
     }
 
     /// The day on which it ends, in UTC; `unknown` if it cannot be read.
@@ -89,28 +121,92 @@ fn name(name: &GeneralName<'_>) -> Option<String> {
     }
 }
 
-/// Says when the end of a certificate is to be told: at once, then daily.
+/// What is told of a certificate that clients refuse, or soon will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// It begins later.
+    NotYet {
+        /// When it begins.
+        from: Utc,
+    },
+    /// It ends in less than a fortnight.
+    EndsSoon {
+        /// Whole days that are left.
+        days: u64,
+    },
+    /// It has ended.
+    Ended {
+        /// When that was.
+        since: Utc,
+    },
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotYet { from } => write!(f, "is not valid before {from}"),
+            Self::EndsSoon { days: 1 } => write!(f, "ends in 1 day"),
+            Self::EndsSoon { days } => write!(f, "ends in {days} days"),
+            Self::Ended { since } => write!(f, "has expired; it was valid until {since}"),
+        }
+    }
+}
+
+/// A point in time, in seconds since the Unix epoch; shown as `2030-12-31T23:59:59Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Utc(pub u64);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// The last second of the year 9999, after which certificates cannot end.
+        const LAST: u64 = 253_402_300_799;
+        let time = UNIX_EPOCH + Duration::from_secs(self.0.min(LAST));
+        humantime::format_rfc3339_seconds(time).fmt(f)
+    }
+}
+
+/// Says when a notice of a certificate is to be told: at once, then daily.
 #[derive(Debug, Default)]
 pub struct Reminder {
-    told: Option<SystemTime>,
+    told: Option<(SystemTime, Discriminant<Notice>)>,
 }
 
 impl Reminder {
-    /// How many days are left, 0 after the end, if it is time to say so.
-    pub fn due(&mut self, certificate: &Certificate, now: SystemTime) -> Option<u64> {
-        let end = UNIX_EPOCH + Duration::from_secs(certificate.not_after?);
-        let left = end.duration_since(now).unwrap_or_default();
+    /// The notice, if it is time to tell it.
+    pub fn due(&mut self, certificate: &Certificate, now: SystemTime) -> Option<Notice> {
+        let notice = certificate.notice(now)?;
+        let kind = discriminant(&notice);
         // A clock that was set back counts as a new day.
-        let told_today = self.told.is_some_and(|told| {
-            now.duration_since(told)
-                .is_ok_and(|age| age < Duration::from_secs(DAY))
+        let told_today = self.told.is_some_and(|(told, of)| {
+            of == kind
+                && now
+                    .duration_since(told)
+                    .is_ok_and(|age| age < Duration::from_secs(DAY))
         });
-        if left >= NOTICE || told_today {
+        if told_today {
             return None;
         }
-        self.told = Some(now);
-        Some(left.as_secs() / DAY)
+        self.told = Some((now, kind));
+        Some(notice)
     }
+}
+
+/// What is odd about a chain, which is shown all the same; in words, and none if it is in order.
+pub(super) fn oddity(chain: &[CertificateDer<'_>]) -> Option<String> {
+    let read = |der| X509Certificate::from_der(der).ok();
+    let at = chain.windows(2).position(|pair| {
+        let names = (read(&pair[0]), read(&pair[1]));
+        let ((_, issued), (_, issuer)) = match names {
+            (Some(issued), Some(issuer)) => (issued, issuer),
+            _ => return false,
+        };
+        issued.issuer().as_raw() != issuer.subject().as_raw()
+    })?;
+    let (issued, issuer) = (at + 1, at + 2);
+    Some(format!(
+        "certificate {issuer} is not that of the issuer of certificate {issued}; clients may not \
+         find the way to an authority that they trust"
+    ))
 }
 
 #[cfg(test)]
@@ -158,20 +254,84 @@ mod tests {
         };
         let mut reminder = Reminder::default();
         let mut due = |seconds_before: i64| {
-            let now = end.checked_add_signed(-seconds_before).unwrap();
+            let now = end.checked_add_signed(1 - seconds_before).unwrap();
             reminder.due(&certificate, UNIX_EPOCH + Duration::from_secs(now))
         };
         let day = 86_400;
+        let soon = |days| Some(Notice::EndsSoon { days });
+        let ended = Some(Notice::Ended { since: Utc(end) });
         assert_eq!(due(20 * day), None);
         assert_eq!(due(14 * day), None);
-        assert_eq!(due(14 * day - 1), Some(13));
+        assert_eq!(due(14 * day - 1), soon(13));
         assert_eq!(due(13 * day), None);
-        assert_eq!(due(13 * day - 1), Some(12));
+        assert_eq!(due(13 * day - 1), soon(12));
         assert_eq!(due(12 * day), None);
-        assert_eq!(due(day / 2), Some(0));
-        assert_eq!(due(-day), Some(0));
-        assert_eq!(due(-day - 1), None);
+        assert_eq!(due(day / 2), soon(0));
+        assert_eq!(due(1), None);
+        // At once, although the other notice was told a moment before.
+        assert_eq!(due(0), ended);
+        assert_eq!(due(1 - day), None);
+        assert_eq!(due(-day), ended);
         // The clock was set back.
-        assert_eq!(due(5 * day), Some(5));
+        assert_eq!(due(5 * day), soon(5));
+    }
+
+    #[test]
+    fn validity_has_a_begin_and_an_end() {
+        let certificate = Certificate {
+            not_before: Some(1_000_000_000),
+            not_after: Some(2_000_000_000),
+            ..Certificate::default()
+        };
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let told = |seconds| {
+            certificate
+                .notice(at(seconds))
+                .map(|notice| notice.to_string())
+        };
+        assert_eq!(
+            told(999_999_999).unwrap(),
+            "is not valid before 2001-09-09T01:46:40Z"
+        );
+        assert_eq!(told(1_000_000_000), None);
+        assert_eq!(told(2_000_000_000).unwrap(), "ends in 0 days");
+        assert_eq!(
+            told(2_000_000_001).unwrap(),
+            "has expired; it was valid until 2033-05-18T03:33:20Z"
+        );
+        for (seconds, valid) in [(0, false), (1_500_000_000, true), (3_000_000_000, false)] {
+            assert_eq!(certificate.is_valid_at(at(seconds)), valid);
+        }
+        assert!(Certificate::default().is_valid_at(at(0)));
+    }
+
+    #[test]
+    fn chains_out_of_order_are_odd() {
+        let authority = |name: &str| {
+            let mut parameters = rcgen::CertificateParams::default();
+            parameters
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            (parameters, rcgen::KeyPair::generate().unwrap())
+        };
+        let (root, root_key) = authority("root");
+        let (middle, middle_key) = authority("middle");
+        let (leaf, leaf_key) = authority("leaf");
+        let roots = root.self_signed(&root_key).unwrap().der().clone();
+        let root = rcgen::Issuer::new(root, root_key);
+        let middles = middle.signed_by(&middle_key, &root).unwrap().der().clone();
+        let middle = rcgen::Issuer::new(middle, middle_key);
+        let leafs = leaf.signed_by(&leaf_key, &middle).unwrap().der().clone();
+        let odd = |chain: [&CertificateDer<'static>; 3]| oddity(&chain.map(Clone::clone));
+        assert_eq!(odd([&leafs, &middles, &roots]), None);
+        let told = odd([&leafs, &roots, &middles]).unwrap();
+        assert!(told.starts_with("certificate 2 is not that of the issuer of certificate 1"));
+        assert!(
+            odd([&leafs, &middles, &leafs])
+                .unwrap()
+                .starts_with("certificate 3")
+        );
+        assert_eq!(oddity(&[leafs]), None);
     }
 }

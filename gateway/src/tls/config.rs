@@ -6,8 +6,11 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::ServerSessionMemoryCache;
+use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::certificate::Certificate;
+use super::certificate::{Certificate, oddity};
+use super::public_key::{PublicKey, why_unusable};
 use super::secrets::Capture;
 use crate::config::Config;
 use crate::pem_file::{Fingerprint, PemFile};
@@ -58,6 +61,8 @@ pub struct Identity {
     pub tls: Arc<ServerConfig>,
     /// The certificate, as far as the log and metrics tell of it.
     pub certificate: Certificate,
+    /// What is odd about the chain, which is shown as it is.
+    pub oddity: Option<String>,
     /// Tells whether the files still hold this.
     pub fingerprint: Fingerprint,
 }
@@ -81,17 +86,19 @@ impl Identity {
             path: key.path.clone(),
             reason,
         })?;
+        let signing_key = signing_key(private_key).map_err(|reason| TlsError::Key {
+            path: key.path.clone(),
+            reason,
+        })?;
+        let oddity = oddity(&certificates)
+            .map(|oddity| format!("{}: CertFile: {oddity}", chain.path.display()));
         let certificate = Certificate::of(&certificates[0]);
+        let certified = files.pair(certificates, signing_key)?;
         let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
             .with_no_client_auth()
-            .with_single_cert(certificates, private_key)
-            .map_err(|error| TlsError::Mismatch {
-                path: chain.path.clone(),
-                key_path: key.path.clone(),
-                reason: error.to_string(),
-            })?;
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
         tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         // Established connections are moved by the gateway's own record layer.
@@ -101,6 +108,7 @@ impl Identity {
         Ok(Self {
             tls: Arc::new(tls),
             certificate,
+            oddity,
             fingerprint: files.fingerprint(),
         })
     }
@@ -121,8 +129,50 @@ impl IdentityFiles {
         }
     }
 
+    /// Certificates and the key of the first one.
+    ///
+    /// What the library does to make a pair refuses certificates that clients may well take: see
+    /// [`PublicKey`].
+    fn pair(
+        &self,
+        certificates: Vec<CertificateDer<'static>>,
+        key: Arc<dyn SigningKey>,
+    ) -> Result<CertifiedKey, TlsError> {
+        let mut owner = None;
+        for (at, certificate) in certificates.iter().enumerate() {
+            let public = PublicKey::of_certificate(certificate);
+            let public = public.ok_or_else(|| TlsError::Certificate {
+                path: self.chain.path.clone(),
+                reason: format!("certificate {} is not well-formed", at + 1),
+            })?;
+            if owner.is_none() && public.belongs_to(&*key) {
+                owner = Some(at);
+            }
+        }
+        let reason = match owner {
+            Some(0) => return Ok(CertifiedKey::new(certificates, key)),
+            Some(at) => format!(
+                "it is that of certificate {}; the gateway's own certificate must come first",
+                at + 1
+            ),
+            None => "it is that of another one".to_owned(),
+        };
+        Err(TlsError::Mismatch {
+            path: self.chain.path.clone(),
+            key_path: self.key.path.clone(),
+            reason,
+        })
+    }
+
     /// Tells whether the files changed.
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of([&self.chain, &self.key])
     }
+}
+
+/// What the library signs with; else why it cannot.
+fn signing_key(key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, String> {
+    let unusable = why_unusable(&key);
+    let loaded = default_provider().key_provider.load_private_key(key);
+    loaded.map_err(|_| unusable)
 }

@@ -8,6 +8,7 @@
 mod accept;
 mod certificate;
 mod config;
+mod public_key;
 mod received;
 mod record;
 mod secrets;
@@ -15,9 +16,10 @@ mod state;
 mod stream;
 
 pub use accept::{AcceptError, accept};
-pub use certificate::{Certificate, Reminder};
+pub use certificate::{Certificate, Notice, Reminder};
 pub use config::{Identity, IdentityFiles, TlsError};
 pub use state::TlsState;
 pub use stream::{Busy, TlsStream};
 
+pub(crate) use public_key::PublicKey;
 pub(crate) use secrets::{Cipher, Protection, Secrets};

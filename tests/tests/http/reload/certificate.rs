@@ -347,3 +347,52 @@ async fn the_end_of_the_certificate_is_told_before() {
     hang_up(&gateway).await;
     assert_eq!(count_logged(&gateway, warned), 2);
 }
+
+/// What the log says of a certificate that is kept although the files hold another one.
+const KEPT: &str = "the certificate in use is kept while it lasts";
+
+#[tokio::test]
+async fn an_expired_certificate_does_not_replace_a_valid_one() {
+    let gateway = watching().await;
+    let ended = TestCert::builder().ended(Duration::from_secs(7_200));
+    let valid = gateway.cert().leaf().clone();
+    gateway
+        .cert()
+        .replace_files(&ended.build().unwrap())
+        .unwrap();
+    let told = logged(
+        &gateway,
+        &["WARN", KEPT, "has expired; it was valid until "],
+    )
+    .await;
+    assert!(told.contains("in_use=localhost"), "{told}");
+    // It is looked at each second, and told once.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(count_logged(&gateway, KEPT), 1);
+    assert_eq!(shown(&gateway.tls()).await.0, valid);
+    // Whoever asks is told, and gets the rest.
+    let told = change(&gateway, &[("KeepAlive", json!(7))]).await;
+    assert!(told.contains("changed=\"KeepAlive 0 -> 7\""), "{told}");
+    assert_eq!(count_logged(&gateway, KEPT), 2);
+    assert_eq!(shown(&gateway.tls()).await.0, valid);
+
+    let renewed = TestCert::new().unwrap();
+    gateway.cert().replace_files(&renewed).unwrap();
+    answer(&gateway, 1).await;
+    assert_shows(&gateway, &renewed).await;
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_taken_once_the_other_has_ended() {
+    let short = TestCert::builder().life(Duration::from_secs(6));
+    let gateway = port_gateway().set("CertificatePoll", 1);
+    let gateway = gateway.cert(short.build().unwrap()).spawn().await.unwrap();
+    let ended = TestCert::builder().ended(Duration::from_secs(7_200));
+    let ended = ended.build().unwrap();
+    gateway.cert().replace_files(&ended).unwrap();
+    logged(&gateway, &["WARN", KEPT]).await;
+    let told = answer(&gateway, 0).await;
+    assert!(told.contains("reloaded changed=\"certificate "), "{told}");
+    assert_shows(&gateway, &ended).await;
+    logged(&gateway, &["WARN", "the certificate has expired", "since="]).await;
+}
