@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::encoded::Bytes;
+use crate::host::{Host, HostError};
 use crate::ratelimit::FailureLimit;
 use crate::session::SessionId;
 use crate::ticket::{Lease, Target, Tickets};
@@ -31,7 +32,7 @@ enum Mode {
     },
     /// `HijackAll` false: a token is a port of the gateway's own host.
     Ports {
-        host: String,
+        host: Host,
         ports: RangeInclusive<u16>,
         sessions: Arc<PortSessions>,
     },
@@ -98,7 +99,7 @@ impl Admission {
     /// Writes it down.
     pub fn state(&self) -> AdmissionState {
         AdmissionState {
-            host: self.target.host.clone(),
+            host: self.target.host.to_string(),
             port: self.target.port,
             session: self.session,
             hold: match &self.hold {
@@ -111,9 +112,11 @@ impl Admission {
 }
 
 impl Admissions {
-    /// The admission of a channel that was moved here: it was good once, and stays so.
-    pub fn take_over(&self, state: AdmissionState) -> Admission {
+    /// The admission of a channel that was moved here: it was good once, and stays so. Fails when
+    /// its host is none.
+    pub fn take_over(&self, state: AdmissionState) -> Result<Admission, HostError> {
         let session = state.session;
+        let host = state.host.parse()?;
         let hold = match (&self.mode, state.hold) {
             (Mode::Tickets { tickets, .. }, HoldState::Ticket(digest)) => {
                 tickets.hold(&digest).map_or(Hold::None, Hold::Ticket)
@@ -123,14 +126,14 @@ impl Admissions {
             }
             _ => Hold::None,
         };
-        Admission {
+        Ok(Admission {
             target: Target {
-                host: state.host,
+                host,
                 port: state.port,
             },
             session,
             hold,
-        }
+        })
     }
 
     /// The addresses that are refused, and for how much longer.
@@ -327,7 +330,7 @@ mod tests {
         let (admissions, tickets) = admissions(true);
         assert!(admissions.admit(Some("5900"), CLIENT).is_err());
         let target = Target {
-            host: "h".to_owned(),
+            host: "h".parse().unwrap(),
             port: 5900,
         };
         let (ticket, _) = tickets.issue(target.clone(), Instant::now()).unwrap();
@@ -341,7 +344,7 @@ mod tests {
     fn a_ticket_for_a_port_outside_the_range_is_refused() {
         let (admissions, tickets) = admissions(true);
         let target = Target {
-            host: "h".to_owned(),
+            host: "h".parse().unwrap(),
             port: 22,
         };
         let (ticket, _) = tickets.issue(target, Instant::now()).unwrap();
@@ -383,7 +386,7 @@ mod tests {
     fn tickets_sessions_and_failures_outlive_a_configuration() {
         let (old, tickets) = admissions(true);
         let target = Target {
-            host: "h".to_owned(),
+            host: "h".parse().unwrap(),
             port: 5900,
         };
         let (ticket, session) = tickets.issue(target, Instant::now()).unwrap();

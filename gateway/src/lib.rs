@@ -7,6 +7,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod admission;
+pub mod authority;
 pub mod buffer;
 mod causes;
 pub mod channel;
@@ -18,6 +19,7 @@ mod documents;
 pub mod drain;
 pub mod encoded;
 pub mod handover;
+pub mod host;
 pub mod http;
 pub mod listen;
 pub mod live;

@@ -24,6 +24,11 @@ impl NetworkRules {
         }))
     }
 
+    /// Whether there is no rule at all, so that it does not matter which address somebody has.
+    pub fn are_none(&self) -> bool {
+        self.0.allowed.is_empty() && self.0.denied.is_empty()
+    }
+
     /// Whether an address is let through.
     pub fn allow(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::encoded::Bytes;
+use crate::host::Host;
 use crate::pool::{Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
 
@@ -27,19 +28,15 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Where a ticket leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Name or address of the host; IPv6 literals without brackets.
-    pub host: String,
+    /// The host.
+    pub host: Host,
     /// The Spice port.
     pub port: u16,
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        write!(f, "{}:{}", self.host.for_uri(), self.port)
     }
 }
 
@@ -294,7 +291,7 @@ impl Tickets {
             };
             EntryState {
                 digest: Bytes::from(&digest[..]),
-                host: entry.target.host.clone(),
+                host: entry.target.host.to_string(),
                 port: entry.target.port,
                 session: entry.session,
                 expires: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
@@ -315,12 +312,13 @@ impl Tickets {
             store.entries.clear();
         }
         for known in state.entries {
-            let Ok(digest) = Digest::try_from(&known.digest[..]) else {
+            let digest = Digest::try_from(&known.digest[..]);
+            let (Ok(digest), Ok(host)) = (digest, known.host.parse()) else {
                 continue;
             };
             store.entries.entry(digest).or_insert(Entry {
                 target: Target {
-                    host: known.host,
+                    host,
                     port: known.port,
                 },
                 session: known.session,
@@ -395,7 +393,7 @@ mod tests {
 
     fn target() -> Target {
         Target {
-            host: "10.0.0.7".to_owned(),
+            host: "10.0.0.7".parse().unwrap(),
             port: 5900,
         }
     }

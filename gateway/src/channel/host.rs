@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::causes::find;
 use crate::config::Config;
+use crate::host::Host;
 use crate::listen::socket;
 use crate::network_rules::NetworkRules;
 use crate::ticket::Target;
@@ -37,9 +38,6 @@ pub enum ConnectError {
     /// The host is in no network of `AllowedHosts`, or in one of `DeniedHosts`; answered with 403.
     #[error("host may not be reached: AllowedHosts, DeniedHosts")]
     NotAllowed,
-    /// No name or address; answered with 502.
-    #[error("not a host name or address")]
-    BadName,
     /// The gateway lacks descriptors or memory; answered with 503.
     #[error("gateway is out of resources: {0}")]
     Resources(io::Error),
@@ -54,7 +52,6 @@ impl ConnectError {
         match self {
             Self::Timeout(_) => "timeout",
             Self::NotAllowed => "not allowed",
-            Self::BadName => "bad name",
             Self::Resources(_) => "resources",
             Self::Unreachable(_) => "unreachable",
         }
@@ -79,25 +76,23 @@ impl HostConnector {
     }
 
     /// Whether a host given by address is allowed; what a name means shows when connecting.
-    pub fn may_reach(&self, host: &str) -> bool {
-        host.parse()
-            .map_or(true, |address| self.rules.allow(address))
+    pub fn may_reach(&self, host: &Host) -> bool {
+        host.address()
+            .is_none_or(|address| self.rules.allow(address))
     }
 
     /// Connects to a target.
     pub async fn connect(&self, target: &Target) -> Result<TcpStream, ConnectError> {
-        let authority = match target.host.parse::<IpAddr>() {
-            // The connector asks its resolver for names only.
-            Ok(address) if !self.rules.allow(address) => return Err(ConnectError::NotAllowed),
-            Ok(address) => SocketAddr::new(address, target.port).to_string(),
-            Err(_) => format!("{}:{}", target.host, target.port),
-        };
+        // The connector asks its resolver for names only.
+        if !self.may_reach(&target.host) {
+            return Err(ConnectError::NotAllowed);
+        }
         let uri = Uri::builder()
             .scheme("http")
-            .authority(authority)
+            .authority(target.to_string())
             .path_and_query("/")
             .build()
-            .map_err(|_| ConnectError::BadName)?;
+            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
         let connect = self.connector.clone().call(uri);
         match tokio::time::timeout(self.timeout, connect).await {
             Ok(Ok(stream)) => Ok(stream.into_inner()),
@@ -127,8 +122,8 @@ impl HostConnector {
 #[error("no address in an allowed network")]
 struct NotAllowed;
 
-/// The system's resolver, less the addresses that are not allowed: so a name cannot lead
-/// elsewhere between check and use.
+/// The system's resolver, less the addresses that are not allowed, and those that are no host's:
+/// so a name cannot lead elsewhere between check and use.
 #[derive(Clone)]
 struct Resolver(NetworkRules);
 
@@ -145,7 +140,11 @@ impl Service<Name> for Resolver {
         let rules = self.0.clone();
         Box::pin(async move {
             let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let addresses: Vec<_> = resolved.filter(|a| rules.allow(a.ip())).collect();
+            let is_allowed = |address: &SocketAddr| {
+                let host = Host::try_from(address.ip());
+                host.is_ok_and(|host| host.address().is_some_and(|ip| rules.allow(ip)))
+            };
+            let addresses: Vec<_> = resolved.filter(is_allowed).collect();
             if addresses.is_empty() {
                 return Err(NotAllowed.into());
             }
@@ -173,7 +172,7 @@ mod tests {
 
     fn target(host: &str, port: u16) -> Target {
         Target {
-            host: host.to_owned(),
+            host: host.parse().unwrap(),
             port,
         }
     }
@@ -215,7 +214,8 @@ mod tests {
         let refused = connector(&[]).connect(&target("127.0.0.1", port)).await;
         let refused = refused.unwrap_err();
         assert!(matches!(&refused, ConnectError::Unreachable(why) if why.contains("refused")));
-        let bad = connector(&[]).connect(&target("no host", 1)).await;
-        assert!(matches!(bad.unwrap_err(), ConnectError::BadName));
+        let unknown = target("no-such-host.invalid", 1);
+        let unknown = connector(&[]).connect(&unknown).await.unwrap_err();
+        assert!(matches!(unknown, ConnectError::Unreachable(_)), "{unknown}");
     }
 }

@@ -342,7 +342,7 @@ mod tests {
             session,
             client: IpAddr::from([192, 0, 2, 7]),
             host: Target {
-                host: "10.0.0.7".to_owned(),
+                host: "10.0.0.7".parse().unwrap(),
                 port: 5900,
             },
             opened: SystemTime::now(),

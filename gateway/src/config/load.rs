@@ -307,8 +307,8 @@ mod tests {
                 plain_address: "::1".parse().unwrap(),
                 listen_address: Some("::2".parse().unwrap()),
                 manager_ip: "::3".to_owned(),
-                external_name: Some("::4".to_owned()),
-                spice_host: "h".to_owned(),
+                external_name: Some("::4".parse().unwrap()),
+                spice_host: "h".parse().unwrap(),
                 worker_threads: Some(6),
                 bad_token_limit: None,
                 ..Config::default()

@@ -23,6 +23,8 @@ pub use load::{Loaded, load};
 pub use report::{ConfigError, Problem, Warning};
 use value::Choice;
 
+use crate::host::Host;
+
 /// Where the gateway looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/flexvdi/flexvdi-gateway.conf";
 
@@ -65,7 +67,7 @@ pub struct Config {
     pub proxy_protocol: Vec<IpNet>,
     /// Name or address under which clients reach the gateway; `None` (an empty string): the
     /// `Host` of each request.
-    pub external_name: Option<String>,
+    pub external_name: Option<Host>,
 
     /// Whether answers of the manager get the gateway's name and a ticket instead of the host's
     /// address and port.
@@ -75,7 +77,7 @@ pub struct Config {
     /// Last Spice port that may be connected to.
     pub last_spice_port: u16,
     /// Name or address of the host that plain ports as tokens mean (`HijackAll` false).
-    pub spice_host: String,
+    pub spice_host: Host,
     /// Networks that hosts must belong to; empty: any.
     pub allowed_hosts: Vec<IpNet>,
     /// Networks that hosts must not belong to; goes before the former.
@@ -283,7 +285,7 @@ impl Default for Config {
             hijack_all: true,
             first_spice_port: 5900,
             last_spice_port: 25900,
-            spice_host: "127.0.0.1".to_owned(),
+            spice_host: Host::LOCALHOST,
             allowed_hosts: Vec::new(),
             denied_hosts: Vec::new(),
             host_proxy_protocol: HostProxyProtocol::Off,

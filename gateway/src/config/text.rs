@@ -3,10 +3,14 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
 use super::value::{Form, Mismatch, OrEmpty};
+use crate::host::{self, HostError};
+
+/// Bits before an IPv4 address that is mapped into IPv6.
+const MAPPED_PREFIX: u8 = 96;
 
 /// The path of a file. Whether it can be read shows when it is.
 pub(super) enum FilePath {}
@@ -86,12 +90,17 @@ impl Form for Network {
     type Field = IpNet;
 
     fn read(value: &Value) -> Result<IpNet, Mismatch> {
-        let expected = "a network such as \"10.0.0.0/8\" or an IP address";
-        read_text(value, expected, |text| {
-            text.parse()
-                .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-                .ok()
-        })
+        let parse = |text: &str| {
+            let network = text.parse();
+            network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        };
+        let expected = match value.as_str().map(parse) {
+            Some(Ok(network)) if unfolded(network).is_none() => {
+                "a network that is not partly IPv4-mapped (\"::ffff:0:0/96\" is all of IPv4)"
+            }
+            _ => "a network such as \"10.0.0.0/8\" or an IP address",
+        };
+        read_text(value, expected, |text| parse(text).ok().and_then(unfolded))
     }
 
     fn write(field: &IpNet) -> Value {
@@ -99,28 +108,32 @@ impl Form for Network {
     }
 }
 
-/// The name or the IP address of a host; IPv6 addresses are kept without brackets.
+/// The name or the IP address of a host; IPv6 addresses with or without brackets.
 pub(super) enum Host {}
 
 impl Form for Host {
-    type Field = String;
+    type Field = host::Host;
 
-    fn read(value: &Value) -> Result<String, Mismatch> {
+    fn read(value: &Value) -> Result<host::Host, Mismatch> {
         let expected = match value.as_str() {
             Some(text) if text.contains("://") => {
                 "a host name or IP address without a scheme (\"https://\")"
             }
             Some(text) if has_port(text) => "a host name or IP address without a port",
-            _ => "a host name or IP address",
+            Some(text) => match text.parse::<host::Host>() {
+                Err(HostError::Unspecified) => {
+                    "a host name or IP address, which an unspecified one is not"
+                }
+                Err(HostError::Scoped) => "a host name or IP address without a scope (\"%\")",
+                _ => "a host name or IP address",
+            },
+            None => "a host name or IP address",
         };
-        read_text(value, expected, |text| {
-            let host = without_brackets(text);
-            (host.parse::<IpAddr>().is_ok() || is_name(host)).then(|| host.to_owned())
-        })
+        read_text(value, expected, |text| text.parse().ok())
     }
 
-    fn write(field: &String) -> Value {
-        Value::from(field.as_str())
+    fn write(field: &host::Host) -> Value {
+        Value::from(field.to_string())
     }
 }
 
@@ -131,11 +144,12 @@ impl Form for HostOrEmpty {
     type Field = String;
 
     fn read(value: &Value) -> Result<String, Mismatch> {
-        OrEmpty::<Host>::read(value).map(Option::unwrap_or_default)
+        let host = OrEmpty::<Host>::read(value)?;
+        Ok(host.map_or_else(String::new, |host| host.to_string()))
     }
 
     fn write(field: &String) -> Value {
-        Host::write(field)
+        Value::from(field.as_str())
     }
 }
 
@@ -158,30 +172,24 @@ fn without_brackets(text: &str) -> &str {
         .unwrap_or(text)
 }
 
+/// The network that addresses are compared with, which are canonical: IPv4-mapped ones are IPv4
+/// networks (RFC 4291, section 2.5.5.2). `None`: a mapped address with a prefix that takes in more
+/// than those.
+fn unfolded(network: IpNet) -> Option<IpNet> {
+    let IpNet::V6(v6) = network else {
+        return Some(network);
+    };
+    let Some(v4) = v6.addr().to_ipv4_mapped() else {
+        return Some(network);
+    };
+    let prefix = v6.prefix_len().checked_sub(MAPPED_PREFIX)?;
+    Ipv4Net::new(v4, prefix).ok().map(IpNet::V4)
+}
+
 fn has_port(text: &str) -> bool {
     text.rsplit_once(':').is_some_and(|(host, port)| {
         (host.ends_with(']') || !host.contains(':')) && port.bytes().all(|b| b.is_ascii_digit())
     })
-}
-
-/// Whether a text can be a host name. Underscores are let through because local networks use
-/// them; a last label of digits only would be a mistyped IPv4 address.
-fn is_name(text: &str) -> bool {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-    };
-    name.len() <= 253
-        && name.split('.').all(is_label)
-        && !name
-            .rsplit('.')
-            .next()
-            .is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit()))
 }
 
 #[cfg(test)]
@@ -211,7 +219,8 @@ mod tests {
             ("[2001:db8::1]", "2001:db8::1"),
             ("xn--mller-kva.example", "xn--mller-kva.example"),
         ] {
-            assert_eq!(Host::read(&json!(text)).as_deref(), Ok(host), "{text}");
+            let read = Host::read(&json!(text)).unwrap();
+            assert_eq!(Host::write(&read), json!(host));
         }
         let long_label = "a".repeat(64);
         let long_name = "a.".repeat(128);
@@ -263,6 +272,20 @@ mod tests {
     }
 
     #[test]
+    fn hosts_that_are_none_are_told_why() {
+        for text in ["0.0.0.0", "::", "[::ffff:0.0.0.0]"] {
+            assert_eq!(
+                expected::<Host>(&json!(text)),
+                "a host name or IP address, which an unspecified one is not"
+            );
+        }
+        assert_eq!(
+            expected::<Host>(&json!("fe80::1%eth0")),
+            "a host name or IP address without a scope (\"%\")"
+        );
+    }
+
+    #[test]
     fn empty_strings_mean_none_where_allowed() {
         assert_eq!(OrEmpty::<Address>::read(&json!("")), Ok(None));
         assert_eq!(OrEmpty::<FilePath>::read(&json!("")), Ok(None));
@@ -301,6 +324,19 @@ mod tests {
             let read = Network::read(&json!(text)).unwrap();
             assert_eq!(Network::write(&read), json!(network));
         }
+        for (text, network) in [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::/0", "::/0"),
+        ] {
+            let read = Network::read(&json!(text)).unwrap();
+            assert_eq!(Network::write(&read), json!(network));
+        }
+        assert_eq!(
+            expected::<Network>(&json!("::ffff:10.0.0.0/90")),
+            "a network that is not partly IPv4-mapped (\"::ffff:0:0/96\" is all of IPv4)"
+        );
         for text in ["", "10.0.0.0/33", "10.0.0/8", "host", "::/129", "10.0.0.0/"] {
             assert!(Network::read(&json!(text)).is_err(), "{text}");
         }

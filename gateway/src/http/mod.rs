@@ -2,8 +2,9 @@
 
 mod assembly;
 pub mod body;
-mod forwarded;
-mod origin;
+mod client;
+pub mod forwarded;
+pub mod origin;
 pub mod reply;
 
 use std::fmt::Display;
@@ -17,6 +18,7 @@ use hyper::body::Incoming;
 use ipnet::IpNet;
 use tracing::{debug, info};
 
+pub use client::Client;
 pub use origin::Origin;
 
 use crate::access_log::{AccessLog, Event, Recorded, Requested};
@@ -83,6 +85,14 @@ impl Gateway {
         self.clients.allow(peer) || self.trusted_proxies.iter().any(|net| net.contains(&peer))
     }
 
+    /// Whether a client's requests are answered; one that nobody named only if there are no rules.
+    fn serves(&self, client: Client) -> bool {
+        match client {
+            Client::At(address) => self.clients.allow(address),
+            Client::Unnamed => self.clients.are_none(),
+        }
+    }
+
     /// Records a connection that was refused before any request.
     pub fn refused(&self, client: IpAddr, reason: &str) {
         self.access_log.write(|| Event::Refused {
@@ -122,7 +132,7 @@ pub async fn serve(
     let origin = Origin::of(&request, connection, trusted, header);
     let mut requested = gateway.access_log.is_on().then(|| Requested {
         request: origin.request_id.clone(),
-        client: origin.client,
+        client: origin.client.address(),
         method: request.method().to_string(),
         path: Some(request.uri().path().to_owned()),
         status: 0,
@@ -211,7 +221,7 @@ fn route(
     if gateway.health_path.as_deref() == Some(uri.path()) {
         return Ok(Route::Health);
     }
-    if !gateway.clients.allow(origin.client) {
+    if !gateway.serves(origin.client) {
         info!(client = %origin.client, "client is not allowed");
         return refuse(
             StatusCode::FORBIDDEN,
@@ -259,7 +269,7 @@ async fn open_channel(
     query: &Query,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    let client = origin.client;
+    let client = origin.client.address();
     let counted = &gateway.metrics.websockets_refused;
     let record = |answer: Response<Body>, session: Option<SessionId>, reason: &dyn Display| {
         gateway.access_log.write(|| Event::Refused {

@@ -68,7 +68,7 @@ pub fn host(failure: &ConnectError) -> Response<Body> {
             StatusCode::FORBIDDEN,
             "the desktop's host may not be reached through this gateway",
         ),
-        ConnectError::BadName | ConnectError::Unreachable(_) => error(
+        ConnectError::Unreachable(_) => error(
             StatusCode::BAD_GATEWAY,
             "the desktop's host cannot be reached",
         ),

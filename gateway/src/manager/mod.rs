@@ -23,6 +23,7 @@ use crate::access_log::{AccessLog, Event};
 use crate::channel::HostConnector;
 use crate::config::Config;
 use crate::drain::{self, Drain};
+use crate::host::address_for_uri;
 use crate::http::body::Body;
 use crate::http::{Origin, reply};
 use crate::metrics::Metrics;
@@ -218,15 +219,15 @@ impl Manager {
         })?;
         self.metrics.desktops_assigned.inc();
         let own_address = match (&self.config.external_name, origin.host()) {
-            (Some(name), _) => name.clone(),
-            (None, Some(host)) => host.to_owned(),
-            (None, None) => local.to_string(),
+            (Some(name), _) => name.for_uri(),
+            (None, Some(host)) => host.for_uri(),
+            (None, None) => address_for_uri(local),
         };
         info!(%session, %client, host = %target, "desktop assigned");
         self.access_log.write(|| Event::DesktopAssigned {
             request: origin.request_id.clone(),
             session: session.to_string(),
-            client,
+            client: client.address(),
             host: target.to_string(),
         });
         Ok(Some(answer.rewrite(Some(&Replacement {

@@ -103,13 +103,7 @@ impl Default for Metrics {
         );
         let host_failures = Labelled::new(
             "reason",
-            &[
-                "timeout",
-                "unreachable",
-                "not allowed",
-                "bad name",
-                "resources",
-            ],
+            &["timeout", "unreachable", "not allowed", "resources"],
         );
         let desktops_refused = Labelled::new("reason", &["draining", "port", "host", "tickets"]);
         let manager_requests = Labelled::new(

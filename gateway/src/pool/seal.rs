@@ -21,7 +21,7 @@
 //! would give away is whether both stand for the same host, port and second. Nothing could be
 //! forged, which with AES-GCM it could.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::aead::{Aad, NONCE_LEN, Nonce};
@@ -31,14 +31,13 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::PoolKeys;
+use crate::host::Host;
 use crate::ticket::Target;
 
 const VERSION: u8 = 1;
 const CLEAR_BYTES: usize = 2 + NONCE_LEN;
 /// Expiry, port and the kind of host.
 const FIXED_BYTES: usize = 7;
-/// Longest name in the DNS, with a dot at its end (RFC 1035, section 2.3.4).
-const MAX_NAME: usize = 254;
 /// How far apart the clocks of a pool may be.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
@@ -54,9 +53,6 @@ pub struct Contents {
 /// Why no ticket can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// The host's name is none.
-    #[error("the host's name is too long for a ticket")]
-    Name,
     /// The clock is not set, or the year is after 2105.
     #[error("the system's clock is wrong")]
     Clock,
@@ -96,7 +92,7 @@ impl PoolKeys {
         let header = [VERSION, key.id];
         let mut sealed = expires.to_be_bytes().to_vec();
         sealed.extend(contents.target.port.to_be_bytes());
-        write_host(&contents.target.host, &mut sealed)?;
+        write_host(&contents.target.host, &mut sealed);
         let nonce_bytes = nonce;
         key.aead
             .seal_in_place_append_tag(
@@ -155,35 +151,34 @@ pub(crate) fn session_number(ticket: &str) -> u64 {
     first.fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn write_host(host: &str, to: &mut Vec<u8>) -> Result<(), SealError> {
-    // Only what reads as the same text again becomes an address.
-    let v4 = host.parse::<Ipv4Addr>();
-    let v6 = host.parse::<Ipv6Addr>();
-    match (v4, v6) {
-        (Ok(v4), _) if v4.to_string() == host => {
+fn write_host(host: &Host, to: &mut Vec<u8>) {
+    match host.address() {
+        Some(IpAddr::V4(v4)) => {
             to.push(4);
             to.extend(v4.octets());
         }
-        (_, Ok(v6)) if v6.to_string() == host => {
+        Some(IpAddr::V6(v6)) => {
             to.push(6);
             to.extend(v6.octets());
         }
-        _ if host.len() <= MAX_NAME => {
+        None => {
             to.push(0);
-            to.extend(host.as_bytes());
+            to.extend(host.to_string().as_bytes());
         }
-        _ => return Err(SealError::Name),
     }
-    Ok(())
 }
 
 fn read_contents(plain: &[u8]) -> Option<Contents> {
     let (fixed, host) = plain.split_first_chunk::<FIXED_BYTES>()?;
     let [e0, e1, e2, e3, p0, p1, kind] = *fixed;
     let host = match kind {
-        4 => Ipv4Addr::from(<[u8; 4]>::try_from(host).ok()?).to_string(),
-        6 => Ipv6Addr::from(<[u8; 16]>::try_from(host).ok()?).to_string(),
-        0 => String::from_utf8(host.to_vec()).ok()?,
+        4 => Host::try_from(IpAddr::from(<[u8; 4]>::try_from(host).ok()?)).ok()?,
+        6 => Host::try_from(IpAddr::from(<[u8; 16]>::try_from(host).ok()?)).ok()?,
+        // A name; what reads as an address has the kinds above.
+        0 => {
+            let name: Host = std::str::from_utf8(host).ok()?.parse().ok()?;
+            name.address().is_none().then_some(name)?
+        }
         _ => return None,
     };
     let expires = Duration::from_secs(u32::from_be_bytes([e0, e1, e2, e3]).into());
@@ -198,6 +193,8 @@ fn read_contents(plain: &[u8]) -> Option<Contents> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use proptest::prelude::*;
 
     use super::super::key_for_test;
@@ -206,7 +203,7 @@ mod tests {
     fn contents(host: &str, port: u16, expires: u32) -> Contents {
         Contents {
             target: Target {
-                host: host.to_owned(),
+                host: host.parse().unwrap(),
                 port,
             },
             expires: UNIX_EPOCH + Duration::from_secs(expires.into()),
@@ -226,11 +223,9 @@ mod tests {
             let url_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
             assert!(ticket.chars().all(url_safe));
         }
-        let longest = "a".repeat(MAX_NAME);
+        let longest = "a.".repeat(127);
         let ticket = keys.seal(&contents(&longest, 1, 1)).unwrap();
         assert_eq!(ticket.len(), 388);
-        let longer = contents(&"a".repeat(MAX_NAME + 1), 1, 1);
-        assert_eq!(keys.seal(&longer), Err(SealError::Name));
     }
 
     #[test]
@@ -297,6 +292,30 @@ mod tests {
     }
 
     #[test]
+    fn hosts_that_are_none_are_refused() {
+        let plain = |kind: u8, host: &[u8]| {
+            let fixed = [0, 0, 0, 1, 23, 12, kind];
+            read_contents(&[&fixed[..], host].concat())
+        };
+        assert_eq!(plain(0, b"h"), Some(contents("h", 5900, 1)));
+        let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets();
+        assert_eq!(plain(6, &mapped), Some(contents("127.0.0.1", 5900, 1)));
+        for (kind, host) in [
+            (0, &b"x@127.0.0.1"[..]),
+            (0, b"127.0.0.1"),
+            (0, b"010.0.0.1"),
+            (0, b""),
+            (0, b"\xff"),
+            (4, &[0; 4]),
+            (4, &[1; 5]),
+            (6, &[0; 16]),
+            (7, b"h"),
+        ] {
+            assert_eq!(plain(kind, host), None, "{kind} {host:?}");
+        }
+    }
+
+    #[test]
     fn other_versions_are_refused() {
         let keys = key_for_test(&[1]);
         let ticket = keys.seal(&contents("h", 1, 1)).unwrap();
@@ -333,8 +352,7 @@ mod tests {
             host in prop_oneof![
                 any::<Ipv4Addr>().prop_map(|a| a.to_string()),
                 any::<Ipv6Addr>().prop_map(|a| a.to_string()),
-                "[a-z0-9.-]{1,254}",
-                "0:0::1|::1.2.3.4|010.0.0.1|ä",
+                "[a-z0-9]{1,60}(\\.[a-z][a-z0-9]{0,60}){1,3}",
             ],
             port: u16,
             expires: u32,

@@ -16,6 +16,8 @@ pub use error::HijackError;
 pub use gunzip::gunzip;
 use members::{Members, string};
 
+use crate::host::Host;
+
 const STATUS: &str = "status";
 const SPICE_ADDRESS: &str = "spice_address";
 const SPICE_PORT: &str = "spice_port";
@@ -24,15 +26,16 @@ const USE_WS: &str = "use_ws";
 /// Where an answer sends the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// Name or IP address of the host, without brackets; never empty.
-    pub host: String,
+    /// The host.
+    pub host: Host,
     /// The Spice port; never 0.
     pub port: u16,
 }
 
 /// What takes the place of the host's address and port (`HijackAll`).
 pub struct Replacement<'a> {
-    /// The name of the gateway as the client knows it, IPv6 literals without brackets.
+    /// The name of the gateway as the client knows it, IPv6 literals with brackets: clients put it
+    /// into a URI as it is.
     pub address: &'a str,
     /// The ticket that the client gives as its token.
     pub ticket: &'a str,
@@ -90,7 +93,7 @@ impl DesktopAnswer<'_> {
             .members
             .last(SPICE_ADDRESS)
             .and_then(string)
-            .and_then(|address| host(&address))
+            .and_then(|address| address.parse().ok())
             .ok_or(HijackError::Address)?;
         let port = self
             .members
@@ -116,16 +119,6 @@ impl fmt::Debug for DesktopAnswer<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DesktopAnswer").finish_non_exhaustive()
     }
-}
-
-/// The host of a `spice_address`. Whether it exists shows when it is resolved.
-fn host(address: &str) -> Option<String> {
-    let host = address
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(address);
-    let strange = |c: char| c.is_control() || c.is_whitespace() || matches!(c, '[' | ']');
-    (!host.is_empty() && !host.contains(strange)).then(|| host.to_owned())
 }
 
 fn port(digits: &str) -> Option<u16> {
@@ -166,7 +159,7 @@ mod tests {
 
     fn host_of(address: &str) -> Option<String> {
         destination(&json!(address).to_string(), "1")
-            .map(|destination| destination.host)
+            .map(|destination| destination.host.to_string())
             .ok()
     }
 
@@ -194,7 +187,7 @@ mod tests {
         assert_eq!(
             desktop(body).destination(),
             Ok(Destination {
-                host: "10.0.0.1".to_owned(),
+                host: "10.0.0.1".parse().unwrap(),
                 port: 5900
             })
         );
@@ -247,7 +240,7 @@ mod tests {
         assert_eq!(
             desktop(body).destination(),
             Ok(Destination {
-                host: "b".to_owned(),
+                host: "b".parse().unwrap(),
                 port: 2
             })
         );
@@ -379,11 +372,25 @@ mod tests {
             ("host.example.com", "host.example.com"),
             ("::1", "::1"),
             ("[2001:db8::1]", "2001:db8::1"),
-            ("[fe80::1%eth0]", "fe80::1%eth0"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
         ] {
             assert_eq!(host_of(address).as_deref(), Some(host));
         }
-        for address in ["", "[]", "[::1", "::1]", "[[::1]]", "a b", "a\n", " ", "\0"] {
+        for address in [
+            "",
+            "[]",
+            "[::1",
+            "::1]",
+            "[[::1]]",
+            "a b",
+            "a\n",
+            " ",
+            "\0",
+            "x@127.0.0.1",
+            "0.0.0.0",
+            "::",
+            "[fe80::1%eth0]",
+        ] {
             assert_eq!(host_of(address), None, "{address:?}");
         }
         for address in ["null", "1", "[\"h\"]", "\"\\ud800\""] {
