@@ -1,11 +1,11 @@
 //! Channels that move from one process to another.
 
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -18,7 +18,8 @@ use crate::admission::AdmissionState;
 use crate::datapath::{Carrier, CarrierState, Counters, Rest};
 use crate::http::Gateway;
 use crate::listen::ConnectionLimits;
-use crate::session::ChannelId;
+use crate::session::{ChannelId, MANY};
+use crate::state_error::StateError;
 
 /// A channel written down: all of it but its two sockets. Holds its TLS secrets.
 #[derive(Clone, Serialize, Deserialize)]
@@ -61,6 +62,24 @@ impl ChannelState {
     /// Number of the channel.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// What moves it.
+    #[cfg(test)]
+    pub(crate) fn carrier(&self) -> &CarrierState {
+        &self.carrier
+    }
+
+    /// Whether it is one that a gateway writes down, but for what its carrier looks at.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        let check = StateError::unless;
+        check(self.id < MANY, "number of the channel")?;
+        let request = HeaderValue::from_str(&self.request).ok();
+        let request = request.as_ref().and_then(RequestId::given);
+        check(request.is_some(), "number of the request")?;
+        let counters = [self.uplink, self.downlink, self.spliced];
+        check(counters.into_iter().all(|count| count < MANY), "counters")?;
+        self.admission.check()
     }
 }
 
@@ -115,7 +134,8 @@ impl Arrived {
         sockets: [OwnedFd; 2],
         gateway: &Gateway,
         connections: &Arc<ConnectionLimits>,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, StateError> {
+        state.check()?;
         let (carrier, rest) = Carrier::resume(state.carrier, sockets)?;
         let admission = gateway.admissions.take_over(state.admission);
         let admission = admission.map_err(io::Error::other)?;

@@ -51,10 +51,8 @@ impl Inbound {
 
     /// `None`: that state does not occur.
     pub(super) fn resume(state: &InboundState) -> Option<Self> {
-        let (write, end) = (
-            state.payload.len(),
-            state.payload.len() + state.undecoded.len(),
-        );
+        let write = state.payload.len();
+        let end = write.checked_add(state.undecoded.len())?;
         if end > SIZE {
             return None;
         }

@@ -1,14 +1,15 @@
 //! A channel's two legs written down, to be gone on with by another process.
 
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::net::{AddressFamily, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use super::ktls::{KtlsState, KtlsStream};
 use super::{Carrier, ClientLeg, Rest, RestState};
 use crate::listen::{ClientState, ClientStream};
+use crate::state_error::StateError;
 
 /// Both legs, without their sockets, and what is on its way between them. Holds the secrets of a
 /// TLS connection.
@@ -50,13 +51,19 @@ impl Carrier {
     /// Goes on with a channel that was written down, on the same data path. Fails when the state
     /// is none that [`Carrier::state`] makes, or the sockets are of no use. Must be called in a
     /// runtime.
-    pub fn resume(state: CarrierState, [client, host]: [OwnedFd; 2]) -> io::Result<(Self, Rest)> {
-        let stream = |socket: OwnedFd| TcpStream::from_std(std::net::TcpStream::from(socket));
-        let (client, host) = (stream(client)?, stream(host)?);
+    pub fn resume(
+        state: CarrierState,
+        [client, host]: [OwnedFd; 2],
+    ) -> Result<(Self, Rest), StateError> {
+        let (client, host) = (tcp_stream(client)?, tcp_stream(host)?);
         Ok(match state.client {
             LegState::Relay(leg) => {
                 let client = Box::new(ClientStream::resume(client, leg)?);
                 let rest = Rest::resume(&state.rest, client.layout())?;
+                let fits = client
+                    .unsent()
+                    .is_none_or(|len| len == rest.outbound.protected());
+                StateError::unless(fits, "records that wait to be sent")?;
                 (Self::Relay(client, host), rest)
             }
             LegState::Ktls(leg) => {
@@ -66,4 +73,17 @@ impl Carrier {
             }
         })
     }
+}
+
+/// The socket of a descriptor that came from elsewhere: a file or a blocking socket would stop a
+/// thread instead of one channel.
+fn tcp_stream(descriptor: OwnedFd) -> Result<TcpStream, StateError> {
+    let domain = sockopt::socket_domain(&descriptor).map_err(std::io::Error::from)?;
+    let kind = sockopt::socket_type(&descriptor).map_err(std::io::Error::from)?;
+    let is_tcp =
+        matches!(domain, AddressFamily::INET | AddressFamily::INET6) && kind == SocketType::STREAM;
+    StateError::unless(is_tcp, "a descriptor that is no TCP socket")?;
+    let socket = std::net::TcpStream::from(descriptor);
+    socket.set_nonblocking(true)?;
+    Ok(TcpStream::from_std(socket)?)
 }

@@ -19,6 +19,9 @@ const MAX_READ: usize = 4 * 16_384 - HEADER;
 const HEADER: usize = frame::header_len(4 * 16_384 - 4);
 const _: () = assert!(MAX_READ <= frame::MAX_PAYLOAD && HEADER == frame::header_len(MAX_READ));
 
+/// Longest control frame in bytes: header and payload (RFC 6455, section 5.5).
+const MAX_CONTROL: usize = 2 + 125;
+
 /// The frame that is being written to the client, if any.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
@@ -71,6 +74,15 @@ pub(super) enum OutboundState {
     Protected(Bytes),
     /// What is left of a control frame.
     Control(Bytes),
+}
+
+/// Whether this is one binary frame as [`Outbound::poll_fill`] makes it, header included.
+fn is_whole_frame(bytes: &[u8]) -> bool {
+    let lengths = 1..=bytes.len().min(MAX_READ);
+    lengths.rev().take(frame::MAX_HEADER).any(|payload| {
+        let header = Header::of(payload);
+        header.len + payload == bytes.len() && bytes.starts_with(header.bytes())
+    })
 }
 
 impl Outbound {
@@ -134,7 +146,7 @@ impl Outbound {
         outbound.end = bytes.len();
         outbound.frame = Some(match state {
             OutboundState::Plain(bytes) => {
-                if bytes.len() > MAX_READ + HEADER {
+                if !is_whole_frame(bytes) {
                     return None;
                 }
                 let mut buffer = Buffer::take();
@@ -152,9 +164,18 @@ impl Outbound {
                 outbound.protected = true;
                 Frame::Data(buffer)
             }
+            OutboundState::Control(bytes) if bytes.len() > MAX_CONTROL => return None,
             OutboundState::Control(bytes) => Frame::Control(bytes.to_vec()),
         });
         Some(outbound)
+    }
+
+    /// How much is left of a frame that lies in its buffer as it is sent, in bytes.
+    pub(super) fn protected(&self) -> usize {
+        match self.frame {
+            Some(Frame::Data(_)) if self.protected => self.end - self.start,
+            _ => 0,
+        }
     }
 
     /// Whether a frame is begun and not written to its end.

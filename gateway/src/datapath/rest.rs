@@ -1,14 +1,13 @@
 //! What a channel's relay holds between two steps, apart from its two streams: enough to go on
 //! with the same streams later, or in another process.
 
-use std::io;
-
 use serde::{Deserialize, Serialize};
 
 use super::outbound::{Outbound, OutboundState};
 use super::{Inbound, InboundState};
 use crate::buffer::Layout;
 use crate::encoded::Bytes;
+use crate::state_error::StateError;
 use crate::websocket::decode::ControlPayload;
 
 /// What is on its way through a channel. Default: nothing.
@@ -51,14 +50,18 @@ impl Rest {
 
     /// Goes on with what was written down; `layout` is that of the client leg, which protects
     /// records as the one before did. Fails when the state is none that [`Rest::state`] makes.
-    pub fn resume(state: &RestState, layout: Layout) -> io::Result<Self> {
+    pub fn resume(state: &RestState, layout: Layout) -> Result<Self, StateError> {
         let outbound = state.outbound.as_ref();
-        let invalid = || io::Error::from(io::ErrorKind::InvalidData);
+        let inbound = Inbound::resume(&state.inbound);
+        let outbound = Outbound::resume(outbound, state.unflushed, layout);
         let pong = state.pong.as_deref().map(ControlPayload::new);
+        let wrong = StateError::Unsound;
         Ok(Self {
-            inbound: Inbound::resume(&state.inbound).ok_or_else(invalid)?,
-            outbound: Outbound::resume(outbound, state.unflushed, layout).ok_or_else(invalid)?,
-            pong: pong.map(|pong| pong.ok_or_else(invalid)).transpose()?,
+            inbound: inbound.ok_or(wrong("frames of the client"))?,
+            outbound: outbound.ok_or(wrong("frame to the client"))?,
+            pong: pong
+                .map(|pong| pong.ok_or(wrong("Pong to the client")))
+                .transpose()?,
         })
     }
 }

@@ -91,6 +91,10 @@ impl Connection {
         loop {
             if let [Some(length), Some(count)] = [self.number_at(0), self.number_at(4)] {
                 ensure!(length <= MAX_MESSAGE, "a message of {length} bytes");
+                ensure!(
+                    count <= MAX_DESCRIPTORS,
+                    "a message with {count} descriptors"
+                );
                 let end = HEADER + length;
                 if self.received.len() >= end {
                     ensure!(count <= self.descriptors.len(), "descriptors are missing");
@@ -105,6 +109,9 @@ impl Connection {
                 ensure!(self.received.is_empty(), "a message was cut off");
                 return Ok(None);
             }
+            // Those of a next message may have come already.
+            let most = 2 * MAX_DESCRIPTORS;
+            ensure!(self.descriptors.len() <= most, "too many descriptors");
         }
     }
 

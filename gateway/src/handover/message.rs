@@ -8,8 +8,9 @@
 //!                  <-------    Estate: tickets and numbers
 //!   Serving        ------->    (from here on the successor takes connections)
 //!                  <-------    Channels, with their sockets     \
-//!   Taken          ------->                                      } for each batch
-//!                  <-------    Go                               /
+//!   Taken          ------->                                      } for each batch, see
+//!                  <-------    Go                                } [`go`](super::go)
+//!   Begun          ------->                                     /
 //!                  <-------    Estate: tickets that were issued late
 //!   Settled        ------->    (the successor goes; the predecessor is on its own)
 //!   Stop           ------->    (the gateway is being stopped: all of it)
@@ -23,10 +24,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::ChannelState;
+use crate::session;
+use crate::state_error::StateError;
 use crate::ticket::TicketsState;
 
 /// Version of these messages and of all that is in them. Another one is refused.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 pub(super) enum Message {
@@ -41,11 +44,14 @@ pub(super) enum Message {
     Ready,
     Estate(EstateState),
     Serving,
-    /// Two sockets come with each: to the client and to the host.
+    /// The leave to go on with them comes first, then two sockets with each: to the client and to
+    /// the host.
     Channels(Vec<ChannelState>),
     /// Numbers of the channels that can go on in the successor.
     Taken(Vec<u64>),
     Go,
+    /// The leave was there: the channels are the successor's.
+    Begun,
     Settled,
     Stop,
 }
@@ -63,6 +69,7 @@ impl Message {
             Self::Channels(_) => "Channels",
             Self::Taken(_) => "Taken",
             Self::Go => "Go",
+            Self::Begun => "Begun",
             Self::Settled => "Settled",
             Self::Stop => "Stop",
         }
@@ -77,4 +84,18 @@ pub(super) struct EstateState {
     pub(super) tickets: TicketsState,
     /// Addresses that are refused, and for how many milliseconds more.
     pub(super) banned: Vec<(IpAddr, u64)>,
+}
+
+/// Most addresses that can be refused at a time, far above what a gateway remembers.
+const MAX_BANNED: usize = 1 << 20;
+
+impl EstateState {
+    /// Whether it is one that a gateway writes down.
+    pub(super) fn check(&self) -> Result<(), StateError> {
+        let is_early = self.upcoming.iter().all(|next| *next < session::MANY);
+        StateError::unless(is_early, "number of the next session or channel")?;
+        let is_short = self.banned.len() <= MAX_BANNED;
+        StateError::unless(is_short, "number of refused addresses")?;
+        self.tickets.check()
+    }
 }

@@ -9,6 +9,9 @@
 //! docs/upgrade.md tells administrators of it.
 
 mod connection;
+mod go;
+#[cfg(test)]
+mod golden;
 mod listeners;
 mod message;
 pub mod next;

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::SOCKET;
 use super::connection::{Connection, MAX_DESCRIPTORS};
+use super::go::Leave;
 use super::message::{EstateState, Message, VERSION};
 use crate::admin::socket::{self, Bound};
 use crate::channel::{Offer, Registry};
@@ -22,8 +23,10 @@ use crate::live::Live;
 use crate::session;
 use crate::ticket::Tickets;
 
-/// Channels of a batch: two descriptors each.
-const BATCH: usize = MAX_DESCRIPTORS / 2;
+/// Channels of a batch: two descriptors each, and one for the leave to go on.
+const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
+/// Longest time that a batch may take, in which its channels stand still, and those behind it too.
+const STANDSTILL: Duration = Duration::from_secs(5);
 /// Longest time that a successor takes to get ready once it was welcomed.
 const GETTING_READY: Duration = Duration::from_secs(60);
 /// How often tickets are looked at while requests are still served here.
@@ -261,30 +264,100 @@ impl Progress {
     }
 }
 
-/// Returns how many channels the successor took. When this fails, all of them go on here.
+/// Returns how many channels the successor took. When this fails, is dropped or takes too long,
+/// those of which the successor has not begun go on here.
 async fn move_batch(successor: &mut Connection, batch: Vec<Offer>) -> Result<usize> {
-    let states = batch.iter().map(|offer| offer.state.clone()).collect();
-    let sockets: Vec<_> = batch
-        .iter()
-        .flat_map(|offer| offer.sockets.iter().map(AsFd::as_fd))
-        .collect();
-    successor.send(&Message::Channels(states), &sockets).await?;
-    let (answer, _) = successor.receive_soon().await?;
-    let Message::Taken(taken) = answer else {
-        bail!("unexpected {}", answer.name());
-    };
-    successor.send(&Message::Go, &[]).await?;
-    let mut count = 0;
-    for offer in batch {
-        if taken.contains(&offer.state.id()) {
-            offer.taken();
-            count += 1;
-        } else {
-            warn!(
-                channel = offer.state.id(),
-                "the successor does not take a channel"
-            );
+    let mut given = Given::new(batch)?;
+    let moved = tokio::time::timeout(STANDSTILL, given.exchange(successor)).await;
+    match moved.unwrap_or_else(|_| bail!("the successor does not go on with the channels")) {
+        Ok(()) => Ok(given.settle()),
+        Err(error) => {
+            let moved = given.settle();
+            if moved > 0 {
+                info!(
+                    channels = moved,
+                    "the successor has begun, and said nothing"
+                );
+            }
+            Err(error)
         }
     }
-    Ok(count)
+}
+
+/// A batch that a successor was given, or is about to be given.
+struct Given {
+    offers: Vec<Offer>,
+    /// Numbers of those that the successor can go on with.
+    taken: Vec<u64>,
+    leave: Leave,
+    /// The successor may take the leave.
+    is_given: bool,
+}
+
+impl Given {
+    fn new(offers: Vec<Offer>) -> Result<Self> {
+        Ok(Self {
+            offers,
+            taken: Vec::new(),
+            leave: Leave::new().context("no pipe for the leave to go on")?,
+            is_given: false,
+        })
+    }
+
+    /// Ends well once the successor has begun.
+    async fn exchange(&mut self, successor: &mut Connection) -> Result<()> {
+        let states = self.offers.iter().map(|offer| offer.state.clone());
+        let channels = Message::Channels(states.collect());
+        let sockets = self.offers.iter().flat_map(|offer| &offer.sockets);
+        let mut descriptors = vec![self.leave.reader()];
+        descriptors.extend(sockets.map(AsFd::as_fd));
+        successor.send(&channels, &descriptors).await?;
+        let (answer, _) = successor.receive_soon().await?;
+        let Message::Taken(taken) = answer else {
+            bail!("unexpected {}", answer.name());
+        };
+        self.taken = taken;
+        self.is_given = true;
+        self.leave
+            .give()
+            .context("cannot let the successor go on")?;
+        successor.send(&Message::Go, &[]).await?;
+        let (begun, _) = successor.receive_soon().await?;
+        ensure!(
+            matches!(begun, Message::Begun),
+            "unexpected {}",
+            begun.name()
+        );
+        Ok(())
+    }
+
+    /// Finds out whose the channels are, and lets go of those that are the successor's: how many
+    /// they are. From here on the successor cannot begin any more.
+    fn settle(&mut self) -> usize {
+        if !std::mem::take(&mut self.is_given) || self.leave.take_back() {
+            // Dropped, they go on here.
+            self.offers.clear();
+            return 0;
+        }
+        let mut count = 0;
+        for offer in self.offers.drain(..) {
+            if self.taken.contains(&offer.state.id()) {
+                offer.taken();
+                count += 1;
+            } else {
+                warn!(
+                    channel = offer.state.id(),
+                    "the successor does not take a channel"
+                );
+            }
+        }
+        count
+    }
+}
+
+impl Drop for Given {
+    /// The hand-over may be given up at any point.
+    fn drop(&mut self) {
+        self.settle();
+    }
 }

@@ -7,7 +7,6 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -43,11 +42,11 @@ const TAKING: Timespec = Timespec {
 
 /// Written behind one line with [`VERSION`].
 #[derive(Serialize, Deserialize)]
-struct StoredState {
-    estate: EstateState,
+pub(super) struct StoredState {
+    pub(super) estate: EstateState,
     /// How many of the sockets listen; they come before those of the channels.
     listeners: usize,
-    channels: Vec<ChannelState>,
+    pub(super) channels: Vec<ChannelState>,
     /// When the channels were told to stand still, in milliseconds of the Unix epoch.
     frozen: u64,
 }
@@ -73,15 +72,8 @@ pub async fn store(estate: &Estate<'_>) -> Result<usize> {
         .flat_map(|offer| offer.sockets.iter().map(AsFd::as_fd));
     let sockets: Vec<_> = listening.chain(moving).collect();
     let (queue, end) = queued(&sockets).context("cannot queue the sockets")?;
-    for (name, descriptor) in [(STATE, &state), (QUEUE, &queue), (QUEUE_END, &end)] {
-        let message = [NotifyState::FdStore, NotifyState::FdName(name)];
-        let sent = sd_notify::notify_with_fds(&message, &[descriptor.as_fd()]);
-        sent.context("the service manager is not reached")?;
-    }
-    if let Err(error) = tokio::task::block_in_place(wait_until_taken) {
-        forget();
-        return Err(error);
-    }
+    let kept = || keep(&Systemd, &state, &queue, &end);
+    tokio::task::block_in_place(kept)?;
     let count = offers.len();
     offers.into_iter().for_each(Offer::taken);
     Ok(count)
@@ -125,24 +117,63 @@ fn queued(sockets: &[BorrowedFd<'_>]) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((queue, end))
 }
 
-/// Only what the service manager has read before this process ends is known to be its own
-/// (`sd_notify_barrier(3)`).
-fn wait_until_taken() -> Result<()> {
-    let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-    let barrier = [NotifyState::Custom("BARRIER=1")];
-    sd_notify::notify_with_fds(&barrier, &[theirs.as_fd()])?;
-    drop(theirs);
-    let mut polled = [PollFd::new(&ours, PollFlags::HUP)];
-    let ready = poll(&mut polled, Some(&TAKING))?;
-    ensure!(ready > 0, "the service manager does not answer");
-    Ok(())
+/// Who keeps descriptors, by name.
+trait Store {
+    fn put(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Comes back once all that was put is kept.
+    fn settle(&self) -> Result<()>;
 }
 
-/// Has the service manager keep nothing any more.
-fn forget() {
+/// The service manager.
+struct Systemd;
+
+impl Store for Systemd {
+    fn put(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+        let message = [NotifyState::FdStore, NotifyState::FdName(name)];
+        sd_notify::notify_with_fds(&message, &[descriptor])
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        sd_notify::notify(&[NotifyState::FdStoreRemove, NotifyState::FdName(name)])
+    }
+
+    /// Only what the service manager has read before this process ends is known to be its own
+    /// (`sd_notify_barrier(3)`).
+    fn settle(&self) -> Result<()> {
+        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
+        let barrier = [NotifyState::Custom("BARRIER=1")];
+        sd_notify::notify_with_fds(&barrier, &[theirs.as_fd()])?;
+        drop(theirs);
+        let mut polled = [PollFd::new(&ours, PollFlags::HUP)];
+        let ready = poll(&mut polled, Some(&TAKING))?;
+        ensure!(ready > 0, "the service manager does not answer");
+        Ok(())
+    }
+}
+
+/// Puts everything into the store; when that fails, nothing in there is good for anything.
+fn keep(store: &impl Store, state: &OwnedFd, queue: &OwnedFd, end: &OwnedFd) -> Result<()> {
+    let put = || {
+        for (name, descriptor) in [(STATE, state), (QUEUE, queue), (QUEUE_END, end)] {
+            let put = store.put(name, descriptor.as_fd());
+            put.context("the service manager is not reached")?;
+        }
+        store.settle()
+    };
+    put().inspect_err(|_| {
+        // The channels go on here, so no other process may: were it to find state and sockets,
+        // both would use the same keys. A store that fails may fail to forget as well, so the
+        // queue is emptied, of which it holds the same two ends.
+        drop(received(queue));
+        forget(store);
+    })
+}
+
+/// Has the store keep nothing any more.
+fn forget(store: &impl Store) {
     for name in [STATE, QUEUE, QUEUE_END] {
-        let message = [NotifyState::FdStoreRemove, NotifyState::FdName(name)];
-        if let Err(error) = sd_notify::notify(&message) {
+        if let Err(error) = store.remove(name) {
             warn!(%error, "the service manager is not reached");
         }
     }
@@ -169,7 +200,7 @@ impl Stored {
             return None;
         }
         let read = Self::read(descriptors);
-        forget();
+        forget(&Systemd);
         read.inspect_err(|error| {
             let reason = format!("{error:#}");
             warn!(reason, "the channels of the gateway before have ended");
@@ -194,12 +225,16 @@ impl Stored {
         file.read_to_end(&mut text)?;
         let state = parse(&text)?;
         let mut sockets = received(&queue)?;
-        let expected = state.listeners + 2 * state.channels.len();
-        ensure!(sockets.len() == expected, "sockets are missing");
+        state.estate.check()?;
+        let moving = sockets.len().checked_sub(state.listeners);
+        ensure!(
+            moving == Some(2 * state.channels.len()),
+            "sockets are missing"
+        );
         let moving = sockets.split_off(state.listeners);
         Ok(Self {
             state,
-            listeners: Listeners::new(sockets.into_iter().map(TcpListener::from))?,
+            listeners: Listeners::new(sockets)?,
             sockets: moving,
         })
     }
@@ -211,7 +246,10 @@ impl Stored {
 
     /// Goes on with everything.
     pub fn go_on(self, heir: &Heir) {
-        take_over(self.state.estate, heir);
+        if let Err(error) = take_over(self.state.estate, heir) {
+            let reason = format!("{error:#}");
+            warn!(reason, "the tickets of the gateway before are not known");
+        }
         let arrived = arrive(self.state.channels, self.sockets, heir);
         let milliseconds = now().saturating_sub(self.state.frozen);
         info!(
@@ -254,7 +292,10 @@ fn received(queue: &OwnedFd) -> Result<Vec<OwnedFd>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
     use super::*;
+    use crate::ticket::Tickets;
 
     fn low(number: usize) -> u8 {
         number.to_le_bytes()[0]
@@ -280,6 +321,70 @@ mod tests {
             File::from(read).read_to_end(&mut bytes).unwrap();
             let expected: Vec<_> = (at..count).step_by(8).map(low).collect();
             assert_eq!(bytes, expected);
+        }
+    }
+
+    /// Keeps what it is given, but fails at the last of it.
+    #[derive(Default)]
+    struct Failing {
+        kept: RefCell<Vec<(String, OwnedFd)>>,
+        forgotten: RefCell<Vec<String>>,
+        forgets: bool,
+    }
+
+    impl Store for Failing {
+        fn put(&self, name: &str, descriptor: BorrowedFd<'_>) -> io::Result<()> {
+            let descriptor = descriptor.try_clone_to_owned()?;
+            let mut kept = self.kept.borrow_mut();
+            kept.push((name.to_owned(), descriptor));
+            match kept.len() {
+                3 => Err(io::ErrorKind::ConnectionRefused.into()),
+                _ => Ok(()),
+            }
+        }
+
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.forgotten.borrow_mut().push(name.to_owned());
+            match self.forgets {
+                true => Ok(()),
+                false => Err(io::ErrorKind::ConnectionRefused.into()),
+            }
+        }
+
+        fn settle(&self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_was_stored_in_part_is_forgotten_and_good_for_nothing() {
+        for forgets in [true, false] {
+            let store = Failing {
+                forgets,
+                ..Failing::default()
+            };
+            let state = StoredState {
+                estate: EstateState {
+                    upcoming: [1, 1],
+                    tickets: Tickets::new(Duration::ZERO, Duration::ZERO)
+                        .unwrap()
+                        .state(Instant::now()),
+                    banned: Vec::new(),
+                },
+                listeners: 1,
+                channels: Vec::new(),
+                frozen: 0,
+            };
+            let state = memfd(&state).unwrap();
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let (queue, end) = queued(&[listener.as_fd()]).unwrap();
+            let failed = keep(&store, &state, &queue, &end).unwrap_err();
+            assert!(failed.to_string().contains("not reached"), "{failed}");
+            assert_eq!(store.forgotten.take(), [STATE, QUEUE, QUEUE_END]);
+            drop((queue, end));
+            // What a next process would find, were nothing forgotten.
+            let error = Stored::read(store.kept.take()).err().unwrap();
+            assert_eq!(error.to_string(), "sockets are missing");
         }
     }
 

@@ -1,19 +1,19 @@
 //! The new gateway's side: it goes on with what its predecessor had.
 
 use std::io;
-use std::net::TcpListener;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::SOCKET;
 use super::connection::Connection;
+use super::go;
 use super::listeners::Listeners;
 use super::message::{EstateState, Message, VERSION};
 use crate::channel::{Arrived, ChannelState};
@@ -69,7 +69,7 @@ impl Inheritance {
         }
         Ok(Some(Self {
             predecessor,
-            listeners: Listeners::new(sockets.into_iter().map(TcpListener::from))?,
+            listeners: Listeners::new(sockets)?,
         }))
     }
 
@@ -85,8 +85,7 @@ impl Inheritance {
         let Message::Estate(estate) = estate else {
             bail!("unexpected {}", estate.name());
         };
-        take_over(estate, heir);
-        Ok(())
+        take_over(estate, heir)
     }
 
     /// Takes channels over until the predecessor has ended; what goes wrong is logged.
@@ -115,7 +114,12 @@ impl Inheritance {
                 }
             };
             match received {
-                Some((Message::Channels(states), sockets)) => {
+                Some((Message::Channels(states), mut sockets)) => {
+                    ensure!(
+                        !sockets.is_empty(),
+                        "channels came without the leave to go on"
+                    );
+                    let leave = sockets.remove(0);
                     let arrived = arrive(states, sockets, &heir);
                     let ids = arrived.iter().map(Arrived::id).collect();
                     self.predecessor.send(&Message::Taken(ids), &[]).await?;
@@ -124,13 +128,16 @@ impl Inheritance {
                     if !matches!(go, Message::Go) {
                         bail!("unexpected {}", go.name());
                     }
+                    let is_ours = go::take(leave.as_fd());
+                    ensure!(is_ours, "the predecessor has taken the channels back");
                     info!(channels = arrived.len(), "channels taken over");
                     let gateway = Arc::clone(&heir.live.current().gateway);
                     for channel in arrived {
                         channel.start(gateway.channel_limits, &gateway.channels);
                     }
+                    self.predecessor.send(&Message::Begun, &[]).await?;
                 }
-                Some((Message::Estate(estate), _)) => take_over(estate, &heir),
+                Some((Message::Estate(estate), _)) => take_over(estate, &heir)?,
                 Some((other, _)) => bail!("unexpected {}", other.name()),
                 None => {
                     info!("the predecessor has ended");
@@ -159,12 +166,15 @@ pub enum Farewell {
     Settled,
 }
 
-pub(super) fn take_over(estate: EstateState, heir: &Heir) {
+/// Fails, and changes nothing, when no gateway writes such a state.
+pub(super) fn take_over(estate: EstateState, heir: &Heir) -> Result<()> {
+    estate.check()?;
     session::leave_out(estate.upcoming);
     heir.tickets.take_over(estate.tickets, Instant::now());
     let banned = estate.banned.into_iter();
     let banned = banned.map(|(address, left)| (address, Duration::from_millis(left)));
     heir.live.current().gateway.admissions.ban(banned);
+    Ok(())
 }
 
 pub(super) fn arrive(
@@ -174,12 +184,19 @@ pub(super) fn arrive(
 ) -> Vec<Arrived> {
     let gateway = Arc::clone(&heir.live.current().gateway);
     let mut sockets = sockets.into_iter();
-    let mut arrived = Vec::with_capacity(states.len());
+    let mut arrived: Vec<Arrived> = Vec::with_capacity(states.len());
     for state in states {
         let id = state.id();
         let (Some(client), Some(host)) = (sockets.next(), sockets.next()) else {
             break;
         };
+        if arrived.iter().any(|other| other.id() == id) {
+            warn!(
+                channel = id,
+                "a channel cannot be taken over: it came twice"
+            );
+            continue;
+        }
         match Arrived::new(state, [client, host], &gateway, &heir.connections) {
             Ok(channel) => arrived.push(channel),
             Err(error) => warn!(channel = id, %error, "a channel cannot be taken over"),

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::buffer::Layout;
 use crate::datapath::ClientLeg;
+use crate::state_error::StateError;
 use crate::tls::{TlsState, TlsStream};
 
 /// A client's connection, whether TLS ends here or before.
@@ -62,12 +63,25 @@ impl ClientStream {
         }
     }
 
-    /// Goes on with a connection that was written down.
-    pub fn resume(tcp: TcpStream, state: ClientState) -> io::Result<Self> {
+    /// Goes on with a connection that was written down. Fails when the state is none that
+    /// [`ClientStream::state`] makes.
+    pub fn resume(tcp: TcpStream, state: ClientState) -> Result<Self, StateError> {
         Ok(match state {
             ClientState::Plain => Self::Plain(tcp),
-            ClientState::Tls(state) => Self::Tls(Box::new(TlsStream::resume(tcp, *state)?)),
+            ClientState::Tls(state) => {
+                state.check()?;
+                Self::Tls(Box::new(TlsStream::resume(tcp, *state)?))
+            }
         })
+    }
+
+    /// How much is still to be sent of a frame whose records were made already, in bytes; `None`
+    /// without records.
+    pub(crate) fn unsent(&self) -> Option<usize> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(stream) => Some(stream.unsent()),
+        }
     }
 
     /// The socket below.

@@ -11,6 +11,7 @@ use super::secrets::Secrets;
 use super::stream::{Incoming, Outgoing, TlsStream, broken};
 use crate::buffer::{Buffer, SIZE};
 use crate::encoded::Bytes;
+use crate::state_error::StateError;
 
 /// All of a connection but its socket. Holds its secrets.
 #[derive(Clone, Serialize, Deserialize)]
@@ -101,6 +102,34 @@ impl TlsStream {
     /// The socket below.
     pub fn socket(&self) -> BorrowedFd<'_> {
         std::os::fd::AsFd::as_fd(&self.tcp)
+    }
+}
+
+/// Far more records than a connection has, and far from where counting ends.
+const MANY_RECORDS: u64 = 1 << 62;
+
+impl TlsState {
+    /// Whether it is one that [`TlsStream::state`] makes.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        let check = StateError::unless;
+        check(self.secrets.check().is_ok(), "secrets of TLS")?;
+        let numbers = [self.transmit_sequence, self.receive_sequence];
+        let is_early = numbers.into_iter().all(|number| number < MANY_RECORDS);
+        check(is_early, "number of a TLS record")?;
+        let has_room = self.plaintext.len() <= 2 * SIZE
+            && self.records.len() <= SIZE
+            && self.outgoing.len() <= SIZE
+            && self.unsent <= SIZE;
+        check(has_room, "length of TLS records")?;
+        let can_update = self.secrets.version() == rustls::ProtocolVersion::TLSv1_3;
+        check(can_update || !self.owes_key_update, "key update of TLS 1.2")
+    }
+}
+
+impl TlsStream {
+    /// How much its owner has still to send of a protected frame, in bytes.
+    pub(crate) fn unsent(&self) -> usize {
+        self.unsent
     }
 }
 

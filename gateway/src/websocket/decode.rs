@@ -183,6 +183,12 @@ struct Payload {
 }
 
 impl Payload {
+    /// `None`: no frame has a payload like that, as its length has 63 bits.
+    fn sound(self) -> Option<Self> {
+        let length = self.remaining.checked_add(self.taken)?;
+        (length >> 63 == 0).then_some(self)
+    }
+
     /// Unmasks what there is of the payload at the start of `bytes`; returns its length.
     fn take(&mut self, bytes: &mut [u8]) -> usize {
         let len = usize::try_from(self.remaining).map_or(bytes.len(), |r| r.min(bytes.len()));
@@ -234,23 +240,30 @@ impl Decoder {
     pub fn resume(state: &DecoderState) -> Option<Self> {
         let at = match &state.at {
             At::Header(known) => {
+                // Only a beginning is written down: a whole header has become another state.
+                if !matches!(Header::parse(known), Ok(None)) {
+                    return None;
+                }
                 let mut bytes = [0; MAX_HEADER];
                 bytes.get_mut(..known.len())?.copy_from_slice(known);
                 let have = known.len();
                 State::Header { bytes, have }
             }
-            At::Data(payload) => State::Data(*payload),
+            At::Data(payload) => State::Data(payload.sound()?),
             At::Control {
                 opcode,
                 payload,
                 content,
             } => {
-                if payload.remaining > (MAX_CONTROL.checked_sub(content.len())?) as u64 {
+                let payload = payload.sound()?;
+                let is_control = (0x8..=0xa).contains(opcode);
+                let fits = payload.remaining + payload.taken <= MAX_CONTROL as u64;
+                if !is_control || !fits || payload.taken != content.len() as u64 {
                     return None;
                 }
                 State::Control {
                     opcode: *opcode,
-                    payload: *payload,
+                    payload,
                     content: Box::new(ControlPayload::new(content)?),
                 }
             }
@@ -435,5 +448,68 @@ impl Header {
             mask: *mask,
             len: 2 + extended + 4,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(at: At) -> DecoderState {
+        DecoderState {
+            fragmented: false,
+            at,
+        }
+    }
+
+    fn payload(remaining: u64, taken: u64) -> Payload {
+        Payload {
+            remaining,
+            taken,
+            mask: [0; 4],
+        }
+    }
+
+    #[test]
+    fn a_state_that_does_not_occur_is_refused() {
+        let header = |bytes: &[u8]| At::Header(bytes.into());
+        let control = |opcode, remaining, taken, content: &[u8]| At::Control {
+            opcode,
+            payload: payload(remaining, taken),
+            content: content.into(),
+        };
+        let longest = [0x82, 0xff, 0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 3];
+        for wrong in [
+            header(&[longest.as_slice(), &[4]].concat()),
+            header(&[0x82; 15]),
+            header(&[0x82; 14]),
+            header(&[0x82, 0x85, 1, 2, 3, 4]),
+            header(&[0xf2]),
+            At::Data(payload(u64::MAX, 1)),
+            At::Data(payload(1 << 63, 0)),
+            control(0x2, 2, 3, b"abc"),
+            control(0x9, 123, 3, b"abc"),
+            control(0x9, 2, 4, b"abc"),
+            control(0x9, 0, 126, &[0; 126]),
+            control(0x9, u64::MAX, 1, b"a"),
+        ] {
+            let state = at(wrong);
+            assert!(Decoder::resume(&state).is_none(), "{state:?}");
+        }
+        for good in [
+            header(&longest),
+            header(&[]),
+            At::Data(payload((1 << 63) - 2, 1)),
+            control(0x9, 122, 3, b"abc"),
+        ] {
+            let mut decoder = Decoder::resume(&at(good)).unwrap();
+            let mut bytes = [0; 200];
+            let mut cursor = Cursor {
+                end: bytes.len(),
+                ..Cursor::default()
+            };
+            // Whatever it makes of them.
+            while let Ok(Some(_)) = decoder.decode(&mut bytes, &mut cursor) {}
+        }
     }
 }

@@ -9,6 +9,9 @@ use tokio::net::UnixStream;
 
 use crate::support::{Traffic, port_gateway, successor_of};
 
+/// Version of the messages.
+const VERSION: u32 = 2;
+
 /// A successor that speaks the messages itself.
 struct Pretender(UnixStream);
 
@@ -29,8 +32,17 @@ impl Pretender {
         self.0.write_all(body.as_bytes()).await.unwrap();
     }
 
-    /// The name of the next message. Descriptors that come with it are closed by the system.
+    /// The name of the next message.
     async fn hear(&mut self) -> String {
+        match self.next().await {
+            Value::String(name) => name,
+            Value::Object(message) => message.keys().next().unwrap().clone(),
+            other => panic!("{other}"),
+        }
+    }
+
+    /// The next message. Descriptors that come with it are closed by the system.
+    async fn next(&mut self) -> Value {
         let length = within("a message", self.0.read_u32())
             .await
             .unwrap()
@@ -38,11 +50,21 @@ impl Pretender {
         self.0.read_u32().await.unwrap();
         let mut body = vec![0; length as usize];
         self.0.read_exact(&mut body).await.unwrap();
-        match serde_json::from_slice(&body).unwrap() {
-            Value::String(name) => name,
-            Value::Object(message) => message.keys().next().unwrap().clone(),
-            other => panic!("{other}"),
-        }
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Goes on until it was given channels; the numbers that are to be said to be taken.
+    async fn is_given_channels(&mut self) -> Vec<u64> {
+        self.say(&json!({"Hello": {"version": VERSION}})).await;
+        assert_eq!(self.hear().await, "Welcome");
+        self.say(&json!("Ready")).await;
+        assert_eq!(self.hear().await, "Estate");
+        self.say(&json!("Serving")).await;
+        let given = self.next().await;
+        let channels = given["Channels"].as_array().unwrap().iter();
+        channels
+            .map(|state| state["id"].as_u64().unwrap())
+            .collect()
     }
 }
 
@@ -61,7 +83,7 @@ async fn whenever_it_goes_no_channel_is_lost() {
     for stage in 0..5 {
         let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
         if stage > 0 {
-            pretender.say(&json!({"Hello": {"version": 1}})).await;
+            pretender.say(&json!({"Hello": {"version": VERSION}})).await;
             assert_eq!(pretender.hear().await, "Welcome");
         }
         if stage > 1 {
@@ -96,11 +118,51 @@ async fn whenever_it_goes_no_channel_is_lost() {
     drop(successor);
 }
 
+/// It has said that it can go on with the channels, and was told to, but never takes the leave:
+/// it is held, as by SIGSTOP, or dies just then.
+#[tokio::test]
+async fn one_that_stops_before_it_begins_gets_no_channel() {
+    let host = Host::echo().await.unwrap();
+    let token = host.addr().port().to_string();
+    let gateway = port_gateway().spawn().await.unwrap();
+    let mut traffic = Vec::new();
+    for endpoint in [gateway.tls(), gateway.plain()] {
+        let channel = ws::echo_channel(&endpoint, &token).await.unwrap();
+        traffic.push(Traffic::start(channel, 10_000));
+    }
+    let mut failures = 0;
+    for (says_taken, dies) in [(false, false), (true, true), (true, false)] {
+        let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
+        let taken = pretender.is_given_channels().await;
+        if says_taken {
+            pretender.say(&json!({"Taken": taken})).await;
+            assert_eq!(pretender.hear().await, "Go");
+        }
+        let held = (!dies).then_some(pretender);
+        failures += 1;
+        let mut seen = 0;
+        let failed = |line: &str| {
+            seen += usize::from(line.contains("hand-over failed"));
+            seen >= failures
+        };
+        gateway.wait_for_log(failed, PATIENCE).await.unwrap();
+        for traffic in &mut traffic {
+            traffic.goes_on().await;
+        }
+        drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
+        drop(held);
+    }
+    for traffic in traffic {
+        traffic.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn another_version_is_refused() {
     let gateway = port_gateway().spawn().await.unwrap();
     let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
-    pretender.say(&json!({"Hello": {"version": 2}})).await;
+    let other = VERSION + 1;
+    pretender.say(&json!({"Hello": {"version": other}})).await;
     assert_eq!(pretender.hear().await, "Refused");
 }
 

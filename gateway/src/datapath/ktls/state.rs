@@ -1,16 +1,18 @@
 //! A connection in the hands of the kernel written down, to be gone on with by another process:
 //! its keys and the numbers of its records stay with the socket.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustls::ProtocolVersion;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use super::keys::Suite;
 use super::stream::KtlsStream;
 use super::update::Updater;
+use crate::buffer::SIZE;
 use crate::encoded::Bytes;
+use crate::state_error::StateError;
 use crate::tls::Secrets;
 
 /// All of a [`KtlsStream`] but its socket.
@@ -44,12 +46,13 @@ impl KtlsStream {
         })
     }
 
-    /// Goes on with a connection that was written down.
-    pub(in crate::datapath) fn resume(tcp: TcpStream, state: KtlsState) -> io::Result<Self> {
-        if let Some(secrets) = &state.secrets {
-            let checked = secrets.check();
-            checked.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-        }
+    /// Goes on with a connection that was written down. Fails when the state is none that
+    /// [`KtlsStream::state`] makes.
+    pub(in crate::datapath) fn resume(
+        tcp: TcpStream,
+        state: KtlsState,
+    ) -> Result<Self, StateError> {
+        state.check()?;
         let updater = state.secrets.map(|secrets| Box::new(Updater::new(secrets)));
         let early = state.early.to_vec();
         let mut stream = Self::new(tcp, state.suite, state.splice_from, early)
@@ -57,6 +60,19 @@ impl KtlsStream {
         stream.sent = state.sent;
         stream.owes_key_update = state.owes_key_update;
         Ok(stream)
+    }
+}
+
+impl KtlsState {
+    fn check(&self) -> Result<(), StateError> {
+        let check = StateError::unless;
+        let fits = self.secrets.as_ref().is_none_or(|secrets| {
+            let is_13 = secrets.version() == ProtocolVersion::TLSv1_3;
+            secrets.check().is_ok() && is_13 && self.suite.is_tls_13()
+        });
+        check(fits, "secrets of TLS")?;
+        check(self.limit <= self.suite.limit(), "bound on a key of TLS")?;
+        check(self.early.len() <= 2 * SIZE, "length of TLS records")
     }
 }
 
