@@ -6,19 +6,25 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::encoded::Bytes;
 use crate::host::{Host, HostError};
+use crate::listen::limits::speak_for_many;
 use crate::ratelimit::FailureLimit;
 use crate::session::SessionId;
-use crate::ticket::{Lease, Target, Tickets};
+use crate::state_error::StateError;
+use crate::subscriber::Subscriber;
+use crate::ticket::{DIGEST, Lease, Target, Tickets, check_target};
 
 /// Decides which WebSockets are let through, and where they lead.
 pub struct Admissions {
     mode: Mode,
     failures: FailureLimit,
+    /// Clients of these networks cannot be told apart.
+    speak_for_many: Vec<IpNet>,
     ban_time: Duration,
     tickets: Arc<Tickets>,
     sessions: Arc<PortSessions>,
@@ -85,6 +91,19 @@ enum HoldState {
     Ticket(Bytes),
     Port(IpAddr),
     None,
+}
+
+impl AdmissionState {
+    /// Whether it is one that a gateway writes down.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        check_target(&self.host, self.port)?;
+        let is_known = match &self.hold {
+            HoldState::Ticket(digest) => digest.len() == DIGEST,
+            HoldState::Port(_) | HoldState::None => true,
+        };
+        StateError::unless(is_known, "ticket of a channel")?;
+        StateError::unless(self.session.is_sound(), "number of a desktop session")
+    }
 }
 
 /// Keeps the session open; what it holds matters only when it is dropped.
@@ -190,6 +209,7 @@ impl Admissions {
         Self {
             mode,
             failures,
+            speak_for_many: speak_for_many(config),
             ban_time: config.ban_time,
             tickets,
             sessions,
@@ -201,36 +221,40 @@ impl Admissions {
         matches!(self.mode, Mode::Tickets { .. })
     }
 
-    /// Whether an address has failed so often that nothing it sends is looked at.
-    pub fn check_address(&self, client: IpAddr) -> Result<(), Refusal> {
-        match self.failures.blocked(client, Instant::now()) {
-            Some(retry_after) => Err(Refusal::TooMany { retry_after }),
-            None => Ok(()),
-        }
-    }
-
-    /// Looks at a token.
+    /// Looks at a token. One that is good is let through also from an address that has sent too
+    /// many wrong ones, as that may be another person's; guessing gets no further by that.
     pub fn admit(&self, token: Option<&str>, client: IpAddr) -> Result<Admission, Refusal> {
         let now = Instant::now();
-        let admission = token.and_then(|token| self.mode.look_up(token, client, now));
-        admission.ok_or_else(|| {
-            if self.failures.note(client, now) {
-                tracing::warn!(
-                    %client,
-                    seconds = self.ban_time.as_secs(),
-                    "too many wrong tokens: address is refused"
-                );
-            }
-            Refusal::Token
-        })
+        let owner = Subscriber::unless_many(client, &self.speak_for_many);
+        let look_up = |token| self.mode.look_up(token, client, owner, now);
+        if let Some(admission) = token.and_then(look_up) {
+            return Ok(admission);
+        }
+        if let Some(retry_after) = self.failures.blocked(client, now) {
+            return Err(Refusal::TooMany { retry_after });
+        }
+        if self.failures.note(client, token, now) {
+            tracing::warn!(
+                %client,
+                seconds = self.ban_time.as_secs(),
+                "too many wrong tokens: address is refused"
+            );
+        }
+        Err(Refusal::Token)
     }
 }
 
 impl Mode {
-    fn look_up(&self, token: &str, client: IpAddr, now: Instant) -> Option<Admission> {
+    fn look_up(
+        &self,
+        token: &str,
+        client: IpAddr,
+        owner: Option<Subscriber>,
+        now: Instant,
+    ) -> Option<Admission> {
         match self {
             Self::Tickets { tickets, ports } => {
-                let lease = tickets.redeem(token, now)?;
+                let lease = tickets.redeem(token, owner, now)?;
                 ports.contains(&lease.target.port).then(|| Admission {
                     target: lease.target.clone(),
                     session: lease.session,
@@ -333,7 +357,7 @@ mod tests {
             host: "h".parse().unwrap(),
             port: 5900,
         };
-        let (ticket, _) = tickets.issue(target.clone(), Instant::now()).unwrap();
+        let (ticket, _) = tickets.issue(target.clone(), None, Instant::now()).unwrap();
         assert_eq!(
             admissions.admit(Some(&ticket), CLIENT).unwrap().target,
             target
@@ -347,7 +371,7 @@ mod tests {
             host: "h".parse().unwrap(),
             port: 22,
         };
-        let (ticket, _) = tickets.issue(target, Instant::now()).unwrap();
+        let (ticket, _) = tickets.issue(target, None, Instant::now()).unwrap();
         assert!(admissions.admit(Some(&ticket), CLIENT).is_err());
     }
 
@@ -389,7 +413,7 @@ mod tests {
             host: "h".parse().unwrap(),
             port: 5900,
         };
-        let (ticket, session) = tickets.issue(target, Instant::now()).unwrap();
+        let (ticket, session) = tickets.issue(target, None, Instant::now()).unwrap();
         assert!(old.admit(Some("guess"), CLIENT).is_err());
         let ports = old.changed(&Config {
             hijack_all: false,
@@ -397,7 +421,7 @@ mod tests {
             ..Config::default()
         });
         assert!(ports.admit(Some(&ticket), CLIENT).is_err());
-        assert!(ports.check_address(CLIENT).is_err());
+        assert!(is_banned(&ports));
         let held = ports.admit(Some("5900"), CLIENT).unwrap();
         let again = ports.changed(&Config {
             hijack_all: false,
@@ -410,16 +434,54 @@ mod tests {
         assert_eq!(back.session, session);
     }
 
-    #[test]
-    fn too_many_wrong_tokens_close_the_door() {
-        let (admissions, _) = admissions(true);
-        for _ in 0..5 {
-            assert!(admissions.check_address(CLIENT).is_ok());
-            assert!(admissions.admit(Some("guess"), CLIENT).is_err());
+    fn is_banned(admissions: &Admissions) -> bool {
+        let refused = admissions.admit(Some("another guess"), CLIENT).err();
+        matches!(refused, Some(Refusal::TooMany { .. }))
+    }
+
+    fn guess(admissions: &Admissions, count: u32) {
+        for number in 0..count {
+            let refused = admissions.admit(Some(&format!("guess {number}")), CLIENT);
+            assert_eq!(refused.err(), Some(Refusal::Token));
         }
-        assert!(matches!(
-            admissions.check_address(CLIENT),
-            Err(Refusal::TooMany { .. })
-        ));
+    }
+
+    #[test]
+    fn too_many_wrong_tokens_close_the_door_to_others() {
+        let (admissions, _) = admissions(true);
+        guess(&admissions, 5);
+        assert!(is_banned(&admissions));
+    }
+
+    #[test]
+    fn a_ban_does_not_concern_those_with_good_tokens() {
+        let (admissions, tickets) = admissions(true);
+        let target = Target {
+            host: "h".parse().unwrap(),
+            port: 5900,
+        };
+        let issue = || {
+            tickets
+                .issue(target.clone(), None, Instant::now())
+                .unwrap()
+                .0
+        };
+        let early = issue();
+        guess(&admissions, 5);
+        for ticket in [early, issue()] {
+            assert!(admissions.admit(Some(&ticket), CLIENT).is_ok());
+            assert!(is_banned(&admissions));
+        }
+    }
+
+    #[test]
+    fn clients_that_come_back_with_a_stale_ticket_ban_nobody() {
+        let (admissions, _) = admissions(true);
+        for _ in 0..100 {
+            let refused = admissions.admit(Some("AAAAAAAAAAAAAAAA"), CLIENT).err();
+            assert_eq!(refused, Some(Refusal::Token));
+        }
+        guess(&admissions, 4);
+        assert!(is_banned(&admissions));
     }
 }

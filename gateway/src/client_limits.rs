@@ -8,8 +8,8 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::listen::limits::speak_for_many;
-use crate::ratelimit::subscriber;
 use crate::session::SessionId;
+use crate::subscriber::Subscriber;
 
 /// What addresses may have open, and what they have.
 pub struct ClientLimits {
@@ -20,8 +20,8 @@ pub struct ClientLimits {
     open: Arc<Mutex<Open>>,
 }
 
-/// The channels of each session, by what a subscriber is given.
-type Open = HashMap<IpAddr, HashMap<SessionId, usize>>;
+/// The channels of each session, by subscriber.
+type Open = HashMap<Subscriber, HashMap<SessionId, usize>>;
 
 /// Why a channel is not let through; answered with 429.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,10 +67,10 @@ impl ClientLimits {
 
     /// Counts a channel in, if there is room for it.
     pub fn admit(&self, client: IpAddr, session: SessionId) -> Result<Place, TooMany> {
-        let has_limits = !self.speak_for_many.iter().any(|net| net.contains(&client));
-        let address = subscriber(client);
         let mut open = lock(&self.open);
-        if has_limits && let Some(sessions) = open.get(&address) {
+        if let Some(subscriber) = Subscriber::unless_many(client, &self.speak_for_many)
+            && let Some(sessions) = open.get(&subscriber)
+        {
             let channels: usize = sessions.values().sum();
             if self.channels.is_some_and(|limit| channels >= limit) {
                 return Err(TooMany::Channels);
@@ -80,18 +80,22 @@ impl ClientLimits {
                 return Err(TooMany::Sessions);
             }
         }
-        Ok(self.enter(&mut open, address, session))
+        Ok(self.enter(&mut open, client.into(), session))
     }
 
     /// Counts a channel in that is open already, whatever the limits are.
     pub fn take_over(&self, client: IpAddr, session: SessionId) -> Place {
-        self.enter(&mut lock(&self.open), subscriber(client), session)
+        self.enter(&mut lock(&self.open), client.into(), session)
     }
 
-    fn enter(&self, open: &mut Open, address: IpAddr, session: SessionId) -> Place {
-        *open.entry(address).or_default().entry(session).or_default() += 1;
+    fn enter(&self, open: &mut Open, subscriber: Subscriber, session: SessionId) -> Place {
+        *open
+            .entry(subscriber)
+            .or_default()
+            .entry(session)
+            .or_default() += 1;
         Place {
-            address,
+            subscriber,
             session,
             open: Arc::clone(&self.open),
         }
@@ -100,7 +104,7 @@ impl ClientLimits {
 
 /// A channel's place; free again when dropped.
 pub struct Place {
-    address: IpAddr,
+    subscriber: Subscriber,
     session: SessionId,
     open: Arc<Mutex<Open>>,
 }
@@ -108,7 +112,7 @@ pub struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
-        let Some(sessions) = open.get_mut(&self.address) else {
+        let Some(sessions) = open.get_mut(&self.subscriber) else {
             return;
         };
         if let Some(channels) = sessions.get_mut(&self.session) {
@@ -118,7 +122,7 @@ impl Drop for Place {
             }
         }
         if sessions.is_empty() {
-            open.remove(&self.address);
+            open.remove(&self.subscriber);
         }
     }
 }

@@ -38,6 +38,8 @@ pub mod reload;
 pub mod server;
 pub mod service;
 pub mod session;
+pub mod state_error;
+pub mod subscriber;
 pub mod ticket;
 pub mod tls;
 pub mod websocket;

@@ -31,6 +31,14 @@ impl SessionId {
     pub fn of_pool(number: u64) -> Self {
         Self(Number::Pool(number))
     }
+
+    /// Whether a gateway may have given this number; it may come from outside.
+    pub(crate) fn is_sound(self) -> bool {
+        match self.0 {
+            Number::Own(number) => number < MANY,
+            Number::Pool(number) => number >> 48 == 0,
+        }
+    }
 }
 
 impl fmt::Display for SessionId {
@@ -89,6 +97,9 @@ impl ChannelId {
         Self(number)
     }
 }
+
+/// What no number of sessions or channels reaches.
+pub(crate) const MANY: u64 = 1 << 56;
 
 /// The numbers that come next: of a session and of a channel.
 pub fn upcoming() -> [u64; 2] {

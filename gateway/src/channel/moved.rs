@@ -138,7 +138,7 @@ impl Arrived {
         state.check()?;
         let (carrier, rest) = Carrier::resume(state.carrier, sockets)?;
         let admission = gateway.admissions.take_over(state.admission);
-        let admission = admission.map_err(io::Error::other)?;
+        let admission = admission.map_err(|_| StateError::Unsound("host of a channel"))?;
         let opened = UNIX_EPOCH + Duration::from_millis(state.opened);
         let age = SystemTime::now().duration_since(opened).unwrap_or_default();
         let new = NewChannel {

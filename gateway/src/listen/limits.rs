@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use crate::config::{Config, DataPath};
+use crate::subscriber::Subscriber;
 
 /// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -29,7 +30,7 @@ struct Bounds {
 struct Open {
     bounds: Bounds,
     total: usize,
-    by_address: HashMap<IpAddr, usize>,
+    by_address: HashMap<Subscriber, usize>,
 }
 
 impl Open {
@@ -39,20 +40,21 @@ impl Open {
             trusted_proxies,
             ..
         } = &self.bounds;
-        let of_address = self.by_address.get(&address).copied().unwrap_or(0);
+        let of_address = self.by_address.get(&address.into()).copied().unwrap_or(0);
         let is_proxy = trusted_proxies.iter().any(|net| net.contains(&address));
         is_proxy || per_address.is_none_or(|limit| of_address < limit)
     }
 
     fn enter(&mut self, address: IpAddr) {
-        *self.by_address.entry(address).or_default() += 1;
+        *self.by_address.entry(address.into()).or_default() += 1;
     }
 
     fn leave(&mut self, address: IpAddr) {
-        if let Some(of_address) = self.by_address.get_mut(&address) {
+        let subscriber = address.into();
+        if let Some(of_address) = self.by_address.get_mut(&subscriber) {
             *of_address -= 1;
             if *of_address == 0 {
-                self.by_address.remove(&address);
+                self.by_address.remove(&subscriber);
             }
         }
     }
@@ -117,7 +119,7 @@ impl ConnectionLimits {
     /// Counts a connection in that another process has admitted, whether there is room or not.
     pub fn take_over(self: &Arc<Self>, peer: IpAddr) -> Permit {
         let mut open = self.lock();
-        *open.by_address.entry(peer).or_default() += 1;
+        open.enter(peer);
         open.total += 1;
         Permit {
             peer,
@@ -229,6 +231,20 @@ mod tests {
         assert!(limits.admit(address("10.0.0.3")).is_none());
         drop(first);
         assert!(limits.admit(address("10.0.0.1")).is_some());
+    }
+
+    #[test]
+    fn an_ipv6_network_is_bounded_as_one_address() {
+        let limits = Arc::new(ConnectionLimits::new(9, Some(2), vec![]));
+        let held = ["2001:db8::1", "2001:db8::2"].map(|peer| limits.admit(address(peer)).unwrap());
+        assert!(limits.admit(address("2001:db8::3")).is_none());
+        assert!(limits.admit(address("2001:db8:0:1::3")).is_some());
+        drop(held);
+        assert!(limits.lock().by_address.is_empty());
+        let _moved = limits.take_over(address("2001:db8::1"));
+        let other = limits.admit(address("192.0.2.7")).unwrap();
+        let _second = other.moved_to(address("2001:db8::2")).unwrap();
+        assert!(limits.admit(address("2001:db8::3")).is_none());
     }
 
     #[test]

@@ -26,7 +26,9 @@ use crate::drain::{self, Drain};
 use crate::host::address_for_uri;
 use crate::http::body::Body;
 use crate::http::{Origin, reply};
+use crate::listen::limits::speak_for_many;
 use crate::metrics::Metrics;
+use crate::subscriber::Subscriber;
 use crate::ticket::{Target, Tickets};
 use collect::Collected;
 use hijack::{Answer, DesktopAnswer, Replacement};
@@ -212,7 +214,8 @@ impl Manager {
             let message = "the desktop's host may not be reached through this gateway";
             return Err(refuse(StatusCode::BAD_GATEWAY, "host", message));
         }
-        let issued = self.tickets.issue(target.clone(), Instant::now());
+        let owner = Subscriber::unless_many(client.address(), &speak_for_many(&self.config));
+        let issued = self.tickets.issue(target.clone(), owner, Instant::now());
         let (ticket, session) = issued.map_err(|error| {
             let message = error.to_string();
             refuse(StatusCode::SERVICE_UNAVAILABLE, "tickets", &message)

@@ -39,7 +39,7 @@ const CLEAR_BYTES: usize = 2 + NONCE_LEN;
 /// Expiry, port and the kind of host.
 const FIXED_BYTES: usize = 7;
 /// How far apart the clocks of a pool may be.
-const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
+pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
 /// What a ticket stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -59,8 +59,8 @@ async fn no_secret_of_a_whole_session_is_logged() {
     let mut channel = ws::echo_channel(&endpoint, &desktop.token).await.unwrap();
     channel.echo(b"typed-text-55").await.unwrap();
     let guesser = endpoint.clone().from_source([127, 0, 0, 2].into());
-    for _ in 0..3 {
-        refused_token(&guesser, WRONG_TOKEN).await;
+    for number in 0..3 {
+        refused_token(&guesser, &format!("{WRONG_TOKEN}{number}")).await;
     }
     let targets = [
         format!("/?token={}&token=x", desktop.token),

@@ -27,8 +27,8 @@ const V2_SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 async fn is_known_behind(pool: &Pool, proxy: &Proxy) -> Result<()> {
     let endpoint = proxy.tls().from_source(CLIENT.into());
     session(endpoint.clone()).await?;
-    for _ in 0..4 {
-        ws::Connect::new(&endpoint, "guess")
+    for number in 0..4 {
+        ws::Connect::new(&endpoint, &format!("guess-{number}"))
             .open()
             .await?
             .refused()?;
