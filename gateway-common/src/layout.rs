@@ -102,9 +102,17 @@ pub struct State {
     pub returned: u64,
     /// Injector: lost, because there was no bridge or no client.
     pub injector_dropped: u64,
-    /// Zero.
-    pub padding: u64,
+    /// Host: TCP's number of the next byte, with [`NEXT_IS_KNOWN`]; 0 before the first segment.
+    pub next: u64,
+    /// Host: bytes that had come before and were cut off.
+    pub repeated: u64,
+    /// Host: how many segments did not follow the one before; more than none: the channel is
+    /// broken.
+    pub misplaced: u64,
 }
+
+/// Tells a [`State::next`] that is known from one that is not.
+pub const NEXT_IS_KNOWN: u64 = 1 << 32;
 
 impl State {
     /// Bytes that wait before the bridge.
@@ -131,7 +139,9 @@ impl State {
             injected: self.injected + other.injected,
             returned: self.returned + other.returned,
             injector_dropped: self.injector_dropped + other.injector_dropped,
-            padding: 0,
+            next: 0,
+            repeated: self.repeated + other.repeated,
+            misplaced: self.misplaced + other.misplaced,
         }
     }
 
@@ -153,7 +163,7 @@ impl State {
 pub struct Event {
     /// Cookie of the channel's host leg.
     pub host: u64,
-    /// [`PASSED`] or [`BROKEN`].
+    /// [`PASSED`], [`BROKEN`] or [`MISPLACED`].
     pub kind: u64,
 }
 
@@ -161,8 +171,10 @@ pub struct Event {
 pub const PASSED: u64 = 1;
 /// Bytes were lost; the channel must end.
 pub const BROKEN: u64 = 2;
+/// A segment of the host does not follow the one before; the channel must end.
+pub const MISPLACED: u64 = 16;
 
 // Both sides are built by different compilers: what they share has no room for doubt.
 const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 8);
-const _: () = assert!(size_of::<State>() == 128 && align_of::<State>() == 8);
+const _: () = assert!(size_of::<State>() == 144 && align_of::<State>() == 8);
 const _: () = assert!(size_of::<Event>() == 16 && align_of::<Event>() == 8);

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::programs::SkBuffContext;
-use gateway_common::layout::{Event, Route, State};
+use gateway_common::layout::{Event, NEXT_IS_KNOWN, Route, State};
 
 use crate::maps::{EVENTS, GATES, ROUTES, STATES};
 
@@ -94,6 +94,22 @@ impl Counters {
         injected add_injected
         returned add_returned
         injector_dropped add_injector_dropped
+        repeated add_repeated
+        misplaced add_misplaced
+    }
+
+    /// TCP's number of the host's next byte; `None` before the first segment.
+    #[inline(always)]
+    pub fn next(self) -> Option<u32> {
+        // SAFETY: an aligned number in a map's value; only the host leg's program uses it.
+        let next = unsafe { ptr::read_volatile(&raw const (*self.0).next) };
+        (next & NEXT_IS_KNOWN != 0).then_some(next as u32)
+    }
+
+    #[inline(always)]
+    pub fn set_next(self, next: u32) {
+        // SAFETY: as above.
+        unsafe { ptr::write_volatile(&raw mut (*self.0).next, NEXT_IS_KNOWN | u64::from(next)) }
     }
 
     /// Bytes that wait before the bridge.

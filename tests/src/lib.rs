@@ -21,10 +21,12 @@ pub mod packages;
 pub mod pattern;
 pub mod picture;
 pub mod qemu;
+pub mod raw_host;
 pub mod replay;
 pub mod screenshot;
 pub mod spice;
 pub mod tls;
+pub mod tun;
 pub mod vm;
 pub mod ws;
 

@@ -236,7 +236,7 @@ impl End {
             Self::Moved(EndReason::ClientSilent) => "client silent",
             Self::Moved(EndReason::Violation(_)) => "violation",
             Self::Moved(EndReason::HostEnd) => "host ended",
-            Self::Moved(EndReason::HostLost(_)) => "host lost",
+            Self::Moved(EndReason::HostLost(_) | EndReason::HostTorn) => "host lost",
             Self::Asked(StopCause::Kicked) => "kicked",
             Self::Asked(StopCause::Drained) => "drained",
             Self::Moved(_) | Self::Asked(StopCause::Shutdown) => "gateway stopped",

@@ -164,6 +164,8 @@ pub enum EndReason {
     HostEnd,
     /// The host's connection broke.
     HostLost(std::io::ErrorKind),
+    /// What the host sent came to the kernel's program with a hole, or with lengths that cannot be.
+    HostTorn,
     /// The gateway ended the channel.
     Stopped,
 }
@@ -181,6 +183,7 @@ impl std::fmt::Display for EndReason {
             Self::KeyUsedUp => f.write_str("TLS key used up"),
             Self::HostEnd => f.write_str("host disconnected"),
             Self::HostLost(kind) => write!(f, "host lost: {kind}"),
+            Self::HostTorn => f.write_str("host lost: its segments do not follow each other"),
             Self::Stopped => f.write_str("gateway stopped"),
         }
     }

@@ -371,7 +371,10 @@ where
                 }
             }
             Poll::Ready(Err(error)) => {
-                self.end(EndReason::HostLost(error.kind()));
+                self.end(match error.kind() {
+                    std::io::ErrorKind::InvalidData => EndReason::HostTorn,
+                    kind => EndReason::HostLost(kind),
+                });
                 self.on_host_eof(CloseCode::InternalError);
             }
         }

@@ -196,10 +196,11 @@ impl Now {
         )?;
         out.counters(
             "sockmap_bytes",
-            "Bytes of hosts that eBPF redirected to clients, passed to the process, or lost",
+            "Bytes of hosts that eBPF redirected to clients, passed to the process, cut off or lost",
             [
                 (of("redirected"), state.redirected),
                 (of("passed"), state.passed),
+                (of("repeated"), state.repeated),
                 (of("dropped"), state.dropped()),
             ]
             .into_iter(),

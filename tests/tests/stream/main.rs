@@ -55,6 +55,7 @@ mod ktls;
 mod ktls_sockmap;
 mod metrics;
 mod openssl;
+mod overlap;
 mod peers;
 mod plan;
 mod pressure;

@@ -133,8 +133,8 @@ fn check_reason(reason: EndReason, plan: &Plan, disturbance: Disturbance) -> Res
         }
         EndReason::HostEnd => plan.host_ends() || plan.host_vanishes(),
         EndReason::HostLost(_) => plan.host_vanishes() || disturbance == Disturbance::HostBreaks,
-        // Nothing changes keys here.
-        EndReason::ClientKey | EndReason::KeyUsedUp => false,
+        // Nothing changes keys here, and no program of the kernel moves bytes.
+        EndReason::ClientKey | EndReason::KeyUsedUp | EndReason::HostTorn => false,
         EndReason::ClientSilent | EndReason::Stopped => disturbance == Disturbance::GatewayEnds,
     };
     ensure!(happened, "ended for the reason {reason:?}");

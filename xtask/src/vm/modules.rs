@@ -12,9 +12,10 @@ use testkit::command::run_bounded;
 const DEPMOD_LIMIT: Duration = Duration::from_mins(1);
 const XZ_LIMIT: Duration = Duration::from_secs(30);
 
-/// What kTLS and its ciphers are made of; there is no modprobe in the virtual machine that could
-/// load them when they are asked for. Not every kernel has all of them.
-const WANTED: [&str; 12] = [
+/// What kTLS and its ciphers are made of, and the device by which tests play a network; there is no
+/// modprobe in the virtual machine that could load them when they are asked for. Not every kernel
+/// has all of them.
+const WANTED: [&str; 13] = [
     "tls",
     "gcm",
     "ghash-generic",
@@ -27,6 +28,7 @@ const WANTED: [&str; 12] = [
     "chacha-x86_64",
     "poly1305_generic",
     "poly1305-x86_64",
+    "tun",
 ];
 
 /// A kernel module, ready to be loaded.

@@ -13,7 +13,7 @@ use tokio::time::Sleep;
 
 use super::drain::Drain;
 use super::link::Link;
-use super::watch::{BROKEN, CLIENT_LOST, ENDED, PASSED};
+use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
 use crate::buffer::Buffer;
 use crate::datapath;
 
@@ -129,6 +129,9 @@ impl AsyncRead for HostLeg<'_> {
         let happened = this.link.signal.take(context.waker());
         if this.link.check_abandoned().is_err() {
             return Poll::Ready(Ok(()));
+        }
+        if happened & MISPLACED != 0 {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         if happened & BROKEN != 0 {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

@@ -3,7 +3,7 @@
 //! ```text
 //!            host_verdict            bridge_verdict
 //!   host ----------------> A =====> B ---------------> client
-//!   (HOSTS)    unmodified  AF_UNIX  (BRIDGES)  framed  ^
+//!   (HOSTS)    no header   AF_UNIX  (BRIDGES)  framed  ^
 //!     |                    stream                      |
 //!     | over the limit: passed                         | frames of userspace
 //!     v                                                |

@@ -24,6 +24,8 @@ use super::registered::register;
 pub(super) const PASSED: u64 = layout::PASSED;
 /// Bytes were lost.
 pub(super) const BROKEN: u64 = layout::BROKEN;
+/// A segment of the host does not follow the one before.
+pub(super) const MISPLACED: u64 = layout::MISPLACED;
 /// The host leg has ended or broken.
 pub(super) const ENDED: u64 = 4;
 /// The client leg has broken, or both its directions have ended.

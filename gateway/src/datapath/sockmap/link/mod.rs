@@ -214,12 +214,14 @@ impl Link {
             return String::new();
         };
         format!(
-            "{} messages, {} frames, {} passes, {} stops, {} resumes, {} bytes dropped",
+            "{} messages, {} frames, {} passes, {} stops, {} resumes, {} bytes repeated, \
+             {} bytes dropped",
             state.messages,
             state.frames,
             state.passes,
             state.stops,
             state.resumes,
+            state.repeated,
             state.dropped()
         )
     }
