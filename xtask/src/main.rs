@@ -4,6 +4,7 @@ mod bench;
 mod build_ebpf;
 mod cargo;
 mod demo;
+mod fuzz;
 mod installed;
 mod package;
 mod steps;
@@ -32,6 +33,8 @@ enum Command {
     BuildEbpf(build_ebpf::Options),
     /// Show the gateway at work between a real Spice client and a real Spice server.
     Demo(demo::Options),
+    /// Feed the parsers and the relay with what nobody would write.
+    Fuzz(fuzz::Options),
     /// Make packages for Debian and for Red Hat's systems.
     Package(package::Options),
     /// Check everything that must hold before a change lands.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&mut steps, &options),
         Command::BuildEbpf(options) => build_ebpf::run(&mut steps, &options),
         Command::Demo(options) => demo::run(&mut steps, &options),
+        Command::Fuzz(options) => fuzz::run(&mut steps, &options),
         Command::Package(options) => package::run(&mut steps, &options).map(drop),
         Command::Test => test::run(&mut steps),
         Command::VmTest(options) => vm::run(&mut steps, &options),

@@ -9,6 +9,7 @@ use testkit::packages::{self, Package};
 
 use crate::build_ebpf;
 use crate::cargo;
+use crate::fuzz;
 use crate::installed;
 use crate::steps::Steps;
 use crate::vm;
@@ -46,6 +47,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     let advisories = dependencies(steps)?;
     cargo_step(steps, "Build", &["build", "--workspace"])?;
     cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;
+    fuzz::run_quick(steps)?;
     installed::run(steps, false)?;
     vm::run_quick(steps)?;
 
