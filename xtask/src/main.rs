@@ -7,6 +7,7 @@ mod demo;
 mod fuzz;
 mod installed;
 mod package;
+mod soak;
 mod steps;
 mod test;
 mod vm;
@@ -37,6 +38,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Make packages for Debian and for Red Hat's systems.
     Package(package::Options),
+    /// Keep a gateway busy while everything around it comes, goes, hangs and breaks.
+    Soak(soak::Options),
     /// Check everything that must hold before a change lands.
     Test,
     /// Run tests inside virtual machines with other kernels.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&mut steps, &options),
         Command::Fuzz(options) => fuzz::run(&mut steps, &options),
         Command::Package(options) => package::run(&mut steps, &options).map(drop),
+        Command::Soak(options) => soak::run(&mut steps, &options),
         Command::Test => test::run(&mut steps),
         Command::VmTest(options) => vm::run(&mut steps, &options),
     };

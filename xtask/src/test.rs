@@ -11,6 +11,7 @@ use crate::build_ebpf;
 use crate::cargo;
 use crate::fuzz;
 use crate::installed;
+use crate::soak;
 use crate::steps::Steps;
 use crate::vm;
 
@@ -48,6 +49,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     cargo_step(steps, "Build", &["build", "--workspace"])?;
     cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;
     fuzz::run_quick(steps)?;
+    soak::run_quick(steps)?;
     installed::run(steps, false)?;
     vm::run_quick(steps)?;
 

@@ -36,8 +36,10 @@ pub(super) struct Script {
     pub(super) content: Vec<u8>,
     pub(super) reads: Vec<Read>,
     pub(super) writes: Vec<Write>,
-    /// It breaks off, or is silent or deaf from some time on.
+    /// It breaks off, is silent or deaf from some time on, or takes longer than it may.
     pub(super) is_rough: bool,
+    /// All pauses together.
+    paused: Duration,
 }
 
 /// Whose script it is.
@@ -56,6 +58,8 @@ const LENGTHS: [usize; 16] = [
 ];
 /// The most that a peer sends, in bytes.
 const MOST: usize = 200_000;
+/// What a peer may pause without being given up, in one go or in many.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 impl Script {
     pub(super) fn read(peer: Peer, steps: impl Iterator<Item = [u8; 2]>) -> Self {
@@ -134,15 +138,26 @@ impl Script {
     }
 
     fn waits(&mut self, read: Read) -> Option<(u8, Vec<u8>)> {
+        if let Read::Sleep(pause) = &read {
+            self.pauses(*pause);
+        }
         self.is_rough |= matches!(read, Read::Error(_) | Read::Silence);
         self.reads.push(read);
         None
     }
 
     fn takes(&mut self, write: Write) -> Option<(u8, Vec<u8>)> {
+        if let Write::Sleep(pause) = &write {
+            self.pauses(*pause);
+        }
         self.is_rough |= matches!(write, Write::Error(_) | Write::Stuck);
         self.writes.push(write);
         None
+    }
+
+    fn pauses(&mut self, pause: Duration) {
+        self.paused += pause;
+        self.is_rough |= self.paused > PATIENCE;
     }
 
     /// The last bytes come in two parts.

@@ -9,7 +9,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tokio::process::Child;
@@ -180,11 +180,13 @@ impl Gateway {
         std::fs::read_dir(&path).with_context(|| format!("reading {path}"))
     }
 
-    /// Lets it have at most this many file descriptors from now on; those that are open stay.
+    /// Lets it have at most this many file descriptors from now on; those that are open stay. A
+    /// later call may allow more again, up to the limit that this process has.
     pub fn limit_open_files(&self, limit: usize) -> Result<()> {
+        let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
-            current: Some(limit as u64),
-            maximum: Some(limit as u64),
+            current: Some(maximum.map_or(limit as u64, |most| most.min(limit as u64))),
+            maximum,
         };
         prlimit(Some(self.raw_pid()?), Resource::Nofile, limit)
             .context("limiting the gateway's open files")?;
