@@ -2,23 +2,32 @@
 //!
 //! A target says what must be true of any input and panics where it is not.
 
+pub mod configuration;
 pub mod frames;
 pub mod hijack;
 mod input;
+pub mod path;
+pub mod pool;
 pub mod proxy_header;
 pub mod relay;
+pub mod resume;
 #[path = "../../gateway/tests/codec/reference.rs"]
 mod tungstenite_reference;
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
+thread_local! {
+    /// Time limits want a clock; this one jumps when everybody waits.
+    static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("nothing of the system is needed");
+}
+
 /// The outcome of what has nothing to wait for.
 fn poll_once<T>(future: impl Future<Output = T>) -> T {
-    thread_local! {
-        /// Time limits want a clock; it stands still.
-        static RUNTIME: tokio::runtime::Runtime = clock();
-    }
     RUNTIME.with(|runtime| {
         let _entered = runtime.enter();
         let mut context = Context::from_waker(Waker::noop());
@@ -29,11 +38,7 @@ fn poll_once<T>(future: impl Future<Output = T>) -> T {
     })
 }
 
-/// A runtime without sockets whose clock jumps when everybody waits.
-fn clock() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("nothing of the system is needed")
+/// The outcome of what waits for time to pass.
+fn poll_through<T>(future: impl Future<Output = T>) -> T {
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }

@@ -18,6 +18,9 @@ pub mod datapath;
 mod documents;
 pub mod drain;
 pub mod encoded;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod handover;
 pub mod host;
 pub mod http;

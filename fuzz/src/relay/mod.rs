@@ -14,7 +14,6 @@ use gateway::datapath::{ClientLeg, Counters, EndReason, Limits, Order, Outcome, 
 use gateway::websocket::decode::Event;
 use tokio::time::{sleep, timeout};
 
-use crate::clock;
 use crate::frames::{Decoded, decode};
 use leg::Leg;
 use script::{Peer, Script};
@@ -37,10 +36,25 @@ const FOREVER: Duration = Duration::from_hours(48);
 /// A byte of options, one that says at which wake-ups the channel stands still and one at which
 /// it is stopped; two bytes each for the client's script and for the host's, in turn.
 pub fn run(bytes: &[u8]) {
-    thread_local! {
-        static RUNTIME: tokio::runtime::Runtime = clock();
-    }
-    RUNTIME.with(|runtime| runtime.block_on(scene(bytes)));
+    crate::poll_through(scene(bytes));
+}
+
+/// A channel that was begun elsewhere goes on, and ends, between two legs that end at once.
+pub(crate) fn goes_on(rest: Rest, is_protected: bool) {
+    let mut client = Leg::new(Script::default(), is_protected);
+    let mut host = Leg::new(Script::default(), false);
+    let limits = Limits {
+        ping_interval: None,
+        close_timeout: CLOSE_TIMEOUT,
+    };
+    let counters = Counters::default();
+    let carried = carry(&mut client, &mut host, rest, limits, &counters, |_| {
+        Poll::Pending
+    });
+    crate::poll_through(async {
+        let ended = timeout(FOREVER, carried).await.expect("the channel ends");
+        assert!(matches!(ended, Outcome::Ended(_)));
+    });
 }
 
 async fn scene(bytes: &[u8]) {

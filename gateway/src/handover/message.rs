@@ -32,7 +32,7 @@ use crate::ticket::TicketsState;
 pub(super) const VERSION: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
-pub(super) enum Message {
+pub(crate) enum Message {
     Hello {
         version: u32,
     },
@@ -78,7 +78,7 @@ impl Message {
 
 /// What belongs to no channel.
 #[derive(Serialize, Deserialize)]
-pub(super) struct EstateState {
+pub(crate) struct EstateState {
     /// Numbers of the next session and channel.
     pub(super) upcoming: [u64; 2],
     pub(super) tickets: TicketsState,

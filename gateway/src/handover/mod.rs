@@ -20,6 +20,8 @@ mod stored;
 mod successor;
 
 pub use listeners::Listeners;
+#[cfg(feature = "fuzzing")]
+pub(crate) use message::Message;
 pub use predecessor::{Door, End, Estate, Heirless, hand_over};
 pub use stored::{Stored, store};
 pub use successor::{Farewell, Heir, Inheritance};

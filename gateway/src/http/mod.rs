@@ -366,14 +366,14 @@ fn is_too_new(gateway: &Gateway, admission: &Admission) -> bool {
 
 /// What the query of a WebSocket's address says.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Query {
-    token: Option<String>,
+pub(crate) struct Query {
+    pub(crate) token: Option<String>,
     /// 1 unless `ver` says more; from 2 on the client answers Pings.
-    version: u32,
+    pub(crate) version: u32,
 }
 
 impl Query {
-    fn parse(query: &str) -> Self {
+    pub(crate) fn parse(query: &str) -> Self {
         let mut parsed = Self {
             token: None,
             version: 1,
@@ -391,7 +391,7 @@ impl Query {
 
 /// Whether a path belongs to the manager. Paths that the manager might resolve to another place
 /// than this prefix do not.
-fn is_managers(path: &str, prefixes: &[String]) -> bool {
+pub(crate) fn is_managers(path: &str, prefixes: &[String]) -> bool {
     let allowed = prefixes
         .iter()
         .any(|prefix| path.starts_with(prefix.as_str()));

@@ -120,7 +120,7 @@ impl PoolKeys {
         Ok(keys)
     }
 
-    fn parse(text: &str) -> Result<Self, FormatError> {
+    pub(crate) fn parse(text: &str) -> Result<Self, FormatError> {
         let mut lines = text
             .lines()
             .zip(1..)

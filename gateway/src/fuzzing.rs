@@ -1,0 +1,26 @@
+//! Doors to parsers that are private here, for the fuzz targets and nobody else. They do nothing
+//! but call.
+
+use crate::pool::PoolKeys;
+
+/// The keys of a file with this text; why there are none is told by whoever reads the file.
+pub fn pool_keys(text: &str) -> Option<PoolKeys> {
+    PoolKeys::parse(text).ok()
+}
+
+/// Whether a path belongs to the manager, with these prefixes.
+pub fn is_managers(path: &str, prefixes: &[String]) -> bool {
+    crate::http::is_managers(path, prefixes)
+}
+
+/// Token and version that the query of a WebSocket's address names.
+pub fn query(query: &str) -> (Option<String>, u32) {
+    let query = crate::http::Query::parse(query);
+    (query.token, query.version)
+}
+
+/// A message of the hand-over, read and written again; `None`: it is not understood.
+pub fn handover_message(text: &[u8]) -> Option<Vec<u8>> {
+    let message: crate::handover::Message = serde_json::from_slice(text).ok()?;
+    serde_json::to_vec(&message).ok()
+}
