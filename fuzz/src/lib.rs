@@ -11,6 +11,7 @@ pub mod pool;
 pub mod proxy_header;
 pub mod relay;
 pub mod resume;
+pub mod tls_accept;
 #[path = "../../gateway/tests/codec/reference.rs"]
 mod tungstenite_reference;
 

@@ -24,6 +24,8 @@ pub(super) struct Account {
     visits: Visits,
     lost: Vec<String>,
     processes: u64,
+    /// Predecessors that stayed for channels which could not be handed over.
+    lingered: usize,
     /// Channels that processes have opened, and ended with a reason.
     opened: u64,
     reasons: BTreeMap<String, u64>,
@@ -98,8 +100,10 @@ impl Account {
 
     /// Ends the gateway.
     pub(super) async fn close(&mut self, stage: Stage) -> Result<()> {
-        let log = stage.strike().await?;
-        self.process(&log);
+        self.lingered = stage.lingering.len();
+        for log in stage.strike().await? {
+            self.process(&log);
+        }
         Ok(())
     }
 
@@ -135,7 +139,11 @@ impl Account {
             format!(
                 "channels of visitors: {channels}, bytes verified: {bytes}, reset: {resets}, requests: {requests}, refused while descriptors were short: {refused}"
             ),
-            format!("faults: {}; processes: {}", self.faults(), self.processes),
+            format!("faults: {}", self.faults()),
+            format!(
+                "processes: {}, of which {} stayed for channels that were not handed over",
+                self.processes, self.lingered
+            ),
             format!(
                 "channels opened: {}, ends: {}",
                 self.opened,

@@ -14,6 +14,8 @@ use super::stage::{Stage, wait_until};
 
 /// For how long something hangs or is short.
 const HANG: Duration = Duration::from_millis(1_500);
+/// For a predecessor to end.
+const LEAVE: Duration = Duration::from_secs(10);
 /// Descriptors that are left when they are short.
 const LEFT: usize = 6;
 /// What the gateway may have otherwise, as far as this process may have as many.
@@ -90,10 +92,16 @@ impl Fault {
             }
             Self::TakeOver => {
                 let successor = stage.successor().spawn().await?;
-                let status = stage.gateway.wait().await?;
-                ensure!(status.success(), "the predecessor ended with {status}");
-                let gone = std::mem::replace(&mut stage.gateway, successor);
-                account.process(&gone.log());
+                let mut before = std::mem::replace(&mut stage.gateway, successor);
+                match tokio::time::timeout(LEAVE, before.wait()).await {
+                    Ok(status) => {
+                        let status = status?;
+                        ensure!(status.success(), "the predecessor ended with {status}");
+                        account.process(&before.log());
+                    }
+                    // Channels that cannot be handed over go on where they are.
+                    Err(_) => stage.lingering.push(before),
+                }
                 Ok(())
             }
             Self::TakeOverBrokenOff => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use http::Response;
 use tempfile::TempDir;
 use testkit::gateway::GatewayBuilder;
@@ -23,6 +23,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Everything that a run needs.
 pub(super) struct Stage {
     pub(super) gateway: Gateway,
+    /// Predecessors that still carry channels which could not be handed over.
+    pub(super) lingering: Vec<Gateway>,
     pub(super) cert: TestCert,
     pub(super) host_hangs: watch::Sender<bool>,
     pub(super) manager_hangs: watch::Sender<bool>,
@@ -83,6 +85,7 @@ impl Stage {
         let builder = configured(&cert, manager.addr(), runtime_dir.path(), plain_port);
         Ok(Self {
             gateway: builder.spawn().await?,
+            lingering: Vec::new(),
             cert,
             host_hangs,
             manager_hangs,
@@ -164,11 +167,19 @@ impl Stage {
         Refusing(Arc::clone(&self.refusing))
     }
 
-    /// Ends the gateway.
-    pub(super) async fn strike(mut self) -> Result<Vec<String>> {
+    /// Ends the gateway, and waits for predecessors, which end with their last channels; the logs
+    /// of all of them.
+    pub(super) async fn strike(mut self) -> Result<Vec<Vec<String>>> {
+        let mut logs = Vec::new();
+        for mut gateway in self.lingering {
+            let status = gateway.wait().await.context("a predecessor")?;
+            ensure!(status.success(), "a predecessor ended with {status}");
+            logs.push(gateway.log());
+        }
         let status = self.gateway.terminate().await?;
-        anyhow::ensure!(status.success(), "the gateway ended with {status}");
-        Ok(self.gateway.log())
+        ensure!(status.success(), "the gateway ended with {status}");
+        logs.push(self.gateway.log());
+        Ok(logs)
     }
 }
 
