@@ -1,9 +1,7 @@
-//! Paths and queries: what is the manager's stays below its prefixes however a server behind it
-//! reads the path, and a query is read as the standard library of forms reads it.
+//! Paths and queries: a path that is passed on means the same to whoever reads it, and a query is
+//! read as the standard library of forms reads it.
 
-use gateway::fuzzing::{is_managers, query};
-
-const PREFIX: &str = "/vdi/";
+use gateway::fuzzing::{canonical_path, query};
 
 /// A path and, behind a question mark, a query.
 pub fn run(bytes: &[u8]) {
@@ -11,12 +9,11 @@ pub fn run(bytes: &[u8]) {
         return;
     };
     let (path, rest) = target.split_once('?').unwrap_or((target, ""));
-    if is_managers(path, &[PREFIX.to_owned()]) {
-        let resolved = resolve(path);
-        assert!(
-            resolved.starts_with(PREFIX),
-            "{path:?} leads to {resolved:?}"
-        );
+    if let Some(canonical) = canonical_path(path) {
+        assert_eq!(canonical_path(&canonical).as_ref(), Some(&canonical));
+        let decoded = decode(&canonical);
+        assert_eq!(decode(path), decoded, "{path:?} becomes {canonical:?}");
+        assert_eq!(resolve(&decoded), decoded, "{path:?} leads elsewhere");
     }
     let (token, version) = query(rest);
     // A token that is named as it stands, once, is found as it stands.
@@ -32,9 +29,8 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// The path as a server may see it that takes off one layer of percent encoding, knows both kinds
-/// of slashes and resolves dots.
-fn resolve(path: &str) -> String {
+/// The path without its percent encoding.
+fn decode(path: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = path.as_bytes();
     while let [first, behind @ ..] = rest {
@@ -50,10 +46,16 @@ fn resolve(path: &str) -> String {
         bytes.push(*first);
         rest = behind;
     }
-    let decoded = String::from_utf8_lossy(&bytes).replace('\\', "/");
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The path as a server may see it that knows both kinds of slashes, takes parameters off and
+/// resolves dots.
+fn resolve(path: &str) -> String {
+    let path = path.replace('\\', "/");
     let mut segments = Vec::new();
-    for segment in decoded.split('/').skip(1) {
-        match segment {
+    for segment in path.split('/').skip(1) {
+        match segment.split(';').next().unwrap_or_default() {
             "." => {}
             ".." => {
                 segments.pop();

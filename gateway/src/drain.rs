@@ -10,7 +10,7 @@ use tracing::info;
 use crate::channel::{Registry, StopCause};
 
 /// What clients are told while the gateway drains.
-pub const MESSAGE: &str = "this gateway takes no new desktop sessions at the moment; try again";
+pub const MESSAGE: &str = "No new desktops are opened here at the moment. Please try again later.";
 
 /// Whether the gateway drains.
 pub struct Drain {

@@ -8,9 +8,10 @@ pub fn pool_keys(text: &str) -> Option<PoolKeys> {
     PoolKeys::parse(text).ok()
 }
 
-/// Whether a path belongs to the manager, with these prefixes.
-pub fn is_managers(path: &str, prefixes: &[String]) -> bool {
-    crate::http::is_managers(path, prefixes)
+/// The one form of a path that decides where a request goes; `None`: it is refused.
+pub fn canonical_path(path: &str) -> Option<String> {
+    let path = crate::http::path::CanonicalPath::parse(path).ok()?;
+    Some(path.as_str().to_owned())
 }
 
 /// Token and version that the query of a WebSocket's address names.

@@ -45,4 +45,5 @@ pub mod state_error;
 pub mod subscriber;
 pub mod ticket;
 pub mod tls;
+pub mod web_origin;
 pub mod websocket;

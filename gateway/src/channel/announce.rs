@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::config::HostProxyProtocol;
+use crate::http::Client;
 
 /// Sends the header that begins a connection to a host, if hosts expect one. A host that is lost
 /// already is noticed by whoever moves its stream.
@@ -31,7 +32,8 @@ pub(super) async fn announce(
     }
 }
 
-/// The client's port is 0 where a reverse proxy has told nothing but its address.
+/// The client's port is 0 where a reverse proxy has told nothing but its address; where it has
+/// told nothing at all, neither do we: the header is then `UNKNOWN` or, in version 2, `LOCAL`.
 fn header(
     protocol: HostProxyProtocol,
     client: SocketAddr,
@@ -46,7 +48,10 @@ fn header(
     };
     let source = SocketAddr::new(client, port);
     let destination = SocketAddr::new(address, host.port());
-    let header = ProxyHeader::with_address(ProxiedAddress::stream(source, destination));
+    let header = match Client::from(source.ip()) {
+        Client::At(_) => ProxyHeader::with_address(ProxiedAddress::stream(source, destination)),
+        Client::Unnamed => ProxyHeader::with_local(),
+    };
     let mut bytes = Vec::new();
     match protocol {
         HostProxyProtocol::Off => Ok(()),
@@ -84,6 +89,12 @@ mod tests {
             v1("[2001:db8::7]:4711", "10.0.0.1:5900"),
             "PROXY TCP6 2001:db8::7 ::ffff:10.0.0.1 4711 5900\r\n"
         );
+    }
+
+    #[test]
+    fn a_client_that_nobody_named_is_not_named() {
+        assert_eq!(v1("0.0.0.0:0", "10.0.0.1:5900"), "PROXY UNKNOWN\r\n");
+        assert_eq!(v1("0.0.0.0:0", "[fd00::1]:5900"), "PROXY UNKNOWN\r\n");
     }
 
     #[test]

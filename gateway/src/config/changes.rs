@@ -30,6 +30,7 @@ const AT_ONCE: &[&str] = &[
     "DeniedHosts",
     "AllowedClients",
     "DeniedClients",
+    "AllowedOrigins",
     "TicketTimeout",
     "ReconnectTimeout",
     "PoolKeyFile",

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::text::{Address, FilePath, Host, HostOrEmpty, Network, PathPrefix, UriPath};
+use super::text::{Address, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, UriPath};
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
 
@@ -99,6 +99,7 @@ keys! {
     "BanTime" => ban_time: Seconds,
     "AllowedClients" => allowed_clients: List<Network>,
     "DeniedClients" => denied_clients: List<Network>,
+    "AllowedOrigins" => allowed_origins: List<Origin>,
     "MaxHeaderSize" => max_header_size: Number<usize, 8_192, 1_048_576>,
     // The parser of request targets takes no longer ones.
     "MaxUriSize" => max_uri_size: Number<usize, 64, 65_534>,

@@ -24,6 +24,7 @@ pub use report::{ConfigError, Problem, Warning};
 use value::Choice;
 
 use crate::host::Host;
+use crate::web_origin::WebOrigin;
 
 /// Where the gateway looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/flexvdi/flexvdi-gateway.conf";
@@ -149,6 +150,9 @@ pub struct Config {
     pub allowed_clients: Vec<IpNet>,
     /// Networks that clients must not belong to; goes before the former.
     pub denied_clients: Vec<IpNet>,
+    /// Web pages of these origins may open WebSockets, besides the gateway's own; with tickets as
+    /// tokens, an empty list lets all.
+    pub allowed_origins: Vec<WebOrigin>,
     /// Longest head of a request, in bytes; at least 8,192.
     pub max_header_size: usize,
     /// Longest request target, in bytes.
@@ -317,6 +321,7 @@ impl Default for Config {
             ban_time: seconds(60),
             allowed_clients: Vec::new(),
             denied_clients: Vec::new(),
+            allowed_origins: Vec::new(),
             max_header_size: 16_384,
             max_uri_size: 4_096,
             worker_threads: None,

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use super::value::{Form, Mismatch, OrEmpty};
 use crate::host::{self, HostError};
+use crate::http::path::CanonicalPath;
+use crate::web_origin::WebOrigin;
 
 /// Bits before an IPv4 address that is mapped into IPv6.
 const MAPPED_PREFIX: u8 = 96;
@@ -36,8 +38,18 @@ impl Form for PathPrefix {
     type Field = String;
 
     fn read(value: &Value) -> Result<String, Mismatch> {
-        read_text(value, "a path that begins and ends with \"/\"", |text| {
-            (text.starts_with('/') && text.ends_with('/')).then(|| text.to_owned())
+        let is_prefix = |text: &str| text.starts_with('/') && text.ends_with('/');
+        let is_canonical = |text: &str| {
+            CanonicalPath::parse(text).is_ok_and(|canonical| canonical.as_str() == text)
+        };
+        let expected = match value.as_str() {
+            Some(text) if is_prefix(text) && !is_canonical(text) => {
+                "a path that is read in one way only, without \"//\", \";\" and dot segments"
+            }
+            _ => "a path that begins and ends with \"/\"",
+        };
+        read_text(value, expected, |text| {
+            (is_prefix(text) && is_canonical(text)).then(|| text.to_owned())
         })
     }
 
@@ -104,6 +116,23 @@ impl Form for Network {
     }
 
     fn write(field: &IpNet) -> Value {
+        Value::from(field.to_string())
+    }
+}
+
+/// Where web pages come from.
+pub(super) enum Origin {}
+
+impl Form for Origin {
+    type Field = WebOrigin;
+
+    fn read(value: &Value) -> Result<WebOrigin, Mismatch> {
+        let expected = "an origin such as \"https://portal.example.com\" or \
+                        \"https://10.0.0.1:8443\", without a path";
+        read_text(value, expected, |text| text.parse().ok())
+    }
+
+    fn write(field: &WebOrigin) -> Value {
         Value::from(field.to_string())
     }
 }
@@ -268,6 +297,25 @@ mod tests {
                 expected::<Host>(&json!(text)),
                 "a host name or IP address without a port"
             );
+        }
+    }
+
+    #[test]
+    fn prefixes_that_no_request_can_have_are_refused() {
+        for text in ["//", "/a//b/", "/a/../", "/a;b/", "/%61/", "/a b/"] {
+            assert_eq!(
+                expected::<PathPrefix>(&json!(text)),
+                "a path that is read in one way only, without \"//\", \";\" and dot segments"
+            );
+        }
+    }
+
+    #[test]
+    fn origins_have_no_path() {
+        let read = Origin::read(&json!("HTTPS://portal.example:8443")).unwrap();
+        assert_eq!(Origin::write(&read), json!("https://portal.example:8443"));
+        for text in ["", "portal.example", "https://portal.example/", "null", "*"] {
+            assert!(Origin::read(&json!(text)).is_err(), "{text}");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::manager::{Forwarder, Manager};
 use crate::metrics::Metrics;
 use crate::network_rules::NetworkRules;
 use crate::ticket::Tickets;
+use crate::web_origin::OriginRules;
 
 /// What stays the same under all configurations.
 struct Lasting {
@@ -98,6 +99,7 @@ impl Gateway {
             channels,
             paths,
             channel_limits: ChannelLimits::new(config),
+            origins: OriginRules::new(config),
             clients: NetworkRules::new(&config.allowed_clients, &config.denied_clients),
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded_header: config.forwarded_header,

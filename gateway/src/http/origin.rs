@@ -86,6 +86,16 @@ impl Origin {
         self.authority.as_ref().map(|authority| &authority.host)
     }
 
+    /// What the client asked, as it sees it.
+    pub fn authority(&self) -> Option<&Authority> {
+        self.authority.as_ref()
+    }
+
+    /// Whether the client asked over HTTPS, as far as anybody tells.
+    pub fn is_https(&self) -> bool {
+        self.proto == "https"
+    }
+
     /// Tells the manager; what the client wrote there itself is replaced.
     pub fn write(&self, headers: &mut HeaderMap) {
         let authority = self.authority.as_ref().map(ToString::to_string);

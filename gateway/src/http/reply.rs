@@ -20,6 +20,23 @@ pub fn error(status: StatusCode, message: &str) -> Response<Body> {
     response
 }
 
+/// Why there is no desktop, for those who see it on their screens; the log tells more.
+pub const NO_DESKTOP: &str =
+    "Your desktop cannot be reached at the moment. Please contact your administrator.";
+/// The same, where waiting may help.
+pub const TOO_MANY_DESKTOPS: &str =
+    "Too many desktops are being opened at the moment. Please try again later.";
+
+/// An error that clients do not take for an answer of the manager: plain text. The flexVDI client
+/// says "Failed to contact server" then.
+pub fn plain_error(status: StatusCode, message: &str) -> Response<Body> {
+    let mut response = Response::new(Body::from(format!("{message}\n").into_bytes()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
+
 /// 405 with the methods that would do.
 pub fn method_not_allowed(allowed: &'static str) -> Response<Body> {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed");
@@ -79,19 +96,20 @@ pub fn host(failure: &ConnectError) -> Response<Body> {
     }
 }
 
-/// Why the manager gave no answer.
-pub fn manager(failure: &ManagerError) -> Response<Body> {
+/// Why the manager gave no answer: status, and what people are told.
+pub fn manager(failure: &ManagerError) -> (StatusCode, &'static str) {
     match failure {
-        ManagerError::NotConfigured => error(
+        ManagerError::NotConfigured => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "this gateway has no manager: ManagerIP is not configured",
+            "There are no desktops at this address. Please check it, or contact your administrator.",
         ),
-        ManagerError::Timeout => error(
+        ManagerError::Timeout => (
             StatusCode::GATEWAY_TIMEOUT,
-            "the manager did not answer in time",
+            "The desktop service did not answer in time. Please try again later.",
         ),
-        ManagerError::Unreachable(_) => {
-            error(StatusCode::BAD_GATEWAY, "the manager cannot be reached")
-        }
+        ManagerError::Unreachable(_) => (
+            StatusCode::BAD_GATEWAY,
+            "The desktop service cannot be reached. Please try again later.",
+        ),
     }
 }

@@ -1,25 +1,27 @@
 //! Requests on their way to the manager (RFC 9110, section 7.6).
 
-use std::error::Error;
+use std::error::Error as StdError;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{
-    CONNECTION, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE, VIA,
-};
-use http::{Request, Response, Uri, Version};
-use hyper::body::Incoming;
+use http::header::{CONNECTION, EXPECT, HOST};
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, Uri, Version};
+use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use tracing::debug;
 
+use super::headers;
 use crate::causes::causes;
 use crate::config::Config;
 use crate::http::Origin;
+use crate::http::body::Body;
+use crate::http::path::CanonicalPath;
 
 /// Connections that wait for the next request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,11 +51,21 @@ impl ManagerError {
     }
 }
 
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Incoming>;
+type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
+
+/// The manager, and the ways to it.
+struct Peer {
+    authority: String,
+    /// Keeps connections for the next request.
+    kept: HttpsClient,
+    /// Opens a connection for each request. The manager may close a kept one just as a request
+    /// comes, and whether it has acted on it nobody knows then (RFC 9112, section 9.3.1).
+    fresh: HttpsClient,
+}
 
 /// Passes requests to the manager and its answers back, both streamed.
 pub struct Forwarder {
-    manager: Option<(HttpsClient, String)>,
+    manager: Option<Peer>,
     timeout: Duration,
 }
 
@@ -70,16 +82,23 @@ impl Forwarder {
                 .https_only()
                 .enable_http1()
                 .wrap_connector(tcp);
-            let client = Client::builder(TokioExecutor::new())
+            let kept = Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_TIMEOUT)
+                .build(https.clone());
+            let fresh = Client::builder(TokioExecutor::new())
+                .pool_max_idle_per_host(0)
                 .build(https);
             let host = &config.manager_ip;
             let authority = match host.parse::<IpAddr>() {
                 Ok(IpAddr::V6(v6)) => format!("[{v6}]:{}", config.manager_port),
                 _ => format!("{host}:{}", config.manager_port),
             };
-            (client, authority)
+            Peer {
+                authority,
+                kept,
+                fresh,
+            }
         });
         Self {
             manager,
@@ -87,115 +106,99 @@ impl Forwarder {
         }
     }
 
-    /// Asks the manager; the time limit is for the head of its answer.
+    /// Asks the manager for `path` and the request's own query; the time limit is for the head of
+    /// its answer.
     pub async fn forward(
         &self,
         request: Request<Incoming>,
+        path: &CanonicalPath,
         origin: &Origin,
     ) -> Result<Response<Incoming>, ManagerError> {
-        let Some((client, authority)) = &self.manager else {
+        let Some(manager) = &self.manager else {
             return Err(ManagerError::NotConfigured);
         };
         let (mut parts, body) = request.into_parts();
-        let target = parts
-            .uri
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
+        let target = match parts.uri.query() {
+            Some(query) => format!("{}?{query}", path.as_str()),
+            None => path.as_str().to_owned(),
+        };
         parts.uri = Uri::builder()
             .scheme("https")
-            .authority(authority.as_str())
+            .authority(manager.authority.as_str())
             .path_and_query(target)
             .build()
             .map_err(|error| ManagerError::Unreachable(error.to_string()))?;
-        via(&mut parts.headers, parts.version);
+        headers::via(&mut parts.headers, parts.version);
         parts.version = Version::HTTP_11;
-        remove_hop_by_hop(&mut parts.headers);
+        headers::remove_hop_by_hop(&mut parts.headers);
+        headers::remove_believed(&mut parts.headers);
         // The connection's own client writes the manager's name; `Expect` was met here.
         parts.headers.remove(HOST);
         parts.headers.remove(EXPECT);
         origin.write(&mut parts.headers);
 
-        let answer = client.request(Request::from_parts(parts, body));
-        match tokio::time::timeout(self.timeout, answer).await {
-            Ok(Ok(mut response)) => {
-                remove_hop_by_hop(response.headers_mut());
-                *response.version_mut() = Version::HTTP_11;
-                Ok(response)
+        let answer = tokio::time::timeout(self.timeout, manager.ask(parts, body));
+        let mut response = match answer.await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) if is_timeout(&error) => return Err(ManagerError::Timeout),
+            Ok(Err(error)) => return Err(ManagerError::Unreachable(with_causes(&error))),
+            Err(_) => return Err(ManagerError::Timeout),
+        };
+        check(&response)?;
+        headers::remove_hop_by_hop(response.headers_mut());
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response)
+    }
+}
+
+impl Peer {
+    async fn ask(&self, mut parts: Parts, body: Incoming) -> Result<Response<Incoming>, Error> {
+        let is_safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
+        if is_safe && body.is_end_stream() {
+            let request = Request::from_parts(parts.clone(), Body::empty());
+            match self.kept.request(request).await {
+                // Nothing is changed by asking again.
+                Err(error) if !error.is_connect() => {}
+                answered => return answered,
             }
-            Ok(Err(error)) if is_timeout(&error) => Err(ManagerError::Timeout),
-            Ok(Err(error)) => Err(ManagerError::Unreachable(with_causes(&error))),
-            Err(_) => Err(ManagerError::Timeout),
+            debug!("kept connection to the manager was of no use");
         }
+        let body = if body.is_end_stream() {
+            Body::empty()
+        } else {
+            Body::Streamed(body)
+        };
+        // The manager need not wait for another request.
+        let close = HeaderValue::from_static("close");
+        parts.headers.insert(CONNECTION, close);
+        self.fresh.request(Request::from_parts(parts, body)).await
     }
 }
 
-/// Removes what concerns one connection only (RFC 9110, section 7.6.1).
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named {
-        headers.remove(name);
-    }
-    for name in [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
-    for name in [
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authorization",
-        "proxy-authenticate",
-    ] {
-        headers.remove(name);
-    }
-}
-
-/// Says that the request came through here (RFC 9110, section 7.6.3).
-fn via(headers: &mut HeaderMap, received: Version) {
-    let value = match received {
-        Version::HTTP_10 => "1.0 flexvdi-gateway",
-        _ => "1.1 flexvdi-gateway",
+/// Whether an answer is one to pass on.
+fn check(response: &Response<Incoming>) -> Result<(), ManagerError> {
+    let status = response.status();
+    let strange = if status.is_informational() {
+        // All others of this kind come before an answer, and are skipped.
+        format!("status {status}, which nobody asked for")
+    } else if !headers::has_known_coding(response.headers()) {
+        "a transfer coding other than chunked".to_owned()
+    } else {
+        return Ok(());
     };
-    headers.append(VIA, HeaderValue::from_static(value));
+    Err(ManagerError::Unreachable(format!(
+        "the manager's answer has {strange}"
+    )))
 }
 
-fn with_causes(error: &(dyn Error + 'static)) -> String {
+fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
     texts.join(": ")
 }
 
 /// Whether connecting took too long.
-fn is_timeout(error: &(dyn Error + 'static)) -> bool {
+fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::TimedOut)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hop_by_hop_headers_stay_here() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("connection", "Keep-Alive, X-Private"),
-            ("keep-alive", "timeout=5"),
-            ("x-private", "1"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("content-type", "text/json"),
-            ("cookie", "a=b"),
-        ] {
-            headers.insert(name, HeaderValue::from_static(value));
-        }
-        remove_hop_by_hop(&mut headers);
-        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        assert_eq!(left, ["content-type", "cookie"]);
-    }
 }

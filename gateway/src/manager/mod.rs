@@ -3,6 +3,7 @@
 mod certificate;
 mod collect;
 mod forward;
+mod headers;
 pub mod hijack;
 
 use std::net::IpAddr;
@@ -12,12 +13,14 @@ use std::time::Instant;
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, TRANSFER_ENCODING,
 };
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::response::Parts;
+use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::{debug, info, warn};
 
 pub use certificate::{ManagerTlsError, client_config};
 pub use forward::{Forwarder, ManagerError};
+pub use headers::has_known_coding;
 
 use crate::access_log::{AccessLog, Event};
 use crate::channel::HostConnector;
@@ -25,16 +28,14 @@ use crate::config::Config;
 use crate::drain::{self, Drain};
 use crate::host::address_for_uri;
 use crate::http::body::Body;
-use crate::http::{Origin, reply};
+use crate::http::path::CanonicalPath;
+use crate::http::{Client, Origin, reply};
 use crate::listen::limits::speak_for_many;
 use crate::metrics::Metrics;
 use crate::subscriber::Subscriber;
 use crate::ticket::{Target, Tickets};
 use collect::Collected;
-use hijack::{Answer, DesktopAnswer, Replacement};
-
-/// The request whose answers tell clients where their desktop is.
-const DESKTOP_PATH: &str = "/vdi/desktop";
+use hijack::{Answer, DesktopAnswer, HijackError, Replacement};
 
 /// Longest answer that is looked into, in bytes.
 const MAX_ANSWER: usize = 1 << 20;
@@ -79,13 +80,13 @@ impl Manager {
     pub async fn serve(
         &self,
         mut request: Request<Incoming>,
+        path: &CanonicalPath,
         origin: &Origin,
         local: IpAddr,
     ) -> Response<Body> {
-        let path = request.uri().path();
-        let is_desktop =
-            request.method() == Method::POST && path.trim_end_matches('/') == DESKTOP_PATH;
-        debug!(client = %origin.client, method = %request.method(), path, "manager asked");
+        let is_desktop = path.is_desktop();
+        let (method, shown) = (request.method(), path.as_str());
+        debug!(client = %origin.client, %method, path = shown, "manager asked");
         if is_desktop && self.config.hijack_all && self.drain.is_on() {
             // The manager is not asked: it would start a desktop for nobody.
             info!(client = %origin.client, reason = "draining", "desktop refused");
@@ -97,17 +98,25 @@ impl Manager {
             let identity = HeaderValue::from_static("identity");
             request.headers_mut().insert(ACCEPT_ENCODING, identity);
         }
-        match self.answer(request, origin, local, is_desktop).await {
+        match self.answer(request, path, origin, local).await {
             Ok(response) => {
                 self.metrics.manager_requests.count("answered");
                 response
             }
             Err(failure) => {
                 self.metrics.manager_requests.count(failure.name());
-                if !matches!(failure, ManagerError::NotConfigured) {
+                if matches!(failure, ManagerError::NotConfigured) {
+                    debug!(client = %origin.client, reason = %failure, "no answer from the manager");
+                } else {
                     warn!(client = %origin.client, reason = %failure, "no answer from the manager");
                 }
-                reply::manager(&failure)
+                let (status, message) = reply::manager(&failure);
+                if path.is_authmode() {
+                    // An answer in JSON is shown as "Access denied" there.
+                    reply::plain_error(status, message)
+                } else {
+                    reply::error(status, message)
+                }
             }
         }
     }
@@ -115,12 +124,12 @@ impl Manager {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        path: &CanonicalPath,
         origin: &Origin,
         local: IpAddr,
-        is_desktop: bool,
     ) -> Result<Response<Body>, ManagerError> {
-        let response = self.forwarder.forward(request, origin).await?;
-        if !is_desktop {
+        let response = self.forwarder.forward(request, path, origin).await?;
+        if !path.is_desktop() {
             return Ok(response.map(Body::Streamed));
         }
         let (mut parts, body) = response.into_parts();
@@ -131,6 +140,11 @@ impl Manager {
             .map_err(|error| ManagerError::Unreachable(error.to_string()))?;
         let whole = match collected {
             Collected::Whole(whole) => whole,
+            Collected::TooLong(..) if self.config.hijack_all => {
+                return Ok(
+                    self.withheld(origin.client, &HijackError::TooLong { limit: MAX_ANSWER })
+                );
+            }
             Collected::TooLong(begun, rest) => {
                 warn!(client = %origin.client, "manager's answer is too long to be changed");
                 return Ok(Response::from_parts(
@@ -139,7 +153,7 @@ impl Manager {
                 ));
             }
         };
-        match self.changed(&parts.headers, &whole, origin, local) {
+        match self.changed(&parts, &whole, origin, local) {
             Ok(Some(changed)) => {
                 let headers = &mut parts.headers;
                 for stale in [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, ETAG] {
@@ -155,32 +169,43 @@ impl Manager {
     /// The answer as the client is to see it; `None`: as it is. The error is another answer.
     fn changed(
         &self,
-        headers: &HeaderMap,
+        parts: &Parts,
         body: &[u8],
         origin: &Origin,
         local: IpAddr,
     ) -> Result<Option<Vec<u8>>, Box<Response<Body>>> {
         let client = origin.client;
-        let decoded = match decode(headers, body) {
-            Ok(decoded) => decoded,
-            Err(reason) => {
-                warn!(%client, %reason, "manager's answer is passed unchanged");
-                return Ok(None);
+        // What shows nothing of a host, and what is plainly an error and none of the API's, passes;
+        // anything else that cannot be read might show one.
+        let hides = self.config.hijack_all && !body.is_empty();
+        let unchanged = |reason: &HijackError, hides: bool| {
+            if hides {
+                return Err(Box::new(self.withheld(client, reason)));
             }
+            warn!(%client, %reason, "manager's answer is passed unchanged");
+            Ok(None)
+        };
+        let decoded = match decode(&parts.headers, body) {
+            Ok(decoded) => decoded,
+            Err(reason) => return unchanged(&reason, hides),
         };
         let answer = match hijack::parse(decoded.as_deref().unwrap_or(body)) {
             Ok(Answer::Desktop(answer)) => answer,
             Ok(Answer::Other) => return Ok(None),
-            Err(reason) => {
-                warn!(%client, %reason, "manager's answer is passed unchanged");
-                return Ok(None);
-            }
+            Err(reason) => return unchanged(&reason, hides && parts.status.is_success()),
         };
         if self.config.hijack_all {
             self.hijacked(&answer, origin, local)
         } else {
             Ok(Some(answer.rewrite(None)))
         }
+    }
+
+    /// What a client gets in place of an answer that might show it a host.
+    fn withheld(&self, client: Client, reason: &HijackError) -> Response<Body> {
+        self.metrics.desktops_refused.count("answer");
+        warn!(%client, %reason, "manager's answer is withheld: it cannot be changed");
+        reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
     }
 
     fn hijacked(
@@ -192,33 +217,30 @@ impl Manager {
         let client = origin.client;
         let destination = match answer.destination() {
             Ok(destination) => destination,
-            Err(reason) => {
-                warn!(%client, %reason, "manager's answer is passed unchanged");
-                return Ok(None);
-            }
+            Err(reason) => return Err(Box::new(self.withheld(client, &reason))),
         };
         let target = Target {
             host: destination.host,
             port: destination.port,
         };
-        let refuse = |status, reason, message: &str| {
-            self.metrics.desktops_refused.count(reason);
-            warn!(%client, host = %target, reason = message, "no ticket for this desktop");
+        let refuse = |counted, reason: &str, status, message| {
+            self.metrics.desktops_refused.count(counted);
+            warn!(%client, host = %target, reason, "no ticket for this desktop");
             Box::new(reply::error(status, message))
         };
+        let out_of_reach =
+            |counted, reason| refuse(counted, reason, StatusCode::BAD_GATEWAY, reply::NO_DESKTOP);
         if !self.config.allows_port(target.port) {
-            let message = "the desktop's Spice port is outside the range of this gateway";
-            return Err(refuse(StatusCode::BAD_GATEWAY, "port", message));
+            return Err(out_of_reach("port", "FirstSpicePort, LastSpicePort"));
         }
         if !self.hosts.may_reach(&target.host) {
-            let message = "the desktop's host may not be reached through this gateway";
-            return Err(refuse(StatusCode::BAD_GATEWAY, "host", message));
+            return Err(out_of_reach("host", "AllowedHosts, DeniedHosts"));
         }
         let owner = Subscriber::unless_many(client.address(), &speak_for_many(&self.config));
         let issued = self.tickets.issue(target.clone(), owner, Instant::now());
         let (ticket, session) = issued.map_err(|error| {
-            let message = error.to_string();
-            refuse(StatusCode::SERVICE_UNAVAILABLE, "tickets", &message)
+            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, reply::TOO_MANY_DESKTOPS);
+            refuse("tickets", &error.to_string(), status, message)
         })?;
         self.metrics.desktops_assigned.inc();
         let own_address = match (&self.config.external_name, origin.host()) {
@@ -241,7 +263,7 @@ impl Manager {
 }
 
 /// Undoes the answer's content coding; `None`: it has none.
-fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, String> {
+fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, HijackError> {
     let mut codings = headers
         .get_all(CONTENT_ENCODING)
         .iter()
@@ -255,9 +277,7 @@ fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, String> {
         .filter(|coding| !coding.is_empty() && coding != "identity");
     match (codings.next().as_deref(), codings.next()) {
         (None, _) => Ok(None),
-        (Some("gzip" | "x-gzip"), None) => hijack::gunzip(body, MAX_ANSWER)
-            .map(Some)
-            .map_err(|error| error.to_string()),
-        (Some(other), _) => Err(format!("content coding {other:?}")),
+        (Some("gzip" | "x-gzip"), None) => hijack::gunzip(body, MAX_ANSWER).map(Some),
+        (Some(other), _) => Err(HijackError::Coding(other.to_owned())),
     }
 }

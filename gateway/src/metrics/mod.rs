@@ -96,6 +96,7 @@ impl Default for Metrics {
                 "token",
                 "too many wrong tokens",
                 "handshake",
+                "origin",
                 "draining",
                 "too many sessions",
                 "too many channels",
@@ -105,7 +106,8 @@ impl Default for Metrics {
             "reason",
             &["timeout", "unreachable", "not allowed", "resources"],
         );
-        let desktops_refused = Labelled::new("reason", &["draining", "port", "host", "tickets"]);
+        let desktops_refused =
+            Labelled::new("reason", &["draining", "answer", "port", "host", "tickets"]);
         let manager_requests = Labelled::new(
             "result",
             &["answered", "timeout", "unreachable", "not configured"],

@@ -99,7 +99,7 @@ impl Identity {
             .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         // Established connections are moved by the gateway's own record layer.
         tls.enable_secret_extraction = true;

@@ -3,8 +3,8 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::header::{
-    CONNECTION, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderValue, Request, Response, Version};
 
@@ -42,6 +42,9 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeError> {
     if request.version() < Version::HTTP_11 {
         return Err(HandshakeError::Malformed("HTTP/1.1 is needed"));
     }
+    if has_body(headers) {
+        return Err(HandshakeError::Malformed("a body"));
+    }
     if !has_token(headers.get_all(CONNECTION).iter(), "upgrade") {
         return Err(HandshakeError::Malformed("Connection without Upgrade"));
     }
@@ -65,9 +68,12 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeError> {
     *bare.method_mut() = request.method().clone();
     *bare.version_mut() = request.version();
     bare.headers_mut().clone_from(headers);
-    // tungstenite reads one line of it only, but a list may stand on several.
+    // tungstenite reads one line of the one and one item of the other, but both are lists (RFC
+    // 9110, sections 7.6.1 and 7.8).
     let upgrade = HeaderValue::from_static("Upgrade");
     bare.headers_mut().insert(CONNECTION, upgrade);
+    let websocket = HeaderValue::from_static("websocket");
+    bare.headers_mut().insert(UPGRADE, websocket);
     let mut response = tungstenite::handshake::server::create_response(&bare)
         .map_err(|_| HandshakeError::Malformed("not a WebSocket request"))?;
     if has_token(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter(), SUBPROTOCOL) {
@@ -77,6 +83,12 @@ pub fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeError> {
         );
     }
     Ok(response)
+}
+
+/// Whether a body follows a request's head: its bytes would be taken for frames.
+fn has_body(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    headers.contains_key(TRANSFER_ENCODING) || lengths.any(|length| length.as_bytes() != b"0")
 }
 
 /// Whether a header that is a list of tokens has `token`, in whatever case.
@@ -141,6 +153,29 @@ mod tests {
         let offer = ("Sec-WebSocket-Extensions", "permessage-deflate");
         let response = accept(&request(&[&GOOD[..], &[offer]].concat())).unwrap();
         assert!(!response.headers().contains_key("Sec-WebSocket-Extensions"));
+    }
+
+    #[test]
+    fn upgrade_is_a_list() {
+        for list in ["h2c, websocket", "WebSocket,h2c"] {
+            let headers = GOOD.map(|(n, v)| if n == "Upgrade" { (n, list) } else { (n, v) });
+            assert_eq!(accept(&request(&headers)).unwrap().status(), 101);
+        }
+        let lines = [&[("Upgrade", "h2c")], &GOOD[..]].concat();
+        assert_eq!(accept(&request(&lines)).unwrap().status(), 101);
+    }
+
+    #[test]
+    fn a_body_is_no_handshake() {
+        for (name, value, is_refused) in [
+            ("Content-Length", "0", false),
+            ("Content-Length", "1", true),
+            ("Transfer-Encoding", "chunked", true),
+        ] {
+            let answer = accept(&request(&[&GOOD[..], &[(name, value)]].concat()));
+            let refused = Err(HandshakeError::Malformed("a body"));
+            assert_eq!(answer.map(|_| ()) == refused, is_refused, "{name}: {value}");
+        }
     }
 
     #[test]

@@ -22,6 +22,9 @@ pub enum HijackError {
     /// The body is not what its content coding says.
     #[error("the answer is not valid gzip data")]
     Gzip,
+    /// The body has a content coding that is not known here.
+    #[error("the answer has content coding {0:?}")]
+    Coding(String),
     /// The body is longer than the caller allows.
     #[error("the answer is longer than {limit} bytes when decompressed")]
     TooLong {
