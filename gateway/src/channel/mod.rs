@@ -140,7 +140,7 @@ impl Channel {
         let (carrier, inbound, link) = match begun_well {
             Ok(begun_well) => begun_well,
             Err(error) => {
-                registration.count_end("no link message");
+                registration.count_end(error.name(registration.stop_signal().cause()));
                 return journal.closed(&registration, error.to_string(), String::new());
             }
         };
@@ -239,7 +239,9 @@ impl End {
             Self::Moved(EndReason::HostLost(_) | EndReason::HostTorn) => "host lost",
             Self::Asked(StopCause::Kicked) => "kicked",
             Self::Asked(StopCause::Drained) => "drained",
-            Self::Moved(_) | Self::Asked(StopCause::Shutdown) => "gateway stopped",
+            Self::Moved(EndReason::ClientKey) => "client changed its key",
+            Self::Moved(EndReason::KeyUsedUp) => "key used up",
+            Self::Moved(EndReason::Stopped) | Self::Asked(StopCause::Shutdown) => "gateway stopped",
         }
     }
 }
@@ -280,6 +282,19 @@ enum BeginError {
 }
 
 impl BeginError {
+    /// The kind of reason, by which it is counted; `cause` is why the channel was to end, if it
+    /// was.
+    fn name(&self, cause: Option<StopCause>) -> &'static str {
+        match self {
+            Self::Upgrade(_) | Self::UpgradeTimeout => "client lost",
+            Self::TooEarly => "violation",
+            Self::LinkTimeout => "no link message",
+            Self::Link(LinkError::NotSpice) => "not spice",
+            Self::Link(LinkError::Ended(reason)) => End::of(*reason, cause).name(),
+            Self::Register(_) => "resources",
+        }
+    }
+
     /// What the client is told.
     fn close_frame(&self) -> Option<Vec<u8>> {
         match self {
@@ -347,4 +362,35 @@ async fn part(client: &mut ClientStream, frame: &[u8]) -> std::io::Result<()> {
     let mut rest = [0; 512];
     while client.read(&mut rest).await? > 0 {}
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_that_ended_is_counted_by_what_ended_it() {
+        for (reason, name) in [
+            (EndReason::ClientKey, "client changed its key"),
+            (EndReason::KeyUsedUp, "key used up"),
+            (EndReason::Stopped, "gateway stopped"),
+        ] {
+            assert_eq!(End::of(reason, None).name(), name);
+        }
+        for (error, name) in [
+            (BeginError::UpgradeTimeout, "client lost"),
+            (BeginError::TooEarly, "violation"),
+            (BeginError::LinkTimeout, "no link message"),
+            (LinkError::NotSpice.into(), "not spice"),
+            (
+                LinkError::Ended(EndReason::ClientEnd).into(),
+                "client ended",
+            ),
+            (std::io::Error::other("full").into(), "resources"),
+        ] {
+            assert_eq!(error.name(None), name);
+        }
+        let kicked = BeginError::from(LinkError::Ended(EndReason::Stopped));
+        assert_eq!(kicked.name(Some(StopCause::Kicked)), "kicked");
+    }
 }

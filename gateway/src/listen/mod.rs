@@ -234,10 +234,9 @@ impl Connection {
         }
         let Some(permit) = permit.moved_to(told.source) else {
             debug!(client = %told.source, "too many connections");
-            self.live
-                .current()
-                .gateway
-                .refused(told.source, "too many connections");
+            let serving = self.live.current();
+            serving.gateway.metrics.connections_refused.inc();
+            serving.gateway.refused(told.source, "too many connections");
             return None;
         };
         Some((told, permit))

@@ -5,7 +5,7 @@ use testkit::http::Call;
 use testkit::ws::Connect;
 
 use crate::support::{
-    Stage, ask_desktop, assert_error, assert_opens, get, logged, outlast, refused, refused_token,
+    Stage, ask_desktop, assert_error, get, logged, outlast, refused, refused_token,
 };
 
 #[tokio::test]
