@@ -9,6 +9,7 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
 use super::{AccessLog, Event, Requested};
 use crate::http::body::Body;
+use crate::http::steady::BodyError;
 
 /// A body, and the line that is written once it is dropped: sent to its end, or not.
 pub struct Recorded {
@@ -41,12 +42,12 @@ impl Recorded {
 
 impl HttpBody for Recorded {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         if let (Some(record), Some(Ok(frame))) = (&mut this.record, &frame) {

@@ -4,16 +4,18 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+
+use super::steady::{BodyError, Steady};
 
 /// An answer's body: made here, or passed on from the manager.
 pub enum Body {
     /// All of it is known.
     Whole(Option<Bytes>),
     /// Streamed from the manager.
-    Streamed(Incoming),
+    Streamed(Steady),
     /// Streamed from the manager after a part that was read already.
-    Resumed(Option<Bytes>, Incoming),
+    Resumed(Option<Bytes>, Steady),
 }
 
 impl Body {
@@ -31,12 +33,12 @@ impl From<Vec<u8>> for Body {
 
 impl HttpBody for Body {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let (known, stream) = match self.get_mut() {
             Self::Whole(known) => (Some(known), None),
             Self::Streamed(stream) => (None, Some(stream)),

@@ -7,6 +7,7 @@ pub mod forwarded;
 pub mod origin;
 pub mod path;
 pub mod reply;
+pub mod steady;
 
 use std::fmt::Display;
 use std::net::IpAddr;

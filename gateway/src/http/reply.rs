@@ -111,5 +111,9 @@ pub fn manager(failure: &ManagerError) -> (StatusCode, &'static str) {
             StatusCode::BAD_GATEWAY,
             "The desktop service cannot be reached. Please try again later.",
         ),
+        ManagerError::ClientStalled => (
+            StatusCode::REQUEST_TIMEOUT,
+            "Your request did not arrive in time. Please try again.",
+        ),
     }
 }

@@ -17,11 +17,12 @@ use rustls::ClientConfig;
 use tracing::debug;
 
 use super::headers;
-use crate::causes::causes;
+use crate::causes::{causes, find};
 use crate::config::Config;
 use crate::http::Origin;
 use crate::http::body::Body;
 use crate::http::path::CanonicalPath;
+use crate::http::steady::{BodyError, Steady};
 
 /// Connections that wait for the next request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -35,6 +36,9 @@ pub enum ManagerError {
     /// Answered with 504.
     #[error("the manager did not answer in time")]
     Timeout,
+    /// The client did not go on with the request's body; answered with 408.
+    #[error("the client did not go on with its request")]
+    ClientStalled,
     /// Answered with 502.
     #[error("{0}")]
     Unreachable(String),
@@ -46,6 +50,7 @@ impl ManagerError {
         match self {
             Self::NotConfigured => "not configured",
             Self::Timeout => "timeout",
+            Self::ClientStalled => "client stalled",
             Self::Unreachable(_) => "unreachable",
         }
     }
@@ -67,6 +72,8 @@ struct Peer {
 pub struct Forwarder {
     manager: Option<Peer>,
     timeout: Duration,
+    /// Longest wait for more of a request's body.
+    body_timeout: Duration,
 }
 
 impl Forwarder {
@@ -103,17 +110,18 @@ impl Forwarder {
         Self {
             manager,
             timeout: config.manager_timeout,
+            body_timeout: config.header_timeout,
         }
     }
 
-    /// Asks the manager for `path` and the request's own query; the time limit is for the head of
-    /// its answer.
+    /// Asks the manager for `path` and the request's own query. There is a time limit for the head
+    /// of its answer, and one for each further part of both bodies.
     pub async fn forward(
         &self,
         request: Request<Incoming>,
         path: &CanonicalPath,
         origin: &Origin,
-    ) -> Result<Response<Incoming>, ManagerError> {
+    ) -> Result<Response<Steady>, ManagerError> {
         let Some(manager) = &self.manager else {
             return Err(ManagerError::NotConfigured);
         };
@@ -137,9 +145,11 @@ impl Forwarder {
         parts.headers.remove(EXPECT);
         origin.write(&mut parts.headers);
 
+        let body = Steady::new(body, self.body_timeout);
         let answer = tokio::time::timeout(self.timeout, manager.ask(parts, body));
         let mut response = match answer.await {
             Ok(Ok(response)) => response,
+            Ok(Err(error)) if is_stalled(&error) => return Err(ManagerError::ClientStalled),
             Ok(Err(error)) if is_timeout(&error) => return Err(ManagerError::Timeout),
             Ok(Err(error)) => return Err(ManagerError::Unreachable(with_causes(&error))),
             Err(_) => return Err(ManagerError::Timeout),
@@ -147,12 +157,12 @@ impl Forwarder {
         check(&response)?;
         headers::remove_hop_by_hop(response.headers_mut());
         *response.version_mut() = Version::HTTP_11;
-        Ok(response)
+        Ok(response.map(|body| Steady::new(body, self.timeout)))
     }
 }
 
 impl Peer {
-    async fn ask(&self, mut parts: Parts, body: Incoming) -> Result<Response<Incoming>, Error> {
+    async fn ask(&self, mut parts: Parts, body: Steady) -> Result<Response<Incoming>, Error> {
         let is_safe = matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS);
         if is_safe && body.is_end_stream() {
             let request = Request::from_parts(parts.clone(), Body::empty());
@@ -194,6 +204,11 @@ fn check(response: &Response<Incoming>) -> Result<(), ManagerError> {
 fn with_causes(error: &(dyn StdError + 'static)) -> String {
     let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
     texts.join(": ")
+}
+
+/// Whether the client did not go on with the body of its request.
+fn is_stalled(error: &(dyn StdError + 'static)) -> bool {
+    matches!(find(error), Some(BodyError::Stalled(_)))
 }
 
 /// Whether connecting took too long.

@@ -110,7 +110,13 @@ impl Default for Metrics {
             Labelled::new("reason", &["draining", "answer", "port", "host", "tickets"]);
         let manager_requests = Labelled::new(
             "result",
-            &["answered", "timeout", "unreachable", "not configured"],
+            &[
+                "answered",
+                "timeout",
+                "client stalled",
+                "unreachable",
+                "not configured",
+            ],
         );
         for (family, name, help) in [
             (
