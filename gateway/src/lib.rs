@@ -28,6 +28,7 @@ pub mod listen;
 pub mod live;
 mod log;
 pub mod manager;
+mod memory;
 pub mod metrics;
 pub mod network_rules;
 mod output;

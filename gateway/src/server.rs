@@ -26,6 +26,7 @@ use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Draining, Inherited, limits};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
+use crate::memory;
 use crate::pool::PoolKeys;
 use crate::ports::{Accepting, Ports, Sockets};
 use crate::prepared::Prepared;
@@ -59,6 +60,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     };
     let begun = Running::begin(prepared, verbosity, inherited, listeners).await?;
     let (mut running, reloader, recording) = begun;
+    memory::give_back_after_waves(Arc::clone(&running.sources.connections))?;
     if let Some(inheritance) = &mut inheritance {
         let entered = inheritance.enter(&running.heir()).await;
         entered.context("cannot take over from the running gateway")?;

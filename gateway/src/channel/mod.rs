@@ -30,7 +30,7 @@ use crate::admission::Admission;
 use crate::client_limits::Place;
 use crate::config::{Config, HostProxyProtocol};
 use crate::datapath::{Carrier, EndReason, Inbound, Limits, Outcome, Paths, Rest};
-use crate::listen::{ClientStream, Permit};
+use crate::listen::{ClientStream, Permit, Timed};
 use crate::session::ChannelId;
 use crate::websocket::close::CloseCode;
 use crate::websocket::encode;
@@ -323,9 +323,9 @@ async fn begin(
         Err(_) => return Err(BeginError::UpgradeTimeout),
     };
     let parts = upgraded
-        .downcast::<TokioIo<ClientStream>>()
-        .unwrap_or_else(|_| unreachable!("every connection is served on a ClientStream"));
-    let mut client = Box::new(parts.io.into_inner());
+        .downcast::<TokioIo<Timed>>()
+        .unwrap_or_else(|_| unreachable!("every connection is served on a Timed"));
+    let mut client = Box::new(parts.io.into_inner().into_inner());
     let received = async {
         let Some(mut inbound) = Inbound::with_received(&parts.read_buf) else {
             return Err(BeginError::TooEarly);

@@ -14,66 +14,136 @@ use crate::subscriber::Subscriber;
 /// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
 const OWN_DESCRIPTORS: u64 = 64;
 
-/// Connections of clients, in total and per address.
+/// Limits on connections from which on a share of them is kept free; less would be no use to a
+/// desktop, which takes several.
+const SHARED_FROM: usize = 128;
+
+/// Connections of clients, in total and per address; those whose handshake is not finished are
+/// bounded apart, too.
+///
+/// A share of the places of each kind is kept free for addresses that hold few, so that not even
+/// several addresses can take all of them from everybody.
 pub struct ConnectionLimits {
     open: Mutex<Open>,
     all_closed: Notify,
 }
 
-struct Bounds {
-    total: usize,
-    per_address: Option<usize>,
-    /// Many clients share the address of a proxy.
-    trusted_proxies: Vec<IpNet>,
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    /// In all, or of its address.
+    #[error("too many connections")]
+    Connections,
+    /// So many have not finished their handshakes.
+    #[error("too many unfinished handshakes")]
+    Unfinished,
 }
 
 struct Open {
-    bounds: Bounds,
-    total: usize,
-    by_address: HashMap<Subscriber, usize>,
+    connections: Places,
+    /// Those of `connections` whose handshake is not finished.
+    unfinished: Places,
+    /// Many clients share the address of a proxy.
+    trusted_proxies: Vec<IpNet>,
+    /// Connections that were closed since the process began.
+    closed: u64,
 }
 
-impl Open {
-    fn has_room(&self, address: IpAddr) -> bool {
-        let Bounds {
-            per_address,
-            trusted_proxies,
-            ..
-        } = &self.bounds;
-        let of_address = self.by_address.get(&address.into()).copied().unwrap_or(0);
-        let is_proxy = trusted_proxies.iter().any(|net| net.contains(&address));
-        is_proxy || per_address.is_none_or(|limit| of_address < limit)
+/// Places of one kind, and who holds them.
+struct Places {
+    most: usize,
+    per_holder: Option<usize>,
+    taken: usize,
+    by_holder: HashMap<Subscriber, usize>,
+}
+
+impl Places {
+    fn new(most: usize, per_holder: Option<usize>) -> Self {
+        Self {
+            most,
+            per_holder,
+            taken: 0,
+            by_holder: HashMap::new(),
+        }
     }
 
-    fn enter(&mut self, address: IpAddr) {
-        *self.by_address.entry(address.into()).or_default() += 1;
+    /// How many of the places are only for those who hold few.
+    fn kept_free(&self) -> usize {
+        if self.most < SHARED_FROM {
+            return 0;
+        }
+        (self.most / 8).max(32)
     }
 
-    fn leave(&mut self, address: IpAddr) {
-        let subscriber = address.into();
-        if let Some(of_address) = self.by_address.get_mut(&subscriber) {
-            *of_address -= 1;
-            if *of_address == 0 {
-                self.by_address.remove(&subscriber);
+    /// Below how many places somebody holds few: a desktop's channels, and so few that five
+    /// addresses cannot take what is kept free.
+    fn few(&self) -> usize {
+        (self.kept_free() / 8).clamp(4, 16)
+    }
+
+    /// Whether another one fits that would be counted for `holder`, beside `taken` others.
+    fn has_room(&self, holder: Subscriber, taken: usize) -> bool {
+        let held = self.by_holder.get(&holder).copied().unwrap_or(0);
+        self.per_holder.is_none_or(|limit| held < limit)
+            && (held < self.few() || taken + self.kept_free() < self.most)
+    }
+
+    fn enter(&mut self, holder: Subscriber) {
+        self.taken += 1;
+        *self.by_holder.entry(holder).or_default() += 1;
+    }
+
+    fn leave(&mut self, holder: Subscriber) {
+        self.taken -= 1;
+        if let Some(held) = self.by_holder.get_mut(&holder) {
+            *held -= 1;
+            if *held == 0 {
+                self.by_holder.remove(&holder);
             }
         }
     }
+}
+
+impl Open {
+    /// Changes bounds; who holds places keeps them.
+    fn set(&mut self, total: usize, per_address: Option<usize>, trusted_proxies: Vec<IpNet>) {
+        self.connections.most = total;
+        self.connections.per_holder = per_address;
+        self.unfinished.most = most_unfinished(total);
+        self.trusted_proxies = trusted_proxies;
+    }
+
+    /// Whether another one of this address may enter, beside so many others.
+    fn check(&self, address: IpAddr, others: usize, unfinished: usize) -> Result<(), TooMany> {
+        let is_proxy = self.trusted_proxies.iter().any(|n| n.contains(&address));
+        let fits = |places: &Places, taken| {
+            taken < places.most && (is_proxy || places.has_room(address.into(), taken))
+        };
+        if !fits(&self.connections, others) {
+            return Err(TooMany::Connections);
+        }
+        if !fits(&self.unfinished, unfinished) {
+            return Err(TooMany::Unfinished);
+        }
+        Ok(())
+    }
+}
+
+/// Most connections at a time whose handshake is not finished, of so many.
+fn most_unfinished(total: usize) -> usize {
+    (total / 4).max(64).min(total)
 }
 
 impl ConnectionLimits {
     /// At most `total` connections, `per_address` of them from one address that is no trusted
     /// proxy's.
     pub fn new(total: usize, per_address: Option<usize>, trusted_proxies: Vec<IpNet>) -> Self {
-        let bounds = Bounds {
-            total,
-            per_address,
-            trusted_proxies,
-        };
         Self {
             open: Mutex::new(Open {
-                bounds,
-                total: 0,
-                by_address: HashMap::new(),
+                connections: Places::new(total, per_address),
+                unfinished: Places::new(most_unfinished(total), None),
+                trusted_proxies,
+                closed: 0,
             }),
             all_closed: Notify::new(),
         }
@@ -82,47 +152,43 @@ impl ConnectionLimits {
     /// Changes what [`ConnectionLimits::new`] was given. Connections that are open stay, even
     /// when there are more than may come now.
     pub fn set(&self, total: usize, per_address: Option<usize>, trusted_proxies: Vec<IpNet>) {
-        self.lock().bounds = Bounds {
-            total,
-            per_address,
-            trusted_proxies,
-        };
+        self.lock().set(total, per_address, trusted_proxies);
     }
 
     /// Most connections at a time.
     pub fn total(&self) -> usize {
-        self.lock().bounds.total
+        self.lock().connections.most
     }
 
-    /// Counts a new connection in, if there is room for it.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Permit> {
+    /// Counts a new connection in, if there is room for it. Its handshake is not finished.
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Permit, TooMany> {
         let mut open = self.lock();
-        if open.total >= open.bounds.total {
-            return None;
-        }
-        if !open.has_room(peer) {
-            return None;
-        }
-        open.enter(peer);
-        open.total += 1;
-        Some(Permit {
+        open.check(peer, open.connections.taken, open.unfinished.taken)?;
+        open.connections.enter(peer.into());
+        open.unfinished.enter(peer.into());
+        Ok(Permit {
             peer,
+            is_unfinished: true,
             limits: Arc::clone(self),
         })
     }
 
     /// Connections that are open.
     pub fn open(&self) -> usize {
-        self.lock().total
+        self.lock().connections.taken
+    }
+
+    /// Connections that were closed since the process began.
+    pub fn closed(&self) -> u64 {
+        self.lock().closed
     }
 
     /// Counts a connection in that another process has admitted, whether there is room or not.
     pub fn take_over(self: &Arc<Self>, peer: IpAddr) -> Permit {
-        let mut open = self.lock();
-        open.enter(peer);
-        open.total += 1;
+        self.lock().connections.enter(peer.into());
         Permit {
             peer,
+            is_unfinished: false,
             limits: Arc::clone(self),
         }
     }
@@ -131,7 +197,7 @@ impl ConnectionLimits {
     pub async fn all_closed(&self) {
         loop {
             let notified = self.all_closed.notified();
-            if self.lock().total == 0 {
+            if self.lock().connections.taken == 0 {
                 return;
             }
             notified.await;
@@ -146,22 +212,40 @@ impl ConnectionLimits {
 /// A connection's place; free again when dropped.
 pub struct Permit {
     peer: IpAddr,
+    is_unfinished: bool,
     limits: Arc<ConnectionLimits>,
 }
 
 impl Permit {
-    /// Counts the connection as one of another address, if there is room for it.
-    pub fn moved_to(mut self, address: IpAddr) -> Option<Self> {
+    /// Counts the connection as one of another address, if there is room for it. Its handshake
+    /// must not be finished.
+    pub fn moved_to(mut self, address: IpAddr) -> Result<Self, TooMany> {
         let limits = Arc::clone(&self.limits);
-        let mut open = limits.lock();
-        if !open.has_room(address) {
-            drop(open);
-            return None;
-        }
-        open.leave(self.peer);
-        open.enter(address);
+        let moved = {
+            let open = &mut *limits.lock();
+            let (others, unfinished) = (open.connections.taken, open.unfinished.taken);
+            let checked = open.check(
+                address,
+                others.saturating_sub(1),
+                unfinished.saturating_sub(1),
+            );
+            checked.map(|()| {
+                for places in [&mut open.connections, &mut open.unfinished] {
+                    places.leave(self.peer.into());
+                    places.enter(address.into());
+                }
+            })
+        };
+        moved?;
         self.peer = address;
-        Some(self)
+        Ok(self)
+    }
+
+    /// The handshake is finished: the connection is no longer counted among those whose is not.
+    pub fn finished(&mut self) {
+        if std::mem::take(&mut self.is_unfinished) {
+            self.limits.lock().unfinished.leave(self.peer.into());
+        }
     }
 
     /// Address of the connection's peer.
@@ -172,10 +256,11 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
+        self.finished();
         let mut open = self.limits.lock();
-        open.total -= 1;
-        open.leave(self.peer);
-        if open.total == 0 {
+        open.connections.leave(self.peer.into());
+        open.closed += 1;
+        if open.connections.taken == 0 {
             self.limits.all_closed.notify_waiters();
         }
     }
@@ -226,25 +311,25 @@ mod tests {
         let limits = Arc::new(ConnectionLimits::new(3, Some(2), vec![]));
         let first = limits.admit(address("10.0.0.1")).unwrap();
         let _second = limits.admit(address("10.0.0.1")).unwrap();
-        assert!(limits.admit(address("10.0.0.1")).is_none());
+        assert!(limits.admit(address("10.0.0.1")).is_err());
         let _third = limits.admit(address("10.0.0.2")).unwrap();
-        assert!(limits.admit(address("10.0.0.3")).is_none());
+        assert!(limits.admit(address("10.0.0.3")).is_err());
         drop(first);
-        assert!(limits.admit(address("10.0.0.1")).is_some());
+        assert!(limits.admit(address("10.0.0.1")).is_ok());
     }
 
     #[test]
     fn an_ipv6_network_is_bounded_as_one_address() {
         let limits = Arc::new(ConnectionLimits::new(9, Some(2), vec![]));
         let held = ["2001:db8::1", "2001:db8::2"].map(|peer| limits.admit(address(peer)).unwrap());
-        assert!(limits.admit(address("2001:db8::3")).is_none());
-        assert!(limits.admit(address("2001:db8:0:1::3")).is_some());
+        assert!(limits.admit(address("2001:db8::3")).is_err());
+        assert!(limits.admit(address("2001:db8:0:1::3")).is_ok());
         drop(held);
-        assert!(limits.lock().by_address.is_empty());
+        assert!(limits.lock().connections.by_holder.is_empty());
         let _moved = limits.take_over(address("2001:db8::1"));
         let other = limits.admit(address("192.0.2.7")).unwrap();
         let _second = other.moved_to(address("2001:db8::2")).unwrap();
-        assert!(limits.admit(address("2001:db8::3")).is_none());
+        assert!(limits.admit(address("2001:db8::3")).is_err());
     }
 
     #[test]
@@ -252,12 +337,79 @@ mod tests {
         let limits = Arc::new(ConnectionLimits::new(2, None, vec![]));
         let held: Vec<_> = (0..2).map(|_| limits.admit(address("10.0.0.1"))).collect();
         limits.set(1, None, vec![]);
-        assert!(limits.admit(address("10.0.0.1")).is_none());
+        assert!(limits.admit(address("10.0.0.1")).is_err());
         limits.set(3, Some(2), vec![]);
-        assert!(limits.admit(address("10.0.0.1")).is_none());
+        assert!(limits.admit(address("10.0.0.1")).is_err());
         limits.set(3, Some(2), vec!["10.0.0.1/32".parse().unwrap()]);
-        assert!(limits.admit(address("10.0.0.1")).is_some());
-        assert!(held.iter().all(Option::is_some));
+        assert!(limits.admit(address("10.0.0.1")).is_ok());
+        assert!(held.iter().all(Result::is_ok));
+    }
+
+    /// Takes as many places for each of these addresses as it gets, with handshakes finished.
+    fn take_all(limits: &Arc<ConnectionLimits>, addresses: &[&str]) -> Vec<Permit> {
+        let admitted = addresses.iter().flat_map(|text| {
+            std::iter::from_fn(move || {
+                let mut permit = limits.admit(address(text)).ok()?;
+                permit.finished();
+                Some(permit)
+            })
+        });
+        admitted.collect()
+    }
+
+    const GREEDY: [&str; 5] = [
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.3",
+        "10.0.0.4",
+        "2001:db8::1",
+    ];
+
+    #[test]
+    fn five_addresses_cannot_take_all_places() {
+        for total in [128, 200, 500, 5_000, 20_000] {
+            let limits = Arc::new(ConnectionLimits::new(total, None, vec![]));
+            let held = take_all(&limits, &GREEDY);
+            assert!(held.len() > total / 2, "{total}: {}", held.len());
+            let desktop = take_all(&limits, &["10.0.0.9"]);
+            assert!(desktop.len() >= 4, "{total}: {}", desktop.len());
+        }
+        // Where there are few, they are for whoever comes.
+        let limits = Arc::new(ConnectionLimits::new(8, None, vec![]));
+        assert_eq!(take_all(&limits, &GREEDY[..1]).len(), 8);
+    }
+
+    #[test]
+    fn unfinished_handshakes_leave_room_for_channels_and_for_other_handshakes() {
+        let limits = Arc::new(ConnectionLimits::new(1_000, None, vec![]));
+        let refused = |text| limits.admit(address(text)).err();
+        let mut held = Vec::new();
+        for text in GREEDY {
+            while let Ok(permit) = limits.admit(address(text)) {
+                held.push(permit);
+            }
+            assert_eq!(refused(text), Some(TooMany::Unfinished));
+        }
+        assert!(held.len() < 250, "{}", held.len());
+        let mut other = limits.admit(address("10.0.0.9")).unwrap();
+        other.finished();
+        assert_eq!(
+            take_all(&limits, &["10.0.0.9"]).len(),
+            1_000 - 125 - held.len() - 1
+        );
+        held.clear();
+        assert!(refused(GREEDY[0]).is_none());
+        drop(other);
+        assert_eq!(limits.lock().unfinished.taken, 0);
+        assert_eq!(limits.open(), 0);
+    }
+
+    #[test]
+    fn an_ipv6_network_counts_as_one() {
+        let limits = Arc::new(ConnectionLimits::new(9, Some(1), vec![]));
+        let _held = limits.admit(address("2001:db8::1")).unwrap();
+        assert!(limits.admit(address("2001:db8::2")).is_err());
+        assert!(limits.admit(address("2001:db8:0:1::2")).is_ok());
     }
 
     #[test]
@@ -265,8 +417,8 @@ mod tests {
         let proxies = vec!["10.0.0.0/24".parse().unwrap()];
         let limits = Arc::new(ConnectionLimits::new(3, Some(1), proxies));
         let held: Vec<_> = (0..3).map(|_| limits.admit(address("10.0.0.1"))).collect();
-        assert!(held.iter().all(Option::is_some));
-        assert!(limits.admit(address("10.0.0.1")).is_none());
+        assert!(held.iter().all(Result::is_ok));
+        assert!(limits.admit(address("10.0.0.1")).is_err());
     }
 
     #[test]
@@ -275,13 +427,17 @@ mod tests {
         let limits = Arc::new(ConnectionLimits::new(9, Some(1), vec![balancer.into()]));
         let admit = |client| limits.admit(balancer)?.moved_to(address(client));
         let first = admit("192.0.2.7").unwrap();
-        assert!(admit("192.0.2.7").is_none());
+        assert!(admit("192.0.2.7").is_err());
         let _other = admit("192.0.2.8").unwrap();
-        assert_eq!(limits.lock().total, 2);
+        assert_eq!(limits.open(), 2);
         drop(first);
-        assert_eq!(limits.lock().total, 1);
-        assert_eq!(limits.lock().by_address.len(), 1);
-        assert!(admit("192.0.2.7").is_some());
+        assert_eq!(limits.open(), 1);
+        let open = limits.lock();
+        for places in [&open.connections, &open.unfinished] {
+            assert_eq!((places.taken, places.by_holder.len()), (1, 1));
+        }
+        drop(open);
+        assert!(admit("192.0.2.7").is_ok());
     }
 
     #[tokio::test]

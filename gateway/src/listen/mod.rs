@@ -5,6 +5,7 @@ pub mod limits;
 pub mod proxy_protocol;
 pub mod socket;
 mod stream;
+mod timed;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,18 +14,20 @@ use std::time::{Duration, Instant};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
 use tracing::{debug, warn};
 
 pub use inherited::{Inherited, InheritedError};
-pub use limits::{ConnectionLimits, Permit};
+pub use limits::{ConnectionLimits, Permit, TooMany};
 use proxy_protocol::{ProxyProtocol, Told};
 pub use stream::{ClientState, ClientStream};
+pub use timed::Timed;
 
 use crate::http::{self, ConnectionInfo};
-use crate::live::{Live, Serving};
+use crate::live::Live;
 use crate::tls;
 
 /// Pause after the system had no descriptor or memory for a connection.
@@ -107,12 +110,9 @@ impl Listener {
 
     fn accept(&self, stream: TcpStream, peer: SocketAddr) {
         let (peer, port) = (peer.ip().to_canonical(), peer.port());
-        let Some(permit) = self.connections.admit(peer) else {
-            debug!(client = %peer, "too many connections");
-            let serving = self.live.current();
-            serving.gateway.metrics.connections_refused.inc();
-            serving.gateway.refused(peer, "too many connections");
-            return;
+        let permit = match self.connections.admit(peer) {
+            Ok(permit) => permit,
+            Err(too_many) => return refuse(&self.live, peer, too_many),
         };
         if let Err(error) = socket::tune(&stream) {
             debug!(client = %peer, %error, "connection was lost at once");
@@ -130,6 +130,14 @@ impl Listener {
     }
 }
 
+/// Tells that a connection is not taken.
+fn refuse(live: &Live, peer: IpAddr, too_many: TooMany) {
+    debug!(client = %peer, reason = %too_many, "connection refused");
+    let serving = live.current();
+    serving.gateway.metrics.connections_refused.inc();
+    serving.gateway.refused(peer, &too_many.to_string());
+}
+
 struct Connection {
     leg: Leg,
     live: Arc<Live>,
@@ -138,45 +146,116 @@ struct Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, mut stream: TcpStream, peer: (IpAddr, u16), permit: Permit) {
-        let Ok(local) = stream.local_addr() else {
+    /// The stages of a connection, each with memory of its own, which is there only while it
+    /// lasts: most of what comes from the internet never gets to the last one.
+    async fn serve(mut self, stream: TcpStream, peer: (IpAddr, u16), permit: Permit) {
+        let begun = Instant::now();
+        // Balancers are few and known, and their headers have a limit of their own.
+        let is_introduced = self.proxy_protocol.expects(peer.0);
+        if !is_introduced && !self.admits(peer.0) {
+            return;
+        }
+        if !is_introduced && !self.has_begun(&stream).await {
+            return;
+        }
+        let shaken = Box::pin(self.shake_hands(stream, peer, permit, begun)).await;
+        let Some((mut stream, info)) = shaken else {
             return;
         };
+        if self.asks(&mut stream).await {
+            Box::pin(self.converse(stream, info)).await;
+        } else {
+            debug!(client = %info.peer, "no request in time");
+        }
+    }
+
+    /// Waits for the client's first byte, or its end; whether one of them came in time.
+    async fn has_begun(&mut self, stream: &TcpStream) -> bool {
+        let leg = self.leg;
+        let limit = {
+            let config = &self.live.current().config;
+            match leg {
+                Leg::Tls => config.handshake_timeout,
+                Leg::Plain => config.header_timeout,
+            }
+        };
+        let readable = tokio::select! {
+            readable = timeout(limit, stream.readable()) => readable,
+            () = draining(&mut self.draining, Draining::Now) => return false,
+        };
+        if readable.is_err() && leg == Leg::Tls {
+            let metrics = &self.live.current().gateway.metrics;
+            metrics.tls_failures.count("timeout");
+        }
+        matches!(readable, Ok(Ok(())))
+    }
+
+    /// The client's stream of plaintext, and who the client is; `None`: there will be none.
+    async fn shake_hands(
+        &mut self,
+        mut stream: TcpStream,
+        peer: (IpAddr, u16),
+        permit: Permit,
+        accepted: Instant,
+    ) -> Option<(ClientStream, ConnectionInfo)> {
+        let local = stream.local_addr().ok()?;
         let own = Told {
             source: peer.0,
             source_port: peer.1,
             destination: local.ip().to_canonical(),
         };
-        let Some((told, permit)) = self.introduced(&mut stream, own, permit).await else {
-            return;
+        let is_introduced = self.proxy_protocol.expects(own.source);
+        let (told, mut permit) = self.introduced(&mut stream, own, permit).await?;
+        // Whom a balancer tells of could not begin before.
+        let began = if is_introduced {
+            Instant::now()
+        } else {
+            accepted
         };
-        let peer = told.source;
+        let stream = self.begin(stream, told.source, began).await?;
+        permit.finished();
         let info = ConnectionInfo {
-            peer,
+            peer: told.source,
             peer_port: told.source_port,
             local: told.destination,
             is_tls: self.leg == Leg::Tls,
             permit: Arc::new(permit),
         };
-        let begun = self.live.current();
-        let Some(stream) = self.begin(stream, peer, &begun).await else {
-            return;
-        };
-        let (header_timeout, max_header_size) =
-            (begun.config.header_timeout, begun.config.max_header_size);
-        // Requests are served with what is in effect when they come.
-        drop(begun);
+        Some((stream, info))
+    }
 
+    /// Waits for the first byte of a request, or the client's end; whether one of them came in
+    /// time.
+    async fn asks(&mut self, stream: &mut ClientStream) -> bool {
+        let limit = self.live.current().config.header_timeout;
+        tokio::select! {
+            input = timeout(limit, stream.input()) => matches!(input, Ok(Ok(()))),
+            () = draining(&mut self.draining, Draining::Now) => false,
+        }
+    }
+
+    /// Answers requests, which are served with what is in effect when they come.
+    async fn converse(mut self, stream: ClientStream, info: ConnectionInfo) {
+        let (header_timeout, max_header_size) = {
+            let config = &self.live.current().config;
+            (config.header_timeout, config.max_header_size)
+        };
+        // The same limit for what is still to be sent when this process has closed the socket.
+        let _ = SockRef::from(stream.tcp()).set_tcp_user_timeout(Some(header_timeout));
+        let stream = Timed::new(stream, header_timeout);
+
+        let client = info.peer;
         let live = Arc::clone(&self.live);
         let asked = Arc::new(Notify::new());
         let noted = Arc::clone(&asked);
         let service = service_fn(move |request| {
             noted.notify_one();
             let (serving, info) = (live.current(), info.clone());
-            async move {
+            // Boxed, as a connection has room for its next answer while it waits.
+            Box::pin(async move {
                 let response = http::serve(&serving.gateway, &info, request).await;
                 Ok::<_, std::convert::Infallible>(response)
-            }
+            })
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -195,7 +274,7 @@ impl Connection {
             }
         };
         if let Err(error) = served {
-            debug!(client = %peer, %error, "connection ended early");
+            debug!(%client, %error, "connection ended early");
         }
     }
 
@@ -208,7 +287,7 @@ impl Connection {
         permit: Permit,
     ) -> Option<(Told, Permit)> {
         if !self.proxy_protocol.expects(own.source) {
-            return self.admits(own.source).then_some((own, permit));
+            return Some((own, permit));
         }
         let told = tokio::select! {
             told = self.proxy_protocol.receive(stream, own.source) => told,
@@ -232,14 +311,13 @@ impl Connection {
         if !self.admits(told.source) {
             return None;
         }
-        let Some(permit) = permit.moved_to(told.source) else {
-            debug!(client = %told.source, "too many connections");
-            let serving = self.live.current();
-            serving.gateway.metrics.connections_refused.inc();
-            serving.gateway.refused(told.source, "too many connections");
-            return None;
-        };
-        Some((told, permit))
+        match permit.moved_to(told.source) {
+            Ok(permit) => Some((told, permit)),
+            Err(too_many) => {
+                refuse(&self.live, told.source, too_many);
+                None
+            }
+        }
     }
 
     fn admits(&self, peer: IpAddr) -> bool {
@@ -259,15 +337,15 @@ impl Connection {
         &mut self,
         tcp: TcpStream,
         peer: IpAddr,
-        serving: &Serving,
+        begun: Instant,
     ) -> Option<ClientStream> {
         if self.leg == Leg::Plain {
             return Some(ClientStream::Plain(tcp));
         }
+        let serving = self.live.current();
         let config = Arc::clone(&serving.identity.tls);
-        let begun = Instant::now();
         let limit = serving.config.handshake_timeout;
-        let handshake = timeout(limit, tls::accept(tcp, config));
+        let handshake = timeout_at((begun + limit).into(), tls::accept(tcp, config));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             () = draining(&mut self.draining, Draining::Now) => return None,

@@ -31,6 +31,15 @@ impl ClientStream {
             Self::Tls(tls) => tls.tcp(),
         }
     }
+
+    /// Waits until there is something to be read, or the client has ended. Takes no memory for
+    /// that; what is there may be less than reading waits for.
+    pub(crate) async fn input(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tls(tls) if tls.has_received() => Ok(()),
+            _ => self.tcp().readable().await,
+        }
+    }
 }
 
 /// What both kinds of stream do alike.

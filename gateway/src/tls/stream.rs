@@ -121,6 +121,11 @@ impl TlsStream {
         })
     }
 
+    /// Whether bytes were received that were not taken.
+    pub(crate) fn has_received(&self) -> bool {
+        self.incoming.buffer.is_some() || !self.incoming.early.is_empty()
+    }
+
     pub(crate) fn tcp(&self) -> &TcpStream {
         &self.tcp
     }

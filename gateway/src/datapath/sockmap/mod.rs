@@ -29,7 +29,7 @@ mod maps;
 mod object;
 mod registered;
 mod run;
-mod tcp_info;
+pub(crate) mod tcp_info;
 mod watch;
 
 use std::future::Future;

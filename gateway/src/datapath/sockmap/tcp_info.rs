@@ -1,4 +1,4 @@
-//! How much of what was to be sent has reached a TCP socket.
+//! How much of what was to be sent has reached a TCP socket, and how much its peer.
 
 use std::io;
 use std::mem;
@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, AsRawFd};
 struct TcpInfo {
     /// State, options and 24 numbers of 32 bits.
     first: [u32; 26],
-    rates_and_bytes: [u64; 4],
+    rates: [u64; 2],
+    bytes_acked: u64,
+    bytes_received: u64,
     segments: [u32; 2],
     notsent_bytes: u32,
     min_rtt: u32,
@@ -21,6 +23,7 @@ struct TcpInfo {
     bytes_retrans: u64,
 }
 
+const _: () = assert!(mem::offset_of!(TcpInfo, bytes_acked) == 120);
 const _: () = assert!(mem::offset_of!(TcpInfo, notsent_bytes) == 144);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_sent) == 200);
 
@@ -32,6 +35,20 @@ const TCP_CLOSE: u8 = 7;
 /// Fails when the connection is gone, and on a kernel that does not count them. Takes the socket's lock: what the kernel did with
 /// the socket before is done when this returns.
 pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
+    let info = read(socket)?;
+    let sent = info.bytes_sent - info.bytes_retrans;
+    Ok(sent + u64::from(info.notsent_bytes))
+}
+
+/// Bytes that the peer of a TCP socket has acknowledged since it was opened: those that it has
+/// room for, whether its program reads them or not.
+///
+/// Fails as [`bytes_written`] does.
+pub(crate) fn bytes_acknowledged(socket: impl AsFd) -> io::Result<u64> {
+    Ok(read(socket)?.bytes_acked)
+}
+
+fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
     let mut info = TcpInfo::default();
     let size = mem::size_of::<TcpInfo>();
     let mut len = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
@@ -55,8 +72,7 @@ pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
     if info.first[0].to_ne_bytes()[0] == TCP_CLOSE {
         return Err(io::ErrorKind::NotConnected.into());
     }
-    let sent = info.bytes_sent - info.bytes_retrans;
-    Ok(sent + u64::from(info.notsent_bytes))
+    Ok(info)
 }
 
 #[cfg(test)]
