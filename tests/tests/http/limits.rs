@@ -99,6 +99,44 @@ async fn a_body_that_never_comes_holds_nobody() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_no_answers_is_left() {
+    let gateway = impatient("HeaderTimeout").await;
+    for endpoint in [gateway.tls(), gateway.plain()] {
+        let mut client = endpoint.connect().await.unwrap();
+        let requests = b"GET /nowhere HTTP/1.1\r\nHost: gw\r\n\r\n".repeat(1_000);
+        // Answers are never read, until there is no room for requests any more either.
+        let pipelining = async { while client.write_all(&requests).await.is_ok() {} };
+        within("end of a client that does not read", pipelining)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn silent_connections_cost_little() {
+    const CONNECTIONS: u64 = 1_500;
+    const EACH: u64 = 6 << 10;
+    let gateway = port_gateway()
+        .set("HandshakeTimeout", 60)
+        .spawn()
+        .await
+        .unwrap();
+    let before = gateway.memory().unwrap().rss;
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS {
+        silent.push(gateway.tls().connect_tcp().await.unwrap());
+    }
+    // Connections are taken in turn: behind this one all were.
+    get(&gateway.tls(), "/").await;
+    let taken = gateway.memory().unwrap().rss.saturating_sub(before);
+    assert!(
+        taken < CONNECTIONS * EACH,
+        "{} bytes each",
+        taken / CONNECTIONS
+    );
+}
+
+#[tokio::test]
 async fn a_channel_that_says_nothing_is_left() {
     let host = Host::echo().await.unwrap();
     let gateway = port_gateway().set("LinkTimeout", 1).spawn().await.unwrap();
