@@ -9,6 +9,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::ending;
 use super::received::Received;
 use super::secrets::{Capture, Captured};
 use super::stream::TlsStream;
@@ -45,6 +46,9 @@ pub async fn accept(
         if transmits && !outgoing.is_empty() {
             tcp.write_all(&outgoing).await?;
             outgoing.clear();
+            if step.is_err() {
+                ending::end(&mut tcp).await;
+            }
         }
         match step? {
             Step::Again | Step::Transmit => {}

@@ -8,6 +8,8 @@
 mod accept;
 mod certificate;
 mod config;
+mod control;
+mod ending;
 mod public_key;
 mod received;
 mod record;
@@ -21,5 +23,8 @@ pub use config::{Identity, IdentityFiles, TlsError};
 pub use state::TlsState;
 pub use stream::{Busy, TlsStream};
 
+pub(crate) use control::{Control, Event};
 pub(crate) use public_key::PublicKey;
+pub(crate) use record::{Content, RecordError};
 pub(crate) use secrets::{Cipher, Protection, Secrets};
+pub(crate) use stream::Parts;

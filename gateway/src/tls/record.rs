@@ -28,7 +28,7 @@ const GCM_LIMIT: u64 = 1 << 38;
 
 /// What a record carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     Alert,
     Handshake,
     ApplicationData,
@@ -43,7 +43,7 @@ impl Content {
         }
     }
 
-    fn from_wire(byte: u8) -> Result<Self, RecordError> {
+    pub(crate) fn from_wire(byte: u8) -> Result<Self, RecordError> {
         match byte {
             21 => Ok(Self::Alert),
             22 => Ok(Self::Handshake),
@@ -64,6 +64,12 @@ pub(crate) enum RecordError {
     Unexpected,
     #[error("malformed record")]
     Decode,
+    #[error("value that must not be")]
+    IllegalParameter,
+    #[error("too many records that carry no data")]
+    TooMany,
+    #[error("peer sent the alert {0}")]
+    Alert(u8),
     #[error("key is used up")]
     KeyExhausted,
     #[error("keys are not those that are in use")]
@@ -71,15 +77,17 @@ pub(crate) enum RecordError {
 }
 
 impl RecordError {
-    /// The alert that tells the peer (RFC 8446, section 6).
-    pub(super) const fn alert(self) -> u8 {
-        match self {
+    /// The alert that tells the peer (RFC 8446, section 6.2); an alert is not answered.
+    pub(crate) const fn alert(self) -> Option<u8> {
+        Some(match self {
+            Self::Unexpected | Self::TooMany => 10,
             Self::BadMac => 20,
             Self::Overflow => 22,
-            Self::Unexpected => 10,
+            Self::IllegalParameter => 47,
             Self::Decode => 50,
             Self::KeyExhausted | Self::OtherKeys => 80,
-        }
+            Self::Alert(_) => return None,
+        })
     }
 }
 
@@ -163,12 +171,12 @@ impl Key {
         nonce
     }
 
-    /// Additional data of TLS 1.2 (RFC 5246, section 6.2.3.3).
-    fn additional_data_12(&self, content: u8, plaintext: usize) -> Result<[u8; 13], RecordError> {
+    /// Additional data of TLS 1.2 (RFC 5246, section 6.2.3.3); `head` begins with content type
+    /// and version.
+    fn additional_data_12(&self, head: &[u8], plaintext: usize) -> Result<[u8; 13], RecordError> {
         let mut data = [0; 13];
         data[..8].copy_from_slice(&self.sequence.to_be_bytes());
-        data[8] = content;
-        data[9..11].copy_from_slice(&WIRE_VERSION);
+        data[8..11].copy_from_slice(&head[..3]);
         data[11..].copy_from_slice(&wire_length(plaintext)?);
         Ok(data)
     }
@@ -261,7 +269,7 @@ impl Sealer {
                 if key.scheme == Scheme::Tls12Gcm {
                     head[HEADER..].copy_from_slice(&nonce[4..]);
                 }
-                let data = key.additional_data_12(content.wire(), plaintext)?;
+                let data = key.additional_data_12(head, plaintext)?;
                 key.aead
                     .seal_in_place_separate_tag(unique, Aad::from(data), text)
             }
@@ -311,17 +319,30 @@ impl Opener {
         self.0.sequence
     }
 
-    /// Length of the record at the start of `bytes`, once all of it is there.
+    /// Length of the record at the start of `bytes`, once all of it is there. A header that must
+    /// not be is refused as soon as that shows.
     pub(super) fn complete(&self, bytes: &[u8]) -> Result<Option<usize>, RecordError> {
+        let is_tls_13 = self.0.scheme == Scheme::Tls13;
+        let Some(&kind) = bytes.first() else {
+            return Ok(None);
+        };
+        let content = Content::from_wire(kind)?;
+        if is_tls_13 && content != Content::ApplicationData {
+            return Err(RecordError::Unexpected);
+        }
+        if bytes.len() > 2 && bytes[1] != WIRE_VERSION[0] {
+            return Err(RecordError::Decode);
+        }
         let Some(header) = bytes.first_chunk::<HEADER>() else {
             return Ok(None);
         };
         let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        let longest = match self.0.scheme {
-            Scheme::Tls13 => MAX_CIPHERTEXT_13,
-            Scheme::Tls12Gcm | Scheme::Tls12ChaCha => MAX_CIPHERTEXT_12,
+        let longest = if is_tls_13 {
+            MAX_CIPHERTEXT_13
+        } else {
+            MAX_CIPHERTEXT_12
         };
-        if header[1] != WIRE_VERSION[0] {
+        if length == 0 && content != Content::ApplicationData {
             return Err(RecordError::Decode);
         }
         if length > longest {
@@ -330,21 +351,23 @@ impl Opener {
         Ok((bytes.len() >= HEADER + length).then_some(HEADER + length))
     }
 
-    /// Decrypts a whole record in place.
+    /// Decrypts a whole record in place, of which [`Opener::complete`] knows the length.
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Opened, RecordError> {
         let key = &mut self.0;
-        let (prefix, suffix) = (key.scheme.prefix(), key.scheme.suffix());
-        if record.len() < prefix + suffix || key.sequence == u64::MAX {
-            return Err(RecordError::Decode);
+        let prefix = key.scheme.prefix();
+        if record.len() < prefix + TAG {
+            return Err(RecordError::BadMac);
+        }
+        if key.sequence == u64::MAX {
+            return Err(RecordError::KeyExhausted);
         }
         let text_len = record.len() - prefix - TAG;
         let (head, text) = record.split_at_mut(prefix);
         let mut nonce = key.nonce();
         let opened = match key.scheme {
             Scheme::Tls13 => {
-                if head[0] != Content::ApplicationData.wire() {
-                    return Err(RecordError::Unexpected);
-                }
+                // Whatever version stands there (RFC 8446, section 5.2).
+                head[1..3].copy_from_slice(&WIRE_VERSION);
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 key.aead.open_in_place(nonce, Aad::from(&*head), text)
             }
@@ -352,13 +375,17 @@ impl Opener {
                 if key.scheme == Scheme::Tls12Gcm {
                     nonce[4..].copy_from_slice(&head[HEADER..]);
                 }
-                let data = key.additional_data_12(head[0], text_len)?;
+                let data = key.additional_data_12(head, text_len)?;
                 let nonce = Nonce::assume_unique_for_key(nonce);
                 key.aead.open_in_place(nonce, Aad::from(data), text)
             }
         };
         let text = opened.map_err(|_| RecordError::BadMac)?;
         key.sequence += 1;
+        // The content type counts here, and padding does (RFC 8446, section 5.4).
+        if text.len() > MAX_PLAINTEXT + usize::from(key.scheme == Scheme::Tls13) {
+            return Err(RecordError::Overflow);
+        }
         let (content, plaintext) = match key.scheme {
             // The last byte that is not padding tells what the record carries.
             Scheme::Tls13 => match text.iter().rposition(|&byte| byte != 0) {
@@ -367,9 +394,6 @@ impl Opener {
             },
             Scheme::Tls12Gcm | Scheme::Tls12ChaCha => (head[0], text.len()),
         };
-        if plaintext > MAX_PLAINTEXT {
-            return Err(RecordError::Overflow);
-        }
         Ok(Opened {
             content: Content::from_wire(content)?,
             start: prefix,

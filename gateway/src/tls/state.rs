@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
+use super::control::Control;
 use super::record::{Opener, Sealer};
 use super::secrets::Secrets;
 use super::stream::{Incoming, Outgoing, TlsStream, broken};
@@ -28,6 +29,8 @@ pub struct TlsState {
     outgoing: Bytes,
     unsent: usize,
     owes_key_update: bool,
+    owes_refusal: bool,
+    control: Control,
 }
 
 impl TlsStream {
@@ -60,6 +63,8 @@ impl TlsStream {
             outgoing: Bytes::from(outgoing),
             unsent: self.unsent,
             owes_key_update: self.owes_key_update,
+            owes_refusal: self.owes_refusal,
+            control: self.control.clone(),
         })
     }
 
@@ -96,6 +101,10 @@ impl TlsStream {
             read_closed: false,
             write_closed: false,
             owes_key_update: state.owes_key_update,
+            owes_refusal: state.owes_refusal,
+            control: state.control,
+            failed: None,
+            ending: None,
         })
     }
 
@@ -121,6 +130,7 @@ impl TlsState {
             && self.outgoing.len() <= SIZE
             && self.unsent <= SIZE;
         check(has_room, "length of TLS records")?;
+        self.control.check()?;
         let can_update = self.secrets.version() == rustls::ProtocolVersion::TLSv1_3;
         check(can_update || !self.owes_key_update, "key update of TLS 1.2")
     }

@@ -9,6 +9,8 @@ use rustls::{ExtractedSecrets, ProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::control::{Control, Event};
+use super::ending::Ending;
 use super::received::Received;
 use super::record::{Content, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
 use super::secrets::{Captured, Protection, Secrets};
@@ -22,8 +24,11 @@ const CLOSE_NOTIFY: u8 = 0;
 const KEY_UPDATE: [u8; 4] = [24, 0, 0, 1];
 /// The message whole, with its `request_update`.
 const KEY_UPDATE_LEN: usize = KEY_UPDATE.len() + 1;
+/// Level and description.
+const ALERT_LEN: usize = 2;
 const UPDATE_NOT_REQUESTED: u8 = 0;
-const UPDATE_REQUESTED: u8 = 1;
+/// Refuses another handshake (RFC 5246, section 7.2.2).
+const NO_RENEGOTIATION: u8 = 100;
 
 /// A client's connection with TLS ended here. Holds buffers only while bytes are in hand.
 pub struct TlsStream {
@@ -42,6 +47,12 @@ pub struct TlsStream {
     pub(super) write_closed: bool,
     /// The client asked for a key update before our next data.
     pub(super) owes_key_update: bool,
+    /// The client asked for another handshake and was not yet refused.
+    pub(super) owes_refusal: bool,
+    pub(super) control: Control,
+    /// What was wrong, and the wait until the client knows.
+    pub(super) failed: Option<RecordError>,
+    pub(super) ending: Option<Box<Ending>>,
 }
 
 impl TlsStream {
@@ -73,6 +84,10 @@ impl TlsStream {
             read_closed: false,
             write_closed: false,
             owes_key_update: false,
+            owes_refusal: false,
+            control: Control::default(),
+            failed: None,
+            ending: None,
         })
     }
 
@@ -87,8 +102,8 @@ impl TlsStream {
                 incoming.plain_start = incoming.plain_end;
             }
             match self.open_next() {
-                Ok(true) => {}
-                Ok(false) => break,
+                Ok(true) if !self.read_closed => {}
+                Ok(_) => break,
                 Err(fault) => {
                     self.incoming.fault = Some(fault);
                     return Err(Busy::Ending);
@@ -101,7 +116,8 @@ impl TlsStream {
         if self.incoming.start < self.incoming.end {
             return Err(Busy::PartialRecord);
         }
-        if self.outgoing.buffer.is_some() || self.unsent > 0 || self.owes_key_update {
+        let owes = self.owes_key_update || self.owes_refusal;
+        if self.outgoing.buffer.is_some() || self.unsent > 0 || owes {
             return Err(Busy::Unsent);
         }
         let protections = self.secrets.transmit().and_then(|transmit| {
@@ -130,10 +146,14 @@ impl TlsStream {
         &self.tcp
     }
 
-    /// The socket, plaintext that was received and not read, and what makes new keys; after
-    /// [`TlsStream::settle`].
-    pub(crate) fn into_parts(self) -> (TcpStream, Vec<u8>, Secrets) {
-        (self.tcp, self.incoming.early, self.secrets)
+    /// What goes on without this record layer, after [`TlsStream::settle`].
+    pub(crate) fn into_parts(self) -> Parts {
+        Parts {
+            tcp: self.tcp,
+            early: self.incoming.early,
+            secrets: self.secrets,
+            control: self.control,
+        }
     }
 
     /// Opens the next whole record, if there is one.
@@ -152,33 +172,43 @@ impl TlsStream {
         let opened = self.opener.open(&mut bytes[..len])?;
         let text = incoming.start + opened.start..incoming.start + opened.end;
         incoming.start += len;
-        match opened.content {
-            Content::ApplicationData => {
+        let is_tls_13 = self.version == ProtocolVersion::TLSv1_3;
+        let plaintext = &buffer[text.clone()];
+        match self
+            .control
+            .on_record(is_tls_13, opened.content, plaintext)?
+        {
+            Event::Data => {
                 incoming.plain_start = text.start;
                 incoming.plain_end = text.end;
             }
-            Content::Alert => match buffer[text] {
-                [_, CLOSE_NOTIFY] => self.read_closed = true,
-                _ => return Err(RecordError::Unexpected),
-            },
-            Content::Handshake => {
-                let message = buffer[text].first_chunk().copied();
-                self.on_handshake(message)?;
+            Event::Nothing => {}
+            Event::Closed => self.read_closed = true,
+            Event::KeyUpdate { is_requested } => {
+                let protection = self.secrets.update_receive()?;
+                self.opener = Opener::new(&protection, 0, self.version)?;
+                self.owes_key_update |= is_requested;
+            }
+            Event::Renegotiation => {
+                self.owes_refusal = true;
+                self.refuse_renegotiation_if_due()?;
+                // Whoever writes next sends what the socket does not take now.
+                self.outgoing.drain_at_once(&self.tcp);
             }
         }
         Ok(true)
     }
 
-    /// Behind the handshake only a key update may come, and only in TLS 1.3.
-    fn on_handshake(&mut self, message: Option<[u8; KEY_UPDATE_LEN]>) -> Result<(), RecordError> {
-        let [a, b, c, d, request] = message.ok_or(RecordError::Unexpected)?;
-        let is_update = [a, b, c, d] == KEY_UPDATE && request <= UPDATE_REQUESTED;
-        if !is_update || self.version != ProtocolVersion::TLSv1_3 {
-            return Err(RecordError::Unexpected);
+    /// Queues the refusal of another handshake, as soon as it does not cut through a frame.
+    fn refuse_renegotiation_if_due(&mut self) -> Result<(), RecordError> {
+        if self.owes_refusal
+            && !self.write_closed
+            && self.unsent == 0
+            && self.outgoing.has_room(ALERT_LEN)
+        {
+            self.owes_refusal = false;
+            self.seal(Content::Alert, &[ALERT_WARNING, NO_RENEGOTIATION])?;
         }
-        let protection = self.secrets.update_receive()?;
-        self.opener = Opener::new(&protection, 0, self.version)?;
-        self.owes_key_update |= request == UPDATE_REQUESTED;
         Ok(())
     }
 
@@ -193,8 +223,10 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Changes our key where the client asked for it or the key is worn.
-    fn update_key_if_due(&mut self) -> Result<(), RecordError> {
+    /// Queues what must come before our next data: the refusal of another handshake, and a new
+    /// key where the client asked for it or the key is worn.
+    fn settle_debts(&mut self) -> Result<(), RecordError> {
+        self.refuse_renegotiation_if_due()?;
         if !self.owes_key_update && !self.sealer.is_worn() {
             return Ok(());
         }
@@ -209,20 +241,48 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Tells the client what is wrong, as far as its socket takes it at once.
-    fn fail(&mut self, context: &mut Context<'_>, error: RecordError) -> io::Error {
-        if !self.write_closed && self.unsent == 0 && self.outgoing.has_room(2) {
-            self.write_closed = true;
-            if self
-                .seal(Content::Alert, &[ALERT_FATAL, error.alert()])
-                .is_ok()
-            {
-                // The connection has failed; whether the alert arrives changes nothing.
-                let _ = self.outgoing.poll_drain(context, &mut self.tcp);
-            }
+    /// Tells the client what is wrong; ready when it had the time to take notice.
+    fn poll_fail(&mut self, context: &mut Context<'_>, fault: RecordError) -> Poll<io::Error> {
+        if let Some(alert) = fault.alert()
+            && !self.write_closed
+            && self.unsent == 0
+            && self.outgoing.has_room(ALERT_LEN)
+            && self.seal(Content::Alert, &[ALERT_FATAL, alert]).is_ok()
+        {
+            self.ending = Some(Box::new(Ending::begin()));
         }
-        broken(error)
+        self.write_closed = true;
+        self.incoming = Incoming::default();
+        self.failed = Some(fault);
+        self.poll_failure(context)
+            .map(|error| error.unwrap_or_else(|| broken(fault)))
     }
+
+    /// Goes on with telling what is wrong; `None`: nothing is.
+    fn poll_failure(&mut self, context: &mut Context<'_>) -> Poll<Option<io::Error>> {
+        let Some(fault) = self.failed else {
+            return Poll::Ready(None);
+        };
+        if let Some(ending) = self.ending.as_deref_mut() {
+            match self.outgoing.poll_drain(context, &mut self.tcp) {
+                Poll::Pending => ready!(ending.poll_limit(context)),
+                Poll::Ready(Ok(())) => ready!(ending.poll(context, &mut self.tcp)),
+                Poll::Ready(Err(_)) => {}
+            }
+            self.ending = None;
+        }
+        Poll::Ready(Some(broken(fault)))
+    }
+}
+
+/// All of a connection but what protects its records.
+pub(crate) struct Parts {
+    pub(crate) tcp: TcpStream,
+    /// Plaintext that was received and not read.
+    pub(crate) early: Vec<u8>,
+    /// What makes new keys.
+    pub(crate) secrets: Secrets,
+    pub(crate) control: Control,
 }
 
 /// Keys and the numbers of the next records.
@@ -315,6 +375,18 @@ pub(super) struct Outgoing {
 }
 
 impl Outgoing {
+    /// Sends what the socket takes now, and asks for no wakeup.
+    fn drain_at_once(&mut self, tcp: &TcpStream) {
+        if let Some(buffer) = &self.buffer
+            && let Ok(len) = tcp.try_write(&buffer[self.start..self.end])
+        {
+            self.start += len;
+            if self.start == self.end {
+                *self = Self::default();
+            }
+        }
+    }
+
     /// Whether a record with `plaintext` bytes fits behind what waits.
     fn has_room(&self, plaintext: usize) -> bool {
         self.end + plaintext + MAX_OVERHEAD <= crate::buffer::SIZE
@@ -346,6 +418,9 @@ impl AsyncRead for TlsStream {
         target: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if let Some(error) = ready!(this.poll_failure(context)) {
+            return Poll::Ready(Err(error));
+        }
         let mut gave = false;
         loop {
             gave |= this.incoming.give(target);
@@ -364,7 +439,7 @@ impl AsyncRead for TlsStream {
                     this.incoming.fault = Some(error);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) => return Poll::Ready(Err(this.fail(context, error))),
+                Err(error) => return this.poll_fail(context, error).map(Err),
             }
             if ready!(this.incoming.poll_fill(context, &mut this.tcp))? == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
@@ -380,22 +455,25 @@ impl AsyncWrite for TlsStream {
         plaintext: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if let Some(error) = ready!(this.poll_failure(context)) {
+            return Poll::Ready(Err(error));
+        }
         if this.write_closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(this.outgoing.poll_drain(context, &mut this.tcp))?;
         let mut taken = 0;
         for chunk in plaintext.chunks(MAX_PLAINTEXT) {
-            // Room for a key update in a record of its own, too.
-            let update = KEY_UPDATE_LEN + MAX_OVERHEAD;
+            // Room for a key update and an alert in records of their own, too.
+            let update = KEY_UPDATE_LEN + ALERT_LEN + 2 * MAX_OVERHEAD;
             if !this.outgoing.has_room(update + chunk.len()) {
                 break;
             }
             let sealed = this
-                .update_key_if_due()
+                .settle_debts()
                 .and_then(|()| this.seal(Content::ApplicationData, chunk));
             if let Err(error) = sealed {
-                return Poll::Ready(Err(this.fail(context, error)));
+                return this.poll_fail(context, error).map(Err);
             }
             taken += chunk.len();
         }
@@ -440,12 +518,15 @@ impl ClientLeg for TlsStream {
         skipped: usize,
         len: usize,
     ) -> Poll<io::Result<Range<usize>>> {
+        if let Some(error) = ready!(self.poll_failure(context)) {
+            return Poll::Ready(Err(error));
+        }
         if self.write_closed {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         ready!(self.outgoing.poll_drain(context, &mut self.tcp))?;
-        if let Err(error) = self.update_key_if_due() {
-            return Poll::Ready(Err(self.fail(context, error)));
+        if let Err(error) = self.settle_debts() {
+            return self.poll_fail(context, error).map(Err);
         }
         ready!(self.outgoing.poll_drain(context, &mut self.tcp))?;
         let mut end = skipped;
@@ -454,7 +535,7 @@ impl ClientLeg for TlsStream {
             let room = &mut buffer[start..];
             match self.sealer.seal(Content::ApplicationData, room, text) {
                 Ok(record) => end += record,
-                Err(error) => return Poll::Ready(Err(self.fail(context, error))),
+                Err(error) => return self.poll_fail(context, error).map(Err),
             }
         }
         self.unsent = end - skipped;

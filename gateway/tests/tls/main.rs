@@ -1,6 +1,7 @@
 //! The public port's TLS against rustls as a client, for every version and cipher suite.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+mod behind;
 mod ktls;
 mod ktls_sockmap;
 mod nonces;

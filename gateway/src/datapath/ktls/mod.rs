@@ -22,7 +22,7 @@ pub use stream::KtlsStream;
 pub(super) use keys::Key;
 pub(super) use sockopt::Direction;
 
-use crate::tls::{Busy, TlsStream};
+use crate::tls::{Busy, Parts, TlsStream};
 use update::Updater;
 
 /// What a kernel carries.
@@ -114,13 +114,19 @@ impl Ktls {
         if let Err(error) = attach(client.tcp(), &transmit) {
             return Err((Refusal::Kernel(error), Ok(client)));
         }
-        let (tcp, early, secrets) = client.into_parts();
+        let Parts {
+            tcp,
+            early,
+            secrets,
+            control,
+        } = client.into_parts();
         match sockopt::set_key(&tcp, Direction::Receive, receive.info()) {
             Ok(()) => {
                 let suite = transmit.suite();
                 let has_updates = self.new_keys && suite.is_tls_13();
                 let updater = has_updates.then(|| Box::new(Updater::new(secrets)));
                 let stream = KtlsStream::new(tcp, suite, self.splice_from, early);
+                let stream = stream.with_control(control);
                 Ok(stream.with_updates(updater, self.key_limit))
             }
             Err(error) => {

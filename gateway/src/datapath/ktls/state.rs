@@ -13,7 +13,7 @@ use super::update::Updater;
 use crate::buffer::SIZE;
 use crate::encoded::Bytes;
 use crate::state_error::StateError;
-use crate::tls::Secrets;
+use crate::tls::{Control, Secrets};
 
 /// All of a [`KtlsStream`] but its socket.
 #[derive(Clone, Serialize, Deserialize)]
@@ -26,6 +26,7 @@ pub struct KtlsState {
     /// What new keys are made of, where the kernel takes them.
     secrets: Option<Secrets>,
     owes_key_update: bool,
+    control: Control,
 }
 
 impl KtlsStream {
@@ -43,6 +44,7 @@ impl KtlsStream {
                 .as_ref()
                 .map(|updater| updater.secrets().clone()),
             owes_key_update: self.owes_key_update,
+            control: self.control.clone(),
         })
     }
 
@@ -56,6 +58,7 @@ impl KtlsStream {
         let updater = state.secrets.map(|secrets| Box::new(Updater::new(secrets)));
         let early = state.early.to_vec();
         let mut stream = Self::new(tcp, state.suite, state.splice_from, early)
+            .with_control(state.control)
             .with_updates(updater, Some(state.limit));
         stream.sent = state.sent;
         stream.owes_key_update = state.owes_key_update;
@@ -71,6 +74,7 @@ impl KtlsState {
             secrets.check().is_ok() && is_13 && self.suite.is_tls_13()
         });
         check(fits, "secrets of TLS")?;
+        self.control.check()?;
         check(self.limit <= self.suite.limit(), "bound on a key of TLS")?;
         check(self.early.len() <= 2 * SIZE, "length of TLS records")
     }

@@ -21,6 +21,7 @@ use super::keys::{Key, Suite};
 use super::sockopt::{self, Direction};
 use super::update::Updater;
 use crate::datapath::{ClientLeg, Pipe};
+use crate::tls::{Content, Control, Event, RecordError};
 
 // RFC 8446, sections 5.1 and 6
 const ALERT: u8 = 21;
@@ -29,14 +30,11 @@ const APPLICATION_DATA: u8 = 23;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
-const UNEXPECTED_MESSAGE: u8 = 10;
-const BAD_RECORD_MAC: u8 = 20;
-const RECORD_OVERFLOW: u8 = 22;
-const INTERNAL_ERROR: u8 = 80;
+/// Refuses another handshake (RFC 5246, section 7.2.2).
+const NO_RENEGOTIATION: u8 = 100;
 /// Message type `key_update`, its length, and the answer `update_not_requested` (RFC 8446,
 /// section 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
-const UPDATE_REQUESTED: u8 = 1;
 /// What may be sent with a worn key, in bytes: the rest of a frame, and what ends the channel.
 const SLACK: u64 = 1 << 20;
 
@@ -61,6 +59,7 @@ pub struct KtlsStream {
     pub(super) updater: Option<Box<Updater>>,
     /// The client asked for a new key before our next data, or the key is worn.
     pub(super) owes_key_update: bool,
+    pub(super) control: Control,
     pub(super) read_end: Option<ReadEnd>,
     /// An alert was sent, behind which nothing may come.
     pub(super) write_closed: bool,
@@ -98,11 +97,17 @@ impl KtlsStream {
             limit: suite.limit(),
             updater: None,
             owes_key_update: false,
+            control: Control::default(),
             read_end: None,
             write_closed: false,
             look: None,
             trouble: None,
         }
+    }
+
+    /// Goes on with what came before the kernel had the keys.
+    pub(super) fn with_control(self, control: Control) -> Self {
+        Self { control, ..self }
     }
 
     /// Lets keys be changed, and ours be worn after so many bytes.
@@ -144,18 +149,24 @@ impl KtlsStream {
         sockopt::set_key(&*self.tcp, direction, key.info())
     }
 
-    /// What a record other than data means.
+    /// What a record means; a kernel tells its content type.
+    ///
+    /// A key update must come in one record: where the kernel takes new keys it opens nothing
+    /// behind a record that begins like one (`tls_check_pending_rekey` in `net/tls/tls_sw.c`).
     fn on_record(&mut self, kind: u8, plaintext: &[u8]) -> io::Result<()> {
-        match (kind, plaintext) {
-            (ALERT, [_, CLOSE_NOTIFY]) => self.read_end = Some(ReadEnd::Closed),
-            (HANDSHAKE, [message @ .., request])
-                if self.suite.is_tls_13()
-                    && *message == KEY_UPDATE[..4]
-                    && *request <= UPDATE_REQUESTED =>
-            {
-                self.on_key_update(*request == UPDATE_REQUESTED)?;
+        let is_tls_13 = self.suite.is_tls_13();
+        let event = Content::from_wire(kind)
+            .and_then(|content| self.control.on_record(is_tls_13, content, plaintext));
+        match event {
+            Ok(Event::Data | Event::Nothing) => {}
+            Ok(Event::Closed) => self.read_end = Some(ReadEnd::Closed),
+            Ok(Event::KeyUpdate { is_requested }) => self.on_key_update(is_requested)?,
+            // A client that is not told now is not told at all; it goes on as it was.
+            Ok(Event::Renegotiation) => {
+                let refusal = [WARNING, NO_RENEGOTIATION];
+                let _ = sockopt::send_record(&*self.tcp, ALERT, &refusal);
             }
-            _ => return Err(self.fail(UNEXPECTED_MESSAGE, "TLS record that must not occur")),
+            Err(fault) => return Err(self.fail(fault)),
         }
         Ok(())
     }
@@ -182,9 +193,9 @@ impl KtlsStream {
                 self.read_end = Some(ReadEnd::Deaf);
                 io::ErrorKind::Unsupported.into()
             }
-            Some(libc::EBADMSG) => self.fail(BAD_RECORD_MAC, "TLS record does not decrypt"),
-            Some(libc::EMSGSIZE) => self.fail(RECORD_OVERFLOW, "TLS record too long"),
-            Some(libc::EINVAL) => self.fail(UNEXPECTED_MESSAGE, "malformed TLS record"),
+            Some(libc::EBADMSG) => self.fail(RecordError::BadMac),
+            Some(libc::EMSGSIZE) => self.fail(RecordError::Overflow),
+            Some(libc::EINVAL) => self.fail(RecordError::Unexpected),
             _ => error,
         }
     }
@@ -195,7 +206,7 @@ impl KtlsStream {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         if self.sent >= self.limit.saturating_add(SLACK) {
-            return Err(self.fail(INTERNAL_ERROR, "TLS key is used up"));
+            return Err(self.fail(RecordError::KeyExhausted));
         }
         Ok(())
     }
@@ -294,15 +305,15 @@ impl KtlsStream {
     }
 
     /// Tells the client what is wrong, as far as its socket takes it at once.
-    fn fail(&mut self, alert: u8, what: &'static str) -> io::Error {
-        if !self.write_closed {
-            self.write_closed = true;
+    fn fail(&mut self, fault: RecordError) -> io::Error {
+        if let Some(alert) = fault.alert().filter(|_| !self.write_closed) {
             // The kernel sends nothing while an error of the socket was not taken.
             let _ = self.tcp.take_error();
             // The connection has failed; whether the alert arrives changes nothing.
             let _ = sockopt::send_record(&*self.tcp, ALERT, &[FATAL, alert]);
         }
-        io::Error::new(io::ErrorKind::InvalidData, what)
+        self.write_closed = true;
+        io::Error::new(io::ErrorKind::InvalidData, fault)
     }
 
     /// Waits until everything that the kernel holds back goes out with the next record: a FIN
@@ -366,10 +377,13 @@ impl AsyncRead for KtlsStream {
             match this.tcp.try_io(interest, receive) {
                 Ok(received) => match (received.kind, received.len) {
                     (None, 0) => this.read_end = Some(ReadEnd::Cut),
-                    (Some(APPLICATION_DATA), 0) => {}
                     (Some(APPLICATION_DATA), len) => {
-                        target.advance(len);
-                        return Poll::Ready(Ok(()));
+                        let record = &target.initialize_unfilled()[..len];
+                        this.on_record(APPLICATION_DATA, record)?;
+                        if len > 0 {
+                            target.advance(len);
+                            return Poll::Ready(Ok(()));
+                        }
                     }
                     (kind, len) => {
                         let record = &target.initialize_unfilled()[..len];
