@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{HOST, ORIGIN};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tracing::{debug, info};
@@ -315,9 +315,9 @@ async fn open_channel(
     let headers = request.headers();
     let asked = origin.authority();
     if let Err(wrong) = gateway.origins.check(headers, asked, origin.is_https()) {
-        // Shown in quotation marks, with everything strange escaped.
-        let page = headers.get(ORIGIN);
-        info!(%client, ?page, reason = %wrong, "WebSocket refused");
+        let page = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+        let page = page.unwrap_or_default().escape_ascii().to_string();
+        info!(%client, page, reason = %wrong, "WebSocket refused");
         counted.count("origin");
         let answer = reply::error(
             StatusCode::FORBIDDEN,

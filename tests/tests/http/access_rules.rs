@@ -1,7 +1,8 @@
 //! Which clients are served, and which hosts are reached.
 
 use http::StatusCode;
-use testkit::http::Call;
+use testkit::http::{Call, exchange};
+use testkit::prelude::*;
 use testkit::ws::Connect;
 
 use crate::support::{
@@ -51,6 +52,94 @@ async fn behind_a_proxy_the_client_counts() {
         assert_error(&refused, StatusCode::FORBIDDEN),
         "clients of this address are not served"
     );
+}
+
+/// A request behind a proxy that passes on what a client wrote, byte for byte.
+async fn told(stage: &Stage, value: &[u8]) -> String {
+    let head = b"GET /vdi/ HTTP/1.1\r\nHost: gw\r\nConnection: close\r\nX-Forwarded-For: ";
+    let request = [head, value, b"\r\n\r\n"].concat();
+    let (answer, _) = exchange(&stage.gateway.plain(), &request).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_client_that_its_proxy_does_not_name_is_not_let_through() {
+    for (key, networks) in [
+        ("DeniedClients", vec!["203.0.113.0/24"]),
+        ("AllowedClients", vec!["0.0.0.0/0", "::/0"]),
+    ] {
+        let stage = Stage::with(|gateway| {
+            gateway
+                .plain()
+                .set("TrustedProxies", vec!["127.0.0.1"])
+                .set(key, networks)
+        })
+        .await;
+        for value in [
+            &b"\x80"[..],
+            b"",
+            b"198.51.100.9, unknown",
+            b"198.51.100.9,",
+            b"198.51.100.9, \x80",
+        ] {
+            let answer = told(&stage, value).await;
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{value:?}: {answer}");
+        }
+        assert_eq!(stage.manager.requests().len(), 0);
+        let line = logged(&stage.gateway, &["client is not allowed"]).await;
+        assert!(line.contains("client=0.0.0.0"), "{line}");
+        let answer = told(&stage, b"\x80, 198.51.100.9").await;
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn clients_that_their_proxy_does_not_name_are_counted_together() {
+    let stage = Stage::with(|gateway| {
+        gateway
+            .plain()
+            .set("TrustedProxies", vec!["127.0.0.1"])
+            .set("MaxChannelsPerAddress", 1)
+    })
+    .await;
+    let ticket = stage.ticket().await;
+    let plain = stage.gateway.plain();
+    let open = |client: &str| {
+        let connect = Connect::new(&plain, &ticket).header("X-Forwarded-For", client);
+        connect.open()
+    };
+    let _first = open("unknown").await.unwrap().opened().unwrap();
+    let second = open("198.51.100.9, _hidden").await.unwrap();
+    assert_error(&second.refused().unwrap(), StatusCode::TOO_MANY_REQUESTS);
+    open("198.51.100.9").await.unwrap().opened().unwrap();
+}
+
+#[tokio::test]
+async fn no_spelling_of_the_gateways_own_host_gets_a_ticket() {
+    let host = Host::echo().await.unwrap();
+    for address in [
+        "x@127.0.0.1",
+        "0.0.0.0",
+        "::",
+        "[::ffff:0.0.0.0]",
+        "::ffff:127.0.0.1",
+        "0x7f000001",
+        "2130706433",
+        "127.1",
+        "[::1%lo]",
+    ] {
+        let desktop = DesktopAnswer::at(address, host.addr().port());
+        let manager = Manager::spawn(desktop).await.unwrap();
+        let gateway = Gateway::builder()
+            .manager(&manager)
+            .set("DeniedHosts", vec!["127.0.0.0/8", "::1"])
+            .spawn()
+            .await
+            .unwrap();
+        let answer = ask_desktop(&gateway.tls()).send().await.unwrap();
+        assert_error(&answer, StatusCode::BAD_GATEWAY);
+        assert_eq!(host.accepted(), 0, "{address}");
+    }
 }
 
 #[tokio::test]

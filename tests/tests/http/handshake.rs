@@ -286,3 +286,71 @@ async fn the_plaintext_port_does_the_same() {
     let gateway = port_gateway().plain().spawn().await.unwrap();
     assert_opens(&gateway.plain(), &port_token(&host)).await;
 }
+
+#[tokio::test]
+async fn a_handshake_with_a_body_is_400() {
+    let (gateway, host, token) = stage().await;
+    for (line, body) in [
+        ("Content-Length: 5\r\n", "REDQx"),
+        ("Transfer-Encoding: chunked\r\n", "5\r\nREDQx\r\n0\r\n\r\n"),
+    ] {
+        let request = handshake_request(&format!("/?token={token}"), "gw", line);
+        let (head, _client) = send(&gateway.tls(), &(request + body)).await;
+        assert_eq!(head.status, StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(host.accepted(), 0);
+    let request = handshake_request(&format!("/?token={token}"), "gw", "Content-Length: 0\r\n");
+    let list = request.replace("Upgrade: websocket", "Upgrade: h2c, websocket");
+    let (head, mut client) = send(&gateway.tls(), &list).await;
+    assert_eq!(head.status, 101);
+    echo_link(&mut client).await;
+}
+
+#[tokio::test]
+async fn web_pages_of_others_do_not_reach_a_port() {
+    let host = Host::echo().await.unwrap();
+    let gateway = port_gateway()
+        .set("AllowedOrigins", vec!["https://portal.example"])
+        .spawn()
+        .await
+        .unwrap();
+    let target = format!("/?token={}", port_token(&host));
+    for (origin, status) in [
+        ("https://evil.example", StatusCode::FORBIDDEN),
+        ("null", StatusCode::FORBIDDEN),
+        ("http://vdi.example:8443", StatusCode::FORBIDDEN),
+        ("https://vdi.example", StatusCode::FORBIDDEN),
+        ("https://vdi.example:8443", StatusCode::SWITCHING_PROTOCOLS),
+        ("https://portal.example", StatusCode::SWITCHING_PROTOCOLS),
+    ] {
+        let line = format!("Origin: {origin}\r\n");
+        let request = handshake_request(&target, "vdi.example:8443", &line);
+        let (head, _client) = send(&gateway.tls(), &request).await;
+        assert_eq!(head.status, status, "{origin}");
+    }
+    assert_eq!(host.accepted(), 2);
+    logged(
+        &gateway,
+        &[
+            "WebSocket refused",
+            "AllowedOrigins",
+            "https://evil.example",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_ticket_is_good_for_any_web_page_unless_some_are_listed() {
+    for (allowed, status) in [
+        (vec![], StatusCode::SWITCHING_PROTOCOLS),
+        (vec!["https://portal.example"], StatusCode::FORBIDDEN),
+    ] {
+        let stage = Stage::with(|gateway| gateway.set("AllowedOrigins", allowed)).await;
+        let target = format!("/?token={}", stage.ticket().await);
+        let page = "Origin: https://evil.example\r\n";
+        let request = handshake_request(&target, "vdi.example", page);
+        let (head, _client) = send(&stage.gateway.tls(), &request).await;
+        assert_eq!(head.status, status);
+    }
+}

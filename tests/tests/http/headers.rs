@@ -158,8 +158,50 @@ async fn trusted_proxies_can() {
     call.send().await.unwrap();
     assert_eq!(
         forwarded(&last(&manager)),
-        [Some("127.0.0.2"), Some("http"), Some("backend")]
+        [Some("unknown, 127.0.0.2"), Some("http"), Some("backend")]
     );
+}
+
+#[tokio::test]
+async fn nothing_that_a_manager_may_believe_passes_unchecked() {
+    let (manager, gateway) = stage(&["127.0.0.1"]).await;
+    let names = [
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-Real-IP",
+        "True-Client-IP",
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+        "X-Original-Host",
+        "X-Client-IP",
+        "CF-Connecting-IP",
+        "Fastly-Client-IP",
+        "X-Cluster-Client-IP",
+        "X_Forwarded_For",
+        "Content_Type",
+        "Forwarded",
+    ];
+    let mut call = Call::get(&gateway.tls(), "/vdi/").header("X-Custom", "kept");
+    for name in names {
+        call = call.header(name, "1.2.3.4");
+    }
+    call.send().await.unwrap();
+    let request = last(&manager);
+    for name in names {
+        assert_eq!(request.header(name), None, "{name}");
+    }
+    assert_eq!(request.header("x-custom"), Some("kept"));
+}
+
+#[tokio::test]
+async fn a_transfer_coding_that_would_be_lost_is_501() {
+    let (manager, gateway) = stage(&[]).await;
+    let request = b"POST /vdi/authmode HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\
+        Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+    let (answer, _) = exchange(&gateway.tls(), request).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 501 "));
+    assert_eq!(manager.requests().len(), 0);
 }
 
 #[tokio::test]

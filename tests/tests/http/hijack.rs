@@ -12,6 +12,7 @@ use testkit::ws::RawClient;
 use crate::support::{ask_desktop, assert_error, count_logged, get, logged};
 
 const UNCHANGED: &str = "manager's answer is passed unchanged";
+const WITHHELD: &str = "manager's answer is withheld";
 const MIB: usize = 1 << 20;
 
 /// The answer of a manager that was seen with real clients, in a layout that no serializer makes.
@@ -177,7 +178,6 @@ async fn other_requests_are_not_looked_into() {
     let calls = [
         Call::post(&endpoint, "/vdi/authmode", "{}"),
         Call::post(&endpoint, "/vdi/desktops", "{}"),
-        Call::get(&endpoint, "/vdi/desktop"),
     ];
     for call in calls {
         let call = call
@@ -215,7 +215,26 @@ async fn chunked_answers_are_changed_too() {
 }
 
 #[tokio::test]
-async fn answers_that_are_no_desktops_pass_with_a_warning() {
+async fn every_spelling_and_method_of_a_request_for_a_desktop_is_one() {
+    let (manager, gateway) = stage(answer("", DESKTOP.as_bytes()), |g| g).await;
+    let endpoint = gateway.tls();
+    for call in [
+        Call::post(&endpoint, "/vdi/%64esktop", "{}"),
+        Call::post(&endpoint, "/%76di/deskto%70/", "{}"),
+        Call::get(&endpoint, "/vdi/desktop"),
+    ] {
+        let response = call.send().await.unwrap();
+        let body = std::str::from_utf8(response.body()).unwrap();
+        assert_eq!(address_and_ticket(body).1.len(), 16);
+    }
+    for request in manager.requests() {
+        let request = String::from_utf8(request).unwrap();
+        assert!(request.contains(" /vdi/desktop"), "{request}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_cannot_be_changed_is_withheld() {
     let cut_json = &DESKTOP.as_bytes()[..DESKTOP.len() / 2];
     let cut_gzip = gzip(DESKTOP.as_bytes());
     let cut_gzip = &cut_gzip[..cut_gzip.len() - 10];
@@ -248,11 +267,16 @@ async fn answers_that_are_no_desktops_pass_with_a_warning() {
         let (_manager, gateway) = stage(answer(headers, body), |g| g).await;
         let call = ask_desktop(&gateway.tls());
         let response = call.send().await.unwrap();
-        assert_eq!(response.status(), StatusCode::OK, "{reason}");
-        assert_eq!(response.body(), body, "{reason}");
-        let encoding = response.headers().get(CONTENT_ENCODING);
-        assert_eq!(encoding.is_some(), !headers.is_empty(), "{reason}");
-        let line = logged(&gateway, &["WARN", UNCHANGED]).await;
+        // What is empty shows nothing.
+        let told = if body.is_empty() {
+            assert_eq!(response.status(), StatusCode::OK, "{reason}");
+            UNCHANGED
+        } else {
+            let message = assert_error(&response, StatusCode::BAD_GATEWAY);
+            assert!(message.contains("Your desktop"), "{message}");
+            WITHHELD
+        };
+        let line = logged(&gateway, &["WARN", told]).await;
         assert!(
             line.contains(reason) || line.contains(&reason.replace('\\', "")),
             "{line}"
@@ -274,12 +298,12 @@ async fn answers_are_changed_up_to_a_mebibyte() {
         for answer in [answer("", body.as_bytes()), chunked.into_bytes()] {
             let (_manager, gateway) = stage(answer, |g| g).await;
             let response = ask_desktop(&gateway.tls()).send().await.unwrap();
-            assert_eq!(response.body() != body.as_bytes(), changed, "{length}");
             if changed {
                 let text = std::str::from_utf8(response.body()).unwrap();
                 assert_eq!(address_and_ticket(text).1.len(), 16);
             } else {
-                logged(&gateway, &["WARN", "too long to be changed"]).await;
+                assert_error(&response, StatusCode::BAD_GATEWAY);
+                logged(&gateway, &["WARN", WITHHELD, "longer than 1048576"]).await;
             }
         }
     }
@@ -318,15 +342,19 @@ async fn desktops_out_of_reach_are_errors() {
         |gateway: GatewayBuilder| gateway.set("AllowedHosts", vec!["10.0.0.0/8", "::1"]);
     let (_manager, narrow) = stage(answer("", DESKTOP.as_bytes()), narrow).await;
     let (_manager2, elsewhere) = stage(answer("", DESKTOP.as_bytes()), elsewhere).await;
-    for (gateway, named) in [(narrow, "port"), (elsewhere, "host")] {
+    for (gateway, reason) in [(narrow, "LastSpicePort"), (elsewhere, "AllowedHosts")] {
         let response = ask_desktop(&gateway.tls()).send().await.unwrap();
         let message = assert_error(&response, StatusCode::BAD_GATEWAY);
-        assert!(message.contains(named), "{message}");
+        assert!(message.contains("your administrator"), "{message}");
         assert!(
             !message.contains("5901") && !message.contains("127.0.0.1"),
             "{message}"
         );
-        logged(&gateway, &["WARN", "no ticket", "host=127.0.0.1:5901"]).await;
+        logged(
+            &gateway,
+            &["WARN", "no ticket", "host=127.0.0.1:5901", reason],
+        )
+        .await;
     }
 }
 
@@ -358,4 +386,17 @@ async fn a_final_slash_makes_no_other_request() {
         .unwrap();
     let body = std::str::from_utf8(response.body()).unwrap();
     assert_eq!(address_and_ticket(body).1.len(), 16);
+}
+
+#[tokio::test]
+async fn without_hijacking_answers_that_cannot_be_changed_pass() {
+    let hijack_not = |gateway: GatewayBuilder| gateway.set("HijackAll", false);
+    let page = b"<html>";
+    let (_manager, gateway) = stage(answer("", page), hijack_not).await;
+    let response = ask_desktop(&gateway.tls()).send().await.unwrap();
+    assert_eq!(
+        (response.status(), response.body().as_ref()),
+        (StatusCode::OK, &page[..])
+    );
+    logged(&gateway, &["WARN", UNCHANGED, "not JSON"]).await;
 }

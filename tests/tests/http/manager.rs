@@ -23,6 +23,13 @@ async fn authmode(gateway: &Gateway) -> http::Response<bytes::Bytes> {
     call.send().await.unwrap()
 }
 
+/// Checks that an answer is no JSON, so that clients say "Failed to contact server".
+fn assert_plain(response: &http::Response<bytes::Bytes>, status: StatusCode) {
+    let body = String::from_utf8_lossy(response.body());
+    assert_eq!(response.status(), status, "{body}");
+    assert!(body.contains(' ') && serde_json::from_str::<serde_json::Value>(&body).is_err());
+}
+
 #[tokio::test]
 async fn other_paths_are_not_the_managers() {
     let stage = Stage::new().await;
@@ -44,6 +51,14 @@ async fn other_paths_are_not_the_managers() {
         "/vdi/..",
         "/vdi\\..\\x",
         "//vdi/authmode",
+        "/vdi/..;/x",
+        "/vdi/x;a=b",
+        "/vdi//desktop",
+        "/vdi/./desktop",
+        "/vdi/Desktop",
+        "/vdi/desktop.",
+        "/vdi/desktop%2f",
+        "/vdi/%2564esktop",
     ] {
         let request = format!("GET {target} HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n");
         let (answer, _) = exchange(&endpoint, request.as_bytes()).await.unwrap();
@@ -52,7 +67,7 @@ async fn other_paths_are_not_the_managers() {
         assert!(refused, "{target}: {answer}");
     }
     assert_error(&get(&endpoint, "/").await, StatusCode::NOT_FOUND);
-    assert_error(&get(&endpoint, "/vdi/../x").await, StatusCode::NOT_FOUND);
+    assert_error(&get(&endpoint, "/vdi/../x").await, StatusCode::BAD_REQUEST);
     assert_eq!(stage.manager.requests().len(), 0);
 }
 
@@ -106,7 +121,7 @@ async fn a_manager_that_is_down_is_502() {
     socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
     let port = socket.local_addr().unwrap().port();
     let gateway = behind(port).spawn().await.unwrap();
-    assert_error(&authmode(&gateway).await, StatusCode::BAD_GATEWAY);
+    assert_plain(&authmode(&gateway).await, StatusCode::BAD_GATEWAY);
     let line = logged(&gateway, &["WARN", "no answer from the manager"]).await;
     assert!(
         line.contains("client=127.0.0.1") && line.contains("refused"),
@@ -126,7 +141,22 @@ async fn a_manager_that_speaks_no_http_is_502() {
     ] {
         let manager = RawManager::reply(bytes, end).await.unwrap();
         let gateway = behind(manager.addr().port()).spawn().await.unwrap();
-        assert_error(&authmode(&gateway).await, StatusCode::BAD_GATEWAY);
+        assert_plain(&authmode(&gateway).await, StatusCode::BAD_GATEWAY);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_makes_no_sense_is_502() {
+    for head in [
+        "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c",
+        "200 OK\r\nTransfer-Encoding: gzip, chunked",
+    ] {
+        let answer = format!("HTTP/1.1 {head}\r\n\r\n0\r\n\r\n");
+        let manager = RawManager::reply(answer, RawEnd::Close).await.unwrap();
+        let gateway = behind(manager.addr().port()).spawn().await.unwrap();
+        assert_plain(&authmode(&gateway).await, StatusCode::BAD_GATEWAY);
+        let page = get(&gateway.tls(), "/vdi/x").await;
+        assert_error(&page, StatusCode::BAD_GATEWAY);
     }
 }
 
@@ -135,7 +165,7 @@ async fn a_manager_that_does_not_answer_is_504() {
     let silent = RawManager::reply("", RawEnd::Hold).await.unwrap();
     let gateway = behind(silent.addr().port()).set("ManagerTimeout", 1);
     let gateway = gateway.spawn().await.unwrap();
-    assert_error(&authmode(&gateway).await, StatusCode::GATEWAY_TIMEOUT);
+    assert_plain(&authmode(&gateway).await, StatusCode::GATEWAY_TIMEOUT);
     logged(&gateway, &["WARN", "no answer from the manager", "in time"]).await;
 }
 
@@ -154,15 +184,17 @@ async fn a_manager_that_is_switched_off_is_504() {
     let off = Unresponsive::new().await.unwrap();
     let gateway = behind(off.addr().unwrap().port()).set("ConnectTimeout", 1);
     let gateway = gateway.spawn().await.unwrap();
-    assert_error(&authmode(&gateway).await, StatusCode::GATEWAY_TIMEOUT);
+    assert_plain(&authmode(&gateway).await, StatusCode::GATEWAY_TIMEOUT);
 }
 
 #[tokio::test]
 async fn without_manager_its_paths_are_503() {
     let gateway = Gateway::builder().spawn().await.unwrap();
     logged(&gateway, &["INFO", "ManagerIP is empty"]).await;
-    let message = assert_error(&authmode(&gateway).await, StatusCode::SERVICE_UNAVAILABLE);
-    assert!(message.contains("ManagerIP"));
+    assert_plain(&authmode(&gateway).await, StatusCode::SERVICE_UNAVAILABLE);
+    let desktop = ask_desktop(&gateway.tls()).send().await.unwrap();
+    let message = assert_error(&desktop, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(message.contains("your administrator"), "{message}");
     assert_error(&get(&gateway.tls(), "/").await, StatusCode::NOT_FOUND);
 }
 
@@ -221,7 +253,7 @@ async fn a_ca_file_decides_who_is_the_manager() {
         if accepted {
             assert_eq!(response.status(), StatusCode::OK);
         } else {
-            assert_error(&response, StatusCode::BAD_GATEWAY);
+            assert_plain(&response, StatusCode::BAD_GATEWAY);
             logged(
                 &gateway,
                 &["WARN", "no answer from the manager", "certificate"],

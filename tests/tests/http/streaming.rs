@@ -304,3 +304,44 @@ async fn a_manager_may_close_idle_connections() {
             .unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_post_never_meets_a_connection_that_is_being_closed() {
+    // Answers once, and ends each connection as soon as another request comes on it.
+    let manager = RawManager::with_handler(|mut stream, _| async move {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let _ = stream.write_all(answer).await;
+        let _ = stream.flush().await;
+        let _ = stream.read(&mut [0; 1]).await;
+    })
+    .await
+    .unwrap();
+    let gateway = Gateway::builder()
+        .set("ManagerIP", "127.0.0.1")
+        .set("ManagerPort", manager.addr().port())
+        .spawn()
+        .await
+        .unwrap();
+    let endpoint = gateway.tls();
+    for _ in 0..3 {
+        for call in [
+            Call::get(&endpoint, "/vdi/x"),
+            Call::post(&endpoint, "/vdi/authmode", "{}"),
+        ] {
+            assert_eq!(call.send().await.unwrap().status(), StatusCode::OK);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_has_sent_all_gets_its_answer() {
+    let manager = Manager::builder().spawn().await.unwrap();
+    let gateway = Gateway::builder().manager(&manager).plain();
+    let gateway = gateway.spawn().await.unwrap();
+    let mut client = RawClient::connect(&gateway.plain()).await.unwrap();
+    let request = b"POST /vdi/authmode HTTP/1.1\r\nHost: gw\r\nContent-Length: 2\r\n\r\n{}";
+    client.send_raw(request).await.unwrap();
+    client.shutdown().await.unwrap();
+    let (answer, _) = client.read_to_end().await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
+}
