@@ -97,12 +97,13 @@ fn step(
     };
     received.discard(discard);
     if step.is_err() {
-        // What is left to be sent is the alert. Messages behind the faulty one may wait where
-        // they were shown, so they stay in place.
-        while let Ok(ConnectionState::EncodeTlsData(data)) =
-            connection.process_tls_records(received.shown()).state
-        {
-            encode(data, outgoing);
+        // What is left to be sent is the alert. rustls gives it out before it looks at records,
+        // and must not look at the faulty one again.
+        while connection.wants_write() {
+            match connection.process_tls_records(&mut []).state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, outgoing),
+                _ => break,
+            }
         }
     }
     step

@@ -59,32 +59,33 @@ impl Received {
         }
     }
 
-    /// Waits for bytes. A buffer is held only once there are some.
+    /// Waits for bytes. No buffer is held meanwhile: the beginning of a record waits in as much
+    /// memory as it needs.
     pub(super) async fn read(&mut self, tcp: &mut TcpStream) -> io::Result<()> {
-        let len = loop {
-            tcp.readable().await?;
-            let buffer = self.buffer.get_or_insert_with(Buffer::take);
-            if self.start > 0 {
-                buffer.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.whole -= self.start;
-                self.limit -= self.start;
-                self.start = 0;
-            }
-            if self.end == SIZE {
-                let error = "handshake message is too long";
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
-            match tcp.try_read(&mut buffer[self.end..]) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                outcome => break outcome?,
-            }
-        };
-        self.end += len;
-        if len == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        let begun = self.buffer.take();
+        let begun = begun.map_or_else(Vec::new, |buffer| buffer[self.start..self.end].to_vec());
+        if begun.len() == SIZE {
+            let error = "handshake message is too long";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
-        Ok(())
+        self.whole -= self.start;
+        self.limit -= self.start;
+        self.start = 0;
+        loop {
+            tcp.readable().await?;
+            let mut buffer = Buffer::take();
+            buffer[..begun.len()].copy_from_slice(&begun);
+            match tcp.try_read(&mut buffer[begun.len()..]) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(len) => {
+                    self.end = begun.len() + len;
+                    self.buffer = Some(buffer);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
