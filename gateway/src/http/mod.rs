@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::{HOST, ORIGIN};
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
 use tracing::{debug, info};
@@ -36,7 +36,7 @@ use crate::manager::{Manager, has_known_coding};
 use crate::metrics::Metrics;
 use crate::network_rules::NetworkRules;
 use crate::session::{ChannelId, SessionId};
-use crate::web_origin::OriginRules;
+use crate::web_origin::{OriginRules, WrongOrigin};
 use crate::websocket::handshake;
 use body::Body;
 use path::CanonicalPath;
@@ -312,17 +312,9 @@ async fn open_channel(
             return record(reply::handshake(failure), None, &failure);
         }
     };
-    let headers = request.headers();
-    let asked = origin.authority();
-    if let Err(wrong) = gateway.origins.check(headers, asked, origin.is_https()) {
-        let page = headers.get(ORIGIN).map(HeaderValue::as_bytes);
-        let page = page.unwrap_or_default().escape_ascii().to_string();
-        info!(%client, page, reason = %wrong, "WebSocket refused");
-        counted.count("origin");
-        let answer = reply::error(
-            StatusCode::FORBIDDEN,
-            "web pages of this origin may not come here",
-        );
+    if let Err(wrong) = check_page(gateway, origin, request.headers()) {
+        let message = "web pages of this origin may not come here";
+        let answer = reply::error(StatusCode::FORBIDDEN, message);
         return record(answer, None, &wrong);
     }
     let admission = match gateway.admissions.admit(query.token.as_deref(), client) {
@@ -390,6 +382,20 @@ async fn open_channel(
         &gateway.paths,
     );
     response.map(|()| Body::empty())
+}
+
+/// Whether the web page that opens a WebSocket may do so; counts and logs one that may not.
+fn check_page(gateway: &Gateway, origin: &Origin, headers: &HeaderMap) -> Result<(), WrongOrigin> {
+    let checked = gateway
+        .origins
+        .check(headers, origin.authority(), origin.is_https());
+    if let Err(reason) = checked {
+        let page = headers.get(ORIGIN).map(HeaderValue::as_bytes);
+        let page = page.unwrap_or_default().escape_ascii().to_string();
+        info!(client = %origin.client, page, %reason, "WebSocket refused");
+        gateway.metrics.websockets_refused.count("origin");
+    }
+    checked
 }
 
 /// Whether a channel would begin a desktop session while the gateway drains. One with a ticket

@@ -10,6 +10,8 @@ const DESKTOP: &str = "/vdi/desktop";
 /// The request with which clients begin.
 const AUTHMODE: &str = "/vdi/authmode";
 
+const HEXADECIMAL: &[u8; 16] = b"0123456789ABCDEF";
+
 /// A path that is read alike by everybody: percent-encoded only where it must be (RFC 3986,
 /// section 6.2.2), without anything that some take for a separator.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,8 @@ impl CanonicalPath {
             if is_plain(byte) {
                 canonical.push(char::from(byte));
             } else {
-                canonical.push_str(&format!("%{byte:02X}"));
+                let digit = |half: u8| char::from(HEXADECIMAL[usize::from(half)]);
+                canonical.extend(['%', digit(byte >> 4), digit(byte & 15)]);
             }
         }
         let decoded = String::from_utf8(decoded);

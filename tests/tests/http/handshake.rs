@@ -327,8 +327,9 @@ async fn web_pages_of_others_do_not_reach_a_port() {
         let request = handshake_request(&target, "vdi.example:8443", &line);
         let (head, _client) = send(&gateway.tls(), &request).await;
         assert_eq!(head.status, status, "{origin}");
+        // The refused ones come first.
+        assert!(status != StatusCode::FORBIDDEN || host.accepted() == 0);
     }
-    assert_eq!(host.accepted(), 2);
     logged(
         &gateway,
         &[
