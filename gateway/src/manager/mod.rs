@@ -29,6 +29,7 @@ use crate::drain::{self, Drain};
 use crate::host::address_for_uri;
 use crate::http::body::Body;
 use crate::http::path::CanonicalPath;
+use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
 use crate::listen::limits::speak_for_many;
 use crate::metrics::Metrics;
@@ -137,7 +138,10 @@ impl Manager {
         let collected = tokio::time::timeout(self.config.manager_timeout, collect)
             .await
             .map_err(|_| ManagerError::Timeout)?
-            .map_err(|error| ManagerError::Unreachable(error.to_string()))?;
+            .map_err(|error| match error {
+                BodyError::Stalled(_) => ManagerError::Timeout,
+                BodyError::Http(error) => ManagerError::Unreachable(error.to_string()),
+            })?;
         let whole = match collected {
             Collected::Whole(whole) => whole,
             Collected::TooLong(..) if self.config.hijack_all => {

@@ -231,6 +231,10 @@ async fn debug_says_more_and_only_then() {
         let mut nothing = gateway.tls().connect_tcp().await.unwrap();
         nothing.write_all(b"not TLS at all\r\n\r\n").await.unwrap();
         testkit::net::read_to_end(&mut nothing).await.unwrap();
+        drop(nothing);
+        if debug {
+            logged(&gateway, &["TLS handshake failed"]).await;
+        }
         refused_token(&gateway.tls(), WRONG_TOKEN).await;
         logged(&gateway, &["WebSocket refused"]).await;
         assert_eq!(count_logged(&gateway, "TLS handshake failed") > 0, debug);
