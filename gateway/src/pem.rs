@@ -69,16 +69,15 @@ impl Block {
                         open = Self::begun(number, rest)?;
                         &[]
                     }
-                    Some(mut block) => match block.add(number, rest)? {
-                        Some(behind) => {
+                    Some(mut block) => {
+                        if let Some(behind) = block.add(number, rest)? {
                             blocks.push(block);
                             behind
-                        }
-                        None => {
+                        } else {
                             open = Some(block);
                             &[]
                         }
-                    },
+                    }
                 };
             }
         }

@@ -64,7 +64,7 @@ impl Certificate {
         if left.is_zero() {
             return Some(Notice::Ended { since: end });
         }
-        (left < NOTICE).then(|| Notice::EndsSoon {
+        (left < NOTICE).then_some(Notice::EndsSoon {
             days: left.as_secs() / DAY,
         })
     }
@@ -195,10 +195,8 @@ impl Reminder {
 pub(super) fn oddity(chain: &[CertificateDer<'_>]) -> Option<String> {
     let read = |der| X509Certificate::from_der(der).ok();
     let at = chain.windows(2).position(|pair| {
-        let names = (read(&pair[0]), read(&pair[1]));
-        let ((_, issued), (_, issuer)) = match names {
-            (Some(issued), Some(issuer)) => (issued, issuer),
-            _ => return false,
+        let (Some((_, issued)), Some((_, issuer))) = (read(&pair[0]), read(&pair[1])) else {
+            return false;
         };
         issued.issuer().as_raw() != issuer.subject().as_raw()
     })?;
