@@ -30,7 +30,7 @@ async fn new_desktops_are_refused_and_running_sessions_go_on() {
         answer["message"]
             .as_str()
             .unwrap()
-            .contains("no new desktop sessions")
+            .contains("No new desktops")
     );
 
     channel.echo(b"goes on").await.unwrap();
