@@ -39,7 +39,7 @@ impl Tun {
         )
         .context("a socket to set a device up")?;
         let set = |what: &'static str, fd: RawFd, request: libc::Ioctl, value: Value| {
-            ask(fd, request, name, value).with_context(|| format!("{name}: {what}"))
+            ask(fd, request, name, &value).with_context(|| format!("{name}: {what}"))
         };
         let socket = socket.as_raw_fd();
         let mask = Ipv4Addr::new(255, 255, 255, 0);
@@ -91,11 +91,11 @@ enum Value {
 }
 
 /// An `ioctl` with a `struct ifreq` (netdevice(7)).
-fn ask(fd: RawFd, request: libc::Ioctl, name: &str, value: Value) -> io::Result<()> {
+fn ask(fd: RawFd, request: libc::Ioctl, name: &str, value: &Value) -> io::Result<()> {
     const NAME: usize = 16;
     let mut ifreq = [0_u8; 40];
     ifreq[..name.len().min(NAME - 1)].copy_from_slice(name.as_bytes());
-    match value {
+    match *value {
         Value::Flags(flags) => ifreq[NAME..NAME + 2].copy_from_slice(&flags.to_ne_bytes()),
         Value::Number(number) => ifreq[NAME..NAME + 4].copy_from_slice(&number.to_ne_bytes()),
         Value::Address(address) => {
