@@ -43,15 +43,14 @@ fn read(sample: Value) -> serde_json::Result<Written> {
 /// Compares with the version's file; writes it when there is none.
 fn assert_pinned(kind: &str, found: &str) {
     let path = path(VERSION, kind);
-    match std::fs::read_to_string(&path) {
-        Ok(pinned) => assert_eq!(
+    if let Ok(pinned) = std::fs::read_to_string(&path) {
+        assert_eq!(
             found, pinned,
             "what is written down has changed, so VERSION must be raised"
-        ),
-        Err(_) => {
-            std::fs::write(&path, found).unwrap();
-            panic!("{} is new: look at it, and put it into git", path.display());
-        }
+        );
+    } else {
+        std::fs::write(&path, found).unwrap();
+        panic!("{} is new: look at it, and put it into git", path.display());
     }
 }
 

@@ -291,7 +291,7 @@ struct Given {
     taken: Vec<u64>,
     leave: Leave,
     /// The successor may take the leave.
-    is_given: bool,
+    could_begin: bool,
 }
 
 impl Given {
@@ -300,7 +300,7 @@ impl Given {
             offers,
             taken: Vec::new(),
             leave: Leave::new().context("no pipe for the leave to go on")?,
-            is_given: false,
+            could_begin: false,
         })
     }
 
@@ -317,7 +317,7 @@ impl Given {
             bail!("unexpected {}", answer.name());
         };
         self.taken = taken;
-        self.is_given = true;
+        self.could_begin = true;
         self.leave
             .give()
             .context("cannot let the successor go on")?;
@@ -334,7 +334,7 @@ impl Given {
     /// Finds out whose the channels are, and lets go of those that are the successor's: how many
     /// they are. From here on the successor cannot begin any more.
     fn settle(&mut self) -> usize {
-        if !std::mem::take(&mut self.is_given) || self.leave.take_back() {
+        if !std::mem::take(&mut self.could_begin) || self.leave.take_back() {
             // Dropped, they go on here.
             self.offers.clear();
             return 0;

@@ -345,9 +345,10 @@ mod tests {
 
         fn remove(&self, name: &str) -> io::Result<()> {
             self.forgotten.borrow_mut().push(name.to_owned());
-            match self.forgets {
-                true => Ok(()),
-                false => Err(io::ErrorKind::ConnectionRefused.into()),
+            if self.forgets {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::ConnectionRefused.into())
             }
         }
 

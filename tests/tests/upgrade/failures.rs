@@ -130,8 +130,8 @@ async fn one_that_stops_before_it_begins_gets_no_channel() {
         let channel = ws::echo_channel(&endpoint, &token).await.unwrap();
         traffic.push(Traffic::start(channel, 10_000));
     }
-    let mut failures = 0;
-    for (says_taken, dies) in [(false, false), (true, true), (true, false)] {
+    let ways = [(false, false), (true, true), (true, false)];
+    for (failures, (says_taken, dies)) in (1..).zip(ways) {
         let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
         let taken = pretender.is_given_channels().await;
         if says_taken {
@@ -139,7 +139,6 @@ async fn one_that_stops_before_it_begins_gets_no_channel() {
             assert_eq!(pretender.hear().await, "Go");
         }
         let held = (!dies).then_some(pretender);
-        failures += 1;
         let mut seen = 0;
         let failed = |line: &str| {
             seen += usize::from(line.contains("hand-over failed"));

@@ -15,7 +15,7 @@ use target::Target;
 /// What can be asked for.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The target, a file of fuzz/fuzz_targets; all if none is given.
+    /// The target, a file of `fuzz/fuzz_targets`; all if none is given.
     target: Option<String>,
     /// For how long each target runs; fractions are fine.
     #[arg(long, default_value_t = 1.0, value_parser = minutes)]

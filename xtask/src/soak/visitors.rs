@@ -69,7 +69,7 @@ impl Visitor {
             let before = self.refusing.load(Ordering::SeqCst);
             if let Err(error) = self.visit().await {
                 let after = self.refusing.load(Ordering::SeqCst);
-                if before == after && before % 2 == 0 {
+                if before == after && before.is_multiple_of(2) {
                     return Err(error);
                 }
                 self.visits.refused += 1;
