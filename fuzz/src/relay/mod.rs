@@ -228,7 +228,8 @@ impl Seen<'_> {
             EndReason::ClientLost(_)
             | EndReason::HostLost(_)
             | EndReason::ClientKey
-            | EndReason::KeyUsedUp => panic!("neither leg broke: {:?}", self.reason),
+            | EndReason::KeyUsedUp
+            | EndReason::HostTorn => panic!("neither leg broke: {:?}", self.reason),
         }
     }
 }
