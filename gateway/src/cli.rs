@@ -213,7 +213,7 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
 }
 
 fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
-    let verbosity = log::init(prepared.loaded.config.debug)?;
+    let (verbosity, _writing) = log::init(prepared.loaded.config.debug)?;
     for warning in &prepared.loaded.warnings {
         warn!("{warning}");
     }

@@ -1,12 +1,16 @@
 //! Where the log goes: to stderr, one line per event; for the journal with its priority.
 
+mod queue;
+
 use std::fmt;
+use std::fs::File;
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::Context;
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Subscriber, warn};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{self, Format, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
@@ -14,6 +18,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
+
+pub(crate) use queue::Writing;
 
 /// Changes how much the log tells.
 pub struct Verbosity(reload::Handle<Targets, Registry>);
@@ -37,11 +43,18 @@ fn targets(debug: bool) -> Targets {
         .with_default(LevelFilter::WARN)
 }
 
-/// Starts logging, as [`Verbosity::set`] says.
-pub(crate) fn init(debug: bool) -> anyhow::Result<Verbosity> {
+/// Starts logging, as [`Verbosity::set`] says; it ends when the second part is dropped.
+pub(crate) fn init(debug: bool) -> anyhow::Result<(Verbosity, Writing)> {
     let (filter, verbosity) = reload::Layer::new(targets(debug));
+    // Not the standard library's stderr: its lock would be held while nobody reads.
+    let stderr = std::io::stderr().as_fd().try_clone_to_owned();
+    let stderr = File::from(stderr.context("cannot use standard error")?);
+    let (queue, writing) = queue::start(stderr, |count| {
+        warn!(count, "log lines were dropped, as nobody read them");
+    })
+    .context("cannot start a thread for the log")?;
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(queue)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     let layer = if stderr_is_journal() {
@@ -53,7 +66,7 @@ pub(crate) fn init(debug: bool) -> anyhow::Result<Verbosity> {
         .with(layer.with_filter(filter))
         .try_init()
         .context("cannot start logging")?;
-    Ok(Verbosity(verbosity))
+    Ok((Verbosity(verbosity), writing))
 }
 
 /// Whether stderr is the stream that `JOURNAL_STREAM` names (systemd.exec(5)).

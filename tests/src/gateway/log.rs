@@ -8,12 +8,14 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct ProcessLog {
     lines: watch::Receiver<Vec<String>>,
+    is_read: watch::Sender<bool>,
 }
 
 impl ProcessLog {
     /// Reads `stream` in a task of its own.
     pub(super) fn collect(stream: impl AsyncRead + Send + Unpin + 'static) -> Self {
         let (sender, lines) = watch::channel(Vec::new());
+        let (is_read, mut reads) = watch::channel(true);
         tokio::spawn(async move {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
@@ -22,9 +24,16 @@ impl ProcessLog {
                 let text = String::from_utf8_lossy(&line).trim_end().to_owned();
                 sender.send_modify(|lines| lines.push(text));
                 line.clear();
+                // A process log that is gone is read to its end.
+                let _ = reads.wait_for(|reads| *reads).await;
             }
         });
-        Self { lines }
+        Self { lines, is_read }
+    }
+
+    /// Reads no further than the next line, or reads on.
+    pub(super) fn set_read(&self, is_read: bool) {
+        self.is_read.send_replace(is_read);
     }
 
     /// All lines so far.

@@ -207,6 +207,7 @@ impl Gateway {
     pub async fn wait(&mut self) -> Result<ExitStatus> {
         let ended = async {
             let status = self.child.wait().await;
+            self.log.set_read(true);
             self.log.finished().await;
             status
         };
@@ -220,6 +221,11 @@ impl Gateway {
     pub async fn terminate(&mut self) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         self.wait().await
+    }
+
+    /// Reads no more of the log until the gateway has ended.
+    pub fn leave_log_unread(&self) {
+        self.log.set_read(false);
     }
 
     /// Waits for the line that says that all ports are open, and reads the ports.

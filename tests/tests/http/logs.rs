@@ -241,3 +241,23 @@ async fn debug_says_more_and_only_then() {
         assert_eq!(count_logged(&gateway, "DEBUG") > 0, debug);
     }
 }
+
+#[tokio::test]
+async fn a_reader_that_stops_does_not_stop_the_gateway() {
+    let mut gateway = port_gateway()
+        .plain()
+        .set("Debug", true)
+        .set("BadTokenLimit", 0)
+        .spawn()
+        .await
+        .unwrap();
+    gateway.leave_log_unread();
+    // More than a pipe holds: 64 KiB (pipe(7)), in lines of 100 bytes and more.
+    for _ in 0..1_000 {
+        refused_token(&gateway.plain(), WRONG_TOKEN).await;
+    }
+    let health = Call::get(&gateway.tls(), "/healthz").send().await.unwrap();
+    assert!(health.status().is_success());
+    assert!(gateway.terminate().await.unwrap().success());
+    assert!(count_logged(&gateway, "WebSocket refused") > 500);
+}
