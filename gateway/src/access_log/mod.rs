@@ -39,7 +39,7 @@ struct Queue {
 /// What both ends of the queue see.
 #[derive(Default)]
 struct State {
-    /// Events that found no room since this was last told.
+    /// Events that found no room, or could not be written, since this was last told.
     dropped: AtomicU64,
     /// The file is to be opened again.
     reopen: AtomicBool,
@@ -194,6 +194,44 @@ mod tests {
         assert_eq!(lines[1]["reason"], "1");
         assert_eq!(lines[2]["event"], "dropped");
         assert_eq!(lines[2]["count"], 3);
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_counted_until_it_can_be_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let (log, writing) = AccessLog::start(&path).unwrap();
+        let state = Arc::clone(&log.0.as_ref().unwrap().state);
+        let lost = |count| {
+            while state.dropped.load(Ordering::Relaxed) < count {
+                std::thread::yield_now();
+            }
+        };
+        log.write(|| refused("first"));
+        lost(1);
+        log.write(|| refused("second"));
+        lost(2);
+        std::fs::remove_file(&path).unwrap();
+        log.reopen();
+        log.write(|| refused("third"));
+        writing.finish();
+        let lines = lines(&path);
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["reason"], "third");
+        assert_eq!(lines[1]["event"], "dropped");
+        assert_eq!(lines[1]["count"], 2);
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let error = AccessLog::start(&path).err().unwrap();
+        let text = format!("{error:#}");
+        assert!(text.ends_with("nobody reads this FIFO"), "{text}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 use tracing::{info, warn};
 
-use super::file::LogFile;
+use super::file::{LogFile, Unwritten};
 use super::{Event, Message, State};
 
 /// How often the file is looked for where it should be, and drops are told.
@@ -24,8 +24,6 @@ pub(super) struct Writer {
     receiver: Receiver<Message>,
     state: Arc<State>,
     lines: Vec<u8>,
-    /// How many they are.
-    count: u64,
     checked: Instant,
     warned: Option<Instant>,
 }
@@ -44,7 +42,6 @@ impl Writer {
             receiver,
             state,
             lines: Vec::new(),
-            count: 0,
             checked: Instant::now(),
             warned: None,
         }
@@ -85,7 +82,6 @@ impl Writer {
         // Neither a vector nor these types can fail.
         if serde_json::to_writer(&mut self.lines, &line).is_ok() {
             let _ = self.lines.write_all(b"\n");
-            self.count += 1;
         }
     }
 
@@ -93,23 +89,32 @@ impl Writer {
         self.follow_file();
         let dropped = self.state.dropped.swap(0, Ordering::Relaxed);
         if dropped > 0 {
-            warn!(
-                count = dropped,
-                "access log: events were dropped, as they came faster than they were written"
-            );
             self.add(SystemTime::now(), &Event::Dropped { count: dropped });
         }
         if self.lines.is_empty() {
             return;
         }
-        if let Err(error) = self.file.append(&self.lines)
-            && self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL)
-        {
-            warn!(%error, lost = self.count, "access log cannot be written");
-            self.warned = Some(Instant::now());
+        match self.file.append(&self.lines) {
+            Ok(()) if dropped > 0 => {
+                warn!(
+                    count = dropped,
+                    "access log: events were dropped, as they could not be written in time"
+                );
+            }
+            Ok(()) => {}
+            Err(Unwritten { error, lines }) => {
+                // The last of these lines is the one that tells of earlier ones.
+                let lost = lines.saturating_sub(u64::from(dropped > 0));
+                self.state
+                    .dropped
+                    .fetch_add(dropped + lost, Ordering::Relaxed);
+                if self.warned.is_none_or(|at| at.elapsed() >= WARN_INTERVAL) {
+                    warn!(%error, lost = dropped + lost, "access log cannot be written");
+                    self.warned = Some(Instant::now());
+                }
+            }
         }
         self.lines.clear();
-        self.count = 0;
     }
 
     /// Opens the file again when told, or when it was moved away.
