@@ -167,7 +167,8 @@ mod tests {
         drop(give_leave);
         assert_eq!(told.recv().unwrap(), 7);
         drop(writing);
-        let expected: String = (0..=QUEUE).map(|number| format!("{number}\n")).collect();
+        let numbers: Vec<_> = (0..=QUEUE).map(|number| number.to_string()).collect();
+        let expected = format!("{}\n", numbers.join("\n"));
         assert_eq!(
             String::from_utf8(taken.lock().unwrap().clone()).unwrap(),
             expected
