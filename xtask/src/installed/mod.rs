@@ -77,10 +77,11 @@ async fn debian(
     machine.run(&["systemctl", "enable", "--now", service::UNIT])?;
     service.expect("is-active", "active")?;
     Endpoint::tls(session::GATEWAY).connect().await?;
+    service.expect_few_capabilities()?;
     for line in service.data_paths()? {
         steps.note(line);
     }
-    steps.done("serves on port 443");
+    steps.done("serves on port 443, and may do no more than that");
 
     let desktop = if with_qemu {
         Desktop::start_vm(steps).await?

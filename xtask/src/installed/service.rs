@@ -86,6 +86,20 @@ impl Service<'_> {
             .run(&["systemctl", "show", "--property=MainPID", "--value", UNIT])
     }
 
+    /// Fails unless the running process can open ports below 1024, and has and can gain no other
+    /// capability.
+    pub(super) fn expect_few_capabilities(&self) -> Result<()> {
+        /// `CAP_NET_BIND_SERVICE` is number 10 (capability.h).
+        const WANTED: &str = "0000000000000400";
+        let status = format!("/proc/{}/status", self.main_pid()?);
+        let sets = self.0.run(&["grep", "^Cap", &status])?;
+        for set in ["CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+            let has = |line: &str| line.starts_with(set) && line.ends_with(WANTED);
+            ensure!(sets.lines().any(has), "{set} is not {WANTED}:\n{sets}");
+        }
+        Ok(())
+    }
+
     /// What the gateway said about data paths at its start.
     pub(super) fn data_paths(&self) -> Result<Vec<String>> {
         let log = self

@@ -65,6 +65,10 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
             "systemd/modules-load.conf",
         ),
         (
+            "/usr/share/doc/flexvdi-gateway/sockmap.conf",
+            "systemd/sockmap.conf",
+        ),
+        (
             "/usr/lib/firewalld/services/flexvdi-gateway.xml",
             "firewalld/flexvdi-gateway.xml",
         ),
