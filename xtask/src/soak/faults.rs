@@ -186,6 +186,9 @@ async fn break_off(stage: &Stage, reached: u32) -> Result<()> {
     .await
 }
 
+/// How often the way in for successors is tried.
+const RETRY: Duration = Duration::from_millis(20);
+
 /// A successor that speaks the messages itself: see `gateway/src/handover`.
 struct Heir(UnixStream);
 
@@ -193,14 +196,27 @@ impl Heir {
     /// One that was welcomed, whatever the version of the messages is.
     async fn welcomed(stage: &Stage) -> Result<Self> {
         for version in VERSIONS {
-            let path = stage.runtime_dir().join("handover.sock");
-            let mut heir = Self(UnixStream::connect(path).await?);
+            let mut heir = Self::connect(stage).await?;
             heir.say(&json!({"Hello": {"version": version}})).await?;
             if heir.hear().await? == "Welcome" {
                 return Ok(heir);
             }
         }
         bail!("no version of the hand-over's messages is known")
+    }
+
+    /// A gateway that could not hand over is there again a moment after it has said so.
+    async fn connect(stage: &Stage) -> Result<Self> {
+        let path = stage.runtime_dir().join("handover.sock");
+        let connected = async {
+            loop {
+                match UnixStream::connect(&path).await {
+                    Ok(stream) => return Self(stream),
+                    Err(_) => tokio::time::sleep(RETRY).await,
+                }
+            }
+        };
+        within("the way in for successors", connected).await
     }
 
     async fn say(&mut self, message: &Value) -> Result<()> {
