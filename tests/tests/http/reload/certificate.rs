@@ -384,7 +384,7 @@ async fn an_expired_certificate_does_not_replace_a_valid_one() {
 
 #[tokio::test]
 async fn an_expired_certificate_is_taken_once_the_other_has_ended() {
-    let short = TestCert::builder().life(Duration::from_secs(6));
+    let short = TestCert::builder().life(Duration::from_secs(12));
     let gateway = port_gateway().set("CertificatePoll", 1);
     let gateway = gateway.cert(short.build().unwrap()).spawn().await.unwrap();
     let ended = TestCert::builder().ended(Duration::from_secs(7_200));
