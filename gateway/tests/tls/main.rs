@@ -7,6 +7,7 @@ mod ktls_sockmap;
 mod nonces;
 mod peer;
 mod records;
+mod refused;
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
