@@ -95,18 +95,11 @@ impl Known {
             listed,
         })
     }
+}
 
-    /// Also of certificates that the library cannot read: they may be in the file.
-    fn verify_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let key = PublicKey::of_certificate(certificate).ok_or(CertificateError::BadEncoding)?;
-        key.verify(message, signature, &self.algorithms)?;
-        Ok(HandshakeSignatureValid::assertion())
-    }
+/// The key of a certificate, also of one that the library cannot read: it may be in the file.
+fn key_of<'a>(certificate: &'a CertificateDer<'_>) -> Result<PublicKey<'a>, CertificateError> {
+    PublicKey::of_certificate(certificate).ok_or(CertificateError::BadEncoding)
 }
 
 impl ServerCertVerifier for Known {
@@ -132,7 +125,8 @@ impl ServerCertVerifier for Known {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_signature(message, certificate, signature)
+        key_of(certificate)?.verify_12(message, signature, &self.algorithms)?;
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn verify_tls13_signature(
@@ -141,7 +135,8 @@ impl ServerCertVerifier for Known {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verify_signature(message, certificate, signature)
+        key_of(certificate)?.verify_13(message, signature, &self.algorithms)?;
+        Ok(HandshakeSignatureValid::assertion())
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

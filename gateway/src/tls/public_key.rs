@@ -6,8 +6,8 @@
 
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::sign::SigningKey;
-use rustls::{DigitallySignedStruct, PeerMisbehaved};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::{DigitallySignedStruct, PeerMisbehaved, SignatureScheme};
+use rustls_pki_types::{PrivateKeyDer, SignatureVerificationAlgorithm};
 use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag};
 use x509_parser::objects::{oid_registry, oid2sn};
 
@@ -69,17 +69,38 @@ impl<'a> PublicKey<'a> {
         })
     }
 
-    /// Whether the owner of this key has signed the message with one of these algorithms.
-    pub(crate) fn verify(
+    /// Whether the owner of this key has signed the message of a handshake with TLS 1.2 with one
+    /// of these algorithms.
+    pub(crate) fn verify_12(
         &self,
         message: &[u8],
         signed: &DigitallySignedStruct,
         algorithms: &WebPkiSupportedAlgorithms,
     ) -> Result<(), rustls::Error> {
-        let mut offered = algorithms.mapping.iter();
-        let (_, candidates) = offered
-            .find(|(scheme, _)| *scheme == signed.scheme)
-            .ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+        self.verify(message, signed, candidates(signed.scheme, algorithms)?)
+    }
+
+    /// The same with TLS 1.3, which knows fewer schemes and has a curve in each of those for ECDSA
+    /// (RFC 8446, section 4.2.3): that of the library's first candidate.
+    pub(crate) fn verify_13(
+        &self,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<(), rustls::Error> {
+        if !is_of_tls_13(signed.scheme) {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        let candidates = candidates(signed.scheme, algorithms)?;
+        self.verify(message, signed, &candidates[..candidates.len().min(1)])
+    }
+
+    fn verify(
+        &self,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        candidates: &[&dyn SignatureVerificationAlgorithm],
+    ) -> Result<(), rustls::Error> {
         let is_valid = candidates
             .iter()
             .filter(|candidate| without_null(&candidate.public_key_alg_id()) == self.algorithm)
@@ -93,6 +114,30 @@ impl<'a> PublicKey<'a> {
             Err(rustls::CertificateError::BadSignature.into())
         }
     }
+}
+
+/// The algorithms that a scheme may stand for.
+fn candidates(
+    scheme: SignatureScheme,
+    algorithms: &WebPkiSupportedAlgorithms,
+) -> Result<&'static [&'static dyn SignatureVerificationAlgorithm], PeerMisbehaved> {
+    let mut offered = algorithms.mapping.iter();
+    let found = offered.find(|(offered, _)| *offered == scheme);
+    let (_, candidates) = found.ok_or(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme)?;
+    Ok(candidates)
+}
+
+/// Whether a handshake with TLS 1.3 may be signed so: not with PKCS #1 version 1.5, nor SHA-1.
+fn is_of_tls_13(scheme: SignatureScheme) -> bool {
+    use SignatureScheme as S;
+    !matches!(
+        scheme,
+        S::RSA_PKCS1_SHA1
+            | S::RSA_PKCS1_SHA256
+            | S::RSA_PKCS1_SHA384
+            | S::RSA_PKCS1_SHA512
+            | S::ECDSA_SHA1_Legacy
+    )
 }
 
 /// Why the library does not sign with this key.
@@ -199,8 +244,27 @@ fn sole(der: &[u8], tag: Tag) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+    use rustls_pki_types::alg_id;
 
     use super::*;
+
+    #[test]
+    fn tls_13_has_fewer_schemes_each_with_its_curve() {
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let algorithms = provider.signature_verification_algorithms;
+        for scheme in algorithms.supported_schemes() {
+            let name = format!("{scheme:?}");
+            assert_eq!(is_of_tls_13(scheme), !name.contains("PKCS1"), "{name}");
+        }
+        for (scheme, curve) in [
+            (SignatureScheme::ECDSA_NISTP256_SHA256, alg_id::ECDSA_P256),
+            (SignatureScheme::ECDSA_NISTP384_SHA384, alg_id::ECDSA_P384),
+            (SignatureScheme::ECDSA_NISTP521_SHA512, alg_id::ECDSA_P521),
+        ] {
+            let first = candidates(scheme, &algorithms).unwrap()[0];
+            assert_eq!(first.public_key_alg_id(), curve, "{scheme:?}");
+        }
+    }
 
     #[test]
     fn keys_belong_to_their_certificates_only() {
