@@ -382,9 +382,15 @@ fn access_log(config: &Config) -> anyhow::Result<(AccessLog, Option<Writing>)> {
         None => (AccessLog::default(), None),
     };
     let reopened = access_log.clone();
+    let writes = writing.is_some();
     tokio::spawn(async move {
         while reopen.recv().await.is_some() {
             reopened.reopen();
+            if writes {
+                info!("SIGUSR1: the access log is opened anew");
+            } else {
+                info!("SIGUSR1: there is no access log to open anew");
+            }
         }
     });
     Ok((access_log, writing))

@@ -202,5 +202,5 @@ async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
     let closed = |line: &str| is_display(line, "channel closed");
     successor.wait_for_log(closed, PATIENCE).await.unwrap();
     let has_ended = |line: &String| line.contains("channel closed");
-    assert!(!site.gateway.log().iter().any(has_ended));
+    assert!(!site.gateway.log().await.iter().any(has_ended));
 }

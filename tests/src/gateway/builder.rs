@@ -137,6 +137,7 @@ impl GatewayBuilder {
         let mut gateway = Gateway {
             child,
             log: ProcessLog::collect(stderr),
+            asked_for_log: tokio::sync::Mutex::default(),
             tls: None,
             plain: None,
             config_path,

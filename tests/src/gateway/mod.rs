@@ -21,11 +21,15 @@ use crate::cert::TestCert;
 use crate::net::{Endpoint, within};
 use log::ProcessLog;
 
+/// What the gateway says at SIGUSR1.
+const SAID: &str = "SIGUSR1: ";
+
 /// A running gateway; killed when dropped.
 #[derive(Debug)]
 pub struct Gateway {
     child: Child,
     log: ProcessLog,
+    asked_for_log: tokio::sync::Mutex<()>,
     tls: Option<SocketAddr>,
     plain: Option<SocketAddr>,
     config_path: PathBuf,
@@ -105,9 +109,38 @@ impl Gateway {
         builder::write_config(&self.config_path, config)
     }
 
-    /// All lines logged so far.
-    pub fn log(&self) -> Vec<String> {
+    /// All lines logged before this call.
+    ///
+    /// The gateway writes its log from a queue, later than what the lines tell of. So it is told
+    /// to say one more (SIGUSR1), behind which none of the earlier ones can come.
+    ///
+    /// # Panics
+    /// When it does not say that line in time.
+    pub async fn log(&self) -> Vec<String> {
+        let _one_at_a_time = self.asked_for_log.lock().await;
+        let is_said = |line: &str| line.contains(SAID);
+        let before = self.log.lines().iter().filter(|line| is_said(line)).count();
+        if self.child.id().is_some() && self.signal(Signal::USR1).is_ok() {
+            let found = within(
+                "the last line of the log",
+                self.log.find(after(before, is_said)),
+            )
+            .await;
+            // The inner error: the gateway has ended, and its log is complete.
+            if let Err(error) = found {
+                panic!("{:#}", self.with_log(&error));
+            }
+        }
         self.log.lines()
+    }
+
+    /// How many lines with this text were logged before this call.
+    ///
+    /// # Panics
+    /// As [`Gateway::log`].
+    pub async fn count_logged(&self, text: &str) -> usize {
+        let lines = self.log().await;
+        lines.iter().filter(|line| line.contains(text)).count()
     }
 
     /// The last lines logged so far.
@@ -127,6 +160,16 @@ impl Gateway {
             .context("the gateway did not log the awaited line in time")
             .flatten()
             .map_err(|error| self.with_log(&error))
+    }
+
+    /// The first line that `wanted` accepts behind `before` of them; waits for it at most `limit`.
+    pub async fn wait_for_another(
+        &self,
+        before: usize,
+        wanted: impl Fn(&str) -> bool,
+        limit: Duration,
+    ) -> Result<String> {
+        self.wait_for_log(after(before, wanted), limit).await
     }
 
     /// How it has ended, if it has.
@@ -255,6 +298,16 @@ impl Gateway {
 
     fn with_log(&self, error: &anyhow::Error) -> anyhow::Error {
         anyhow!("{error:#}\nlast lines of its log:\n{}", self.log_tail())
+    }
+}
+
+/// Accepts what `wanted` accepts, but for the first `before` of them.
+fn after(before: usize, wanted: impl Fn(&str) -> bool) -> impl FnMut(&str) -> bool {
+    let mut seen = 0;
+    move |line| {
+        let is_wanted = wanted(line);
+        seen += usize::from(is_wanted);
+        is_wanted && seen > before
     }
 }
 

@@ -99,7 +99,7 @@ async fn without_its_directory_the_gateway_runs_all_the_same() {
     let stage = Stage::with(|gateway| gateway.set("RuntimeDir", path)).await;
     let token = stage.desktop().await.token;
     let _channel = stage.channel(&token, ChannelType::Main).await;
-    let warnings = stage.gateway.log();
+    let warnings = stage.gateway.log().await;
     let warnings = warnings
         .iter()
         .filter(|line| line.contains("no socket for the command line"));

@@ -12,7 +12,7 @@ use testkit::prelude::*;
 use tokio::process::Child;
 
 use crate::command_line::check;
-use crate::support::{count_logged, get, logged};
+use crate::support::{get, logged};
 
 /// Files that `openssl` makes.
 struct Made(TempDir);
@@ -315,7 +315,7 @@ async fn what_is_odd_is_served_with_a_warning() {
             .set("KeyFile", path(&format!("{name}.key")).to_str().unwrap());
         let gateway = gateway.spawn().await.unwrap();
         logged(&gateway, &["WARN", line]).await;
-        assert_eq!(count_logged(&gateway, "ends soon"), 0);
+        assert_eq!(gateway.count_logged("ends soon").await, 0);
     }
 }
 
@@ -372,7 +372,7 @@ impl OpenSslManager {
         let gateway = gateway.spawn().await.unwrap();
         let status = get(&gateway.tls(), "/vdi/x").await.status();
         if status != StatusCode::OK {
-            assert_eq!(status, StatusCode::BAD_GATEWAY, "{:?}", gateway.log());
+            assert_eq!(status, StatusCode::BAD_GATEWAY, "{:?}", gateway.log_tail());
         }
         status == StatusCode::OK
     }

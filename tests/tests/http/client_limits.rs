@@ -7,7 +7,7 @@ use testkit::prelude::*;
 use testkit::ws::{Channel, Connect, Outcome, RawClient, handshake_request};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Stage, assert_error, count_logged, logged, port_gateway, port_token};
+use crate::support::{Stage, assert_error, logged, port_gateway, port_token};
 
 /// The answer to a channel of a client that a trusted proxy names.
 async fn open(stage: &Stage, token: &str, client: &str) -> Outcome {
@@ -75,7 +75,7 @@ async fn sessions_and_channels_of_one_client_are_limited() {
     logged(&stage.gateway, &["reloaded", "MaxChannelsPerAddress"]).await;
     let _more = opened(&stage, &tokens[1], one).await;
     refused(&stage, &tokens[0], one).await;
-    assert_eq!(count_logged(&stage.gateway, "too many"), 3);
+    assert_eq!(stage.gateway.count_logged("too many").await, 3);
     assert!(stage.gateway.terminate().await.unwrap().success());
 
     let text = std::fs::read_to_string(path).unwrap();

@@ -295,6 +295,7 @@ async fn the_old_gateways_file_works() {
     assert!(
         gateway
             .log()
+            .await
             .iter()
             .all(|line| !line.contains("unknown key"))
     );

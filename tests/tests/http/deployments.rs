@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{assert_error, assert_opens, count_logged, port_gateway, refused_token};
+use crate::support::{assert_error, assert_opens, port_gateway, refused_token};
 
 /// A host that plays a recorded session, and the client that plays the other side.
 struct Session {
@@ -68,7 +68,7 @@ async fn one_gateway_per_host_without_hijacking() {
     let desktop = client.desktop().await.unwrap();
     assert_eq!(desktop.token, session.host.addr().port().to_string());
     session.play(&client, &desktop).await;
-    assert_eq!(count_logged(&gateway, "channel open"), 5);
+    assert_eq!(gateway.count_logged("channel open").await, 5);
 }
 
 #[tokio::test]
@@ -88,8 +88,8 @@ async fn a_balancer_for_the_first_connection_only() {
     let desktop = client.desktop().await.unwrap();
     assert_eq!(desktop.address, "127.0.0.3");
     session.play(&client, &desktop).await;
-    assert_eq!(count_logged(&first, "channel open"), 0);
-    assert_eq!(count_logged(&second, "channel open"), 5);
+    assert_eq!(first.count_logged("channel open").await, 0);
+    assert_eq!(second.count_logged("channel open").await, 5);
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_pool_where_each_client_keeps_its_gateway() {
         desktops.push(desktop);
     }
     for gateway in &pool {
-        assert_eq!(count_logged(gateway, "channel open"), 5);
+        assert_eq!(gateway.count_logged("channel open").await, 5);
     }
     // What the affinity is for: a ticket is good at the gateway that made it.
     refused_token(&pool[0].tls(), &desktops[1].token).await;
@@ -173,8 +173,8 @@ async fn behind_a_reverse_proxy_hijacking() {
     ] {
         assert_eq!(request.header(name), Some(value));
     }
-    assert_eq!(count_logged(&gateway, "channel open"), 5);
-    assert!(count_logged(&gateway, "client=127.0.0.2 host=") >= 10);
+    assert_eq!(gateway.count_logged("channel open").await, 5);
+    assert!(gateway.count_logged("client=127.0.0.2 host=").await >= 10);
 }
 
 #[tokio::test]

@@ -12,9 +12,7 @@ use testkit::ws::{RawClient, handshake_request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{
-    Stage, assert_error, assert_opens, count_logged, get, logged, port_gateway, port_token,
-};
+use crate::support::{Stage, assert_error, assert_opens, get, logged, port_gateway, port_token};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -317,7 +315,7 @@ async fn few_descriptors_lower_the_limit_on_connections() {
         channels.push(client);
     }
     assert_turned_away(&stage.gateway.tls()).await;
-    assert_eq!(count_logged(&stage.gateway, "no resources"), 0);
+    assert_eq!(stage.gateway.count_logged("no resources").await, 0);
 }
 
 #[tokio::test]
@@ -357,7 +355,9 @@ async fn running_out_of_descriptors_ends_nothing() {
     let served = async { while Call::get(&gateway.tls(), "/").send().await.is_err() {} };
     within("answer after the crowd", served).await.unwrap();
     assert_eq!(
-        count_logged(&gateway, "no resources for further connections"),
+        gateway
+            .count_logged("no resources for further connections")
+            .await,
         1
     );
 }

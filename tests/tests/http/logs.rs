@@ -8,9 +8,7 @@ use testkit::manager::{RawEnd, RawManager, Reply};
 use testkit::prelude::*;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{
-    ask_desktop, assert_opens, count_logged, logged, port_gateway, port_token, refused_token,
-};
+use crate::support::{ask_desktop, assert_opens, logged, port_gateway, port_token, refused_token};
 
 const USER_PASSWORD: &str = "user-pass-6f1c";
 const WRONG_PASSWORD: &str = "wrong-pass-91ab";
@@ -18,8 +16,8 @@ const SPICE_PASSWORD: &str = "spice-pass-3d7e";
 const WRONG_TOKEN: &str = "Wr0ngT0kenGuess1";
 
 /// Checks that no line of the log holds any of these.
-fn assert_never_logged(gateway: &Gateway, secrets: &[&str]) {
-    let log = gateway.log().join("\n");
+async fn assert_never_logged(gateway: &Gateway, secrets: &[&str]) {
+    let log = gateway.log().await.join("\n");
     for secret in secrets {
         assert!(secret.len() >= 4, "too short to be told from anything else");
         assert!(!log.contains(secret), "{secret} in:\n{log}");
@@ -85,7 +83,13 @@ async fn no_secret_of_a_whole_session_is_logged() {
     logged(&gateway, &["channel closed"]).await;
     assert!(gateway.terminate().await.unwrap().success());
 
-    assert!(gateway.log().iter().any(|line| line.contains("DEBUG")));
+    assert!(
+        gateway
+            .log()
+            .await
+            .iter()
+            .any(|line| line.contains("DEBUG"))
+    );
     let mut secrets = vec![
         USER_PASSWORD,
         WRONG_PASSWORD,
@@ -101,7 +105,7 @@ async fn no_secret_of_a_whole_session_is_logged() {
     ];
     let keys = key_material(gateway.cert());
     secrets.extend(keys.iter().map(String::as_str));
-    assert_never_logged(&gateway, &secrets);
+    assert_never_logged(&gateway, &secrets).await;
 }
 
 #[tokio::test]
@@ -124,7 +128,7 @@ async fn answers_that_cannot_be_changed_are_not_quoted() {
             .unwrap();
         ask_desktop(&gateway.tls()).send().await.unwrap();
         logged(&gateway, &["WARN", "manager"]).await;
-        assert_never_logged(&gateway, &[SPICE_PASSWORD]);
+        assert_never_logged(&gateway, &[SPICE_PASSWORD]).await;
     }
 }
 
@@ -217,8 +221,8 @@ async fn clients_cannot_write_lines_of_the_log() {
     exchange(&gateway.plain(), raw).await.unwrap();
     assert_opens(&gateway.plain(), &port_token(&host)).await;
     logged(&gateway, &["channel open"]).await;
-    assert_eq!(count_logged(&gateway, "INFO ready"), 1);
-    for line in gateway.log() {
+    assert_eq!(gateway.count_logged("INFO ready").await, 1);
+    for line in gateway.log().await {
         assert!(line.starts_with("20") && !line.contains('\x1b'), "{line:?}");
         assert!(!line.contains("forged"), "{line}");
     }
@@ -237,8 +241,11 @@ async fn debug_says_more_and_only_then() {
         }
         refused_token(&gateway.tls(), WRONG_TOKEN).await;
         logged(&gateway, &["WebSocket refused"]).await;
-        assert_eq!(count_logged(&gateway, "TLS handshake failed") > 0, debug);
-        assert_eq!(count_logged(&gateway, "DEBUG") > 0, debug);
+        assert_eq!(
+            gateway.count_logged("TLS handshake failed").await > 0,
+            debug
+        );
+        assert_eq!(gateway.count_logged("DEBUG").await > 0, debug);
     }
 }
 
@@ -259,5 +266,5 @@ async fn a_reader_that_stops_does_not_stop_the_gateway() {
     let health = Call::get(&gateway.tls(), "/healthz").send().await.unwrap();
     assert!(health.status().is_success());
     assert!(gateway.terminate().await.unwrap().success());
-    assert!(count_logged(&gateway, "WebSocket refused") > 500);
+    assert!(gateway.count_logged("WebSocket refused").await > 500);
 }

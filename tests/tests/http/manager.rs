@@ -8,7 +8,7 @@ use testkit::manager::{RawEnd, RawManager};
 use testkit::prelude::*;
 use tokio::net::TcpSocket;
 
-use crate::support::{Stage, ask_desktop, assert_error, count_logged, get, logged};
+use crate::support::{Stage, ask_desktop, assert_error, get, logged};
 
 const ANY_CERTIFICATE: &str = "ManagerCAFile is not set: any certificate of the manager";
 
@@ -248,7 +248,7 @@ async fn a_ca_file_decides_who_is_the_manager() {
             .spawn()
             .await
             .unwrap();
-        assert_eq!(count_logged(&gateway, ANY_CERTIFICATE), 0);
+        assert_eq!(gateway.count_logged(ANY_CERTIFICATE).await, 0);
         let response = authmode(&gateway).await;
         if accepted {
             assert_eq!(response.status(), StatusCode::OK);

@@ -108,12 +108,6 @@ pub(crate) async fn logged(gateway: &Gateway, texts: &[&str]) -> String {
     gateway.wait_for_log(has_all, PATIENCE).await.unwrap()
 }
 
-/// How many lines of the log hold this text.
-pub(crate) fn count_logged(gateway: &Gateway, text: &str) -> usize {
-    let lines = gateway.log();
-    lines.iter().filter(|line| line.contains(text)).count()
-}
-
 /// Lets a time of the configuration pass, which nothing announces, and a little more.
 pub(crate) async fn outlast(time: Duration) {
     tokio::time::sleep(time + Duration::from_millis(100)).await;

@@ -9,15 +9,15 @@ use testkit::ws::{Channel, Connect};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
-    Stage, assert_error, assert_opens, count_logged, logged, outlast, port_gateway, port_token,
-    refused, refused_token,
+    Stage, assert_error, assert_opens, logged, outlast, port_gateway, port_token, refused,
+    refused_token,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Closes a channel as a browser does, and waits until the gateway is done with it.
 async fn close(gateway: &Gateway, mut channel: Channel) {
-    let before = count_logged(gateway, "channel closed");
+    let before = gateway.count_logged("channel closed").await;
     channel.shutdown().await.unwrap();
     let mut closed = 0;
     let more = |line: &str| {
@@ -40,7 +40,7 @@ async fn one_ticket_opens_all_channels_of_a_session() {
         channel.echo(&[byte; 100]).await.unwrap();
     }
     assert_eq!(stage.host.accepted(), 9);
-    let opened = stage.gateway.log();
+    let opened = stage.gateway.log().await;
     let opened: Vec<_> = opened
         .iter()
         .filter(|line| line.contains("channel open"))
@@ -74,7 +74,7 @@ async fn other_tokens_are_refused() {
     assert_error(&missing.refused().unwrap(), StatusCode::FORBIDDEN);
     assert_eq!(stage.host.accepted(), 0);
     assert_eq!(
-        count_logged(&stage.gateway, "WebSocket refused"),
+        stage.gateway.count_logged("WebSocket refused").await,
         wrong.len() + 1
     );
     assert_opens(&endpoint, &ticket).await;
@@ -185,7 +185,10 @@ async fn guessing_is_stopped_for_one_address_only() {
         let seconds: u64 = seconds.parse().unwrap();
         assert!((1..=60).contains(&seconds), "{seconds}");
     }
-    assert_eq!(count_logged(&stage.gateway, "too many wrong tokens: "), 1);
+    assert_eq!(
+        stage.gateway.count_logged("too many wrong tokens: ").await,
+        1
+    );
     refused_token(&stage.gateway.tls(), "d").await;
     // Another person at the guesser's address, with a ticket from before or of now.
     for good in [ticket, stage.ticket().await] {

@@ -55,8 +55,8 @@ impl Site {
     }
 
     /// All channels so far, at least `least` of them, must have been moved by the kernel.
-    fn check_paths(&self, least: usize) -> Result<()> {
-        let log = self.gateway.log();
+    async fn check_paths(&self, least: usize) -> Result<()> {
+        let log = self.gateway.log().await;
         let is_open = |line: &&String| line.contains("channel open");
         let (moved, others): (Vec<&String>, Vec<&String>) = log
             .iter()
@@ -86,7 +86,7 @@ async fn a_client_takes_its_picture_through_the_kernel() -> Result<()> {
         seen?.differing_pixels(&site.picture) == 0,
         "another picture"
     );
-    site.check_paths(2)
+    site.check_paths(2).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,5 +101,5 @@ async fn a_browser_shows_the_desktop_through_the_kernel() -> Result<()> {
         "{report:?}"
     );
     // main, display, inputs and cursor
-    site.check_paths(4)
+    site.check_paths(4).await
 }

@@ -57,9 +57,13 @@ impl Pool {
     }
 
     /// The lines of both logs that hold this text.
-    pub(crate) fn logged(&self, text: &str) -> Vec<String> {
-        let lines = self.gateways.iter().flat_map(Gateway::log);
-        lines.filter(|line| line.contains(text)).collect()
+    pub(crate) async fn logged(&self, text: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        for gateway in &self.gateways {
+            lines.extend(gateway.log().await);
+        }
+        lines.retain(|line| line.contains(text));
+        lines
     }
 }
 
@@ -114,8 +118,8 @@ async fn any_gateway_serves_any_channel() -> Result<()> {
 
     let per_session = ChannelType::PLAIN_VM.len();
     assert_eq!(pool.host.accepted(), SESSIONS * per_session);
-    assert!(pool.logged("WebSocket refused").is_empty());
-    let opened = pool.logged("channel open");
+    assert!(pool.logged("WebSocket refused").await.is_empty());
+    let opened = pool.logged("channel open").await;
     assert_eq!(opened.len(), SESSIONS * per_session);
     // Both took their part, and most sessions had channels in both.
     let session_of = |line: &str| {
@@ -123,17 +127,18 @@ async fn any_gateway_serves_any_channel() -> Result<()> {
         let mut sessions = words.filter_map(|word| word.strip_prefix("session="));
         sessions.next().unwrap_or_default().to_owned()
     };
-    let of = |gateway: &Gateway| -> HashSet<String> {
-        let lines = gateway.log();
+    let of = async |gateway: &Gateway| -> HashSet<String> {
+        let lines = gateway.log().await;
         let opened = lines.iter().filter(|line| line.contains("channel open"));
         opened.map(|line| session_of(line)).collect()
     };
-    let [first, second] = pool.gateways.each_ref().map(of);
+    let [first, second] = &pool.gateways;
+    let (first, second) = (of(first).await, of(second).await);
     let shared = first.intersection(&second).count();
     assert!(shared > SESSIONS / 2, "{shared} sessions in both gateways");
     assert_eq!(first.union(&second).count(), SESSIONS);
 
-    let log = pool.logged("");
+    let log = pool.logged("").await;
     for ticket in tickets {
         assert!(log.iter().all(|line| !line.contains(&ticket)));
     }

@@ -33,9 +33,9 @@ async fn is_known_behind(pool: &Pool, proxy: &Proxy) -> Result<()> {
             .await?
             .refused()?;
     }
-    let mut lines = pool.logged("desktop assigned");
-    lines.extend(pool.logged("channel open"));
-    lines.extend(pool.logged("too many wrong tokens"));
+    let mut lines = pool.logged("desktop assigned").await;
+    lines.extend(pool.logged("channel open").await);
+    lines.extend(pool.logged("too many wrong tokens").await);
     ensure!(lines.len() > ChannelType::PLAIN_VM.len(), "{lines:?}");
     for line in lines {
         ensure!(line.contains("client=127.0.0.7"), "{line}");
@@ -120,7 +120,7 @@ async fn it_works_on_the_plaintext_port() -> Result<()> {
     })
     .await?;
     session(proxy.tls().from_source(CLIENT.into())).await?;
-    let lines = gateway.log();
+    let lines = gateway.log().await;
     ensure!(lines.iter().any(|line| line.contains("channel open")));
     for line in lines.iter().filter(|line| line.contains(" client=")) {
         ensure!(line.contains("client=127.0.0.7"), "{line}");
@@ -174,7 +174,7 @@ async fn no_header_or_a_malformed_one_ends_the_connection() -> Result<()> {
     }
     // Told, but not once for each.
     let told = |line: &&String| line.contains("no PROXY header from a peer in ProxyProtocol");
-    let log = gateway.log();
+    let log = gateway.log().await;
     ensure!(log.iter().filter(told).count() == 1, "{log:?}");
     Ok(())
 }

@@ -209,7 +209,7 @@ impl Scene {
     /// nor the name in its answer.
     async fn inventions_are_not_believed(&self, endpoint: &Endpoint, client: IpAddr) -> Result<()> {
         let assigned = |line: &str| line.contains("desktop assigned");
-        let before = self.gateway.log().iter().filter(|l| assigned(l)).count();
+        let before = self.gateway.count_logged("desktop assigned").await;
         let body = r#"{"hwaddress":"","username":"user","password":"","desktop":""}"#;
         let response = Call::post(endpoint, "/vdi/desktop", body)
             .header("Host", PUBLIC_NAME)
@@ -220,12 +220,10 @@ impl Scene {
         let answer: serde_json::Value = serde_json::from_slice(response.body())?;
         ensure!(answer["spice_address"] == PUBLIC_NAME, "{response:?}");
 
-        let mut seen = 0;
-        let next = |line: &str| {
-            seen += usize::from(assigned(line));
-            assigned(line) && seen > before
-        };
-        let line = self.gateway.wait_for_log(next, PATIENCE).await?;
+        let line = self
+            .gateway
+            .wait_for_another(before, assigned, PATIENCE)
+            .await?;
         ensure!(line.contains(&format!("client={client} ")), "{line}");
         Ok(())
     }

@@ -210,7 +210,7 @@ async fn new_keys_of_the_client(setup: Setup) -> Result<()> {
     for command in ["k\n", "K\n", "k\n"] {
         channel.client.send_raw(command.as_bytes()).await?;
         channel.expect_told("KEYUPDATE").await?;
-        if !stage.follows_new_keys() {
+        if !stage.follows_new_keys().await {
             // The kernel cannot take the next key.
             channel.client.send_frame(&Frame::binary("new key")).await?;
             channel.client.expect_close(1001).await?;

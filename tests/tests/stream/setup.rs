@@ -154,9 +154,9 @@ impl Stage {
     }
 
     /// Whether clients may change their TLS keys: kernels before 6.14 take none but the first.
-    pub(crate) fn follows_new_keys(&self) -> bool {
+    pub(crate) async fn follows_new_keys(&self) -> bool {
         let is_ktls = |line: &String| line.contains("data path") && line.contains("path=\"ktls\"");
-        let finding = self.gateway.log().into_iter().find(is_ktls);
+        let finding = self.gateway.log().await.into_iter().find(is_ktls);
         self.path == "relay" || finding.is_some_and(|line| line.contains("new keys"))
     }
 

@@ -65,7 +65,7 @@ async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
     for _ in 0..UPGRADES {
         let successor = successor_in(&directory, &gateway, configured()).await;
         assert!(gateway.wait().await.unwrap().success());
-        let left = gateway.log();
+        let left = gateway.log().await;
         let closed = |line: &&String| line.contains("channel closed");
         assert_eq!(left.iter().find(closed), None);
         gone.push(std::mem::replace(&mut gateway, successor));

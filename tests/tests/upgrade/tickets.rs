@@ -10,8 +10,8 @@ use tokio::process::Command;
 
 use crate::support::successor_of;
 
-fn session_of(gateway: &Gateway, text: &str) -> Vec<String> {
-    let lines = gateway.log();
+async fn sessions_of(gateway: &Gateway, text: &str) -> Vec<String> {
+    let lines = gateway.log().await;
     let lines = lines.iter().filter(|line| line.contains(text));
     let word = |line: &String| {
         let mut words = line.split_whitespace();
@@ -34,20 +34,20 @@ async fn tickets_stay_good_for_the_same_session() {
     let used = client.desktop().await.unwrap().token;
     let unused = client.desktop().await.unwrap().token;
     let mut channel = ws::echo_channel(&gateway.tls(), &used).await.unwrap();
-    let begun = session_of(&gateway, "channel open");
+    let begun = sessions_of(&gateway, "channel open").await;
     let successor = successor_of(&gateway, configured()).await;
     assert!(gateway.wait().await.unwrap().success());
     let mut second = ws::echo_channel(&successor.tls(), &used).await.unwrap();
     channel.echo(b"first").await.unwrap();
     second.echo(b"second").await.unwrap();
-    assert_eq!(session_of(&successor, "channel open"), begun);
+    assert_eq!(sessions_of(&successor, "channel open").await, begun);
     drop((channel, second));
     // A client that comes back, and one that has waited until now.
     let mut again = ws::echo_channel(&successor.tls(), &used).await.unwrap();
     again.echo(b"again").await.unwrap();
     let mut late = ws::echo_channel(&successor.tls(), &unused).await.unwrap();
     late.echo(b"late").await.unwrap();
-    let sessions = session_of(&successor, "channel open");
+    let sessions = sessions_of(&successor, "channel open").await;
     assert_eq!(sessions[1], begun[0]);
     assert_ne!(sessions[2], begun[0]);
     // New ones have numbers of their own.
@@ -58,7 +58,7 @@ async fn tickets_stay_good_for_the_same_session() {
     let _fresh = ws::echo_channel(&successor.tls(), &fresh.token)
         .await
         .unwrap();
-    let sessions = session_of(&successor, "channel open");
+    let sessions = sessions_of(&successor, "channel open").await;
     assert!(!sessions[..3].contains(&sessions[3]), "{sessions:?}");
 }
 

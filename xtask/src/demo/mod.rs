@@ -123,7 +123,7 @@ async fn show(steps: &mut Steps, desktop: &Desktop, binary: PathBuf, keep: bool)
     desktop.visit(steps, &client, &gateway.tls(), given).await?;
 
     steps.begin("Gateway: still in good order");
-    let complaints = complaints(&gateway);
+    let complaints = complaints(&gateway).await;
     ensure!(
         complaints.is_empty(),
         "it logged:\n{}",
@@ -179,12 +179,13 @@ fn check_hijacked(told: &DesktopAnswer, given: &flexvdi::Desktop) -> Result<()> 
     Ok(())
 }
 
-fn complaints(gateway: &Gateway) -> Vec<String> {
+async fn complaints(gateway: &Gateway) -> Vec<String> {
     let is_complaint = |line: &String| {
         line.split_whitespace()
             .any(|word| matches!(word, "WARN" | "ERROR"))
     };
-    gateway.log().into_iter().filter(is_complaint).collect()
+    let lines = gateway.log().await;
+    lines.into_iter().filter(is_complaint).collect()
 }
 
 fn invitation(address: &str) -> String {

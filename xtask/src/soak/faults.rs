@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 use super::account::Account;
-use super::stage::{Stage, wait_until};
+use super::stage::Stage;
 
 /// For how long something hangs or is short.
 const HANG: Duration = Duration::from_millis(1_500);
@@ -97,7 +97,7 @@ impl Fault {
                     Ok(status) => {
                         let status = status?;
                         ensure!(status.success(), "the predecessor ended with {status}");
-                        account.process(&before.log());
+                        account.process(&before.log().await);
                     }
                     // Channels that cannot be handed over go on where they are.
                     Err(_) => stage.lingering.push(before),
@@ -128,18 +128,17 @@ impl Fault {
 /// Has the gateway read its configuration, and waits until it has said `outcome` once more.
 async fn reload(stage: &Stage, outcome: &str) -> Result<()> {
     // "not reloaded" holds the word, too.
-    let count = |lines: &[String]| {
-        let says = |line: &&String| {
-            line.contains(outcome) && (outcome != "reloaded" || !line.contains("not reloaded"))
-        };
-        lines.iter().filter(says).count()
+    let says = |line: &str| {
+        line.contains(outcome) && (outcome != "reloaded" || !line.contains("not reloaded"))
     };
-    let before = count(&stage.gateway.log());
+    let lines = stage.gateway.log().await;
+    let before = lines.iter().filter(|line| says(line)).count();
     stage.gateway.signal(Signal::HUP)?;
-    wait_until(outcome, PATIENCE, || {
-        Ok(count(&stage.gateway.log()) > before)
-    })
-    .await
+    stage
+        .gateway
+        .wait_for_another(before, says, PATIENCE)
+        .await?;
+    Ok(())
 }
 
 /// Replaces certificate and key, and waits until clients are shown the new one.
@@ -162,11 +161,8 @@ async fn renew(stage: &Stage) -> Result<()> {
 
 /// Takes over up to some stage, and is gone.
 async fn break_off(stage: &Stage, reached: u32) -> Result<()> {
-    let failed = |lines: &[String]| {
-        let says = |line: &&String| line.contains("hand-over failed");
-        lines.iter().filter(says).count()
-    };
-    let before = failed(&stage.gateway.log());
+    const FAILED: &str = "hand-over failed";
+    let before = stage.gateway.count_logged(FAILED).await;
     let mut heir = Heir::welcomed(stage).await?;
     for (message, answer) in [("Ready", "Estate"), ("Serving", "Channels")]
         .into_iter()
@@ -180,10 +176,10 @@ async fn break_off(stage: &Stage, reached: u32) -> Result<()> {
         heir.say(&json!("What?")).await?;
     }
     drop(heir);
-    wait_until("the predecessor to go on", PATIENCE, || {
-        Ok(failed(&stage.gateway.log()) > before)
-    })
-    .await
+    let says = |line: &str| line.contains(FAILED);
+    let goes_on = stage.gateway.wait_for_another(before, says, PATIENCE);
+    goes_on.await.context("the predecessor does not go on")?;
+    Ok(())
 }
 
 /// How often the way in for successors is tried.

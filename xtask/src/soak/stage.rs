@@ -174,11 +174,11 @@ impl Stage {
         for mut gateway in self.lingering {
             let status = gateway.wait().await.context("a predecessor")?;
             ensure!(status.success(), "a predecessor ended with {status}");
-            logs.push(gateway.log());
+            logs.push(gateway.log().await);
         }
         let status = self.gateway.terminate().await?;
         ensure!(status.success(), "the gateway ended with {status}");
-        logs.push(self.gateway.log());
+        logs.push(self.gateway.log().await);
         Ok(logs)
     }
 }
@@ -210,21 +210,4 @@ fn configured(
         .set("RuntimeDir", text(runtime_dir))
         .set("ManagerIP", manager.ip().to_string())
         .set("ManagerPort", manager.port())
-}
-
-/// Waits, at most for this time, until `done` says so.
-pub(super) async fn wait_until(
-    what: &str,
-    limit: Duration,
-    mut done: impl FnMut() -> Result<bool>,
-) -> Result<()> {
-    let wait = async {
-        while !done()? {
-            tokio::time::sleep(POLL).await;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(limit, wait)
-        .await
-        .with_context(|| format!("waiting for {what}"))?
 }

@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::{answer, answers, assert_shows, change, hang_up, shown};
-use crate::support::{assert_error, count_logged, get, logged, port_gateway, port_token};
+use crate::support::{assert_error, get, logged, port_gateway, port_token};
 
 /// A gateway that looks at its files each second.
 async fn watching() -> Gateway {
@@ -110,13 +110,16 @@ async fn two_hundred_channels_do_not_notice_a_new_certificate() {
         assert_shows(&gateway, &renewed).await;
         change(
             &gateway,
-            &[("KeepAlive", json!(1 + count_logged(&gateway, "reloaded")))],
+            &[(
+                "KeepAlive",
+                json!(1 + gateway.count_logged("reloaded").await),
+            )],
         )
         .await;
         rounds.more(2).await;
         last = renewed;
     }
-    assert_eq!(count_logged(&gateway, "channel closed"), 0);
+    assert_eq!(gateway.count_logged("channel closed").await, 0);
     rounds.enough.store(true, Ordering::Relaxed);
     for channel in channels {
         let moved = within("end of a channel", channel).await.unwrap().unwrap();
@@ -204,7 +207,7 @@ async fn a_pair_that_does_not_match_waits_until_it_does() {
     );
     assert_eq!(shown(&gateway.tls()).await.0, old);
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(answers(&gateway), 1, "{:?}", gateway.log());
+    assert_eq!(answers(&gateway).await, 1, "{}", gateway.log_tail());
 
     copy(&renewed.key_path(), &cert.key_path());
     let told = answer(&gateway, 1).await;
@@ -270,8 +273,8 @@ async fn broken_files_are_refused_and_the_old_ones_kept() {
     );
     let secret = String::from_utf8(key).unwrap();
     let secret = secret.lines().nth(1).unwrap();
-    assert_eq!(count_logged(&gateway, secret), 0);
-    assert_eq!(count_logged(&gateway, "c2VjcmV0"), 0);
+    assert_eq!(gateway.count_logged(secret).await, 0);
+    assert_eq!(gateway.count_logged("c2VjcmV0").await, 0);
 }
 
 #[tokio::test]
@@ -345,7 +348,7 @@ async fn the_end_of_the_certificate_is_told_before() {
     gateway.cert().replace_files(&ending(15)).unwrap();
     hang_up(&gateway).await;
     hang_up(&gateway).await;
-    assert_eq!(count_logged(&gateway, warned), 2);
+    assert_eq!(gateway.count_logged(warned).await, 2);
 }
 
 /// What the log says of a certificate that is kept although the files hold another one.
@@ -368,12 +371,12 @@ async fn an_expired_certificate_does_not_replace_a_valid_one() {
     assert!(told.contains("in_use=localhost"), "{told}");
     // It is looked at each second, and told once.
     tokio::time::sleep(Duration::from_millis(2_500)).await;
-    assert_eq!(count_logged(&gateway, KEPT), 1);
+    assert_eq!(gateway.count_logged(KEPT).await, 1);
     assert_eq!(shown(&gateway.tls()).await.0, valid);
     // Whoever asks is told, and gets the rest.
     let told = change(&gateway, &[("KeepAlive", json!(7))]).await;
     assert!(told.contains("changed=\"KeepAlive 0 -> 7\""), "{told}");
-    assert_eq!(count_logged(&gateway, KEPT), 2);
+    assert_eq!(gateway.count_logged(KEPT).await, 2);
     assert_eq!(shown(&gateway.tls()).await.0, valid);
 
     let renewed = TestCert::new().unwrap();

@@ -12,9 +12,7 @@ use testkit::ws::{Connect, Frame, Opcode, RawClient};
 use tokio::net::TcpStream;
 
 use super::{assert_shows, change, hang_up, shown};
-use crate::support::{
-    Stage, assert_opens, count_logged, get, logged, port_gateway, port_token, refused_token,
-};
+use crate::support::{Stage, assert_opens, get, logged, port_gateway, port_token, refused_token};
 
 /// The answer to a handshake.
 async fn status(endpoint: &Endpoint, token: &str) -> StatusCode {
@@ -88,7 +86,10 @@ async fn what_needs_a_restart_is_named_and_the_rest_taken() {
     let told = hang_up(&gateway).await;
     assert!(told.contains("changed=\"nothing\""), "{told}");
     logged(&gateway, &["INFO reloaded changed=\"nothing\""]).await;
-    assert_eq!(count_logged(&gateway, "needs a restart"), 2 * keys.len());
+    assert_eq!(
+        gateway.count_logged("needs a restart").await,
+        2 * keys.len()
+    );
     assert!(TcpStream::connect(("127.0.0.1", port)).await.is_err());
     assert_eq!(shown(&gateway.tls()).await.1, HandshakeKind::Full);
 }
@@ -298,7 +299,7 @@ async fn the_log_tells_more_and_less() {
         get(&gateway.tls(), "/vdi/x").await;
         change(gateway, &[("MaxUriSize", json!(100 + expected))]).await;
         change(gateway, &[("MaxUriSize", json!(200))]).await;
-        let told = count_logged(gateway, "manager asked");
+        let told = gateway.count_logged("manager asked").await;
         assert_eq!(told, expected, "{debug}");
     }
 }
@@ -314,7 +315,12 @@ async fn the_gateway_stops_in_the_new_time() {
         .unwrap();
     // It does not answer the Close, so only the limit ends it.
     assert!(gateway.terminate().await.unwrap().success());
-    assert_eq!(count_logged(&gateway, "did not end in time are dropped"), 1);
+    assert_eq!(
+        gateway
+            .count_logged("did not end in time are dropped")
+            .await,
+        1
+    );
     drop(held);
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Tells the gateway to read everything again; returns the line of the log that answers.
 async fn hang_up(gateway: &Gateway) -> String {
-    let before = answers(gateway);
+    let before = answers(gateway).await;
     gateway.signal(Signal::HUP).unwrap();
     answer(gateway, before).await
 }
@@ -27,19 +27,17 @@ async fn change(gateway: &Gateway, keys: &[(&str, Value)]) -> String {
 }
 
 /// How many lines of the log answer a reload so far.
-fn answers(gateway: &Gateway) -> usize {
-    let lines = gateway.log();
+async fn answers(gateway: &Gateway) -> usize {
+    let lines = gateway.log().await;
     lines.iter().filter(|line| is_answer(line)).count()
 }
 
 /// Waits for the first such line after these.
 async fn answer(gateway: &Gateway, before: usize) -> String {
-    let mut seen = 0;
-    let is_next = |line: &str| {
-        seen += usize::from(is_answer(line));
-        seen > before
-    };
-    gateway.wait_for_log(is_next, PATIENCE).await.unwrap()
+    gateway
+        .wait_for_another(before, is_answer, PATIENCE)
+        .await
+        .unwrap()
 }
 
 fn is_answer(line: &str) -> bool {
