@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+use tokio::runtime::Runtime;
 use tracing::warn;
 
 use crate::admin::client::{self, Show};
+use crate::background::{self, EXIT_NO_THREADS, NoThreads};
 use crate::config::{self, Config};
 use crate::datapath::probe;
 use crate::documents::Document;
@@ -21,6 +23,9 @@ use crate::{log, server};
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
 const EXIT_CONFIG: u8 = 78;
+
+/// How long work that blocks may go on once everything else has ended.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Gateway for virtual desktops: one public TLS port in front of a manager and many Spice hosts.
 #[derive(Debug, Parser)]
@@ -159,7 +164,7 @@ impl Ask {
 
 /// Needs no configuration: it tells of the machine.
 fn print_probe(json: bool) -> anyhow::Result<()> {
-    let findings = runtime(&Config::default())?.block_on(probe::run(probe::Extent::All));
+    let findings = runtime(&Config::default(), 0)?.block_on(probe::run(probe::Extent::All));
     if json {
         print_line(&serde_json::to_string_pretty(&findings)?)
     } else {
@@ -186,7 +191,11 @@ fn exit(done: anyhow::Result<()>) -> ExitCode {
         Err(error) if is_closed(&error) => ExitCode::from(EXIT_CLOSED),
         Err(error) => {
             complain(&format!("flexvdi-gateway: {error:#}"));
-            ExitCode::FAILURE
+            if error.is::<NoThreads>() {
+                ExitCode::from(EXIT_NO_THREADS)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -213,7 +222,10 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
 }
 
 fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
-    let (verbosity, _writing) = log::init(prepared.loaded.config.debug)?;
+    let config = &prepared.loaded.config;
+    let others = server::THREADS + usize::from(config.access_log.is_some());
+    let runtime = runtime(config, others)?;
+    let (verbosity, _writing) = log::init(config.debug)?;
     for warning in &prepared.loaded.warnings {
         warn!("{warning}");
     }
@@ -223,16 +235,16 @@ fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
     if let Some(oddity) = &prepared.identity.oddity {
         warn!("{oddity}");
     }
-    runtime(&prepared.loaded.config)?.block_on(server::run(prepared, verbosity, take_over))
+    let done = runtime.block_on(server::run(prepared, verbosity, take_over));
+    // Work that blocks, as a resolver that gets no answer does, cannot be cancelled.
+    runtime.shutdown_timeout(END_LIMIT);
+    done
 }
 
-fn runtime(config: &Config) -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    if let Some(threads) = config.worker_threads {
-        builder.worker_threads(threads);
-    }
-    builder
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")
+/// `others`: threads that are needed besides.
+fn runtime(config: &Config, others: usize) -> anyhow::Result<Runtime> {
+    let workers = config
+        .worker_threads
+        .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    background::runtime(workers.unwrap_or(1), others)
 }

@@ -105,6 +105,10 @@ fn ending() -> Roff {
             ),
             ("2", "Wrong command line."),
             (
+                "71",
+                "The system gives fewer threads than the start needs (TasksMax= of the unit, ulimit -u).",
+            ),
+            (
                 "141",
                 "Nobody reads what it prints any more, as with | head -1.",
             ),

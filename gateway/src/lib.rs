@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod admin;
 pub mod admission;
 pub mod authority;
+pub mod background;
 pub mod buffer;
 mod causes;
 pub mod channel;

@@ -51,8 +51,7 @@ pub(crate) fn init(debug: bool) -> anyhow::Result<(Verbosity, Writing)> {
     let stderr = File::from(stderr.context("cannot use standard error")?);
     let (queue, writing) = queue::start(stderr, |count| {
         warn!(count, "log lines were dropped, as nobody read them");
-    })
-    .context("cannot start a thread for the log")?;
+    })?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(queue)
         .with_ansi(std::io::stderr().is_terminal())

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use tracing::debug;
 
+use crate::background::{self, NoThreads};
 use crate::listen::ConnectionLimits;
 
 /// How often it is asked whether so many connections were closed that giving back is worthwhile.
@@ -19,8 +19,8 @@ const WAVE: u64 = 200;
 
 /// Starts a thread that gives memory back after connections were closed in numbers. It is there
 /// for as long as the process: threads may be short just when many clients come.
-pub(crate) fn give_back_after_waves(connections: Arc<ConnectionLimits>) -> anyhow::Result<()> {
-    let watch = move || {
+pub(crate) fn give_back_after_waves(connections: Arc<ConnectionLimits>) -> Result<(), NoThreads> {
+    let watch = |connections: &mut Arc<ConnectionLimits>| {
         let mut seen = connections.closed();
         loop {
             std::thread::sleep(INTERVAL);
@@ -32,10 +32,7 @@ pub(crate) fn give_back_after_waves(connections: Arc<ConnectionLimits>) -> anyho
             }
         }
     };
-    std::thread::Builder::new()
-        .name("memory".to_owned())
-        .spawn(watch)
-        .context("cannot start a thread that gives memory back")?;
+    background::thread("memory", connections, watch)?;
     Ok(())
 }
 

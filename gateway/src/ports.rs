@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tracing::info;
 
+use crate::background::{Supervised, supervised};
 use crate::config::Config;
 use crate::handover::Listeners;
 use crate::listen::proxy_protocol::ProxyProtocol;
@@ -112,7 +112,7 @@ pub struct Ports {
 /// Connections are being taken.
 pub struct Accepting {
     drain: watch::Sender<Draining>,
-    listeners: Vec<JoinHandle<()>>,
+    listeners: Vec<Supervised<()>>,
 }
 
 impl Ports {
@@ -129,7 +129,9 @@ impl Ports {
                 connections: Arc::clone(&self.connections),
                 draining: self.drain.subscribe(),
             };
-            listeners.push(tokio::spawn(listener.run()));
+            listeners.push(supervised("listener", listener, |listener| {
+                Box::pin(listener.run())
+            }));
         }
         Ok(Accepting {
             drain: self.drain.clone(),
@@ -152,11 +154,10 @@ impl Accepting {
     }
 
     /// Takes no more connections; the sockets stay open.
-    pub async fn close(&mut self, how: Draining) -> anyhow::Result<()> {
+    pub async fn close(&mut self, how: Draining) {
         self.drain.send_replace(how);
         for listener in self.listeners.drain(..) {
-            listener.await.context("a listener failed")?;
+            listener.ended().await;
         }
-        Ok(())
     }
 }

@@ -1,17 +1,20 @@
 //! The running gateway: from open ports to the last channel's end.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::{Admin, Doors, Sources};
+use crate::background::{OWN, Supervised, supervised};
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
 use crate::datapath::Paths;
@@ -33,6 +36,12 @@ use crate::prepared::Prepared;
 use crate::reload::{LoadedPath, Phase, Reloader};
 use crate::service;
 use crate::ticket::Tickets;
+
+/// Threads that a gateway has besides those of its runtime: for the log and for memory.
+pub const THREADS: usize = 2;
+
+/// Longest wait for a thread that waits for the end of the access log.
+const FINISH_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way; or until a successor
 /// has taken over. SIGHUP reloads; SIGUSR2 is a SIGTERM behind which the service manager starts
@@ -74,7 +83,9 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
         let taking = inheritance.run(running.heir(), farewell.subscribe());
         tokio::spawn(taking)
     });
-    let reloading = tokio::spawn(reloader.run(hangup));
+    let reloading = supervised("reload", (reloader, hangup), |(reloader, hangup)| {
+        Box::pin(reloader.run(hangup))
+    });
     info!("ready");
     service::ready("serving");
     let registry = Arc::clone(&running.sources.channels);
@@ -85,19 +96,16 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
 
     let end = running.serve(&mut open, &farewell, &mut signals).await?;
     if end == Ended::HandedOver {
-        settled(inheriting).await?;
+        settled(inheriting).await;
         finish(recording).await?;
         info!("stopped: everything is handed over");
         return Ok(());
     }
-    if let Some(task) = sign_of_life {
-        task.abort();
-    }
-    reloading.abort();
+    drop((sign_of_life, reloading));
     service::stopping(format_args!("ending {} channels", registry.count()));
     farewell.send_replace(Some(Farewell::Stop));
-    settled(inheriting).await?;
-    open.close(Draining::Now).await?;
+    settled(inheriting).await;
+    open.close(Draining::Now).await;
     if end == Ended::Restart && service::is_there() {
         keep_for_next(&config_path, &running.estate()).await;
     }
@@ -185,7 +193,7 @@ impl Running {
         verbosity: Verbosity,
         inherited: Inherited,
         listeners: &mut Listeners,
-    ) -> anyhow::Result<(Self, Reloader, Option<Writing>)> {
+    ) -> anyhow::Result<(Self, Reloader, Recording)> {
         let Prepared {
             path,
             loaded: Loaded { config, .. },
@@ -285,7 +293,7 @@ impl Running {
             let estate = self.estate();
             let close = async || {
                 farewell.send_replace(Some(Farewell::Settled));
-                open.close(Draining::Gently).await
+                open.close(Draining::Gently).await;
             };
             let ended = tokio::select! {
                 ended = handover::hand_over(successor, &estate, close) => ended,
@@ -338,18 +346,19 @@ impl Open {
         }
     }
 
-    async fn close(&mut self, how: Draining) -> anyhow::Result<()> {
+    async fn close(&mut self, how: Draining) {
         self.doors = None;
         self.door = None;
-        self.accepting.close(how).await
+        self.accepting.close(how).await;
     }
 }
 
 /// Waits until the predecessor was told how this process ends.
-async fn settled(inheriting: Option<JoinHandle<()>>) -> anyhow::Result<()> {
-    match inheriting {
-        Some(task) => task.await.context("taking channels over failed"),
-        None => Ok(()),
+async fn settled(inheriting: Option<JoinHandle<()>>) {
+    if let Some(task) = inheriting
+        && let Err(reason) = task.await
+    {
+        error!(%reason, "taking channels over failed");
     }
 }
 
@@ -374,35 +383,48 @@ fn tell_of_reload(phase: Phase) {
     }
 }
 
+/// What writes the access log, if there is one.
+struct Recording {
+    writing: Option<Writing>,
+    _reopening: Supervised<Infallible>,
+}
+
 /// The access log, which SIGUSR1 opens anew, and what writes it.
-fn access_log(config: &Config) -> anyhow::Result<(AccessLog, Option<Writing>)> {
-    let mut reopen = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
+fn access_log(config: &Config) -> anyhow::Result<(AccessLog, Recording)> {
+    let reopen = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
     let (access_log, writing) = match &config.access_log {
         Some(path) => AccessLog::start(path).map(|(log, writing)| (log, Some(writing)))?,
         None => (AccessLog::default(), None),
     };
-    let reopened = access_log.clone();
-    let writes = writing.is_some();
-    tokio::spawn(async move {
-        while reopen.recv().await.is_some() {
-            reopened.reopen();
-            if writes {
-                info!("SIGUSR1: the access log is opened anew");
-            } else {
-                info!("SIGUSR1: there is no access log to open anew");
-            }
-        }
+    let state = (reopen, access_log.clone(), writing.is_some());
+    let reopening = supervised("SIGUSR1", state, |(reopen, access_log, writes)| {
+        Box::pin(reopen_for_ever(reopen, access_log, *writes))
     });
-    Ok((access_log, writing))
+    let recording = Recording {
+        writing,
+        _reopening: reopening,
+    };
+    Ok((access_log, recording))
+}
+
+async fn reopen_for_ever(told: &mut Signal, access_log: &AccessLog, writes: bool) -> Infallible {
+    loop {
+        told.recv().await;
+        access_log.reopen();
+        if writes {
+            info!("SIGUSR1: the access log is opened anew");
+        } else {
+            info!("SIGUSR1: there is no access log to open anew");
+        }
+    }
 }
 
 /// Waits until the access log has every line.
-async fn finish(recording: Option<Writing>) -> anyhow::Result<()> {
-    if let Some(recording) = recording {
+async fn finish(recording: Recording) -> anyhow::Result<()> {
+    if let Some(writing) = recording.writing {
         // Channels that were dropped may not have ended yet; nothing is waited for any more.
-        tokio::task::spawn_blocking(|| recording.finish())
-            .await
-            .context("the access log failed")?;
+        let finished = OWN.run(FINISH_WAIT, || writing.finish()).await;
+        finished.context("the access log failed")?;
     }
     Ok(())
 }

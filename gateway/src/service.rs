@@ -1,14 +1,16 @@
 //! What the service manager is told while the gateway runs (`sd_notify(3)`). Without one, nothing
 //! here has an effect.
 
+use std::convert::Infallible;
 use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::warn;
+
+use crate::background::{OWN, Supervised, supervised};
 
 /// How often the status is renewed where no watchdog asks for signs of life.
 const STATUS_INTERVAL: Duration = Duration::from_secs(15);
@@ -43,29 +45,52 @@ pub fn stopping(status: impl Display) {
 /// recommends.
 ///
 /// `None` where no service manager listens.
-pub fn watch(status: impl Fn() -> String + Send + 'static) -> Option<JoinHandle<()>> {
+pub fn watch(status: impl Fn() -> String + Send + 'static) -> Option<Supervised<Infallible>> {
     std::env::var_os("NOTIFY_SOCKET")?;
     let limit = sd_notify::watchdog_enabled();
-    let mut ticks = interval(limit.map_or(STATUS_INTERVAL, |limit| limit / 2));
+    let pause = limit.map_or(STATUS_INTERVAL, |limit| limit / 2);
+    let mut ticks = interval(pause);
     // After a stall one sign is enough.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    Some(tokio::spawn(async move {
+    let signs = Signs {
+        ticks,
+        pause,
+        has_watchdog: limit.is_some(),
+        status,
+    };
+    Some(supervised("signs of life", signs, |signs| {
+        Box::pin(signs.give())
+    }))
+}
+
+/// Signs of life.
+struct Signs<F> {
+    ticks: Interval,
+    pause: Duration,
+    has_watchdog: bool,
+    status: F,
+}
+
+impl<F: Fn() -> String> Signs<F> {
+    async fn give(&mut self) -> Infallible {
         loop {
-            ticks.tick().await;
-            let status = status();
+            self.ticks.tick().await;
+            let (status, has_watchdog) = ((self.status)(), self.has_watchdog);
             // A service manager that does not read must not stop a thread that serves clients.
-            let told = spawn_blocking(move || {
+            let sign = move || {
                 let status = NotifyState::Status(&status);
-                match limit {
-                    Some(_) => sd_notify::notify(&[NotifyState::Watchdog, status]),
-                    None => sd_notify::notify(&[status]),
+                if has_watchdog {
+                    sd_notify::notify(&[NotifyState::Watchdog, status])
+                } else {
+                    sd_notify::notify(&[status])
                 }
-            });
-            if let Ok(told) = told.await {
-                warn_of(told);
+            };
+            match OWN.run(self.pause, sign).await {
+                Ok(told) => warn_of(told),
+                Err(reason) => warn!(%reason, "no sign of life is given"),
             }
         }
-    }))
+    }
 }
 
 fn tell(states: &[NotifyState<'_>]) {

@@ -24,6 +24,8 @@ pub use event::{ChannelEnd, ChannelStart, Event, Requested};
 pub use request_id::RequestId;
 use writer::Writer;
 
+use crate::background;
+
 /// Events that may wait to be written.
 const QUEUE: usize = 8_192;
 
@@ -64,10 +66,7 @@ impl AccessLog {
         let (sender, receiver) = sync_channel(QUEUE);
         let state = Arc::<State>::default();
         let writer = Writer::new(file, receiver, Arc::clone(&state));
-        let thread = std::thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writer.run())
-            .context("cannot start a thread for the access log")?;
+        let thread = background::thread("access-log", writer, Writer::run)?;
         let queue = Queue {
             sender: sender.clone(),
             state,
@@ -186,7 +185,7 @@ mod tests {
             log.write(|| refused(&number.to_string()));
         }
         let file = file::LogFile::open(&path).unwrap();
-        let writer = Writer::new(file, receiver, state);
+        let mut writer = Writer::new(file, receiver, state);
         let thread = std::thread::spawn(move || writer.run());
         Writing { sender, thread }.finish();
         let lines = lines(&path);

@@ -48,7 +48,7 @@ impl Writer {
     }
 
     /// Writes until the end is told, or nobody is left to tell it.
-    pub(super) fn run(mut self) {
+    pub(super) fn run(&mut self) {
         loop {
             match self.receiver.recv_timeout(CHECK_INTERVAL) {
                 Ok(Message::Event(time, event)) => self.add(time, &event),

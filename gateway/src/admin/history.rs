@@ -1,7 +1,8 @@
 //! How fast bytes have moved lately: a sample every few seconds, for as long as the page shows.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::convert::Infallible;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::channel::{Registry, Session};
@@ -52,12 +53,12 @@ impl Track {
 
 impl History {
     /// Takes samples for ever.
-    pub(super) async fn record(self: Arc<Self>, channels: Arc<Registry>) {
+    pub(super) async fn record(&self, channels: &Registry) -> Infallible {
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.sample(&channels, Instant::now());
+            self.sample(channels, Instant::now());
         }
     }
 

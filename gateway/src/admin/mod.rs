@@ -16,13 +16,14 @@ mod table;
 mod units;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tracing::warn;
 
+use crate::background::{Supervised, supervised};
 use crate::channel::Registry;
 use crate::config::Config;
 use crate::datapath::Queues;
@@ -31,6 +32,8 @@ use crate::listen::ConnectionLimits;
 use crate::live::Live;
 use crate::metrics::{self, Now};
 use history::History;
+use routes::Access;
+use serve::Door;
 use status::{Moved, PathStatus, SessionStatus, Status};
 
 /// Name of the socket in `RuntimeDir`.
@@ -39,7 +42,7 @@ pub const SOCKET: &str = "admin.sock";
 /// Everything that is shown, and what can be done.
 pub struct Admin {
     sources: Sources,
-    history: Arc<History>,
+    history: History,
 }
 
 /// What [`Admin`] shows; the parts of the gateway that know it.
@@ -57,16 +60,8 @@ pub struct Sources {
 
 /// Open doors; closed when dropped.
 pub struct Doors {
-    tasks: Vec<JoinHandle<()>>,
+    _tasks: Vec<Supervised<Infallible>>,
     _socket: Option<socket::Bound>,
-}
-
-impl Drop for Doors {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
-    }
 }
 
 impl Admin {
@@ -77,16 +72,22 @@ impl Admin {
     pub fn open(config: &Config, port: Option<TcpListener>, sources: Sources) -> Doors {
         let admin = Arc::new(Self {
             sources,
-            history: Arc::default(),
+            history: History::default(),
         });
         let mut tasks = Vec::new();
         if let Some(listener) = port {
-            tasks.push(tokio::spawn(serve::tcp(Arc::clone(&admin), listener)));
+            let door = Door::new(Arc::clone(&admin), listener, Access::Show);
+            tasks.push(supervised("port of administrators", door, |door| {
+                Box::pin(door.serve())
+            }));
         }
         let path = config.runtime_dir.join(SOCKET);
         let bound = match socket::bind(&config.runtime_dir, SOCKET) {
             Ok((listener, bound)) => {
-                tasks.push(tokio::spawn(serve::unix(Arc::clone(&admin), listener)));
+                let door = Door::new(Arc::clone(&admin), listener, Access::ShowAndAct);
+                tasks.push(supervised("socket of the command line", door, |door| {
+                    Box::pin(door.serve())
+                }));
                 Some(bound)
             }
             Err(error) => {
@@ -96,13 +97,12 @@ impl Admin {
             }
         };
         if !tasks.is_empty() {
-            let history = Arc::clone(&admin.history);
-            tasks.push(tokio::spawn(
-                history.record(Arc::clone(&admin.sources.channels)),
-            ));
+            tasks.push(supervised("history", admin, |admin| {
+                Box::pin(admin.history.record(&admin.sources.channels))
+            }));
         }
         Doors {
-            tasks,
+            _tasks: tasks,
             _socket: bound,
         }
     }

@@ -1,6 +1,7 @@
 //! Connections to both doors.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tracing::debug;
 
@@ -24,36 +25,64 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the port that only shows.
-pub(super) async fn tcp(admin: Arc<Admin>, listener: TcpListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let serve = serve(Arc::clone(&admin), stream, Access::Show);
-                tokio::spawn(async move {
-                    serve.await;
-                    drop(place);
-                });
-            }
-            Err(error) => pause(&error).await,
-        }
+/// A socket at which connections are taken.
+pub(super) trait Accept {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection.
+    fn next(&self) -> impl Future<Output = std::io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> std::io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
     }
 }
 
-/// Serves the socket of the command line.
-pub(super) async fn unix(admin: Arc<Admin>, listener: UnixListener) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let serve = serve(Arc::clone(&admin), stream, Access::ShowAndAct);
-                tokio::spawn(async move {
-                    serve.await;
-                    drop(place);
-                });
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> std::io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// One of the two doors.
+pub(super) struct Door<L> {
+    admin: Arc<Admin>,
+    listener: L,
+    access: Access,
+    places: Arc<Semaphore>,
+}
+
+impl<L: Accept> Door<L> {
+    pub(super) fn new(admin: Arc<Admin>, listener: L, access: Access) -> Self {
+        Self {
+            admin,
+            listener,
+            access,
+            places: Arc::new(Semaphore::new(CONNECTIONS)),
+        }
+    }
+
+    /// Takes connections for ever.
+    pub(super) async fn serve(&mut self) -> Infallible {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+                unreachable!("nobody closes the semaphore")
+            };
+            match self.listener.next().await {
+                Ok(stream) => {
+                    let serve = serve(Arc::clone(&self.admin), stream, self.access);
+                    tokio::spawn(async move {
+                        serve.await;
+                        drop(place);
+                    });
+                }
+                Err(error) => pause(&error).await,
             }
-            Err(error) => pause(&error).await,
         }
     }
 }

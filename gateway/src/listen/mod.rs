@@ -85,7 +85,7 @@ pub struct Listener {
 
 impl Listener {
     /// Takes connections until draining.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let mut starved: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
+use crate::background::{self, NoThreads};
+
 /// Lines that may wait to be written.
 const QUEUE: usize = 8_192;
 /// How long the last lines may take when the process ends.
@@ -43,7 +45,7 @@ pub(crate) struct Writing {
 pub(super) fn start(
     output: impl Write + Send + 'static,
     tell: impl Fn(u64) + Send + 'static,
-) -> io::Result<(Lines, Writing)> {
+) -> Result<(Lines, Writing), NoThreads> {
     let (sender, receiver) = sync_channel(QUEUE);
     let (ending, ended) = sync_channel(1);
     let dropped = Arc::<AtomicU64>::default();
@@ -51,23 +53,21 @@ pub(super) fn start(
         sender: sender.clone(),
         dropped: Arc::clone(&dropped),
     };
-    thread::Builder::new()
-        .name("log".to_owned())
-        .spawn(move || {
-            write(&receiver, output, || {
-                let count = dropped.swap(0, Ordering::Relaxed);
-                if count > 0 {
-                    tell(count);
-                }
-            });
-            // Nobody waits for it unless the process ends.
-            let _ = ending.send(());
-        })?;
+    background::thread("log", (receiver, output), move |(receiver, output)| {
+        write(receiver, output, || {
+            let count = dropped.swap(0, Ordering::Relaxed);
+            if count > 0 {
+                tell(count);
+            }
+        });
+        // Nobody waits for it unless the process ends.
+        let _ = ending.send(());
+    })?;
     Ok((lines, Writing { sender, ended }))
 }
 
 /// Writes until the end is told. `idle` is called whenever the queue is empty.
-fn write(receiver: &Receiver<Message>, mut output: impl Write, idle: impl Fn()) {
+fn write(receiver: &Receiver<Message>, output: &mut impl Write, idle: impl Fn()) {
     loop {
         let message = receiver.try_recv().or_else(|_| {
             idle();

@@ -6,16 +6,17 @@
 
 mod watched;
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
 
+use crate::background::OWN;
 use crate::config::{Changes, Config, DataPath};
 use crate::datapath::Paths;
 use crate::listen::{ConnectionLimits, limits};
@@ -34,6 +35,10 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(3_600);
 const AUTHORITIES: &str = "authorities of the manager";
 
 type Failure = Box<dyn Error + Send + Sync>;
+type Observer = Arc<dyn Fn(Phase) + Send + Sync>;
+
+/// Longest wait for a thread that reads files.
+const WAIT: Duration = Duration::from_secs(60);
 
 /// What a reload works on.
 pub struct Reloader {
@@ -48,7 +53,7 @@ pub struct Reloader {
     reminder: Reminder,
     /// Reasons that were told; once each, until all is well again.
     told: Vec<String>,
-    observer: Box<dyn Fn(Phase) + Send + Sync>,
+    observer: Observer,
 }
 
 /// Where a reload that SIGHUP asked for stands; for a service manager that waits for it.
@@ -58,6 +63,22 @@ pub enum Phase {
     Begun,
     /// What they hold is in effect or was refused.
     Ended,
+}
+
+/// A reload that has begun: its end is told however it ends.
+struct Observed(Observer);
+
+impl Observed {
+    fn begin(observer: &Observer) -> Self {
+        observer(Phase::Begun);
+        Self(Arc::clone(observer))
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        (self.0)(Phase::Ended);
+    }
 }
 
 /// The data path that was loaded at the start.
@@ -111,19 +132,19 @@ impl Reloader {
             pool: Watched::new(pool),
             reminder: Reminder::default(),
             told: Vec::new(),
-            observer: Box::new(|_| ()),
+            observer: Arc::new(|_| ()),
         }
     }
 
     /// Calls this at the begin and the end of each reload that SIGHUP asked for.
     #[must_use]
     pub fn observed(mut self, observer: impl Fn(Phase) + Send + Sync + 'static) -> Self {
-        self.observer = Box::new(observer);
+        self.observer = Arc::new(observer);
         self
     }
 
     /// Reloads at each `hangup` and whenever files have changed; for ever.
-    pub async fn run(mut self, mut hangup: Signal) {
+    pub async fn run(&mut self, hangup: &mut Signal) -> Infallible {
         let mut reminding = interval(REMINDER_INTERVAL);
         reminding.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut polled = Instant::now();
@@ -148,14 +169,13 @@ impl Reloader {
     }
 
     async fn reload(&mut self) {
-        (self.observer)(Phase::Begun);
+        let _observed = Observed::begin(&self.observer);
         let path = self.path.clone();
-        match spawn_blocking(move || Prepared::read(&path)).await {
+        match OWN.run(WAIT, move || Prepared::read(&path)).await {
             Ok(Ok(prepared)) => self.take(prepared),
             Ok(Err(failure)) => self.refuse(&failure),
-            Err(panic) => self.refuse(&panic.into()),
+            Err(failure) => self.refuse(&failure.into()),
         }
-        (self.observer)(Phase::Ended);
     }
 
     fn take(&mut self, prepared: Prepared) {
@@ -207,10 +227,9 @@ impl Reloader {
         let (identity, manager_ca) = (self.identity.taken(), self.manager_ca.taken());
         let pool = self.pool.taken();
         let look = move || Found::look(&config, identity, manager_ca, pool);
-        let looked = spawn_blocking(look).await;
-        let found = match looked {
+        let found = match OWN.run(WAIT, look).await {
             Ok(found) => found,
-            Err(panic) => return self.refuse(&panic.into()),
+            Err(failure) => return self.refuse_once(&failure.into()),
         };
         let identity = match found.identity {
             (_, Some(Ok(identity))) if let Some(reason) = self.worse(&identity) => {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::round_trip::{self, pair};
 use super::{Finding, Part};
+use crate::background::OWN;
 use crate::datapath::Carrier;
 use crate::datapath::ktls::{self, Carried, Direction, Key, KtlsStream, Suite, begin};
 
@@ -110,7 +111,7 @@ async fn ask() -> anyhow::Result<()> {
         asked => return asked.context("the kernel refuses TLS on a socket"),
     }
     let none = "the kernel has no TLS";
-    let loading = tokio::task::spawn_blocking(ktls::module::load);
+    let loading = OWN.run(LIMIT, ktls::module::load);
     timeout(LIMIT, loading)
         .await
         .context(none)?
