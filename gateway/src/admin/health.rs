@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use crate::background::{MANAGER, ResolveError, resolve};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::http::body::Body;
@@ -82,7 +83,10 @@ impl ManagerCheck {
         {
             return reached;
         }
-        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        let connect = async {
+            let found = resolve(&MANAGER, &self.host, self.port, self.timeout).await?;
+            Ok::<_, ResolveError>(TcpStream::connect(&found[..]).await?)
+        };
         let reached = matches!(timeout(self.timeout, connect).await, Ok(Ok(_)));
         *found = Some((Instant::now(), reached));
         reached

@@ -14,6 +14,7 @@ use hyper_util::client::legacy::connect::dns::Name;
 use tokio::net::TcpStream;
 use tower_service::Service;
 
+use crate::background::{self, HOSTS, Places};
 use crate::causes::find;
 use crate::config::Config;
 use crate::host::Host;
@@ -38,7 +39,7 @@ pub enum ConnectError {
     /// The host is in no network of `AllowedHosts`, or in one of `DeniedHosts`; answered with 403.
     #[error("host may not be reached: AllowedHosts, DeniedHosts")]
     NotAllowed,
-    /// The gateway lacks descriptors or memory; answered with 503.
+    /// The gateway lacks descriptors, memory or threads; answered with 503.
     #[error("gateway is out of resources: {0}")]
     Resources(io::Error),
     /// The name does not resolve, or the port is not reached; answered with 502.
@@ -61,8 +62,17 @@ impl ConnectError {
 impl HostConnector {
     /// As the configuration says.
     pub fn new(config: &Config) -> Self {
+        Self::with(config, &HOSTS)
+    }
+
+    fn with(config: &Config, places: &'static Places) -> Self {
         let rules = NetworkRules::new(&config.allowed_hosts, &config.denied_hosts);
-        let mut connector = HttpConnector::new_with_resolver(Resolver(rules.clone()));
+        let resolver = Resolver {
+            rules: rules.clone(),
+            places,
+            wait: config.connect_timeout / 2,
+        };
+        let mut connector = HttpConnector::new_with_resolver(resolver);
         connector.set_nodelay(true);
         connector.set_keepalive(Some(socket::KEEPALIVE_IDLE));
         connector.set_keepalive_interval(Some(socket::KEEPALIVE_INTERVAL));
@@ -105,6 +115,11 @@ impl HostConnector {
         if find::<NotAllowed>(error).is_some() {
             return ConnectError::NotAllowed;
         }
+        if background::is_busy(error) {
+            return ConnectError::Resources(io::Error::other(
+                "no thread is free to look its name up",
+            ));
+        }
         let Some(io) = find::<io::Error>(error) else {
             return ConnectError::Unreachable(error.to_string());
         };
@@ -125,7 +140,12 @@ struct NotAllowed;
 /// The system's resolver, less the addresses that are not allowed, and those that are no host's:
 /// so a name cannot lead elsewhere between check and use.
 #[derive(Clone)]
-struct Resolver(NetworkRules);
+struct Resolver {
+    rules: NetworkRules,
+    places: &'static Places,
+    /// Longest wait for one of them.
+    wait: Duration,
+}
 
 impl Service<Name> for Resolver {
     type Response = std::vec::IntoIter<SocketAddr>;
@@ -137,14 +157,18 @@ impl Service<Name> for Resolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let rules = self.0.clone();
+        let Self {
+            rules,
+            places,
+            wait,
+        } = self.clone();
         Box::pin(async move {
-            let resolved = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let resolved = background::resolve(places, name.as_str(), 0, wait).await?;
             let is_allowed = |address: &SocketAddr| {
                 let host = Host::try_from(address.ip());
                 host.is_ok_and(|host| host.address().is_some_and(|ip| rules.allow(ip)))
             };
-            let addresses: Vec<_> = resolved.filter(is_allowed).collect();
+            let addresses: Vec<_> = resolved.into_iter().filter(is_allowed).collect();
             if addresses.is_empty() {
                 return Err(NotAllowed.into());
             }
@@ -205,6 +229,21 @@ mod tests {
             let error = denied.connect(&target(host, port)).await.unwrap_err();
             assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
         }
+    }
+
+    #[tokio::test]
+    async fn names_need_a_thread_and_addresses_do_not() {
+        static NONE: Places = Places::new(0, 1);
+        let (_listener, port) = listener("127.0.0.1:0").await;
+        let config = Config {
+            connect_timeout: Duration::from_millis(100),
+            ..Config::default()
+        };
+        let connector = HostConnector::with(&config, &NONE);
+        let busy = connector.connect(&target("localhost", port)).await;
+        let busy = busy.unwrap_err();
+        assert!(matches!(busy, ConnectError::Resources(_)), "{busy}");
+        connector.connect(&target("127.0.0.1", port)).await.unwrap();
     }
 
     #[tokio::test]

@@ -107,6 +107,10 @@ pub fn manager(failure: &ManagerError) -> (StatusCode, &'static str) {
             StatusCode::GATEWAY_TIMEOUT,
             "The desktop service did not answer in time. Please try again later.",
         ),
+        ManagerError::Resources(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many people ask for desktops at the moment. Please try again later.",
+        ),
         ManagerError::Unreachable(_) => (
             StatusCode::BAD_GATEWAY,
             "The desktop service cannot be reached. Please try again later.",

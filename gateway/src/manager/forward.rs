@@ -1,8 +1,11 @@
 //! Requests on their way to the manager (RFC 9110, section 7.6).
 
 use std::error::Error as StdError;
+use std::future::Future;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, HOST};
@@ -11,18 +14,22 @@ use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
+use tower_service::Service;
 use tracing::debug;
 
 use super::headers;
+use crate::background::{self, MANAGER, ResolveError};
 use crate::causes::{causes, find};
 use crate::config::Config;
 use crate::http::Origin;
 use crate::http::body::Body;
 use crate::http::path::CanonicalPath;
 use crate::http::steady::{BodyError, Steady};
+use crate::listen::socket;
 
 /// Connections that wait for the next request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -39,6 +46,9 @@ pub enum ManagerError {
     /// The client did not go on with the request's body; answered with 408.
     #[error("the client did not go on with its request")]
     ClientStalled,
+    /// The gateway lacks descriptors, memory or threads; answered with 503.
+    #[error("gateway is out of resources: {0}")]
+    Resources(String),
     /// Answered with 502.
     #[error("{0}")]
     Unreachable(String),
@@ -51,12 +61,13 @@ impl ManagerError {
             Self::NotConfigured => "not configured",
             Self::Timeout => "timeout",
             Self::ClientStalled => "client stalled",
+            Self::Resources(_) => "resources",
             Self::Unreachable(_) => "unreachable",
         }
     }
 }
 
-type HttpsClient = Client<HttpsConnector<HttpConnector>, Body>;
+type HttpsClient = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
 
 /// The manager, and the ways to it.
 struct Peer {
@@ -80,7 +91,9 @@ impl Forwarder {
     /// `tls` decides which certificate the manager may have.
     pub fn new(config: &Config, tls: ClientConfig) -> Self {
         let manager = (!config.manager_ip.is_empty()).then(|| {
-            let mut tcp = HttpConnector::new();
+            let mut tcp = HttpConnector::new_with_resolver(Resolver {
+                wait: config.connect_timeout / 2,
+            });
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
             tcp.set_connect_timeout(Some(config.connect_timeout));
@@ -151,6 +164,9 @@ impl Forwarder {
             Ok(Ok(response)) => response,
             Ok(Err(error)) if is_stalled(&error) => return Err(ManagerError::ClientStalled),
             Ok(Err(error)) if is_timeout(&error) => return Err(ManagerError::Timeout),
+            Ok(Err(error)) if is_shortage(&error) => {
+                return Err(ManagerError::Resources(with_causes(&error)));
+            }
             Ok(Err(error)) => return Err(ManagerError::Unreachable(with_causes(&error))),
             Err(_) => return Err(ManagerError::Timeout),
         };
@@ -185,6 +201,31 @@ impl Peer {
     }
 }
 
+/// The system's resolver.
+#[derive(Clone)]
+struct Resolver {
+    /// Longest wait for a thread.
+    wait: Duration,
+}
+
+impl Service<Name> for Resolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = ResolveError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let wait = self.wait;
+        Box::pin(async move {
+            let found = background::resolve(&MANAGER, name.as_str(), 0, wait).await?;
+            Ok(found.into_iter())
+        })
+    }
+}
+
 /// Whether an answer is one to pass on.
 fn check(response: &Response<Incoming>) -> Result<(), ManagerError> {
     let status = response.status();
@@ -211,9 +252,34 @@ fn is_stalled(error: &(dyn StdError + 'static)) -> bool {
     matches!(find(error), Some(BodyError::Stalled(_)))
 }
 
+/// Whether the gateway has not what it takes to connect.
+fn is_shortage(error: &(dyn StdError + 'static)) -> bool {
+    background::is_busy(error)
+        || causes(error)
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(socket::is_resource_error)
+}
+
 /// Whether connecting took too long.
 fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
     causes(error)
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|error| error.kind() == io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_of_the_gateway_is_not_the_managers_failure() {
+        let is_short = |number| {
+            let error: ResolveError = Box::new(io::Error::from_raw_os_error(number));
+            is_shortage(&*error)
+        };
+        // EMFILE and ECONNREFUSED.
+        assert!(is_short(24));
+        assert!(!is_short(111));
+        assert!(is_shortage(&background::WorkError::from(background::Busy)));
+    }
 }

@@ -115,6 +115,7 @@ impl Default for Metrics {
                 "timeout",
                 "client stalled",
                 "unreachable",
+                "resources",
                 "not configured",
             ],
         );
