@@ -32,13 +32,13 @@ mod run;
 pub(crate) mod tcp_info;
 mod watch;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
 
 use aya::Ebpf;
 use gateway_common::layout::State;
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
 pub(super) use kernel::may_have_tls;
 pub use link::{Legs, Link, Refusal, TlsLegs};
@@ -46,6 +46,7 @@ pub use load::LoadError;
 
 use super::ktls::{self, KtlsStream};
 use super::{Counters, EndReason, Inbound, Limits};
+use crate::background::Supervised;
 use maps::Maps;
 use watch::Watch;
 
@@ -53,7 +54,7 @@ use watch::Watch;
 pub struct Sockmap {
     maps: Maps,
     watch: Arc<Watch>,
-    watcher: JoinHandle<()>,
+    _watcher: Supervised<Infallible>,
     /// Send buffer of a bridge, in bytes.
     bridge_buffer: usize,
     /// Holds the programs; locked by nobody.
@@ -71,7 +72,7 @@ impl Sockmap {
         Ok(Arc::new(Self {
             maps: loaded.maps,
             watch,
-            watcher,
+            _watcher: watcher,
             bridge_buffer: half,
             _ebpf: Mutex::new(loaded.ebpf),
         }))
@@ -104,12 +105,6 @@ impl Sockmap {
         protect: impl FnOnce() -> Result<KtlsStream, (ktls::Refusal, std::io::Result<T>)>,
     ) -> Result<Link, (Refusal, TlsLegs<T>)> {
         Link::with_tls(self, socket, host, protect)
-    }
-}
-
-impl Drop for Sockmap {
-    fn drop(&mut self) {
-        self.watcher.abort();
     }
 }
 

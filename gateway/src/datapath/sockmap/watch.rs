@@ -2,11 +2,13 @@
 //! passed, and nothing else.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
 use aya::maps::{MapData, RingBuf};
@@ -14,11 +16,11 @@ use gateway_common::layout::{self, Event};
 use rustix::event::{Timespec, epoll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::error;
 
 use super::logger::Logger;
 use super::registered::register;
+use crate::background::{Supervised, supervised};
 
 /// Bytes of the host wait for userspace.
 pub(super) const PASSED: u64 = layout::PASSED;
@@ -33,6 +35,9 @@ pub(super) const CLIENT_LOST: u64 = 8;
 
 /// Tells a client leg from the host leg of the same cookie; cookies are far from that long.
 const CLIENT: u64 = 1 << 63;
+
+/// How long watching rests after a failure.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Most events that are taken at a time.
 const EVENTS: usize = 256;
@@ -67,11 +72,11 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Starts watching, in the runtime that this is called in, until the task is aborted.
+    /// Starts watching, in the runtime that this is called in, until the task is dropped.
     pub(super) fn start(
         events: RingBuf<MapData>,
         logger: Option<Logger>,
-    ) -> io::Result<(Arc<Self>, JoinHandle<()>)> {
+    ) -> io::Result<(Arc<Self>, Supervised<Infallible>)> {
         let watch = Arc::new(Self {
             legs: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             signals: Mutex::default(),
@@ -81,15 +86,14 @@ impl Watch {
         let ring = register(events, readable).map_err(|(_, error)| error)?;
         let log = logger.map(|logger| register(logger, readable).map_err(|(_, error)| error));
         let log = log.transpose()?;
-        let watcher = Arc::clone(&watch);
-        let watcher = tokio::spawn(async move {
-            let run = async {
-                tokio::try_join!(watcher.run_legs(legs), watcher.run_ring(ring), run_log(log))
-            };
-            if let Err(error) = run.await {
-                warn!(%error, "channels of the data path sockmap are no longer watched");
-            }
-        });
+        let watcher = Watcher {
+            watch: Arc::clone(&watch),
+            has_begun: false,
+            legs,
+            ring,
+            log,
+        };
+        let watcher = supervised("sockmap", watcher, |watcher| Box::pin(watcher.run()));
         Ok((watch, watcher))
     }
 
@@ -132,11 +136,11 @@ impl Watch {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn run_legs(&self, legs: AsyncFd<OwnedFd>) -> io::Result<()> {
-        loop {
-            let mut ready = legs.readable().await?;
-            while self.take_legs()? {}
-            ready.clear_ready();
+    /// Ends all channels: what has happened to them is not known any more, and it may be that
+    /// bytes were lost.
+    fn give_all_up(&self) {
+        for signal in self.lock().values() {
+            signal.raise(BROKEN);
         }
     }
 
@@ -160,27 +164,92 @@ impl Watch {
         }
         Ok(!events.is_empty())
     }
+}
 
-    async fn run_ring(&self, mut ring: AsyncFd<RingBuf<MapData>>) -> io::Result<()> {
+/// What the task that watches has.
+struct Watcher {
+    watch: Arc<Watch>,
+    /// Channels may be there before it watches for the first time, and miss nothing.
+    has_begun: bool,
+    legs: AsyncFd<OwnedFd>,
+    ring: AsyncFd<RingBuf<MapData>>,
+    log: Option<AsyncFd<Logger>>,
+}
+
+impl Watcher {
+    /// Watches for ever. A failure, or a panic before, ends the channels that are open: an event
+    /// may have been taken and not told. Those that come later are watched again.
+    async fn run(&mut self) -> Infallible {
         loop {
-            let mut ready = ring.readable_mut().await?;
-            while let Some(item) = ready.get_inner_mut().next() {
-                if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
-                    self.raise(event.host, event.kind);
-                }
+            if std::mem::replace(&mut self.has_begun, true) {
+                self.watch.give_all_up();
             }
-            ready.clear_ready();
+            let Self {
+                watch,
+                has_begun: _,
+                legs,
+                ring,
+                log,
+            } = self;
+            let watching = async {
+                tokio::try_join!(run_legs(watch, legs), run_ring(watch, ring), run_log(log))
+            };
+            let Err(error) = watching.await;
+            error!(%error, "channels of the data path sockmap end, as they could not be watched");
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
 
-async fn run_log(log: Option<AsyncFd<Logger>>) -> io::Result<()> {
-    let Some(mut log) = log else {
-        return Ok(());
+async fn run_legs(watch: &Watch, legs: &AsyncFd<OwnedFd>) -> io::Result<Infallible> {
+    loop {
+        let mut ready = legs.readable().await?;
+        while watch.take_legs()? {}
+        ready.clear_ready();
+    }
+}
+
+async fn run_ring(watch: &Watch, ring: &mut AsyncFd<RingBuf<MapData>>) -> io::Result<Infallible> {
+    loop {
+        let mut ready = ring.readable_mut().await?;
+        while let Some(item) = ready.get_inner_mut().next() {
+            if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
+                watch.raise(event.host, event.kind);
+            }
+        }
+        ready.clear_ready();
+    }
+}
+
+async fn run_log(log: &mut Option<AsyncFd<Logger>>) -> io::Result<Infallible> {
+    let Some(log) = log else {
+        return std::future::pending().await;
     };
     loop {
         let mut ready = log.readable_mut().await?;
         ready.get_inner_mut().flush();
         ready.clear_ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn channels_that_were_not_watched_for_a_while_are_told_to_end() {
+        let watch = Watch {
+            legs: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
+            signals: Mutex::default(),
+        };
+        let (host, client) = UnixStream::pair().unwrap();
+        let signal = watch.add(7, &host, &client).unwrap();
+        let waker = Waker::noop();
+        assert_eq!(signal.take(waker), 0);
+        watch.give_all_up();
+        assert_eq!(signal.take(waker), BROKEN);
+        watch.remove(7, &host, &client);
     }
 }
