@@ -1,8 +1,10 @@
 //! Configuration and start of a gateway.
 
 use std::ffi::OsString;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value, json};
@@ -29,6 +31,7 @@ pub struct GatewayBuilder {
     args: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     open_files: Option<u64>,
+    tasks: Option<u64>,
 }
 
 impl GatewayBuilder {
@@ -42,6 +45,7 @@ impl GatewayBuilder {
             args: Vec::new(),
             env: Vec::new(),
             open_files: None,
+            tasks: None,
         }
     }
 
@@ -99,6 +103,14 @@ impl GatewayBuilder {
         self
     }
 
+    /// Lets it have at most this many tasks (processes and threads), from the start on. The limit
+    /// is one for each user, and none for root, so it runs as a user of its own; only root can
+    /// start it like this.
+    pub fn tasks(mut self, limit: u64) -> Self {
+        self.tasks = Some(limit);
+        self
+    }
+
     /// Starts it and waits until it listens. The error of one that does not start holds its
     /// log.
     pub async fn spawn(self) -> Result<Gateway> {
@@ -117,7 +129,12 @@ impl GatewayBuilder {
             write_config(&config_path, &config)?;
         }
 
-        let mut child = command(&binary, self.open_files)?
+        let user = self.tasks.map(|_| next_user());
+        if let Some(user) = user {
+            chown(dir.path(), Some(user), Some(user)).context("run the tests as root")?;
+        }
+        let limits = [("nofile", self.open_files), ("nproc", self.tasks)];
+        let mut child = command(&binary, limits, user)?
             .arg("--config")
             .arg(&config_path)
             .args(&self.args)
@@ -142,6 +159,7 @@ impl GatewayBuilder {
             plain: None,
             config_path,
             cert,
+            user,
             _dir: dir,
         };
         gateway.wait_until_ready().await?;
@@ -149,17 +167,57 @@ impl GatewayBuilder {
     }
 }
 
-/// Runs the binary, with a limit on open files or without.
-fn command(binary: &Path, open_files: Option<u64>) -> Result<Command> {
-    let Some(limit) = open_files else {
-        return Ok(Command::new(binary));
+/// Runs the binary with these limits, as this user. Each program on the way becomes the next one:
+/// the process id stays.
+fn command(binary: &Path, limits: [(&str, Option<u64>); 2], user: Option<u32>) -> Result<Command> {
+    let given = limits
+        .into_iter()
+        .filter_map(|(name, limit)| Some((name, limit?)));
+    let given: Vec<_> = given
+        .map(|(name, limit)| format!("--{name}={limit}:{limit}"))
+        .collect();
+    let mut command = match user {
+        Some(user) => {
+            // The binary and the files may lie where only root goes.
+            let mut command = run_as(user, &["dac_read_search"])?;
+            command.arg(util("prlimit")?);
+            command
+        }
+        None if given.is_empty() => return Ok(Command::new(binary)),
+        None => std::process::Command::new(util("prlimit")?),
     };
-    // It becomes the gateway itself: the process id stays.
-    let prlimit = find_program("prlimit");
-    let mut command =
-        Command::new(prlimit.context("no prlimit: run `apt-get install -y util-linux`")?);
-    command.arg(format!("--nofile={limit}:{limit}")).arg(binary);
+    command.args(given).arg(binary);
+    Ok(command.into())
+}
+
+/// The start of a command that runs the program in its arguments as this user, with these
+/// capabilities.
+pub(super) fn run_as(user: u32, capabilities: &[&str]) -> Result<std::process::Command> {
+    let mut command = std::process::Command::new(util("setpriv")?);
+    command
+        .arg(format!("--reuid={user}"))
+        .arg(format!("--regid={user}"))
+        .arg("--clear-groups");
+    for capability in capabilities {
+        command
+            .arg(format!("--inh-caps=+{capability}"))
+            .arg(format!("--ambient-caps=+{capability}"));
+    }
     Ok(command)
+}
+
+/// A program of util-linux.
+pub(super) fn util(name: &str) -> Result<PathBuf> {
+    find_program(name).with_context(|| format!("no {name}: run `apt-get install -y util-linux`"))
+}
+
+/// A user that most likely nobody else is, below 65536: namespaces of containers have no others.
+fn next_user() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u32 = 20_000;
+    const USERS: u32 = 40_000;
+    let begin = std::process::id().wrapping_mul(16);
+    FIRST + begin.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % USERS
 }
 
 /// The gateway's binary: `FLEXVDI_GATEWAY_BIN`, or the one that cargo built into the directory

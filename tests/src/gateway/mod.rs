@@ -3,6 +3,7 @@
 mod builder;
 mod log;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -18,7 +19,8 @@ pub use builder::{GatewayBuilder, gateway_binary};
 pub use rustix::process::Signal;
 
 use crate::cert::TestCert;
-use crate::net::{Endpoint, within};
+use crate::command::run_bounded;
+use crate::net::{Endpoint, PATIENCE, within};
 use log::ProcessLog;
 
 /// What the gateway says at SIGUSR1.
@@ -34,6 +36,8 @@ pub struct Gateway {
     plain: Option<SocketAddr>,
     config_path: PathBuf,
     cert: TestCert,
+    /// One of its own.
+    user: Option<u32>,
     _dir: TempDir,
 }
 
@@ -236,6 +240,28 @@ impl Gateway {
         Ok(())
     }
 
+    /// Lets it make no further process or thread from now on; for one that was built with
+    /// [`GatewayBuilder::tasks`].
+    pub fn allow_no_more_tasks(&self) -> Result<()> {
+        let user = self.user.context("a gateway with a user of its own")?;
+        // Root may lack CAP_SYS_RESOURCE, which others' limits need; everyone may lower his own.
+        let mut command = builder::run_as(user, &[])?;
+        command
+            .arg(builder::util("prlimit")?)
+            .arg("--nproc=0:0")
+            .arg(format!("--pid={}", self.pid()));
+        run_bounded(command, PATIENCE).context("limiting the gateway's tasks")?;
+        Ok(())
+    }
+
+    /// Ids of its threads.
+    pub fn threads(&self) -> Result<BTreeSet<u32>> {
+        let path = format!("/proc/{}/task", self.pid());
+        let entries = std::fs::read_dir(&path).with_context(|| format!("reading {path}"))?;
+        let ids = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().parse()?));
+        ids.collect()
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(self.raw_pid()?, signal).context("signalling the gateway")
@@ -276,11 +302,19 @@ impl Gateway {
         let log = &self.log;
         let ready = within("start of the gateway", log.find(is_ready));
         let started = tokio::select! {
-            found = ready => found.flatten(),
-            status = self.child.wait() => {
-                log.finished().await;
-                Err(anyhow!("the gateway ended at once: {}", status?))
-            }
+            found = ready => match found {
+                // The log ends a moment before the process does.
+                Ok(Err(_)) => None,
+                found => Some(found.flatten()),
+            },
+            _ = self.child.wait() => None,
+        };
+        let started = if let Some(started) = started {
+            started
+        } else {
+            log.finished().await;
+            let status = within("end of the gateway", self.child.wait()).await??;
+            Err(anyhow!("the gateway ended at once: {status}"))
         };
         started.map_err(|error| self.with_log(&error))?;
         for line in self.log.lines() {

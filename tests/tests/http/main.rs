@@ -25,5 +25,6 @@ mod service;
 mod shutdown;
 mod streaming;
 mod support;
+mod threads;
 mod tls;
 mod tokens;

@@ -1,7 +1,9 @@
 //! The gateway under a service manager: what it tells, and sockets that are passed to it.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,18 +16,21 @@ use tokio::net::UnixDatagram;
 use crate::support::{assert_opens, port_gateway, port_token};
 
 /// A stand-in for the service manager's end of `NOTIFY_SOCKET`.
-struct Notified {
+pub(crate) struct Notified {
     socket: UnixDatagram,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     _dir: TempDir,
 }
 
 impl Notified {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = TempDir::with_prefix("testkit-notify-").unwrap();
         let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        // Whoever the gateway runs as may tell.
+        std::fs::set_permissions(&path, Permissions::from_mode(0o777)).unwrap();
         Self {
-            socket: UnixDatagram::bind(&path).unwrap(),
+            socket,
             path,
             _dir: dir,
         }
@@ -40,7 +45,7 @@ impl Notified {
     }
 
     /// The lines of the next message that has this one.
-    async fn next_with(&self, line: &str) -> Vec<String> {
+    pub(crate) async fn next_with(&self, line: &str) -> Vec<String> {
         loop {
             let lines = self.next().await;
             if lines.iter().any(|it| it == line) {
