@@ -185,3 +185,22 @@ async fn one_that_cannot_start_leaves_everything_as_it_was() {
     drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
     traffic.finish().await;
 }
+
+#[tokio::test]
+async fn one_that_gets_no_threads_leaves_everything_as_it_was() {
+    let host = Host::echo().await.unwrap();
+    let token = host.addr().port().to_string();
+    let gateway = port_gateway().spawn().await.unwrap();
+    let channel = ws::echo_channel(&gateway.tls(), &token).await.unwrap();
+    let mut traffic = Traffic::start(channel, 10_000);
+    let successor = port_gateway()
+        .tasks(10)
+        .set("RuntimeDir", gateway.runtime_dir().to_str().unwrap())
+        .arg("run")
+        .arg("--take-over");
+    let error = successor.spawn().await.unwrap_err().to_string();
+    assert!(error.contains("exit status: 71"), "{error}");
+    traffic.goes_on().await;
+    drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
+    traffic.finish().await;
+}
