@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::channel::{Registry, StopCause};
+use crate::channel::Registry;
+use crate::end_reason::StopCause;
 
 /// What clients are told while the gateway drains.
 pub const MESSAGE: &str = "No new desktops are opened here at the moment. Please try again later.";

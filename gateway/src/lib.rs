@@ -19,12 +19,14 @@ pub mod datapath;
 mod documents;
 pub mod drain;
 pub mod encoded;
+pub mod end_reason;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handover;
 pub mod host;
 pub mod http;
+pub mod label;
 pub mod listen;
 pub mod live;
 mod log;

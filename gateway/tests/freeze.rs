@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use gateway::config::Config;
 use gateway::datapath::relay;
-use gateway::datapath::{ClientLeg, Counters, EndReason, Limits, Order, Outcome, Rest, RestState};
+use gateway::datapath::{ClientLeg, Counters, Limits, Order, Outcome, Rest, RestState};
+use gateway::end_reason::EndReason;
 use gateway::listen::{ClientState, ClientStream};
 use gateway::tls::{self, Identity};
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};

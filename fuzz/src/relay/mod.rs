@@ -10,7 +10,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use gateway::datapath::relay::carry;
-use gateway::datapath::{ClientLeg, Counters, EndReason, Limits, Order, Outcome, Rest, RestState};
+use gateway::datapath::{ClientLeg, Counters, Limits, Order, Outcome, Rest, RestState};
+use gateway::end_reason::{EndReason, StopCause};
 use gateway::websocket::decode::Event;
 use tokio::time::{sleep, timeout};
 
@@ -102,6 +103,9 @@ async fn scene(bytes: &[u8]) {
     assert!(counters.downlink() <= downlink.len() as u64);
 }
 
+/// Why it ends when the script says so.
+const STOPPED: EndReason = EndReason::Asked(StopCause::Shutdown);
+
 /// When the channel is told something, in wake-ups.
 #[derive(Clone, Copy)]
 struct Orders {
@@ -128,7 +132,7 @@ async fn move_to_the_end(
             if orders.stop_at.is_some_and(|at| wake_ups > at)
                 || patience.as_mut().poll(context).is_ready()
             {
-                return Poll::Ready(Order::Stop);
+                return Poll::Ready(Order::Stop(STOPPED));
             }
             match orders.freeze_every {
                 Some(every) if since > every => Poll::Ready(Order::Freeze),
@@ -188,7 +192,7 @@ impl Seen<'_> {
             // Nothing more comes from the client, and all of it was handed on.
             let ended_by_client = !matches!(
                 self.reason,
-                EndReason::HostEnd | EndReason::HostLost(_) | EndReason::Stopped
+                EndReason::HostEnd | EndReason::HostLost(_) | STOPPED
             );
             if ended_by_client {
                 assert_eq!(self.uplink, self.expected.payload, "{:?}", self.reason);
@@ -222,14 +226,10 @@ impl Seen<'_> {
                 assert_eq!(self.uplink, self.expected.payload);
                 assert_eq!(self.sent.close, Some(Some(violation.close_code() as u16)));
             }
-            EndReason::Stopped | EndReason::ClientSilent => {
+            STOPPED | EndReason::ClientSilent => {
                 assert_eq!(self.sent.close, Some(Some(1001)));
             }
-            EndReason::ClientLost(_)
-            | EndReason::HostLost(_)
-            | EndReason::ClientKey
-            | EndReason::KeyUsedUp
-            | EndReason::HostTorn => panic!("neither leg broke: {:?}", self.reason),
+            _ => panic!("neither leg broke: {:?}", self.reason),
         }
     }
 }

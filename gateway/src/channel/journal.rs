@@ -5,6 +5,7 @@ use tracing::info;
 
 use super::{Carried, Registration};
 use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
+use crate::end_reason::EndReason;
 
 /// Tells of one channel.
 pub(super) struct Journal {
@@ -40,9 +41,10 @@ impl Journal {
         }
     }
 
-    /// The channel has ended; `kernel` is what the kernel has done for it.
-    pub(super) fn closed(&self, registration: &Registration, reason: String, kernel: String) {
+    /// The channel has ended, which is also counted; `kernel` is what the kernel has done for it.
+    pub(super) fn closed(&self, registration: &Registration, reason: EndReason, kernel: String) {
         let channel = registration.channel();
+        registration.count_end(reason.kind());
         let Carried { path, kind } = registration.carried();
         let (up, down) = (channel.counters.uplink(), channel.counters.downlink());
         let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -56,7 +58,7 @@ impl Journal {
             up,
             down,
             milliseconds,
-            reason,
+            reason = %reason,
             kernel = (!kernel.is_empty()).then_some(kernel),
             "channel closed"
         );
@@ -69,7 +71,7 @@ impl Journal {
                     up,
                     down,
                     ms: milliseconds,
-                    reason,
+                    reason: reason.to_string(),
                 },
             });
         }

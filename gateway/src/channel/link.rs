@@ -8,7 +8,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::datapath::{EndReason, Inbound};
+use crate::datapath::Inbound;
+use crate::end_reason::EndReason;
 use crate::websocket::decode::{Event, Violation};
 use crate::websocket::encode;
 
@@ -48,19 +49,9 @@ impl Link {
     }
 }
 
-/// Why a channel ended before it began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum LinkError {
-    /// The first bytes are not a Spice link message.
-    #[error("client does not speak Spice")]
-    NotSpice,
-    /// The client ended or broke the stream.
-    #[error("{0}")]
-    Ended(EndReason),
-}
-
-/// Reads from the client until its link message is complete; all of it stays in `inbound`.
-pub(super) async fn receive<C>(client: &mut C, inbound: &mut Inbound) -> Result<Link, LinkError>
+/// Reads from the client until its link message is complete; all of it stays in `inbound`. The
+/// error is what ended the channel before.
+pub(super) async fn receive<C>(client: &mut C, inbound: &mut Inbound) -> Result<Link, EndReason>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -79,7 +70,7 @@ where
     }
 }
 
-async fn answer<C>(client: &mut C, result: Result<Event, Violation>) -> Result<(), LinkError>
+async fn answer<C>(client: &mut C, result: Result<Event, Violation>) -> Result<(), EndReason>
 where
     C: AsyncWrite + Unpin,
 {
@@ -90,34 +81,34 @@ where
             client.flush().await.map_err(|e| lost(&e))
         }
         Ok(Event::Pong) => Ok(()),
-        Ok(Event::Close(close)) => Err(LinkError::Ended(EndReason::ClientClose(close.code))),
-        Err(violation) => Err(LinkError::Ended(EndReason::Violation(violation))),
+        Ok(Event::Close(close)) => Err(EndReason::ClientClose(close.code)),
+        Err(violation) => Err(EndReason::Violation(violation)),
     }
 }
 
-async fn fill<C>(client: &mut C, inbound: &mut Inbound) -> Result<(), LinkError>
+async fn fill<C>(client: &mut C, inbound: &mut Inbound) -> Result<(), EndReason>
 where
     C: AsyncRead + Unpin,
 {
     match poll_fn(|context| inbound.poll_fill(context, client)).await {
-        Ok(0) => Err(LinkError::Ended(EndReason::ClientEnd)),
+        Ok(0) => Err(EndReason::ClientEnd),
         Ok(_) => Ok(()),
         Err(error) => Err(lost(&error)),
     }
 }
 
-fn lost(error: &io::Error) -> LinkError {
-    LinkError::Ended(match error.kind() {
+fn lost(error: &io::Error) -> EndReason {
+    match error.kind() {
         io::ErrorKind::UnexpectedEof => EndReason::ClientEnd,
         kind => EndReason::ClientLost(kind),
-    })
+    }
 }
 
 /// `None`: not yet complete.
-fn parse(payload: &[u8]) -> Result<Option<Link>, LinkError> {
+fn parse(payload: &[u8]) -> Result<Option<Link>, EndReason> {
     let seen = payload.len().min(MAGIC.len());
     if payload[..seen] != MAGIC[..seen] {
-        return Err(LinkError::NotSpice);
+        return Err(EndReason::NotSpice);
     }
     match (payload.get(TYPE_AT), payload.get(ID_AT)) {
         (Some(&channel_type), Some(&channel_id)) => Ok(Some(Link {
@@ -149,7 +140,7 @@ mod tests {
         frame
     }
 
-    async fn receive_all(bytes: Vec<u8>) -> (Result<Link, LinkError>, Inbound) {
+    async fn receive_all(bytes: Vec<u8>) -> (Result<Link, EndReason>, Inbound) {
         let (mut client, mut gateway) = tokio::io::duplex(7);
         let writer = tokio::spawn(async move {
             let _ = client.write_all(&bytes).await;
@@ -193,15 +184,15 @@ mod tests {
     #[tokio::test]
     async fn refuses_at_the_first_wrong_byte() {
         let (link, _) = receive_all(masked(0x82, b"REX")).await;
-        assert_eq!(link, Err(LinkError::NotSpice));
+        assert_eq!(link, Err(EndReason::NotSpice));
     }
 
     #[tokio::test]
     async fn tells_an_early_end_from_a_close() {
         let (link, _) = receive_all(masked(0x82, b"RED")).await;
-        assert_eq!(link, Err(LinkError::Ended(EndReason::ClientEnd)));
+        assert_eq!(link, Err(EndReason::ClientEnd));
         let (link, _) = receive_all(masked(0x88, &[])).await;
-        assert_eq!(link, Err(LinkError::Ended(EndReason::ClientClose(None))));
+        assert_eq!(link, Err(EndReason::ClientClose(None)));
     }
 
     #[tokio::test]

@@ -23,19 +23,18 @@ use tracing::debug;
 pub use host::{ConnectError, HostConnector};
 pub use moved::{Arrived, ChannelState, Offer};
 pub use registry::{Carried, Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
-pub use stop::{StopCause, StopSignal};
+pub use stop::StopSignal;
 
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
 use crate::client_limits::Place;
 use crate::config::{Config, HostProxyProtocol};
-use crate::datapath::{Carrier, EndReason, Inbound, Limits, Outcome, Paths, Rest};
+use crate::datapath::{Carrier, Inbound, Limits, Outcome, Paths, Rest};
+use crate::end_reason::EndReason;
 use crate::listen::{ClientStream, Permit, Timed};
 use crate::session::ChannelId;
-use crate::websocket::close::CloseCode;
-use crate::websocket::encode;
 use journal::Journal;
-use link::{Link, LinkError};
+use link::Link;
 
 /// Time limits of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -134,15 +133,13 @@ impl Channel {
         }
         let begun_well = client_began.and_then(|begun| {
             // The host has been sent nothing of the client yet, so it has not spoken either.
-            let carrier = paths.take(*begun.client, host)?;
+            let carrier = paths.take(*begun.client, host);
+            let carrier = carrier.map_err(|error| EndReason::Resources(error.kind()))?;
             Ok((carrier, begun.inbound, begun.link))
         });
         let (carrier, inbound, link) = match begun_well {
             Ok(begun_well) => begun_well,
-            Err(error) => {
-                registration.count_end(error.name(registration.stop_signal().cause()));
-                return journal.closed(&registration, error.to_string(), String::new());
-            }
+            Err(reason) => return journal.closed(&registration, reason, String::new()),
         };
         let (kind, path) = (link.type_name(), carrier.name());
         registration.carries(Carried { path, kind }, link.channel_id);
@@ -204,56 +201,7 @@ impl Moving {
             }
         };
         let kernel = self.carrier.counts(counters);
-        let end = End::of(reason, stop.cause());
-        registration.count_end(end.name());
-        self.journal.closed(&registration, end.to_string(), kernel);
-    }
-}
-
-/// Why a channel ended that had begun.
-enum End {
-    /// By itself, or because the gateway was stopped.
-    Moved(EndReason),
-    /// Because somebody wanted it.
-    Asked(StopCause),
-}
-
-impl End {
-    fn of(reason: EndReason, cause: Option<StopCause>) -> Self {
-        match (reason, cause) {
-            (EndReason::Stopped, Some(cause @ (StopCause::Kicked | StopCause::Drained))) => {
-                Self::Asked(cause)
-            }
-            _ => Self::Moved(reason),
-        }
-    }
-
-    /// The kind of reason, by which it is counted.
-    fn name(&self) -> &'static str {
-        match self {
-            Self::Moved(EndReason::ClientClose(_) | EndReason::ClientEnd) => "client ended",
-            Self::Moved(EndReason::ClientLost(_)) => "client lost",
-            Self::Moved(EndReason::ClientSilent) => "client silent",
-            Self::Moved(EndReason::Violation(_)) => "violation",
-            Self::Moved(EndReason::HostEnd) => "host ended",
-            Self::Moved(EndReason::HostLost(_) | EndReason::HostTorn) => "host lost",
-            Self::Asked(StopCause::Kicked) => "kicked",
-            Self::Asked(StopCause::Drained) => "drained",
-            Self::Moved(EndReason::ClientKey) => "client changed its key",
-            Self::Moved(EndReason::KeyUsedUp) => "key used up",
-            Self::Moved(EndReason::Stopped) | Self::Asked(StopCause::Shutdown) => "gateway stopped",
-        }
-    }
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Moved(reason) => reason.fmt(f),
-            Self::Asked(StopCause::Kicked) => f.write_str("ended by the administrator"),
-            Self::Asked(StopCause::Drained) => f.write_str("the time for draining was over"),
-            Self::Asked(StopCause::Shutdown) => EndReason::Stopped.fmt(f),
-        }
+        self.journal.closed(&registration, reason, kernel);
     }
 }
 
@@ -264,63 +212,19 @@ struct Begun {
     link: Link,
 }
 
-/// Why a channel ended before any byte reached its host.
-#[derive(Debug, thiserror::Error)]
-enum BeginError {
-    #[error("client lost before its answer: {0}")]
-    Upgrade(#[from] hyper::Error),
-    #[error("client did not take its answer in time")]
-    UpgradeTimeout,
-    #[error("client sent too much before its answer")]
-    TooEarly,
-    #[error("no Spice link message in time")]
-    LinkTimeout,
-    #[error(transparent)]
-    Link(#[from] LinkError),
-    #[error("sockets cannot be registered any more: {0}")]
-    Register(#[from] std::io::Error),
-}
-
-impl BeginError {
-    /// The kind of reason, by which it is counted; `cause` is why the channel was to end, if it
-    /// was.
-    fn name(&self, cause: Option<StopCause>) -> &'static str {
-        match self {
-            Self::Upgrade(_) | Self::UpgradeTimeout => "client lost",
-            Self::TooEarly => "violation",
-            Self::LinkTimeout => "no link message",
-            Self::Link(LinkError::NotSpice) => "not spice",
-            Self::Link(LinkError::Ended(reason)) => End::of(*reason, cause).name(),
-            Self::Register(_) => "resources",
-        }
-    }
-
-    /// What the client is told.
-    fn close_frame(&self) -> Option<Vec<u8>> {
-        match self {
-            Self::Upgrade(_) | Self::UpgradeTimeout | Self::Register(_) => None,
-            Self::TooEarly | Self::LinkTimeout | Self::Link(LinkError::NotSpice) => {
-                Some(encode::close(CloseCode::PolicyViolation))
-            }
-            Self::Link(LinkError::Ended(reason)) => match reason {
-                EndReason::ClientClose(code) => Some(encode::close_echo(*code)),
-                EndReason::Violation(violation) => Some(encode::close(violation.close_code())),
-                EndReason::Stopped => Some(encode::close(CloseCode::GoingAway)),
-                _ => None,
-            },
-        }
-    }
-}
-
 /// Takes the client's connection over from HTTP and reads its link message.
 async fn begin(
     upgrade: OnUpgrade,
     limits: ChannelLimits,
     stop: &StopSignal,
-) -> Result<Begun, BeginError> {
+) -> Result<Begun, EndReason> {
     let upgraded = match timeout(limits.link_timeout, upgrade).await {
-        Ok(upgraded) => upgraded?,
-        Err(_) => return Err(BeginError::UpgradeTimeout),
+        Ok(Ok(upgraded)) => upgraded,
+        Ok(Err(error)) => {
+            debug!(%error, "client lost before its answer");
+            return Err(EndReason::AnswerLost);
+        }
+        Err(_) => return Err(EndReason::AnswerNotTaken),
     };
     let parts = upgraded
         .downcast::<TokioIo<Timed>>()
@@ -328,13 +232,13 @@ async fn begin(
     let mut client = Box::new(parts.io.into_inner().into_inner());
     let received = async {
         let Some(mut inbound) = Inbound::with_received(&parts.read_buf) else {
-            return Err(BeginError::TooEarly);
+            return Err(EndReason::TooEarly);
         };
         let link = tokio::select! {
             link = timeout(limits.link_timeout, link::receive(&mut client, &mut inbound)) => {
-                link.map_err(|_| BeginError::LinkTimeout)??
+                link.map_err(|_| EndReason::NoLinkMessage)??
             }
-            () = stop.stopped() => return Err(LinkError::Ended(EndReason::Stopped).into()),
+            reason = stop.stopped() => return Err(reason),
         };
         Ok((inbound, link))
     };
@@ -344,12 +248,12 @@ async fn begin(
             inbound,
             link,
         }),
-        Err(error) => {
-            if let Some(frame) = error.close_frame() {
+        Err(reason) => {
+            if let Some(frame) = reason.close_frame() {
                 // A client that does not take its Close in time is simply left.
                 let _ = timeout(limits.close_timeout, part(&mut client, &frame)).await;
             }
-            Err(error)
+            Err(reason)
         }
     }
 }
@@ -362,35 +266,4 @@ async fn part(client: &mut ClientStream, frame: &[u8]) -> std::io::Result<()> {
     let mut rest = [0; 512];
     while client.read(&mut rest).await? > 0 {}
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_channel_that_ended_is_counted_by_what_ended_it() {
-        for (reason, name) in [
-            (EndReason::ClientKey, "client changed its key"),
-            (EndReason::KeyUsedUp, "key used up"),
-            (EndReason::Stopped, "gateway stopped"),
-        ] {
-            assert_eq!(End::of(reason, None).name(), name);
-        }
-        for (error, name) in [
-            (BeginError::UpgradeTimeout, "client lost"),
-            (BeginError::TooEarly, "violation"),
-            (BeginError::LinkTimeout, "no link message"),
-            (LinkError::NotSpice.into(), "not spice"),
-            (
-                LinkError::Ended(EndReason::ClientEnd).into(),
-                "client ended",
-            ),
-            (std::io::Error::other("full").into(), "resources"),
-        ] {
-            assert_eq!(error.name(None), name);
-        }
-        let kicked = BeginError::from(LinkError::Ended(EndReason::Stopped));
-        assert_eq!(kicked.name(Some(StopCause::Kicked)), "kicked");
-    }
 }

@@ -11,8 +11,9 @@ use std::time::SystemTime;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::moved::Offer;
-use super::stop::{StopCause, StopSignal};
+use super::stop::StopSignal;
 use crate::datapath::Counters;
+use crate::end_reason::{EndKind, StopCause};
 use crate::session::{ChannelId, SessionId};
 use crate::ticket::Target;
 
@@ -28,7 +29,7 @@ struct Channels {
     /// What the channels that have ended had moved.
     ended: BTreeMap<Carried, Tally>,
     /// How many channels have ended, by reason.
-    ended_by: BTreeMap<&'static str, u64>,
+    ended_by: BTreeMap<EndKind, u64>,
     /// Channels that come now are to end at once.
     stopping: bool,
     /// Who takes the channels over; those that come now too.
@@ -118,7 +119,7 @@ pub struct Totals {
     /// Channels by data path and type.
     pub channels: BTreeMap<Carried, Tally>,
     /// Channels that have ended, by reason.
-    pub ended_by: BTreeMap<&'static str, u64>,
+    pub ended_by: BTreeMap<EndKind, u64>,
 }
 
 /// The channels of one desktop session, in the order in which they were opened.
@@ -155,9 +156,9 @@ impl Registration {
         self.entry.carried()
     }
 
-    /// Counts the channel's end; `reason` is one of few.
-    pub fn count_end(&self, reason: &'static str) {
-        *self.registry.lock().ended_by.entry(reason).or_default() += 1;
+    /// Counts the channel's end.
+    pub fn count_end(&self, kind: EndKind) {
+        *self.registry.lock().ended_by.entry(kind).or_default() += 1;
     }
 
     /// What asks this channel to end.

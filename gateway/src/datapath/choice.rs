@@ -15,7 +15,8 @@ use tracing::warn;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
 use super::sockmap::{Link, Sockmap, TlsLegs};
-use super::{Counters, EndReason, Inbound, Limits, Order, Outcome, Rest, relay};
+use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
+use crate::end_reason::EndReason;
 use crate::listen::ClientStream;
 use crate::tls::TlsStream;
 
@@ -282,10 +283,10 @@ impl Carrier {
         inbound: Inbound,
         limits: Limits,
         counters: &Counters,
-        stop: impl Future<Output = ()> + Send,
+        stop: impl Future<Output = EndReason> + Send,
     ) -> EndReason {
         let mut stop = std::pin::pin!(stop);
-        let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(|()| Order::Stop);
+        let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(Order::Stop);
         let rest = Box::new(inbound.into());
         match self.carry(rest, limits, counters, orders).await {
             Outcome::Ended(reason) => reason,
@@ -328,7 +329,7 @@ async fn carry_link(
     mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
 ) -> Outcome {
     let stop = std::future::poll_fn(|context| match orders(context) {
-        Poll::Ready(Order::Stop) => Poll::Ready(()),
+        Poll::Ready(Order::Stop(reason)) => Poll::Ready(reason),
         _ => Poll::Pending,
     });
     Outcome::Ended(link.run(inbound, limits, counters, stop).await)

@@ -30,7 +30,7 @@ pub use pipe::Pipe;
 pub use queues::Queues;
 pub use rest::{Rest, RestState};
 
-use crate::websocket::decode::Violation;
+use crate::end_reason::EndReason;
 use kernel_count::KernelCount;
 use queues::QueueLook;
 
@@ -128,8 +128,8 @@ impl Drop for CountedInKernel<'_> {
 /// What a moving channel is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// To end with a Close.
-    Stop,
+    /// To end for this reason, with the Close that tells of it.
+    Stop(EndReason),
     /// To stand still, so that somebody else can go on with its streams.
     Freeze,
 }
@@ -141,52 +141,6 @@ pub enum Outcome {
     Ended(EndReason),
     /// The channel stands still, with this on its way.
     Frozen(Box<Rest>),
-}
-
-/// Which event ended a channel: the first one, whatever followed from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndReason {
-    /// The client sent a Close frame with this code.
-    ClientClose(Option<u16>),
-    /// The client ended its TCP stream without a Close frame, as the flexVDI client does.
-    ClientEnd,
-    /// The client's connection broke.
-    ClientLost(std::io::ErrorKind),
-    /// Nothing came from the client for three intervals of Pings.
-    ClientSilent,
-    /// The client broke the framing rules.
-    Violation(Violation),
-    /// The client changed its TLS key, and the kernel takes no new one.
-    ClientKey,
-    /// As much was sent with the TLS key as is safe, and the kernel takes no new one.
-    KeyUsedUp,
-    /// The host ended its stream.
-    HostEnd,
-    /// The host's connection broke.
-    HostLost(std::io::ErrorKind),
-    /// What the host sent came to the kernel's program with a hole, or with lengths that cannot be.
-    HostTorn,
-    /// The gateway ended the channel.
-    Stopped,
-}
-
-impl std::fmt::Display for EndReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::ClientClose(Some(code)) => write!(f, "client sent Close {code}"),
-            Self::ClientClose(None) => f.write_str("client sent Close"),
-            Self::ClientEnd => f.write_str("client disconnected"),
-            Self::ClientLost(kind) => write!(f, "client lost: {kind}"),
-            Self::ClientSilent => f.write_str("client did not answer Pings"),
-            Self::Violation(violation) => write!(f, "client broke the protocol: {violation}"),
-            Self::ClientKey => f.write_str("client changed its TLS key"),
-            Self::KeyUsedUp => f.write_str("TLS key used up"),
-            Self::HostEnd => f.write_str("host disconnected"),
-            Self::HostLost(kind) => write!(f, "host lost: {kind}"),
-            Self::HostTorn => f.write_str("host lost: its segments do not follow each other"),
-            Self::Stopped => f.write_str("gateway stopped"),
-        }
-    }
 }
 
 #[cfg(test)]

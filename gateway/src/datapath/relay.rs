@@ -15,8 +15,8 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::moderation::Moderation;
-use super::{ClientLeg, Counters, EndReason, HostLeg, Inbound, Limits, Order, Outcome, Rest};
-use crate::websocket::close::CloseCode;
+use super::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
+use crate::end_reason::EndReason;
 use crate::websocket::decode::Event;
 use crate::websocket::encode;
 
@@ -25,22 +25,22 @@ const SILENT_INTERVALS: u32 = 3;
 
 /// Moves a channel's bytes until both sides have ended; says what ended it.
 ///
-/// `inbound` may hold what the client has sent already. `stop` ends the channel with a Close when
-/// it becomes ready.
+/// `inbound` may hold what the client has sent already. `stop` ends the channel when it becomes
+/// ready, for the reason that it gives.
 pub async fn run<C, H>(
     client: &mut C,
     host: &mut H,
     inbound: Inbound,
     limits: Limits,
     counters: &Counters,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = EndReason>,
 ) -> EndReason
 where
     C: ClientLeg,
     H: HostLeg,
 {
     let mut stop = std::pin::pin!(stop);
-    let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(|()| Order::Stop);
+    let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(Order::Stop);
     match carry(client, host, inbound.into(), limits, counters, orders).await {
         Outcome::Ended(reason) => reason,
         Outcome::Frozen(_) => unreachable!("nobody asked for it"),
@@ -85,8 +85,8 @@ where
             None => orders(context),
             Some(_) => Poll::Pending,
         };
-        if order == Poll::Ready(Order::Stop) {
-            relay.leave(EndReason::Stopped);
+        if let Poll::Ready(Order::Stop(reason)) = order {
+            relay.leave(reason);
         }
         loop {
             relay.poll_streams(context);
@@ -289,16 +289,12 @@ where
             Ok(Some(Event::Close(close))) => {
                 self.ends.client_done = true;
                 self.ends.client_closed = true;
-                self.end(EndReason::ClientClose(close.code));
-                let echo = || encode::close_echo(close.code);
-                self.queue.close.get_or_insert_with(echo);
+                self.leave(EndReason::ClientClose(close.code));
             }
             Err(violation) => {
                 self.ends.client_done = true;
                 self.rest.inbound.discard_undecoded();
-                self.end(EndReason::Violation(violation));
-                let close = || encode::close(violation.close_code());
-                self.queue.close.get_or_insert_with(close);
+                self.leave(EndReason::Violation(violation));
             }
         }
     }
@@ -354,12 +350,12 @@ where
         {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => {
-                self.end(EndReason::HostEnd);
-                let code = match self.reason {
-                    Some(EndReason::HostLost(_)) => CloseCode::InternalError,
-                    _ => CloseCode::Normal,
+                // After a RST that was noticed when writing.
+                let reason = match self.reason {
+                    Some(reason @ EndReason::HostLost(_)) => reason,
+                    _ => EndReason::HostEnd,
                 };
-                self.on_host_eof(code);
+                self.on_host_eof(reason);
             }
             Poll::Ready(Ok(len)) => {
                 self.counters.add_downlink(len);
@@ -371,11 +367,10 @@ where
                 }
             }
             Poll::Ready(Err(error)) => {
-                self.end(match error.kind() {
+                self.on_host_eof(match error.kind() {
                     std::io::ErrorKind::InvalidData => EndReason::HostTorn,
                     kind => EndReason::HostLost(kind),
                 });
-                self.on_host_eof(CloseCode::InternalError);
             }
         }
         Poll::Ready(())
@@ -439,16 +434,17 @@ where
         self.end(EndReason::ClientLost(kind));
     }
 
-    fn on_host_eof(&mut self, code: CloseCode) {
+    fn on_host_eof(&mut self, reason: EndReason) {
         self.ends.host_eof = true;
-        self.queue.close.get_or_insert_with(|| encode::close(code));
+        self.leave(reason);
     }
 
-    /// Ends the channel from our side.
+    /// Ends the channel, and tells the client so unless it was told of something before.
     fn leave(&mut self, reason: EndReason) {
         self.end(reason);
-        let close = || encode::close(CloseCode::GoingAway);
-        self.queue.close.get_or_insert_with(close);
+        if self.queue.close.is_none() {
+            self.queue.close = reason.close_frame();
+        }
     }
 
     fn end(&mut self, reason: EndReason) {

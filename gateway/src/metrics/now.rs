@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::PREFIX;
 use crate::channel::Totals;
 use crate::datapath::Queues;
+use crate::end_reason::EndKind;
+use crate::label::Label as _;
 
 /// Facts that are gathered for one scrape.
 #[derive(Clone, Debug)]
@@ -88,11 +90,14 @@ impl Collector for Now {
                 .iter()
                 .map(|&(path, works)| ([("path", path)], u64::from(works))),
         )?;
-        let reasons = self.totals.ended_by.iter();
+        let ended_by = &self.totals.ended_by;
         out.counters(
             "channels_closed",
             "Channels that have ended",
-            reasons.map(|(&reason, &count)| ([("reason", reason)], count)),
+            EndKind::ALL.iter().map(|kind| {
+                let count = ended_by.get(kind).copied().unwrap_or_default();
+                ([("reason", kind.text())], count)
+            }),
         )?;
         out.gauge(
             "connections",

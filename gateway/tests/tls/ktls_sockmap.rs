@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use gateway::datapath::ktls::Ktls;
 use gateway::datapath::sockmap::Sockmap;
-use gateway::datapath::{Counters, EndReason, Inbound, Limits, Paths};
+use gateway::datapath::{Counters, Inbound, Limits, Paths};
+use gateway::end_reason::EndReason;
 use gateway::listen;
 use rustls::crypto::aws_lc_rs::cipher_suite;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gateway::datapath::{Counters, EndReason, Inbound, Limits, relay};
+use gateway::datapath::{Counters, Inbound, Limits, relay};
+use gateway::end_reason::{EndReason, StopCause};
 use testkit::net::within;
 use testkit::ws::RawClient;
 
@@ -99,7 +100,9 @@ async fn run(seed: u64) -> Result<()> {
     let stop = std::future::poll_fn(|_| {
         polls.set(polls.get() + 1);
         match polls_before_stop {
-            Some(before) if polls.get() > before => Poll::Ready(()),
+            Some(before) if polls.get() > before => {
+                Poll::Ready(EndReason::Asked(StopCause::Shutdown))
+            }
             _ => Poll::Pending,
         }
     });
@@ -133,9 +136,10 @@ fn check_reason(reason: EndReason, plan: &Plan, disturbance: Disturbance) -> Res
         }
         EndReason::HostEnd => plan.host_ends() || plan.host_vanishes(),
         EndReason::HostLost(_) => plan.host_vanishes() || disturbance == Disturbance::HostBreaks,
-        // Nothing changes keys here, and no program of the kernel moves bytes.
-        EndReason::ClientKey | EndReason::KeyUsedUp | EndReason::HostTorn => false,
-        EndReason::ClientSilent | EndReason::Stopped => disturbance == Disturbance::GatewayEnds,
+        EndReason::ClientSilent | EndReason::Asked(_) => disturbance == Disturbance::GatewayEnds,
+        // The channel has begun, nothing changes keys here, and no program of the kernel moves
+        // bytes.
+        _ => false,
     };
     ensure!(happened, "ended for the reason {reason:?}");
     Ok(())

@@ -45,8 +45,9 @@ pub use link::{Legs, Link, Refusal, TlsLegs};
 pub use load::LoadError;
 
 use super::ktls::{self, KtlsStream};
-use super::{Counters, EndReason, Inbound, Limits};
+use super::{Counters, Inbound, Limits};
 use crate::background::Supervised;
+use crate::end_reason::EndReason;
 use maps::Maps;
 use watch::Watch;
 
@@ -111,14 +112,14 @@ impl Sockmap {
 impl Link {
     /// Moves the channel's bytes until both sides have ended; says what ended it.
     ///
-    /// `inbound` may hold what the client has sent already. `stop` ends the channel with a Close
-    /// when it becomes ready.
+    /// `inbound` may hold what the client has sent already. `stop` ends the channel when
+    /// it becomes ready, for the reason that it gives.
     pub async fn run(
         &self,
         inbound: Inbound,
         limits: Limits,
         counters: &Counters,
-        stop: impl Future<Output = ()>,
+        stop: impl Future<Output = EndReason>,
     ) -> EndReason {
         let reason = run::run(self, inbound, limits, counters, stop).await;
         self.part().await;

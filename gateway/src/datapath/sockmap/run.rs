@@ -11,7 +11,8 @@ use std::time::Duration;
 use super::client::ClientLeg;
 use super::host::HostLeg;
 use super::link::Link;
-use crate::datapath::{Counters, EndReason, Inbound, Limits, relay};
+use crate::datapath::{Counters, Inbound, Limits, relay};
+use crate::end_reason::EndReason;
 
 /// Longer than any channel lives.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
@@ -26,7 +27,7 @@ pub(super) async fn run(
     inbound: Inbound,
     limits: Limits,
     counters: &Counters,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = EndReason>,
 ) -> EndReason {
     let _counted = counters.count_in_kernel(link.downlink_count());
     let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link));

@@ -418,7 +418,8 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::datapath::{Counters, EndReason, Inbound, Limits};
+    use crate::datapath::{Counters, Inbound, Limits};
+    use crate::end_reason::EndReason;
 
     const EARLY: &[u8] = &[b'e'; 100];
     const LATER: &[u8] = &[b'l'; 50];
