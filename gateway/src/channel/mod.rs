@@ -2,6 +2,7 @@
 
 mod announce;
 mod host;
+mod host_silence;
 mod journal;
 mod link;
 mod moved;
@@ -10,7 +11,7 @@ mod stop;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use hyper::upgrade::OnUpgrade;
@@ -29,10 +30,11 @@ use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
 use crate::client_limits::Place;
 use crate::config::{Config, HostProxyProtocol};
-use crate::datapath::{Carrier, Inbound, Limits, Outcome, Paths, Rest};
+use crate::datapath::{Carrier, Inbound, Limits, Order, Outcome, Paths, Rest};
 use crate::end_reason::EndReason;
 use crate::listen::{ClientStream, Permit, Timed};
 use crate::session::ChannelId;
+use host_silence::HostSilence;
 use journal::Journal;
 use link::Link;
 
@@ -129,7 +131,9 @@ impl Channel {
         let client_began = begin(upgrade, limits, registration.stop_signal()).await;
         if client_began.is_ok() {
             let client = SocketAddr::new(address, client_port);
-            announce::announce(limits.host_proxy_protocol, client, &mut host).await;
+            let announced = announce::announce(limits.host_proxy_protocol, client, &mut host);
+            // The host's window is open; one that is not shows by its silence.
+            let _ = timeout(limits.link_timeout, announced).await;
         }
         let begun_well = client_began.and_then(|begun| {
             // The host has been sent nothing of the client yet, so it has not spoken either.
@@ -171,11 +175,12 @@ struct Moving {
 impl Moving {
     /// Runs in a task of its own, as one that has begun a channel keeps the memory that this took.
     fn spawn(self, rest: Box<Rest>, limits: ChannelLimits, registration: Registration) {
+        let silence = HostSilence::new(limits.link_timeout);
         let limits = Limits {
             ping_interval: limits.keep_alive.filter(|_| self.answers_pings),
             close_timeout: limits.close_timeout,
         };
-        tokio::spawn(Box::new(self).run(rest, limits, registration));
+        tokio::spawn(Box::new(self).run(rest, limits, silence, registration));
     }
 
     /// Moves on from `rest` until the channel has ended, or another process has taken it over.
@@ -183,12 +188,16 @@ impl Moving {
         mut self: Box<Self>,
         mut rest: Box<Rest>,
         limits: Limits,
+        mut silence: HostSilence,
         registration: Registration,
     ) {
         let counters = &*registration.channel().counters;
         let stop = registration.stop_signal();
         let reason = loop {
-            let orders = |context: &mut Context<'_>| stop.poll_order(context);
+            let orders = |context: &mut Context<'_>| match stop.poll_order(context) {
+                Poll::Pending => silence.poll(context, counters).map(Order::Stop),
+                order @ Poll::Ready(_) => order,
+            };
             match self.carrier.carry(rest, limits, counters, orders).await {
                 Outcome::Ended(reason) => break reason,
                 Outcome::Frozen(frozen) => rest = frozen,

@@ -259,6 +259,8 @@ fn default_config(cert: &TestCert, dir: &Path) -> Map<String, Value> {
         "KeyFile": cert.key_path(),
         "FirstSpicePort": 1,
         "LastSpicePort": 65535,
+        // Hosts of tests often say nothing for long.
+        "LinkTimeout": 600,
         "RuntimeDir": dir.join("run"),
     });
     match defaults {

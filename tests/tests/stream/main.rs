@@ -62,6 +62,7 @@ mod pressure;
 mod randomised;
 mod rng;
 mod setup;
+mod silent_hosts;
 mod sockmap;
 mod unsteady;
 mod verdict;

@@ -8,6 +8,7 @@ use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::manager::full;
 use testkit::prelude::*;
+use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 
 use crate::support::{Traffic, port_gateway, successor_in, successor_of};
@@ -146,4 +147,25 @@ async fn without_a_predecessor_it_starts_as_usual() {
     let limit = Duration::from_secs(1);
     gateway.wait_for_log(told, limit).await.unwrap();
     assert!(gateway.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_host_that_never_speaks_is_left_by_the_successor_too() {
+    let host = Host::record().await.unwrap();
+    let token = host.addr().port().to_string();
+    let gateway = port_gateway().spawn().await.unwrap();
+    let link = link_message(ChannelType::Main, 0);
+    let opened = ws::channel(&gateway.plain(), &token, &link).await;
+    let mut channel = opened.unwrap();
+    let is_there = |received: &[Vec<u8>]| received.first() == Some(&link);
+    host.wait_for(is_there).await.unwrap();
+    let impatient = port_gateway().set("LinkTimeout", 1);
+    let successor = successor_of(&gateway, impatient).await;
+    let mut rest = Vec::new();
+    let ended = within("the channel's end", channel.read_to_end(&mut rest));
+    ended.await.unwrap().unwrap();
+    assert_eq!((rest, channel.close_code()), (Vec::new(), Some(1011)));
+    let reason = "host did not answer the link message in time";
+    let told = successor.wait_for_log(|line| line.contains(reason), PATIENCE);
+    told.await.unwrap();
 }
