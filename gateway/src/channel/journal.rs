@@ -45,6 +45,7 @@ impl Journal {
     pub(super) fn closed(&self, registration: &Registration, reason: EndReason, kernel: String) {
         let channel = registration.channel();
         registration.count_end(reason.kind());
+        let reason = reason.to_string();
         let Carried { path, kind } = registration.carried();
         let (up, down) = (channel.counters.uplink(), channel.counters.downlink());
         let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -58,7 +59,7 @@ impl Journal {
             up,
             down,
             milliseconds,
-            reason = %reason,
+            reason,
             kernel = (!kernel.is_empty()).then_some(kernel),
             "channel closed"
         );
@@ -71,7 +72,7 @@ impl Journal {
                     up,
                     down,
                     ms: milliseconds,
-                    reason: reason.to_string(),
+                    reason,
                 },
             });
         }
