@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::encoded::Bytes;
 use crate::host::{Host, HostError};
 use crate::listen::limits::speak_for_many;
+use crate::metrics::WebSocketRefusal;
 use crate::ratelimit::FailureLimit;
 use crate::session::SessionId;
 use crate::state_error::StateError;
@@ -60,10 +61,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// The kind of reason, by which it is counted.
-    pub fn name(self) -> &'static str {
+    pub fn label(self) -> WebSocketRefusal {
         match self {
-            Self::Token => "token",
-            Self::TooMany { .. } => "too many wrong tokens",
+            Self::Token => WebSocketRefusal::Token,
+            Self::TooMany { .. } => WebSocketRefusal::TooManyWrongTokens,
         }
     }
 }

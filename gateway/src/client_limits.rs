@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::listen::limits::speak_for_many;
+use crate::metrics::WebSocketRefusal;
 use crate::session::SessionId;
 use crate::subscriber::Subscriber;
 
@@ -36,10 +37,10 @@ pub enum TooMany {
 
 impl TooMany {
     /// The kind of reason, by which it is counted.
-    pub fn name(self) -> &'static str {
+    pub fn label(self) -> WebSocketRefusal {
         match self {
-            Self::Sessions => "too many sessions",
-            Self::Channels => "too many channels",
+            Self::Sessions => WebSocketRefusal::TooManySessions,
+            Self::Channels => WebSocketRefusal::TooManyChannels,
         }
     }
 }

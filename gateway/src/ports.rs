@@ -10,6 +10,7 @@ use tracing::info;
 use crate::background::{Supervised, supervised};
 use crate::config::Config;
 use crate::handover::Listeners;
+use crate::label::Label as _;
 use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Draining, Inherited, Leg, Listener, socket};
 use crate::live::Live;
@@ -68,7 +69,7 @@ impl Sockets {
     }
 
     fn tell(&self) -> anyhow::Result<()> {
-        let public = self.public.iter().map(|(socket, leg)| (socket, leg.name()));
+        let public = self.public.iter().map(|(socket, leg)| (socket, leg.text()));
         let admin = self.admin.iter().map(|socket| (socket, "admin"));
         for (socket, leg) in public.chain(admin) {
             let address = socket.local_addr().context("a port has no address")?;

@@ -19,6 +19,7 @@ use crate::causes::find;
 use crate::config::Config;
 use crate::host::Host;
 use crate::listen::socket;
+use crate::metrics::HostFailure;
 use crate::network_rules::NetworkRules;
 use crate::ticket::Target;
 
@@ -49,12 +50,12 @@ pub enum ConnectError {
 
 impl ConnectError {
     /// The kind of reason, by which it is counted.
-    pub fn name(&self) -> &'static str {
+    pub fn label(&self) -> HostFailure {
         match self {
-            Self::Timeout(_) => "timeout",
-            Self::NotAllowed => "not allowed",
-            Self::Resources(_) => "resources",
-            Self::Unreachable(_) => "unreachable",
+            Self::Timeout(_) => HostFailure::Timeout,
+            Self::NotAllowed => HostFailure::NotAllowed,
+            Self::Resources(_) => HostFailure::Resources,
+            Self::Unreachable(_) => HostFailure::Unreachable,
         }
     }
 }

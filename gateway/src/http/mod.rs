@@ -6,10 +6,10 @@ mod client;
 pub mod forwarded;
 pub mod origin;
 pub mod path;
+mod refused;
 pub mod reply;
 pub mod steady;
 
-use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,21 +25,22 @@ pub use origin::Origin;
 
 use crate::access_log::{AccessLog, Event, Recorded, Requested};
 use crate::admin::health::Health;
-use crate::admission::{Admission, Admissions, Refusal};
+use crate::admission::{Admission, Admissions};
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
 use crate::client_limits::ClientLimits;
 use crate::config::ForwardedHeader;
 use crate::datapath::Paths;
-use crate::drain::{self, Drain};
+use crate::drain::Drain;
 use crate::listen::Permit;
 use crate::manager::{Manager, has_known_coding};
 use crate::metrics::Metrics;
 use crate::network_rules::NetworkRules;
-use crate::session::{ChannelId, SessionId};
-use crate::web_origin::{OriginRules, WrongOrigin};
+use crate::session::ChannelId;
+use crate::web_origin::OriginRules;
 use crate::websocket::handshake;
 use body::Body;
 use path::CanonicalPath;
+use refused::Refused;
 
 /// Methods that are passed to the manager.
 const MANAGER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -292,74 +293,50 @@ async fn open_channel(
     query: &Query,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
+    match begin_channel(gateway, connection, origin, query, &mut request).await {
+        Ok(accepted) => accepted.map(|()| Body::empty()),
+        Err(refused) => {
+            let client = origin.client.address();
+            refused.tell(client);
+            let answer = refused.answered(&gateway.metrics);
+            gateway.access_log.write(|| Event::Refused {
+                request: Some(origin.request_id.clone()),
+                client,
+                session: refused.session().map(|session| session.to_string()),
+                status: Some(answer.status().as_u16()),
+                reason: refused.to_string(),
+            });
+            answer
+        }
+    }
+}
+
+/// Checks that a channel may be opened, connects to its host and starts it; gives the 101.
+async fn begin_channel(
+    gateway: &Gateway,
+    connection: &ConnectionInfo,
+    origin: &Origin,
+    query: &Query,
+    request: &mut Request<Incoming>,
+) -> Result<Response<()>, Refused> {
     let client = origin.client.address();
-    let counted = &gateway.metrics.websockets_refused;
-    let record = |answer: Response<Body>, session: Option<SessionId>, reason: &dyn Display| {
-        gateway.access_log.write(|| Event::Refused {
-            request: Some(origin.request_id.clone()),
-            client,
-            session: session.map(|session| session.to_string()),
-            status: Some(answer.status().as_u16()),
-            reason: reason.to_string(),
-        });
-        answer
-    };
-    let response = match handshake::accept(&request) {
-        Ok(response) => response,
-        Err(failure) => {
-            debug!(%client, reason = %failure, "WebSocket refused");
-            counted.count("handshake");
-            return record(reply::handshake(failure), None, &failure);
-        }
-    };
-    if let Err(wrong) = check_page(gateway, origin, request.headers()) {
-        let message = "web pages of this origin may not come here";
-        let answer = reply::error(StatusCode::FORBIDDEN, message);
-        return record(answer, None, &wrong);
-    }
-    let admission = match gateway.admissions.admit(query.token.as_deref(), client) {
-        Ok(admission) => admission,
-        Err(refusal) => {
-            // A line for each would let whoever guesses write the log.
-            if refusal == Refusal::Token {
-                info!(%client, reason = %refusal, "WebSocket refused");
-            }
-            counted.count(refusal.name());
-            return record(reply::refusal(refusal), None, &refusal);
-        }
-    };
+    let response = handshake::accept(request).map_err(Refused::Handshake)?;
+    check_page(gateway, origin, request.headers())?;
+    let admitted = gateway.admissions.admit(query.token.as_deref(), client);
+    let admission = admitted.map_err(Refused::Token)?;
     if is_too_new(gateway, &admission) {
-        info!(%client, reason = "draining", "WebSocket refused");
-        counted.count("draining");
-        let answer = reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
-        return record(answer, None, &"draining");
+        return Err(Refused::Draining);
     }
-    let place = match gateway.client_limits.admit(client, admission.session) {
-        Ok(place) => place,
-        Err(too_many) => {
-            let session = admission.session;
-            info!(%client, %session, reason = %too_many, "WebSocket refused");
-            counted.count(too_many.name());
-            let answer = reply::error(StatusCode::TOO_MANY_REQUESTS, &too_many.to_string());
-            return record(answer, Some(session), &too_many);
-        }
-    };
+    let session = admission.session;
+    let place = gateway.client_limits.admit(client, session);
+    let place = place.map_err(|too_many| Refused::TooMany { too_many, session })?;
     let connecting = Instant::now();
-    let host = match gateway.hosts.connect(&admission.target).await {
-        Ok(host) => host,
-        Err(failure) => {
-            gateway.metrics.host_failures.count(failure.name());
-            info!(
-                session = %admission.session,
-                %client,
-                host = %admission.target,
-                reason = %failure,
-                "host not reached"
-            );
-            let session = Some(admission.session);
-            return record(reply::host(&failure), session, &failure);
-        }
-    };
+    let connected = gateway.hosts.connect(&admission.target).await;
+    let host = connected.map_err(|failure| Refused::Host {
+        failure,
+        session,
+        target: admission.target.clone(),
+    })?;
     let took = connecting.elapsed().as_secs_f64();
     gateway.metrics.host_connect.observe(took);
     let channel = Channel {
@@ -374,28 +351,26 @@ async fn open_channel(
         permit: Arc::clone(&connection.permit),
         place,
     };
-    let upgrade = hyper::upgrade::on(&mut request);
+    let upgrade = hyper::upgrade::on(request);
     channel.spawn(
         upgrade,
         gateway.channel_limits,
         &gateway.channels,
         &gateway.paths,
     );
-    response.map(|()| Body::empty())
+    Ok(response)
 }
 
-/// Whether the web page that opens a WebSocket may do so; counts and logs one that may not.
-fn check_page(gateway: &Gateway, origin: &Origin, headers: &HeaderMap) -> Result<(), WrongOrigin> {
+/// Whether the web page that opens a WebSocket may do so.
+fn check_page(gateway: &Gateway, origin: &Origin, headers: &HeaderMap) -> Result<(), Refused> {
     let checked = gateway
         .origins
         .check(headers, origin.authority(), origin.is_https());
-    if let Err(reason) = checked {
+    checked.map_err(|wrong| {
         let page = headers.get(ORIGIN).map(HeaderValue::as_bytes);
         let page = page.unwrap_or_default().escape_ascii().to_string();
-        info!(client = %origin.client, page, %reason, "WebSocket refused");
-        gateway.metrics.websockets_refused.count("origin");
-    }
-    checked
+        Refused::Origin { wrong, page }
+    })
 }
 
 /// Whether a channel would begin a desktop session while the gateway drains. One with a ticket

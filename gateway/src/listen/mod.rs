@@ -22,12 +22,14 @@ use tracing::{debug, warn};
 
 pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit, TooMany};
-use proxy_protocol::{ProxyProtocol, Told};
+use proxy_protocol::{HeaderError, ProxyProtocol, Told};
 pub use stream::{ClientState, ClientStream};
 pub use timed::Timed;
 
 use crate::http::{self, ConnectionInfo};
+use crate::label::labels;
 use crate::live::Live;
+use crate::metrics::{ConnectionRefusal, HandshakeFailure};
 use crate::tls;
 
 /// Pause after the system had no descriptor or memory for a connection.
@@ -48,22 +50,13 @@ pub enum Draining {
     Now,
 }
 
-/// How the clients of a port reach the gateway.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leg {
-    /// TLS ends here.
-    Tls,
-    /// TLS ends at a reverse proxy in front of this port.
-    Plain,
-}
-
-impl Leg {
-    /// Name in the log.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Plain => "plain",
-        }
+labels! {
+    /// How the clients of a port reach the gateway.
+    pub enum Leg {
+        /// TLS ends here.
+        Tls => "tls",
+        /// TLS ends at a reverse proxy in front of this port.
+        Plain => "plain",
     }
 }
 
@@ -112,14 +105,14 @@ impl Listener {
         let (peer, port) = (peer.ip().to_canonical(), peer.port());
         let permit = match self.connections.admit(peer) {
             Ok(permit) => permit,
-            Err(too_many) => return refuse(&self.live, peer, too_many),
+            Err(too_many) => return refuse(&self.live, peer, &too_many.into()),
         };
         if let Err(error) = socket::tune(&stream) {
             debug!(client = %peer, %error, "connection was lost at once");
             return;
         }
         let serving = self.live.current();
-        serving.gateway.metrics.connections.count(self.leg.name());
+        serving.gateway.metrics.connections.count(self.leg);
         let connection = Connection {
             leg: self.leg,
             live: Arc::clone(&self.live),
@@ -131,11 +124,34 @@ impl Listener {
 }
 
 /// Tells that a connection is not taken.
-fn refuse(live: &Live, peer: IpAddr, too_many: TooMany) {
-    debug!(client = %peer, reason = %too_many, "connection refused");
+fn refuse(live: &Live, peer: IpAddr, reason: &Refused) {
+    debug!(client = %peer, %reason, "connection refused");
     let serving = live.current();
-    serving.gateway.metrics.connections_refused.inc();
-    serving.gateway.refused(peer, &too_many.to_string());
+    let metrics = &serving.gateway.metrics;
+    metrics.connections_refused.count(reason.label());
+    serving.gateway.refused(peer, &reason.to_string());
+}
+
+/// Why a connection is closed before its TLS handshake or its first request.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    TooMany(#[from] TooMany),
+    #[error("client is not allowed")]
+    NotAllowed,
+    #[error(transparent)]
+    ProxyHeader(HeaderError),
+}
+
+impl Refused {
+    fn label(&self) -> ConnectionRefusal {
+        match self {
+            Self::TooMany(TooMany::Connections) => ConnectionRefusal::TooMany,
+            Self::TooMany(TooMany::Unfinished) => ConnectionRefusal::Unfinished,
+            Self::NotAllowed => ConnectionRefusal::NotAllowed,
+            Self::ProxyHeader(_) => ConnectionRefusal::ProxyHeader,
+        }
+    }
 }
 
 struct Connection {
@@ -185,7 +201,7 @@ impl Connection {
         };
         if readable.is_err() && leg == Leg::Tls {
             let metrics = &self.live.current().gateway.metrics;
-            metrics.tls_failures.count("timeout");
+            metrics.tls_failures.count(HandshakeFailure::Timeout);
         }
         matches!(readable, Ok(Ok(())))
     }
@@ -297,10 +313,7 @@ impl Connection {
             Ok(told) => told,
             Err(error) => {
                 if !error.is_empty_probe() {
-                    self.live
-                        .current()
-                        .gateway
-                        .refused(own.source, &error.to_string());
+                    refuse(&self.live, own.source, &Refused::ProxyHeader(error));
                 }
                 return None;
             }
@@ -314,7 +327,7 @@ impl Connection {
         match permit.moved_to(told.source) {
             Ok(permit) => Some((told, permit)),
             Err(too_many) => {
-                refuse(&self.live, told.source, too_many);
+                refuse(&self.live, told.source, &too_many.into());
                 None
             }
         }
@@ -323,11 +336,7 @@ impl Connection {
     fn admits(&self, peer: IpAddr) -> bool {
         let admits = self.live.current().gateway.admits(peer);
         if !admits {
-            debug!(client = %peer, "client is not allowed");
-            self.live
-                .current()
-                .gateway
-                .refused(peer, "client is not allowed");
+            refuse(&self.live, peer, &Refused::NotAllowed);
         }
         admits
     }
@@ -359,11 +368,11 @@ impl Connection {
             }
             Ok(Err(error)) => {
                 debug!(client = %peer, %error, "TLS handshake failed");
-                metrics.tls_failures.count("failed");
+                metrics.tls_failures.count(HandshakeFailure::Failed);
             }
             Err(_) => {
                 debug!(client = %peer, "TLS handshake took too long");
-                metrics.tls_failures.count("timeout");
+                metrics.tls_failures.count(HandshakeFailure::Timeout);
             }
         }
         None

@@ -30,6 +30,7 @@ use crate::http::body::Body;
 use crate::http::path::CanonicalPath;
 use crate::http::steady::{BodyError, Steady};
 use crate::listen::socket;
+use crate::metrics::ManagerResult;
 
 /// Connections that wait for the next request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -56,13 +57,13 @@ pub enum ManagerError {
 
 impl ManagerError {
     /// The kind of reason, by which it is counted.
-    pub fn name(&self) -> &'static str {
+    pub fn label(&self) -> ManagerResult {
         match self {
-            Self::NotConfigured => "not configured",
-            Self::Timeout => "timeout",
-            Self::ClientStalled => "client stalled",
-            Self::Resources(_) => "resources",
-            Self::Unreachable(_) => "unreachable",
+            Self::NotConfigured => ManagerResult::NotConfigured,
+            Self::Timeout => ManagerResult::Timeout,
+            Self::ClientStalled => ManagerResult::ClientStalled,
+            Self::Resources(_) => ManagerResult::Resources,
+            Self::Unreachable(_) => ManagerResult::Unreachable,
         }
     }
 }

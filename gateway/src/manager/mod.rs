@@ -32,7 +32,7 @@ use crate::http::path::CanonicalPath;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
 use crate::listen::limits::speak_for_many;
-use crate::metrics::Metrics;
+use crate::metrics::{DesktopRefusal, ManagerResult, Metrics};
 use crate::subscriber::Subscriber;
 use crate::ticket::{Target, Tickets};
 use collect::Collected;
@@ -91,7 +91,9 @@ impl Manager {
         if is_desktop && self.config.hijack_all && self.drain.is_on() {
             // The manager is not asked: it would start a desktop for nobody.
             info!(client = %origin.client, reason = "draining", "desktop refused");
-            self.metrics.desktops_refused.count("draining");
+            self.metrics
+                .desktops_refused
+                .count(DesktopRefusal::Draining);
             return reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
         }
         if is_desktop {
@@ -101,11 +103,11 @@ impl Manager {
         }
         match self.answer(request, path, origin, local).await {
             Ok(response) => {
-                self.metrics.manager_requests.count("answered");
+                self.metrics.manager_requests.count(ManagerResult::Answered);
                 response
             }
             Err(failure) => {
-                self.metrics.manager_requests.count(failure.name());
+                self.metrics.manager_requests.count(failure.label());
                 if matches!(failure, ManagerError::NotConfigured) {
                     debug!(client = %origin.client, reason = %failure, "no answer from the manager");
                 } else {
@@ -207,7 +209,7 @@ impl Manager {
 
     /// What a client gets in place of an answer that might show it a host.
     fn withheld(&self, client: Client, reason: &HijackError) -> Response<Body> {
-        self.metrics.desktops_refused.count("answer");
+        self.metrics.desktops_refused.count(DesktopRefusal::Answer);
         warn!(%client, %reason, "manager's answer is withheld: it cannot be changed");
         reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
     }
@@ -235,16 +237,22 @@ impl Manager {
         let out_of_reach =
             |counted, reason| refuse(counted, reason, StatusCode::BAD_GATEWAY, reply::NO_DESKTOP);
         if !self.config.allows_port(target.port) {
-            return Err(out_of_reach("port", "FirstSpicePort, LastSpicePort"));
+            return Err(out_of_reach(
+                DesktopRefusal::Port,
+                "FirstSpicePort, LastSpicePort",
+            ));
         }
         if !self.hosts.may_reach(&target.host) {
-            return Err(out_of_reach("host", "AllowedHosts, DeniedHosts"));
+            return Err(out_of_reach(
+                DesktopRefusal::Host,
+                "AllowedHosts, DeniedHosts",
+            ));
         }
         let owner = Subscriber::unless_many(client.address(), &speak_for_many(&self.config));
         let issued = self.tickets.issue(target.clone(), owner, Instant::now());
         let (ticket, session) = issued.map_err(|error| {
             let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, reply::TOO_MANY_DESKTOPS);
-            refuse("tickets", &error.to_string(), status, message)
+            refuse(DesktopRefusal::Tickets, &error.to_string(), status, message)
         })?;
         self.metrics.desktops_assigned.inc();
         let own_address = match (&self.config.external_name, origin.host()) {

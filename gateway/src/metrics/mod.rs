@@ -4,10 +4,12 @@
 //! when somebody asks; here is counted what happens once for a connection, a request or a desktop
 //! session.
 
+mod labels;
 mod now;
 mod process;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
 
 use prometheus_client::encoding::prometheus_text;
@@ -16,8 +18,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use labels::{
+    ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, ManagerResult,
+    WebSocketRefusal,
+};
 pub use now::Now;
+
 pub use process::{open_files, open_files_limit};
+
+use crate::label::Label;
+use crate::listen::Leg;
 
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
@@ -31,55 +41,59 @@ const SECONDS: [f64; 14] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 ];
 
-/// One label with a value that the code names.
-type Label = [(&'static str, &'static str); 1];
+/// One label: its name, and one of its values.
+type OneLabel = [(&'static str, &'static str); 1];
 
 /// A counter for each value of one label.
-#[derive(Clone, Debug)]
-pub struct Labelled {
+#[derive(Debug)]
+pub struct Labelled<L> {
     name: &'static str,
-    family: Family<Label, Counter>,
+    family: Family<OneLabel, Counter>,
+    values: PhantomData<L>,
 }
 
-impl Labelled {
-    /// Those of `values` are shown as 0 before they are counted: a rate needs a first sample.
-    fn new(name: &'static str, values: &[&'static str]) -> Self {
-        let family = Family::<Label, Counter>::default();
-        for value in values {
-            drop(family.get_or_create(&[(name, *value)]));
+impl<L: Label> Labelled<L> {
+    fn new(name: &'static str) -> Self {
+        let family = Family::<OneLabel, Counter>::default();
+        for value in L::ALL {
+            drop(family.get_or_create(&[(name, value.text())]));
         }
-        Self { name, family }
+        Self {
+            name,
+            family,
+            values: PhantomData,
+        }
     }
 
     /// Counts one more with this value of the label.
-    pub fn count(&self, value: &'static str) {
-        self.family.get_or_create(&[(self.name, value)]).inc();
+    pub fn count(&self, value: L) {
+        let label = [(self.name, value.text())];
+        self.family.get_or_create(&label).inc();
     }
 }
 
 /// Everything that is counted as it happens.
 pub struct Metrics {
     /// Connections that were accepted, by leg.
-    pub connections: Labelled,
-    /// Connections that were closed at once because of `MaxConnections` or
-    /// `MaxConnectionsPerAddress`.
-    pub connections_refused: Counter,
+    pub connections: Labelled<Leg>,
+    /// Connections that were closed before a TLS handshake or a request, by reason.
+    pub connections_refused: Labelled<ConnectionRefusal>,
     /// Times of TLS handshakes that succeeded.
     pub tls_handshake: Histogram,
     /// TLS handshakes that did not, by reason.
-    pub tls_failures: Labelled,
+    pub tls_failures: Labelled<HandshakeFailure>,
     /// WebSockets that were refused, by reason.
-    pub websockets_refused: Labelled,
+    pub websockets_refused: Labelled<WebSocketRefusal>,
     /// Times of connects to hosts that succeeded, names' resolution included.
     pub host_connect: Histogram,
     /// Connects to hosts that did not, by reason.
-    pub host_failures: Labelled,
+    pub host_failures: Labelled<HostFailure>,
     /// Desktop sessions that a ticket was given for.
     pub desktops_assigned: Counter,
     /// Answers of the manager that were turned into an error, by reason.
-    pub desktops_refused: Labelled,
+    pub desktops_refused: Labelled<DesktopRefusal>,
     /// Requests for the manager, by what became of them.
-    pub manager_requests: Labelled,
+    pub manager_requests: Labelled<ManagerResult>,
     registry: Registry,
     started: SystemTime,
     up_since: Instant,
@@ -88,77 +102,42 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
-        let connections = Labelled::new("leg", &["tls", "plain"]);
-        let tls_failures = Labelled::new("reason", &["failed", "timeout"]);
-        let websockets_refused = Labelled::new(
-            "reason",
-            &[
-                "token",
-                "too many wrong tokens",
-                "handshake",
-                "origin",
-                "draining",
-                "too many sessions",
-                "too many channels",
-            ],
-        );
-        let host_failures = Labelled::new(
-            "reason",
-            &["timeout", "unreachable", "not allowed", "resources"],
-        );
-        let desktops_refused =
-            Labelled::new("reason", &["draining", "answer", "port", "host", "tickets"]);
-        let manager_requests = Labelled::new(
-            "result",
-            &[
-                "answered",
-                "timeout",
-                "client stalled",
-                "unreachable",
-                "resources",
-                "not configured",
-            ],
-        );
-        for (family, name, help) in [
-            (
-                &connections,
-                "connections_accepted",
-                "Connections of clients that were accepted",
-            ),
-            (
-                &tls_failures,
-                "tls_handshake_failures",
-                "TLS handshakes that failed",
-            ),
-            (
-                &websockets_refused,
-                "websockets_refused",
-                "WebSockets that were refused before a host was asked",
-            ),
-            (
-                &host_failures,
-                "host_connect_failures",
-                "Connects to hosts that failed",
-            ),
-            (
-                &desktops_refused,
-                "desktops_refused",
-                "Desktops that no ticket was given for",
-            ),
-            (
-                &manager_requests,
-                "manager_requests",
-                "Requests for the manager",
-            ),
-        ] {
-            registry.register(name, help, family.family.clone());
-        }
         let mut entered = Entered(&mut registry);
         Self {
-            connections_refused: entered.add(
+            connections: entered.add_labelled(
+                "connections_accepted",
+                "Connections of clients that were accepted",
+                "leg",
+            ),
+            connections_refused: entered.add_labelled(
                 "connections_refused",
-                "Connections of clients that were closed at once because of a limit",
-                Counter::default(),
+                "Connections of clients that were closed before a TLS handshake or a request",
+                "reason",
+            ),
+            tls_failures: entered.add_labelled(
+                "tls_handshake_failures",
+                "TLS handshakes that failed",
+                "reason",
+            ),
+            websockets_refused: entered.add_labelled(
+                "websockets_refused",
+                "WebSockets that were refused before a host was asked",
+                "reason",
+            ),
+            host_failures: entered.add_labelled(
+                "host_connect_failures",
+                "Connects to hosts that failed",
+                "reason",
+            ),
+            desktops_refused: entered.add_labelled(
+                "desktops_refused",
+                "Desktops that no ticket was given for",
+                "reason",
+            ),
+            manager_requests: entered.add_labelled(
+                "manager_requests",
+                "Requests for the manager",
+                "result",
             ),
             tls_handshake: entered.add(
                 "tls_handshake_seconds",
@@ -175,12 +154,6 @@ impl Default for Metrics {
                 "Desktops that a ticket was given for",
                 Counter::default(),
             ),
-            connections,
-            tls_failures,
-            websockets_refused,
-            host_failures,
-            desktops_refused,
-            manager_requests,
             registry,
             started: SystemTime::now(),
             up_since: Instant::now(),
@@ -195,6 +168,17 @@ impl Entered<'_> {
     fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
         self.0.register(name, help, metric.clone());
         metric
+    }
+
+    fn add_labelled<L: Label>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &'static str,
+    ) -> Labelled<L> {
+        let labelled = Labelled::new(label);
+        self.0.register(name, help, labelled.family.clone());
+        labelled
     }
 }
 
@@ -227,8 +211,8 @@ mod tests {
     #[test]
     fn what_was_counted_is_read() {
         let metrics = Metrics::default();
-        metrics.websockets_refused.count("token");
-        metrics.websockets_refused.count("token");
+        metrics.websockets_refused.count(WebSocketRefusal::Token);
+        metrics.websockets_refused.count(WebSocketRefusal::Token);
         metrics.host_connect.observe(0.003);
         metrics.desktops_assigned.inc();
         let text = metrics.encode(Now::default()).unwrap();

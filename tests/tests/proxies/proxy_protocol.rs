@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::GatewayBuilder;
 use testkit::host::read_link;
+use testkit::http::Call;
 use testkit::net::{StreamEnd, read_to_end};
 use testkit::packages::Package;
 use testkit::prelude::*;
@@ -293,5 +294,69 @@ async fn hosts_are_told_who_their_client_is() -> Result<()> {
     let header = announced("v2", Some(28)).await?;
     ensure!(header.starts_with(V2_SIGNATURE));
     ensure!(header[12..24] == [0x21, 0x11, 0, 12, 127, 0, 0, 7, 127, 0, 0, 1]);
+    Ok(())
+}
+
+/// Each reason of `connections_refused_total`, with its count.
+async fn refused_connections(admin: &Endpoint) -> Result<Vec<(String, u64)>> {
+    let metrics = Call::get(admin, "/metrics").send().await?;
+    let text = String::from_utf8(metrics.body().to_vec())?;
+    let samples = text.lines().filter_map(|line| {
+        let rest = line.strip_prefix("flexvdi_gateway_connections_refused_total{reason=\"")?;
+        let (reason, count) = rest.split_once("\"} ")?;
+        Some((reason.to_owned(), count))
+    });
+    samples
+        .map(|(reason, count)| Ok((reason, count.parse()?)))
+        .collect()
+}
+
+#[tokio::test]
+async fn what_is_refused_after_the_header_is_counted_by_its_reason() -> Result<()> {
+    let admin = testkit::net::free_port()?;
+    let gateway = Gateway::builder()
+        .plain()
+        .set("ProxyProtocol", vec!["127.0.0.1"])
+        .set("HandshakeTimeout", 1)
+        .set("MaxConnectionsPerAddress", 1)
+        .set("DeniedClients", vec!["198.51.100.0/24"])
+        .set("AdminPort", admin)
+        .spawn()
+        .await?;
+    let admin = Endpoint::plain(([127, 0, 0, 1], admin).into());
+    let named = |client: &str| format!("PROXY TCP4 {client} 10.0.0.1 9 443\r\n");
+    let endpoint = gateway.plain();
+    // One client that stays, and its request, so that it was counted.
+    let mut held = endpoint.connect_tcp().await?;
+    let request = "GET /x HTTP/1.1\r\nHost: x\r\n\r\n";
+    held.write_all((named("192.0.2.7") + request).as_bytes())
+        .await?;
+    held.readable().await?;
+    for (bytes, times) in [
+        (named("192.0.2.7"), 1),
+        (named("198.51.100.9"), 2),
+        ("PROXY TCP9 none\r\n".to_owned(), 3),
+        // A probe, which is no client.
+        (String::new(), 1),
+    ] {
+        for _ in 0..times {
+            let mut stream = endpoint.connect_tcp().await?;
+            let _ = stream.write_all(bytes.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            read_to_end(&mut stream).await?;
+        }
+    }
+    let expected = [
+        ("too many connections", 1),
+        ("too many unfinished handshakes", 0),
+        ("client not allowed", 2),
+        ("no PROXY header", 3),
+    ];
+    let mut counted = refused_connections(&admin).await?;
+    counted.sort();
+    let mut expected = expected.map(|(reason, count)| (reason.to_owned(), count));
+    expected.sort();
+    ensure!(counted == expected, "{counted:?}");
+    drop(held);
     Ok(())
 }

@@ -1,0 +1,96 @@
+//! Values of labels: for each reason that is counted one. What is counted says itself which one it
+//! is, so that a reason without a value does not compile.
+
+use crate::label::labels;
+
+labels! {
+    /// Why a connection is closed before its TLS handshake or first request.
+    pub enum ConnectionRefusal {
+        /// `MaxConnections` or `MaxConnectionsPerAddress`.
+        TooMany => "too many connections",
+        /// The share of `MaxConnections` for unfinished handshakes.
+        Unfinished => "too many unfinished handshakes",
+        /// `AllowedClients` or `DeniedClients`.
+        NotAllowed => "client not allowed",
+        /// A balancer in `ProxyProtocol` sent no good header.
+        ProxyHeader => "no PROXY header",
+    }
+}
+
+labels! {
+    /// Why a TLS handshake came to nothing.
+    pub enum HandshakeFailure {
+        /// What the client sent, or that it left.
+        Failed => "failed",
+        /// `HandshakeTimeout`.
+        Timeout => "timeout",
+    }
+}
+
+labels! {
+    /// Why a WebSocket is refused before its host is asked.
+    pub enum WebSocketRefusal {
+        /// Wrong, expired or missing.
+        Token => "token",
+        /// `BadTokenLimit`.
+        TooManyWrongTokens => "too many wrong tokens",
+        /// No handshake as RFC 6455 has it.
+        Handshake => "handshake",
+        /// `AllowedOrigins`.
+        Origin => "origin",
+        /// No new desktop sessions.
+        Draining => "draining",
+        /// `MaxSessionsPerAddress`.
+        TooManySessions => "too many sessions",
+        /// `MaxChannelsPerAddress`.
+        TooManyChannels => "too many channels",
+    }
+}
+
+labels! {
+    /// Why a host is not connected.
+    pub enum HostFailure {
+        /// `ConnectTimeout`.
+        Timeout => "timeout",
+        /// The name does not resolve, or the port is closed.
+        Unreachable => "unreachable",
+        /// `AllowedHosts` or `DeniedHosts`.
+        NotAllowed => "not allowed",
+        /// No descriptor or memory.
+        Resources => "resources",
+    }
+}
+
+labels! {
+    /// Why a desktop gets no ticket.
+    pub enum DesktopRefusal {
+        /// No new desktop sessions.
+        Draining => "draining",
+        /// The manager's answer cannot be changed.
+        Answer => "answer",
+        /// `FirstSpicePort` or `LastSpicePort`.
+        Port => "port",
+        /// `AllowedHosts` or `DeniedHosts`.
+        Host => "host",
+        /// Too many wait to be used.
+        Tickets => "tickets",
+    }
+}
+
+labels! {
+    /// What became of a request for the manager.
+    pub enum ManagerResult {
+        /// It has answered, whatever.
+        Answered => "answered",
+        /// `ManagerTimeout`.
+        Timeout => "timeout",
+        /// The client did not go on with the request's body.
+        ClientStalled => "client stalled",
+        /// Not connected, or it broke off.
+        Unreachable => "unreachable",
+        /// No thread, descriptor or memory was left to ask it with.
+        Resources => "resources",
+        /// `ManagerIP` is empty.
+        NotConfigured => "not configured",
+    }
+}
