@@ -7,6 +7,7 @@ pub mod client;
 pub mod health;
 mod history;
 mod page;
+mod places;
 mod routes;
 mod screen;
 mod serve;

@@ -10,24 +10,25 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tracing::debug;
 
 use super::Admin;
+use super::places::{Place, Places};
 use super::routes::{self, Access};
+use crate::listen::{Peer, Timed};
 
-/// Connections of each door at a time; more wait.
+/// Connections of each door at a time.
 const CONNECTIONS: usize = 32;
-/// Longest wait for the head of a request, also for the next one on a connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait for the head of a request, also for the next one on a connection, and for a client
+/// that takes nothing of its answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A socket at which connections are taken.
 pub(super) trait Accept {
-    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Stream: Peer + Send + 'static;
 
     /// The next connection.
     fn next(&self) -> impl Future<Output = std::io::Result<Self::Stream>> + Send;
@@ -54,7 +55,7 @@ pub(super) struct Door<L> {
     admin: Arc<Admin>,
     listener: L,
     access: Access,
-    places: Arc<Semaphore>,
+    places: Arc<Places>,
 }
 
 impl<L: Accept> Door<L> {
@@ -63,50 +64,55 @@ impl<L: Accept> Door<L> {
             admin,
             listener,
             access,
-            places: Arc::new(Semaphore::new(CONNECTIONS)),
+            places: Places::new(CONNECTIONS),
         }
     }
 
     /// Takes connections for ever.
     pub(super) async fn serve(&mut self) -> Infallible {
         loop {
-            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
-                unreachable!("nobody closes the semaphore")
-            };
             match self.listener.next().await {
                 Ok(stream) => {
-                    let serve = serve(Arc::clone(&self.admin), stream, self.access);
-                    tokio::spawn(async move {
-                        serve.await;
-                        drop(place);
-                    });
+                    let place = self.places.take().await;
+                    tokio::spawn(serve(Arc::clone(&self.admin), stream, place, self.access));
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => {
+                    debug!(%error, "no connection to the administrator's door");
+                    tokio::time::sleep(PAUSE).await;
+                }
             }
         }
     }
 }
 
-async fn pause(error: &std::io::Error) {
-    debug!(%error, "no connection to the administrator's door");
-    tokio::time::sleep(PAUSE).await;
-}
-
-async fn serve<S>(admin: Arc<Admin>, stream: S, access: Access)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |request: Request<Incoming>| {
-        let admin = Arc::clone(&admin);
+async fn serve(
+    admin: Arc<Admin>,
+    stream: impl Peer + Send + 'static,
+    place: Place,
+    access: Access,
+) {
+    let place = Arc::new(place);
+    let service = service_fn(|request: Request<Incoming>| {
+        let (admin, answering) = (Arc::clone(&admin), place.answering());
         let (parts, _) = request.into_parts();
-        async move { Ok::<_, Infallible>(routes::answer(&admin, access, &parts).await) }
+        async move {
+            let answer = routes::answer(&admin, access, &parts).await;
+            drop(answering);
+            Ok::<_, Infallible>(answer)
+        }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        debug!(%error, "connection to the administrator's door failed");
+        .header_read_timeout(PATIENCE)
+        .serve_connection(TokioIo::new(Timed::new(stream, PATIENCE)), service);
+    tokio::select! {
+        served = connection => {
+            if let Err(error) = served {
+                debug!(%error, "connection to the administrator's door failed");
+            }
+        }
+        () = place.is_needed() => {
+            debug!("an idle connection to the administrator's door gave way to another one");
+        }
     }
 }

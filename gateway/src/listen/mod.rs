@@ -24,7 +24,7 @@ pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit, TooMany};
 use proxy_protocol::{HeaderError, ProxyProtocol, Told};
 pub use stream::{ClientState, ClientStream};
-pub use timed::Timed;
+pub use timed::{Peer, Timed};
 
 use crate::http::{self, ConnectionInfo};
 use crate::label::labels;

@@ -1,4 +1,4 @@
-//! A client's connection that is given up when its client takes nothing.
+//! Connections that are given up when their peers take nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -7,20 +7,59 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
 use super::ClientStream;
 use crate::datapath::sockmap::tcp_info::bytes_acknowledged;
 
-/// A [`ClientStream`] on which HTTP is spoken. Writing, flushing and shutting down fail with
-/// [`io::ErrorKind::TimedOut`] once they have waited for a time in which the client acknowledged
-/// no byte.
+/// A connection of which it can be told how much its peer has taken.
+pub trait Peer: AsyncRead + AsyncWrite + Unpin {
+    /// Bytes that the peer has acknowledged; `None`: nobody counts them, or it is gone.
+    fn acknowledged(&self) -> Option<u64>;
+
+    /// Drops what the peer has not taken, once this is closed.
+    fn drop_unsent(&self);
+}
+
+impl Peer for TcpStream {
+    fn acknowledged(&self) -> Option<u64> {
+        bytes_acknowledged(self).ok()
+    }
+
+    fn drop_unsent(&self) {
+        // The kernel would go on to offer it what it does not take, megabytes perhaps.
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl Peer for ClientStream {
+    fn acknowledged(&self) -> Option<u64> {
+        self.tcp().acknowledged()
+    }
+
+    fn drop_unsent(&self) {
+        self.tcp().drop_unsent();
+    }
+}
+
+/// What the peer has not taken of it is in its own queue.
+impl Peer for UnixStream {
+    fn acknowledged(&self) -> Option<u64> {
+        None
+    }
+
+    fn drop_unsent(&self) {}
+}
+
+/// A connection on which HTTP is spoken. Writing, flushing and shutting down fail with
+/// [`io::ErrorKind::TimedOut`] once they have waited for a time in which the peer took no byte.
 ///
-/// What counts is what reaches the client, not what its socket takes here: the kernel's buffer
-/// holds megabytes, which a slow line needs minutes for.
-pub struct Timed {
-    stream: ClientStream,
+/// What counts is what reaches the peer, where that is known, not what its socket takes here: the
+/// kernel's buffer holds megabytes, which a slow line needs minutes for.
+pub struct Timed<S = ClientStream> {
+    stream: S,
     limit: Duration,
     /// There only while something waits, as most connections never do.
     waiting: Option<Waiting>,
@@ -28,24 +67,26 @@ pub struct Timed {
 
 struct Waiting {
     time: Pin<Box<Sleep>>,
-    /// Bytes that the client had acknowledged when this wait began.
+    /// Bytes that the peer had acknowledged when this wait began.
     acknowledged: Option<u64>,
 }
 
 impl Timed {
-    /// Gives a client up that takes nothing for `limit`.
-    pub fn new(stream: ClientStream, limit: Duration) -> Self {
+    /// The connection, without a limit, also in the kernel.
+    pub fn into_inner(self) -> ClientStream {
+        let _ = SockRef::from(self.stream.tcp()).set_tcp_user_timeout(None);
+        self.stream
+    }
+}
+
+impl<S: Peer> Timed<S> {
+    /// Gives a peer up that takes nothing for `limit`.
+    pub fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
             limit,
             waiting: None,
         }
-    }
-
-    /// The connection, without a limit, also in the kernel.
-    pub fn into_inner(self) -> ClientStream {
-        let _ = SockRef::from(self.stream.tcp()).set_tcp_user_timeout(None);
-        self.stream
     }
 
     /// Passes on what writing has come to, or that it has taken too long.
@@ -59,20 +100,19 @@ impl Timed {
             return polled;
         }
         loop {
-            let tcp = self.stream.tcp();
+            let stream = &self.stream;
             let waiting = self.waiting.get_or_insert_with(|| Waiting {
                 time: Box::pin(sleep(self.limit)),
-                acknowledged: bytes_acknowledged(tcp).ok(),
+                acknowledged: stream.acknowledged(),
             });
             ready!(waiting.time.as_mut().poll(context));
-            let by_now = bytes_acknowledged(tcp).ok();
+            let by_now = stream.acknowledged();
             if by_now.is_none() || by_now == waiting.acknowledged {
-                debug!(seconds = self.limit.as_secs(), "client takes nothing");
-                // The kernel would go on to offer it what it does not take, megabytes perhaps.
-                let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+                debug!(seconds = self.limit.as_secs(), "peer takes nothing");
+                stream.drop_unsent();
                 return Poll::Ready(Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    "the client took nothing for too long",
+                    "the peer took nothing for too long",
                 )));
             }
             self.waiting = None;
@@ -80,7 +120,7 @@ impl Timed {
     }
 }
 
-impl AsyncRead for Timed {
+impl<S: Peer> AsyncRead for Timed<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,7 +130,7 @@ impl AsyncRead for Timed {
     }
 }
 
-impl AsyncWrite for Timed {
+impl<S: Peer> AsyncWrite for Timed<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -116,7 +156,7 @@ mod tests {
     use std::time::Instant;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpListener;
 
     use super::*;
 

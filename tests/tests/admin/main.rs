@@ -7,6 +7,7 @@
 
 mod closed_output;
 mod command_line;
+mod crowd;
 mod drain;
 mod health;
 mod metrics;
