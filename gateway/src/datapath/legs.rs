@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::low_water;
 use super::pipe::Pipe;
+use super::sockmap::tcp_info::bytes_acknowledged;
 use crate::buffer::Layout;
 
 /// The client leg: it takes frames where they were read, and protects them there if it has to.
@@ -39,6 +40,11 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
     /// must be written.
     fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(context, bytes)
+    }
+
+    /// Bytes that the client's system has taken of what was sent; `None`: that is not known.
+    fn acknowledged(&self) -> Option<u64> {
+        None
     }
 
     /// Whether the channel should end, for there is no other key for what is sent.
@@ -73,7 +79,11 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
     }
 }
 
-impl ClientLeg for TcpStream {}
+impl ClientLeg for TcpStream {
+    fn acknowledged(&self) -> Option<u64> {
+        bytes_acknowledged(self).ok()
+    }
+}
 
 /// The host leg: it is read into several places at once.
 pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
@@ -100,6 +110,11 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
     ) -> Poll<io::Result<usize>> {
         let _ = (context, pipe, most);
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Bytes that the host's system has taken of what was sent; `None`: that is not known.
+    fn acknowledged(&self) -> Option<u64> {
+        None
     }
 
     /// Wakes the reader only once so many bytes, or the end, have come; where that is possible.
@@ -153,6 +168,10 @@ impl HostLeg for TcpStream {
                 filled => return Poll::Ready(filled),
             }
         }
+    }
+
+    fn acknowledged(&self) -> Option<u64> {
+        bytes_acknowledged(self).ok()
     }
 
     fn set_low_water(&self, bytes: usize) {

@@ -4,6 +4,7 @@
 //! tickets or configuration files.
 
 mod choice;
+mod ending;
 mod inbound;
 mod kernel_count;
 pub mod ktls;

@@ -14,8 +14,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::ending::{Ending, Taken};
 use super::moderation::Moderation;
 use super::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
+use crate::buffer::SIZE;
 use crate::end_reason::EndReason;
 use crate::websocket::decode::Event;
 use crate::websocket::encode;
@@ -76,7 +78,8 @@ where
         ends: Ends::default(),
         reason: None,
         ping: limits.ping_interval.map(Ping::new),
-        progress_at: None,
+        ending: None,
+        uplink_that_counts: u64::MAX,
         moderation: Moderation::default(),
     };
     let mut timer: Option<Pin<Box<Sleep>>> = None;
@@ -125,8 +128,11 @@ struct Relay<'a, C, H> {
     /// Set by the first event that ends the channel.
     reason: Option<EndReason>,
     ping: Option<Ping>,
-    /// While ending: when bytes last moved.
-    progress_at: Option<Instant>,
+    /// While ending.
+    ending: Option<Ending>,
+    /// Bytes of the uplink that count as progress while ending: a client that goes on sending
+    /// behind our Close must not keep the channel alive.
+    uplink_that_counts: u64,
     moderation: Moderation,
 }
 
@@ -248,7 +254,7 @@ where
             rest: Rest { inbound, .. },
             host,
             counters,
-            progress_at,
+            ending,
             ends,
             ..
         } = self;
@@ -258,9 +264,8 @@ where
         }
         let polled = inbound.poll_forward(context, *host, |len| {
             counters.add_uplink(len);
-            // A client that goes on sending behind our Close must not keep the channel alive.
             if !ends.close_sent {
-                touch(progress_at);
+                touch(ending);
             }
         });
         match polled {
@@ -304,11 +309,11 @@ where
         if self.ends.client_broken || self.ends.client_shut {
             return self.poll_discard_host(context);
         }
-        let progress_at = &mut self.progress_at;
+        let ending = &mut self.ending;
         match self
             .rest
             .outbound
-            .poll_drain(context, self.client, || touch(progress_at))
+            .poll_drain(context, self.client, || touch(ending))
         {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(())) => {}
@@ -333,6 +338,8 @@ where
         if let Some(close) = self.queue.close.take() {
             self.rest.outbound.push_control(close);
             self.ends.close_sent = true;
+            // What came before, and what is in hand.
+            self.uplink_that_counts = self.counters.uplink() + SIZE as u64;
             return Poll::Ready(());
         }
         if let Some(payload) = self.rest.pong.take() {
@@ -449,7 +456,19 @@ where
 
     fn end(&mut self, reason: EndReason) {
         self.reason.get_or_insert(reason);
-        self.progress_at.get_or_insert_with(Instant::now);
+        if self.ending.is_none() {
+            let limit = self.limits.close_timeout;
+            self.ending = Some(Ending::new(limit, Instant::now(), self.taken()));
+        }
+    }
+
+    /// What peers have taken so far, as far as it counts while ending.
+    fn taken(&self) -> Taken {
+        let counts = |bytes: u64| bytes.min(self.uplink_that_counts);
+        [
+            self.client.acknowledged(),
+            self.host.acknowledged().map(counts),
+        ]
     }
 
     /// Both sides have ended and nothing is owed to either.
@@ -464,7 +483,7 @@ where
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let close = self.progress_at.map(|at| at + self.limits.close_timeout);
+        let close = self.ending.as_ref().map(Ending::deadline);
         let ping = self.ping.as_ref().map(|ping| ping.next);
         let deadlines = [close, ping, self.moderation.deadline()];
         deadlines.into_iter().flatten().min()
@@ -475,10 +494,12 @@ where
         if let Some(bytes) = self.moderation.on_timer(now) {
             self.host.set_low_water(bytes);
         }
-        if let Some(progress_at) = self.progress_at
-            && now >= progress_at + self.limits.close_timeout
-        {
-            return true;
+        if let Some(mut ending) = self.ending.take() {
+            let is_over = ending.on_timer(now, || self.taken());
+            self.ending = Some(ending);
+            if is_over {
+                return true;
+            }
         }
         let Some(ping) = &mut self.ping else {
             return false;
@@ -506,8 +527,8 @@ where
 }
 
 /// Notes progress of a channel that is ending; one that is not has no such limit.
-fn touch(progress_at: &mut Option<Instant>) {
-    if let Some(at) = progress_at {
-        *at = Instant::now();
+fn touch(ending: &mut Option<Ending>) {
+    if let Some(ending) = ending {
+        ending.touch();
     }
 }

@@ -63,6 +63,7 @@ mod randomised;
 mod rng;
 mod setup;
 mod silent_hosts;
+mod slow_endings;
 mod sockmap;
 mod unsteady;
 mod verdict;

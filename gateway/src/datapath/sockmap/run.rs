@@ -8,9 +8,12 @@ use std::convert::Infallible;
 use std::future::{Future, pending};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::client::ClientLeg;
 use super::host::HostLeg;
 use super::link::Link;
+use crate::datapath::ending::Ending;
 use crate::datapath::{Counters, Inbound, Limits, relay};
 use crate::end_reason::EndReason;
 
@@ -71,14 +74,13 @@ fn next_look(left: u64) -> Duration {
 /// Ready once a channel that is ending has not moved a byte for this long.
 async fn standstill(link: &Link, limit: Duration) {
     link.ending().await;
-    let mut seen = link.progress();
+    let progress = || [Some(link.progress()), None];
+    let mut ending = Ending::new(limit, Instant::now(), progress());
     loop {
-        tokio::time::sleep(limit).await;
-        let progress = link.progress();
-        if progress == seen {
+        tokio::time::sleep_until(ending.deadline()).await;
+        if ending.on_timer(Instant::now(), progress) {
             return;
         }
-        seen = progress;
     }
 }
 

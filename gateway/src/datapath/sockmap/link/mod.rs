@@ -23,6 +23,7 @@ use super::maps::Cookies;
 use super::registered::register;
 use super::watch::Signal;
 use super::{Sockmap, tcp_info};
+use crate::buffer::SIZE;
 use crate::datapath::ktls::{self, KtlsStream};
 use crate::datapath::queues::{Queues, TcpLegs};
 use parts::{Parts, has_spoken};
@@ -85,8 +86,11 @@ pub struct Link {
     client_lost: AtomicBool,
     /// Something has ended: there is a limit on time without progress from now on.
     ending: Notify,
-    /// Bytes of the client that the host has taken.
+    /// Bytes of the client that were written to the host.
     uplink: AtomicU64,
+    /// Those that count as progress of a channel that ends: behind our Close a client can send
+    /// what it likes.
+    uplink_that_counts: AtomicU64,
     /// The sockets are no longer in the maps.
     left: AtomicBool,
 }
@@ -244,6 +248,9 @@ impl Link {
         // The kernel runs the host leg's program under the socket's lock, which this takes: no
         // program that found the gate open runs any more.
         let _ = tcp_info::bytes_written(self.host.get_ref());
+        // What was written before, and what is in hand.
+        let counts = self.uplink.load(Ordering::Relaxed) + SIZE as u64;
+        self.uplink_that_counts.store(counts, Ordering::Release);
         self.note_ending();
         // The host's leg reads from now on.
         self.signal.raise(super::watch::PASSED);
@@ -295,16 +302,11 @@ impl Link {
         self.uplink.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Grows as long as bytes move, the kernel's included.
+    /// Grows as long as peers take what they were sent, the kernel's part included.
     pub(super) fn progress(&self) -> u64 {
-        let sent = tcp_info::bytes_written(self.client.socket()).unwrap_or(0);
-        // Behind a Close a client can send what it likes.
-        let uplink = if self.is_stopped() {
-            0
-        } else {
-            self.uplink.load(Ordering::Relaxed)
-        };
-        sent + uplink
+        let client = tcp_info::bytes_acknowledged(self.client.socket()).unwrap_or(0);
+        let host = tcp_info::bytes_acknowledged(self.host.get_ref()).unwrap_or(0);
+        client + host.min(self.uplink_that_counts.load(Ordering::Acquire))
     }
 
     /// Whether all that was sent towards the client has been taken by its TCP.

@@ -147,6 +147,7 @@ impl Parts {
             client_lost: AtomicBool::new(false),
             ending: Notify::new(),
             uplink: AtomicU64::new(0),
+            uplink_that_counts: AtomicU64::new(u64::MAX),
             left: AtomicBool::new(false),
         })
     }
