@@ -235,10 +235,15 @@ fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
     if let Some(oddity) = &prepared.identity.oddity {
         warn!("{oddity}");
     }
-    let done = runtime.block_on(server::run(prepared, verbosity, take_over));
-    // Work that blocks, as a resolver that gets no answer does, cannot be cancelled.
+    run_to_the_end(runtime, server::run(prepared, verbosity, take_over))
+}
+
+/// Does not wait at the end for what threads still do for nobody: a name server or a disk may take
+/// its time, and cannot be cancelled.
+fn run_to_the_end<T>(runtime: Runtime, running: impl Future<Output = T>) -> T {
+    let ended = runtime.block_on(running);
     runtime.shutdown_timeout(END_LIMIT);
-    done
+    ended
 }
 
 /// `others`: threads that are needed besides.
@@ -247,4 +252,23 @@ fn runtime(config: &Config, others: usize) -> anyhow::Result<Runtime> {
         .worker_threads
         .or_else(|| std::thread::available_parallelism().ok().map(usize::from));
     background::runtime(workers.unwrap_or(1), others)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_does_not_hold_the_end() {
+        let (release, released) = channel::<()>();
+        let runtime = runtime(&Config::default(), 0).unwrap();
+        let ended = run_to_the_end(runtime, async {
+            tokio::task::spawn_blocking(move || released.recv());
+            7
+        });
+        assert_eq!(ended, 7);
+        drop(release);
+    }
 }

@@ -10,12 +10,13 @@ mod file;
 mod request_id;
 mod writer;
 
+use std::convert::Infallible;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 
@@ -24,10 +25,15 @@ pub use event::{ChannelEnd, ChannelStart, Event, Requested};
 pub use request_id::RequestId;
 use writer::Writer;
 
-use crate::background;
+use crate::background::{self, NoThreads};
 
 /// Events that may wait to be written.
 const QUEUE: usize = 8_192;
+
+/// Longest wait at the end for what is still to be written.
+const END_LIMIT: Duration = Duration::from_secs(5);
+/// Pause before another look for room in the queue.
+const END_RETRY: Duration = Duration::from_millis(10);
 
 /// Takes events; cheap to clone. The default one is off.
 #[derive(Clone, Default)]
@@ -55,7 +61,8 @@ enum Message {
 /// The thread that writes.
 pub struct Writing {
     sender: SyncSender<Message>,
-    thread: JoinHandle<()>,
+    /// Closed when the thread has ended.
+    ended: Receiver<Infallible>,
 }
 
 impl AccessLog {
@@ -66,12 +73,8 @@ impl AccessLog {
         let (sender, receiver) = sync_channel(QUEUE);
         let state = Arc::<State>::default();
         let writer = Writer::new(file, receiver, Arc::clone(&state));
-        let thread = background::thread("access-log", writer, Writer::run)?;
-        let queue = Queue {
-            sender: sender.clone(),
-            state,
-        };
-        Ok((Self(Some(Arc::new(queue))), Writing { sender, thread }))
+        let writing = Writing::start(writer, sender.clone())?;
+        Ok((Self(Some(Arc::new(Queue { sender, state }))), writing))
     }
 
     /// Whether anything is written at all.
@@ -99,11 +102,25 @@ impl AccessLog {
 }
 
 impl Writing {
-    /// Writes what is in the queue, and ends. Blocks for as long as that takes.
+    fn start(writer: Writer, sender: SyncSender<Message>) -> Result<Self, NoThreads> {
+        let (ending, ended) = sync_channel(0);
+        background::thread("access-log", (writer, ending), |(writer, _)| writer.run())?;
+        Ok(Self { sender, ended })
+    }
+
+    /// Writes what is in the queue, and ends. Blocks for as long as that takes, within a limit: a
+    /// disk or a reader that takes nothing loses the rest.
     pub fn finish(self) {
-        // Fails only when the thread has ended.
-        let _ = self.sender.send(Message::End);
-        let _ = self.thread.join();
+        let limit = Instant::now() + END_LIMIT;
+        while let Err(TrySendError::Full(_)) = self.sender.try_send(Message::End) {
+            if Instant::now() >= limit {
+                return;
+            }
+            std::thread::sleep(END_RETRY);
+        }
+        let left = limit.saturating_duration_since(Instant::now());
+        let (Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) | Ok(_)) =
+            self.ended.recv_timeout(left);
     }
 }
 
@@ -185,9 +202,8 @@ mod tests {
             log.write(|| refused(&number.to_string()));
         }
         let file = file::LogFile::open(&path).unwrap();
-        let mut writer = Writer::new(file, receiver, state);
-        let thread = std::thread::spawn(move || writer.run());
-        Writing { sender, thread }.finish();
+        let writer = Writer::new(file, receiver, state);
+        Writing::start(writer, sender).unwrap().finish();
         let lines = lines(&path);
         assert_eq!(lines.len(), 3);
         assert_eq!(lines[1]["reason"], "1");
@@ -231,6 +247,27 @@ mod tests {
         let error = AccessLog::start(&path).err().unwrap();
         let text = format!("{error:#}");
         assert!(text.ends_with("nobody reads this FIFO"), "{text}");
+    }
+
+    #[test]
+    fn the_end_waits_for_a_reader_only_so_long() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        // It is there, and reads nothing.
+        let mut both = std::fs::OpenOptions::new();
+        let _reader = both.read(true).write(true).open(&path).unwrap();
+        let (log, writing) = AccessLog::start(&path).unwrap();
+        let state = Arc::clone(&log.0.as_ref().unwrap().state);
+        // Far more than a second for each write can bring to an end in time.
+        let long = "x".repeat(2_000);
+        for _ in 0..QUEUE {
+            log.write(|| refused(&long));
+        }
+        writing.finish();
+        // The thread has not got to its end; it ends with the process.
+        assert!(Arc::strong_count(&state) > 2);
     }
 
     #[test]

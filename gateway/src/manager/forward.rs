@@ -23,6 +23,7 @@ use tracing::debug;
 
 use super::headers;
 use crate::background::{self, MANAGER, ResolveError};
+use super::limited::Limited;
 use crate::causes::{causes, find};
 use crate::config::Config;
 use crate::http::Origin;
@@ -34,6 +35,9 @@ use crate::metrics::ManagerResult;
 
 /// Connections that wait for the next request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Connections that wait for the next request, at most.
+const MAX_IDLE: usize = 32;
 
 /// Why the manager gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +72,7 @@ impl ManagerError {
     }
 }
 
-type HttpsClient = Client<HttpsConnector<HttpConnector<Resolver>>, Body>;
+type HttpsClient = Client<Limited<HttpsConnector<HttpConnector<Resolver>>>, Body>;
 
 /// The manager, and the ways to it.
 struct Peer {
@@ -103,9 +107,11 @@ impl Forwarder {
                 .https_only()
                 .enable_http1()
                 .wrap_connector(tcp);
+            let https = Limited::new(https, config.manager_timeout);
             let kept = Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())
                 .pool_idle_timeout(IDLE_TIMEOUT)
+                .pool_max_idle_per_host(MAX_IDLE)
                 .build(https.clone());
             let fresh = Client::builder(TokioExecutor::new())
                 .pool_max_idle_per_host(0)

@@ -5,6 +5,7 @@ mod collect;
 mod forward;
 mod headers;
 pub mod hijack;
+mod limited;
 
 use std::net::IpAddr;
 use std::sync::Arc;
