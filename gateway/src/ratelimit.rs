@@ -169,6 +169,18 @@ mod tests {
     }
 
     #[test]
+    fn no_more_addresses_are_remembered_than_there_is_room_for() {
+        let limit = FailureLimit::new(Some(5), Duration::from_secs(60), vec![]);
+        let now = Instant::now();
+        for number in 0..u32::try_from(MAX_ADDRESSES).unwrap() + 10 {
+            let address = std::net::Ipv4Addr::from(0x0a00_0000 + number);
+            limit.note(address.into(), Some("guess"), now);
+        }
+        let remembered = limit.windows.lock().unwrap().len();
+        assert!(remembered <= MAX_ADDRESSES, "{remembered}");
+    }
+
+    #[test]
     fn the_same_wrong_token_counts_once() {
         let limit = FailureLimit::new(Some(3), WINDOW, vec![]);
         let (address, now) = ("10.0.0.1".parse().unwrap(), Instant::now());

@@ -182,6 +182,17 @@ mod tests {
 
     use super::*;
 
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_says_or_takes_nothing_is_given_up() {
+        let (near, _silent) = UnixStream::pair().unwrap();
+        let mut near = Connection::new(near);
+        let error = near.receive_soon().await.err().unwrap();
+        assert!(error.to_string().contains("does not answer"), "{error}");
+        let long = Message::Taken(vec![u64::MAX; 1_000_000]);
+        let error = near.send(&long, &[]).await.unwrap_err();
+        assert!(error.to_string().contains("cannot send"), "{error}");
+    }
+
     #[tokio::test]
     async fn messages_keep_their_descriptors_however_they_come() {
         let (near, far) = UnixStream::pair().unwrap();

@@ -65,3 +65,31 @@ pub(super) async fn end(tcp: &mut TcpStream) {
     let mut ending = Ending::begin();
     poll_fn(|context| ending.poll(context, tcp)).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (near.unwrap(), far.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_end_its_side_is_left() {
+        let (_silent, mut tcp) = pair().await;
+        end(&mut tcp).await;
+        let (mut talks, mut tcp) = pair().await;
+        let bytes = vec![0; 4 * MOST];
+        let (sent, ()) = tokio::join!(talks.write_all(&bytes), async {
+            end(&mut tcp).await;
+            drop(tcp);
+        });
+        sent.unwrap_err();
+    }
+}

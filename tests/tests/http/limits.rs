@@ -97,6 +97,16 @@ async fn a_body_that_never_comes_holds_nobody() {
 }
 
 #[tokio::test]
+async fn a_client_that_does_not_go_on_with_its_body_gets_408() {
+    let stage = Stage::with(|gateway| gateway.set("HeaderTimeout", 1)).await;
+    let request = b"POST /vdi/authmode HTTP/1.1\r\nHost: gw\r\nContent-Length: 9\r\n\r\n{";
+    let exchanged = exchange(&stage.gateway.tls(), request).await;
+    let answer = String::from_utf8(exchanged.unwrap().0).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    logged(&stage.gateway, &["the client did not go on"]).await;
+}
+
+#[tokio::test]
 async fn a_client_that_takes_no_answers_is_left() {
     let gateway = impatient("HeaderTimeout").await;
     for endpoint in [gateway.tls(), gateway.plain()] {
