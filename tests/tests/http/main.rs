@@ -28,3 +28,4 @@ mod support;
 mod threads;
 mod tls;
 mod tokens;
+mod waves;
