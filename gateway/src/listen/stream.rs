@@ -37,7 +37,9 @@ impl ClientStream {
     pub(crate) async fn input(&mut self) -> io::Result<()> {
         match self {
             Self::Tls(tls) if tls.has_received() => Ok(()),
-            _ => self.tcp().readable().await,
+            // That the socket could be read is known of what the handshake has read already, so it
+            // is asked.
+            _ => self.tcp().peek(&mut [0]).await.map(drop),
         }
     }
 }

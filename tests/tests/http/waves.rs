@@ -9,9 +9,9 @@ use testkit::prelude::*;
 use crate::support::{get, port_gateway};
 
 /// What a connection may cost between its TLS handshake and its request, in bytes.
-const EACH: u64 = 24 << 10;
+const EACH: u64 = 8 << 10;
 /// What may stay when all of a wave have gone, in bytes: less than a small wave takes.
-const LEFT: u64 = 3 << 20;
+const LEFT: u64 = 1 << 20;
 
 fn rss(gateway: &Gateway) -> u64 {
     gateway.memory().unwrap().rss
