@@ -18,6 +18,7 @@ use crate::handover::next;
 use crate::output::{EXIT_CLOSED, complain, is_closed, print, print_line};
 use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
+use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
 use crate::{log, server};
 
@@ -129,6 +130,16 @@ pub fn main() -> ExitCode {
         Ok(prepared) => prepared,
         Err(error) => return wrong_configuration(&*error),
     };
+    let runtime_dir = &prepared.loaded.config.runtime_dir;
+    let runtime_dir = match command {
+        Command::Check | Command::Run { take_over: true } => {
+            RuntimeDir::of_another_process(runtime_dir)
+        }
+        _ => RuntimeDir::new(runtime_dir, Owner::Own),
+    };
+    if let Err(error) = runtime_dir.check() {
+        return wrong_configuration(&error);
+    }
     exit(match command {
         Command::Run { take_over } => run(prepared, take_over),
         Command::CanTakeOver { version } if next::is_known(version) => Ok(()),
@@ -189,6 +200,7 @@ fn exit(done: anyhow::Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_closed(&error) => ExitCode::from(EXIT_CLOSED),
+        Err(error) if is_not_safe(&error) => wrong_configuration(&*error),
         Err(error) => {
             complain(&format!("flexvdi-gateway: {error:#}"));
             if error.is::<NoThreads>() {
@@ -198,6 +210,12 @@ fn exit(done: anyhow::Result<()>) -> ExitCode {
             }
         }
     }
+}
+
+/// The directory may have changed since it was checked.
+fn is_not_safe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref();
+    matches!(cause, Some(RuntimeDirError::NotSafe { .. }))
 }
 
 fn show(prepared: &Prepared) -> anyhow::Result<()> {

@@ -101,7 +101,7 @@ fn ending() -> Roff {
             ),
             (
                 "1",
-                "A port cannot be opened, or another failure of the system.",
+                "A port cannot be opened, another gateway has the RuntimeDir, or another failure of the system.",
             ),
             ("2", "Wrong command line."),
             (
@@ -114,7 +114,7 @@ fn ending() -> Roff {
             ),
             (
                 "78",
-                "The configuration or a file that it names cannot be read or is wrong.",
+                "The configuration or a file that it names cannot be read or is wrong, or others may write to the RuntimeDir.",
             ),
         ],
     );

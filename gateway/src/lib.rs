@@ -42,6 +42,7 @@ pub mod ports;
 mod prepared;
 pub mod ratelimit;
 pub mod reload;
+pub mod runtime_dir;
 pub mod server;
 pub mod service;
 pub mod session;

@@ -1,5 +1,7 @@
 //! The running gateway: from open ports to the last channel's end.
 
+mod open;
+
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::access_log::{AccessLog, Writing};
-use crate::admin::{Admin, Doors, Sources};
+use crate::admin::Sources;
 use crate::background::{OWN, Supervised, supervised};
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
@@ -21,9 +23,7 @@ use crate::datapath::Paths;
 use crate::datapath::ktls::{Carried, Ktls};
 use crate::datapath::probe::{self, Finding};
 use crate::datapath::sockmap::Sockmap;
-use crate::handover::{
-    self, Door, End, Estate, Farewell, Heir, Heirless, Inheritance, Listeners, Stored,
-};
+use crate::handover::{self, End, Estate, Farewell, Heir, Inheritance, Listeners, Stored};
 use crate::http::Gateway;
 use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Draining, Inherited, limits};
@@ -31,11 +31,13 @@ use crate::live::{Live, Serving};
 use crate::log::Verbosity;
 use crate::memory;
 use crate::pool::PoolKeys;
-use crate::ports::{Accepting, Ports, Sockets};
+use crate::ports::{Ports, Sockets};
 use crate::prepared::Prepared;
 use crate::reload::{LoadedPath, Phase, Reloader};
+use crate::runtime_dir::{Held, Owner, RuntimeDir, RuntimeDirError};
 use crate::service;
 use crate::ticket::Tickets;
+use open::Open;
 
 /// Threads that a gateway has besides those of its runtime: for the log and for memory.
 pub const THREADS: usize = 2;
@@ -53,31 +55,34 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     let config = &prepared.loaded.config;
     say_what_runs(config);
     info!(certificate = %prepared.identity.certificate, "TLS");
-    let mut inheritance = if take_over {
-        inheritance(config).await?
-    } else {
-        None
-    };
+    // Before anything is taken that another gateway may be using.
+    let (directory, mut beginning) = begin(&config.runtime_dir, take_over).await?;
     let config_path = prepared.path.clone();
     let mut inherited = Inherited::take()?;
     let mut stored = Stored::take(std::mem::take(&mut inherited.stored));
     let mut none = Listeners::default();
-    let listeners = match (&mut inheritance, &mut stored) {
-        (Some(inheritance), _) => inheritance.listeners(),
-        (None, Some(stored)) => stored.listeners(),
-        (None, None) => &mut none,
+    let listeners = match (&mut beginning, &mut stored) {
+        (Beginning::Inheritance(inheritance), _) => inheritance.listeners(),
+        (Beginning::Directory(_), Some(stored)) => stored.listeners(),
+        (Beginning::Directory(_), None) => &mut none,
     };
-    let begun = Running::begin(prepared, verbosity, inherited, listeners).await?;
+    let begun = Running::begin(prepared, directory, verbosity, inherited, listeners).await?;
     let (mut running, reloader, recording) = begun;
     memory::give_back_after_waves(Arc::clone(&running.sources.connections))?;
-    if let Some(inheritance) = &mut inheritance {
-        let entered = inheritance.enter(&running.heir()).await;
-        entered.context("cannot take over from the running gateway")?;
-    }
+    let (held, inheritance) = match beginning {
+        Beginning::Directory(held) => (held, None),
+        Beginning::Inheritance(mut inheritance) => {
+            let entered = inheritance.enter(&running.heir()).await;
+            entered.context("cannot take over from the running gateway")?;
+            // The predecessor has left it.
+            let held = or_without(running.directory.take_soon().await)?;
+            (held, Some(inheritance))
+        }
+    };
     if let Some(stored) = stored {
         stored.go_on(&running.heir());
     }
-    let mut open = Open::new(&running)?;
+    let mut open = Open::new(&running, held)?;
     let (farewell, _) = watch::channel(None);
     let inheriting = inheritance.map(|inheritance| {
         let taking = inheritance.run(running.heir(), farewell.subscribe());
@@ -171,16 +176,59 @@ async fn keep_for_next(config_path: &Path, estate: &Estate<'_>) {
     }
 }
 
-async fn inheritance(config: &Config) -> anyhow::Result<Option<Inheritance>> {
-    let inheritance = Inheritance::claim(&config.runtime_dir).await?;
-    if inheritance.is_none() {
+/// What a gateway begins with.
+enum Beginning {
+    /// Its directory, or `None` where it has to do without.
+    Directory(Option<Held>),
+    /// What a gateway leaves that has the directory still.
+    Inheritance(Inheritance),
+}
+
+/// Takes the directory; or, if that is wanted, announces this process to the gateway that has it,
+/// where the command line has found nothing wrong with the directory.
+async fn begin(path: &Path, take_over: bool) -> anyhow::Result<(RuntimeDir, Beginning)> {
+    if take_over {
+        if let Some(inheritance) = Inheritance::claim(path).await? {
+            // Root may take over from a gateway in a directory of that gateway's user. Of one that
+            // runs as root, the same was true before.
+            let owner = match inheritance.user() {
+                0 => Owner::Any,
+                user => Owner::OwnOr(user),
+            };
+            let directory = RuntimeDir::new(path, owner);
+            directory.check()?;
+            return Ok((directory, Beginning::Inheritance(inheritance)));
+        }
         warn!("there is no gateway to take over from: this one starts as usual");
     }
-    Ok(inheritance)
+    let directory = RuntimeDir::new(path, Owner::Own);
+    let held = or_without(directory.take())?;
+    Ok((directory, Beginning::Directory(held)))
+}
+
+/// A directory that cannot be had at all is a warning: the gateway works without.
+fn or_without(taken: Result<Held, RuntimeDirError>) -> Result<Option<Held>, RuntimeDirError> {
+    match taken {
+        Ok(held) => Ok(Some(held)),
+        Err(error @ RuntimeDirError::Unusable { .. }) => {
+            warn_of(&error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn warn_of(error: &RuntimeDirError) {
+    warn!(
+        %error,
+        "no socket for the command line: status, kick and drain do not work, and no other gateway \
+         can take over from this one"
+    );
 }
 
 /// What a running gateway has.
 struct Running {
+    directory: RuntimeDir,
     ports: Ports,
     sources: Sources,
     tickets: Arc<Tickets>,
@@ -190,6 +238,7 @@ impl Running {
     /// Opens the ports, or takes those of the gateway before, and takes no connections yet.
     async fn begin(
         prepared: Prepared,
+        directory: RuntimeDir,
         verbosity: Verbosity,
         inherited: Inherited,
         listeners: &mut Listeners,
@@ -240,6 +289,7 @@ impl Running {
         )
         .observed(tell_of_reload);
         let running = Self {
+            directory,
             ports: Ports {
                 sockets,
                 live: Arc::clone(&live),
@@ -288,7 +338,7 @@ impl Running {
         loop {
             let successor = tokio::select! {
                 ended = signals.next() => return Ok(ended),
-                successor = open.successor() => successor,
+                successor = open.successor(self) => successor,
             };
             let estate = self.estate();
             let close = async || {
@@ -308,48 +358,12 @@ impl Running {
                         reason,
                         "hand-over failed: this gateway goes on with what it has"
                     );
-                    if open.accepting.is_closed() {
-                        *open = Open::new(self)?;
+                    if open.is_closed() {
+                        *open = Open::again(self)?;
                     }
                 }
             }
         }
-    }
-}
-
-/// What other processes can come to.
-struct Open {
-    accepting: Accepting,
-    doors: Option<Doors>,
-    /// Where a successor announces itself.
-    door: Option<Door>,
-}
-
-impl Open {
-    fn new(Running { ports, sources, .. }: &Running) -> anyhow::Result<Self> {
-        let config = &ports.live.current().config;
-        let door = Door::open(&config.runtime_dir).inspect_err(|error| {
-            let directory = config.runtime_dir.display();
-            warn!(%directory, %error, "no other gateway can take over from this one");
-        });
-        Ok(Self {
-            accepting: ports.accept()?,
-            doors: Some(Admin::open(config, ports.sockets.admin()?, sources.clone())),
-            door: door.ok(),
-        })
-    }
-
-    async fn successor(&self) -> Heirless {
-        match &self.door {
-            Some(door) => door.successor().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn close(&mut self, how: Draining) {
-        self.doors = None;
-        self.door = None;
-        self.accepting.close(how).await;
     }
 }
 

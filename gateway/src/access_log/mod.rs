@@ -11,7 +11,6 @@ mod request_id;
 mod writer;
 
 use std::convert::Infallible;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -11,7 +11,6 @@ mod places;
 mod routes;
 mod screen;
 mod serve;
-pub(crate) mod socket;
 pub mod status;
 mod table;
 mod units;
@@ -26,12 +25,13 @@ use tracing::warn;
 
 use crate::background::{Supervised, supervised};
 use crate::channel::Registry;
-use crate::config::Config;
 use crate::datapath::Queues;
 use crate::datapath::probe::Finding;
 use crate::listen::ConnectionLimits;
 use crate::live::Live;
 use crate::metrics::{self, Now};
+use crate::runtime_dir::Held;
+use crate::runtime_dir::socket::{Bound, OwnListener};
 use history::History;
 use routes::Access;
 use serve::Door;
@@ -62,15 +62,15 @@ pub struct Sources {
 /// Open doors; closed when dropped.
 pub struct Doors {
     _tasks: Vec<Supervised<Infallible>>,
-    _socket: Option<socket::Bound>,
+    _socket: Option<Bound>,
 }
 
 impl Admin {
-    /// Opens the doors that the configuration asks for; `port` is the one that only shows. Must be
-    /// called in a runtime.
+    /// Opens the doors: `port`, which only shows, and a socket in `directory`. Must be called in a
+    /// runtime.
     ///
     /// A socket that cannot be had is a warning: the gateway works without.
-    pub fn open(config: &Config, port: Option<TcpListener>, sources: Sources) -> Doors {
+    pub fn open(directory: Option<&Held>, port: Option<TcpListener>, sources: Sources) -> Doors {
         let admin = Arc::new(Self {
             sources,
             history: History::default(),
@@ -82,8 +82,7 @@ impl Admin {
                 Box::pin(door.serve())
             }));
         }
-        let path = config.runtime_dir.join(SOCKET);
-        let bound = match socket::bind(&config.runtime_dir, SOCKET) {
+        let bound = directory.and_then(|directory| match OwnListener::bind(directory, SOCKET) {
             Ok((listener, bound)) => {
                 let door = Door::new(Arc::clone(&admin), listener, Access::ShowAndAct);
                 tasks.push(supervised("socket of the command line", door, |door| {
@@ -92,11 +91,11 @@ impl Admin {
                 Some(bound)
             }
             Err(error) => {
-                let path = path.display();
-                warn!(%path, %error, "no socket for the command line: status, kick and drain do not work");
+                let directory = directory.path().display();
+                warn!(%directory, %error, "no socket for the command line: status, kick and drain do not work");
                 None
             }
-        };
+        });
         if !tasks.is_empty() {
             tasks.push(supervised("history", admin, |admin| {
                 Box::pin(admin.history.record(&admin.sources.channels))

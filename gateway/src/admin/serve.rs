@@ -10,13 +10,14 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tracing::debug;
 
 use super::Admin;
 use super::places::{Place, Places};
 use super::routes::{self, Access};
 use crate::listen::{Peer, Timed};
+use crate::runtime_dir::socket::OwnListener;
 
 /// Connections of each door at a time.
 const CONNECTIONS: usize = 32;
@@ -42,11 +43,11 @@ impl Accept for TcpListener {
     }
 }
 
-impl Accept for UnixListener {
+impl Accept for OwnListener {
     type Stream = UnixStream;
 
     async fn next(&self) -> std::io::Result<UnixStream> {
-        Ok(self.accept().await?.0)
+        self.accept().await
     }
 }
 

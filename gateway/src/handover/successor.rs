@@ -25,6 +25,7 @@ use crate::ticket::Tickets;
 /// What a predecessor leaves.
 pub struct Inheritance {
     predecessor: Connection,
+    user: u32,
     listeners: Listeners,
 }
 
@@ -58,10 +59,17 @@ impl Inheritance {
                     .with_context(|| format!("cannot take over at {}", path.display()));
             }
         };
+        let user = stream
+            .peer_cred()
+            .context("whose is the running gateway?")?;
         let mut predecessor = Connection::new(stream);
         let hello = Message::Hello { version: VERSION };
-        predecessor.send(&hello, &[]).await?;
-        let (welcome, sockets) = predecessor.receive_soon().await?;
+        let asked = async {
+            predecessor.send(&hello, &[]).await?;
+            predecessor.receive_soon().await
+        };
+        let asked = asked.await;
+        let (welcome, sockets) = asked.context("the running gateway lets nobody take over")?;
         match welcome {
             Message::Welcome => {}
             Message::Refused { reason } => bail!("the running gateway refuses: {reason}"),
@@ -69,8 +77,14 @@ impl Inheritance {
         }
         Ok(Some(Self {
             predecessor,
+            user: user.uid(),
             listeners: Listeners::new(sockets)?,
         }))
+    }
+
+    /// The user as which the predecessor was running when it opened its socket.
+    pub fn user(&self) -> u32 {
+        self.user
     }
 
     /// The predecessor's listening sockets.

@@ -68,6 +68,8 @@ impl Files {
         let mut config = json!({
             "CertFile": self.cert.cert_path(),
             "KeyFile": self.cert.key_path(),
+            // One gateway at a time has it, and tests run side by side.
+            "RuntimeDir": self.dir.path().join("run"),
         });
         let members = config.as_object_mut().unwrap();
         members.extend(values.as_object().unwrap().clone());

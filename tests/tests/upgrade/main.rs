@@ -7,5 +7,6 @@
 
 mod channels;
 mod failures;
+mod runtime_dir;
 mod support;
 mod tickets;
