@@ -5,11 +5,14 @@
 
 use std::io::{self, Write};
 
-use anyhow::Context;
-
 /// Exit code when nobody reads what is printed: that of a program that SIGPIPE ended, as shells
 /// tell it.
 pub(crate) const EXIT_CLOSED: u8 = 128 + 13;
+
+/// Why something could not be printed.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct OutputError(#[source] io::Error);
 
 /// Writes to standard output, to its end.
 pub(crate) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
@@ -17,7 +20,7 @@ pub(crate) fn print(text: impl AsRef<[u8]>) -> anyhow::Result<()> {
     output
         .write_all(text.as_ref())
         .and_then(|()| output.flush())
-        .context("cannot write to standard output")
+        .map_err(|error| OutputError(error).into())
 }
 
 /// Writes a line to standard output.
@@ -30,8 +33,9 @@ pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Whether this is the error of a standard output that nobody reads any more.
+/// Whether this is the error of a standard output that nobody reads any more; a socket that
+/// breaks is another matter.
 pub(crate) fn is_closed(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    let cause = error.downcast_ref();
+    cause.is_some_and(|OutputError(cause)| cause.kind() == io::ErrorKind::BrokenPipe)
 }
