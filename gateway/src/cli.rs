@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::admin::client::{self, Show};
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
-use crate::config::{self, Config};
+use crate::config::{self, Config, DataPath};
+use crate::datapath::ktls::module;
 use crate::datapath::probe;
 use crate::documents::Document;
 use crate::handover::next;
@@ -20,7 +21,7 @@ use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
-use crate::{log, server};
+use crate::{capabilities, log, server};
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
 const EXIT_CONFIG: u8 = 78;
@@ -241,9 +242,22 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
 
 fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
     let config = &prepared.loaded.config;
+    if matches!(config.data_path, DataPath::Ktls | DataPath::KtlsSockmap) {
+        module::load_if_missing();
+    }
+    // The log and the runtime start threads, each with capabilities of its own.
+    let given_up = capabilities::keep_only(capabilities::needed(config, take_over));
     let others = server::THREADS + usize::from(config.access_log.is_some());
     let runtime = runtime(config, others)?;
     let (verbosity, _writing) = log::init(config.debug)?;
+    if let Err(reason) = given_up {
+        let reason = format!("{reason:#}");
+        warn!(
+            reason,
+            "capabilities that the gateway does not need are not given up"
+        );
+    }
+    info!(held = capabilities::held().join(" "), "capabilities");
     for warning in &prepared.loaded.warnings {
         warn!("{warning}");
     }

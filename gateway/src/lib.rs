@@ -10,6 +10,7 @@ pub mod admission;
 pub mod authority;
 pub mod background;
 pub mod buffer;
+mod capabilities;
 mod causes;
 pub mod channel;
 pub mod cli;

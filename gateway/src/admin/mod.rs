@@ -24,6 +24,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use crate::background::{Supervised, supervised};
+use crate::capabilities;
 use crate::channel::Registry;
 use crate::datapath::Queues;
 use crate::datapath::probe::Finding;
@@ -161,6 +162,7 @@ impl Admin {
             certificate_end: self.sources.live.certificate_expiry(),
             connections: self.sources.connections.open(),
             tickets: gateway.admissions.tickets().count(),
+            capabilities: capabilities::held(),
             open_files: metrics::open_files(),
             open_files_limit: metrics::open_files_limit(),
             sessions_opened: totals.sessions_opened,

@@ -23,6 +23,9 @@ pub struct Status {
     pub connections: usize,
     /// Tickets in memory.
     pub tickets: usize,
+    /// What the process may do beyond what its user may, as in `CAP_NET_BIND_SERVICE`.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     /// Descriptors that are open; `null`: unknown.
     pub open_files: Option<u64>,
     /// Most descriptors that may be open; `null`: unknown.

@@ -5,7 +5,7 @@
 //! plaintext between two sockets. There is no way back, so whatever can refuse comes first.
 
 mod keys;
-pub(super) mod module;
+pub(crate) mod module;
 mod sockopt;
 mod state;
 mod stream;

@@ -63,7 +63,7 @@ async fn shown(endpoint: &Endpoint) -> (CertificateDer<'static>, HandshakeKind) 
 }
 
 /// Checks which certificate the gateway shows who has never been there.
-async fn assert_shows(gateway: &Gateway, expected: &TestCert) {
+pub(crate) async fn assert_shows(gateway: &Gateway, expected: &TestCert) {
     let (certificate, _) = shown(&gateway.tls()).await;
     assert_eq!(&certificate, expected.leaf());
 }
