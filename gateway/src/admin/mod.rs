@@ -3,6 +3,7 @@
 //! Two doors: a TCP port that only shows (metrics, health, a page), and a socket in `RuntimeDir`
 //! for the command line, which can also end desktop sessions and drain. Both speak HTTP/1.1.
 
+mod asked_host;
 pub mod client;
 pub mod health;
 mod history;

@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, Response, StatusCode};
 use tokio::task::block_in_place;
 use tracing::info;
 
+use super::asked_host::{self, UnknownName};
 use super::units::counted;
 use super::{Admin, page};
 use crate::http::body::Body;
@@ -56,6 +57,14 @@ pub(super) async fn answer(admin: &Admin, access: Access, request: &Parts) -> Re
         _ if path == "/healthz" => {
             let health = Arc::clone(&admin.sources.live.current().gateway.health);
             health.answer(method).await
+        }
+        // What these tell is no secret of anybody, and those who ask for them name the gateway as
+        // they like: balancers and Prometheus.
+        _ if access == Access::Show
+            && path != "/metrics"
+            && asked_host::check(request, &admin.sources.live.current()).is_err() =>
+        {
+            reply::plain_error(UnknownName::STATUS, &UnknownName.to_string())
         }
         _ => match show(admin, path) {
             None => reply::error(StatusCode::NOT_FOUND, "no such page"),

@@ -43,6 +43,7 @@ const AT_ONCE: &[&str] = &[
     "LinkTimeout",
     "CloseTimeout",
     "ShutdownTimeout",
+    "AdminHosts",
     "HealthPath",
     "HealthChecksManager",
     "DrainTimeout",

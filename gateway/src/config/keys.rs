@@ -83,6 +83,7 @@ keys! {
 
     "AdminAddress" => admin_address: Address,
     "AdminPort" => admin_port: OrZero<Port<1>>,
+    "AdminHosts" => admin_hosts: List<Host>,
     "RuntimeDir" => runtime_dir: FilePath,
     "HealthPath" => health_path: OrEmpty<UriPath>,
     "HealthChecksManager" => health_checks_manager: Switch,

@@ -212,6 +212,7 @@ mod tests {
             ("ShutdownTimeout", json!(11)),
             ("AdminAddress", json!("::1")),
             ("AdminPort", json!(9180)),
+            ("AdminHosts", json!(["gw.example.com", "gw"])),
             ("RuntimeDir", json!("/run/other")),
             ("HealthPath", json!("")),
             ("HealthPath", json!("/up")),

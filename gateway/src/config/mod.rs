@@ -121,6 +121,8 @@ pub struct Config {
     pub admin_address: IpAddr,
     /// Port for administrators: metrics, health and a page; `None` (0 in the file): off.
     pub admin_port: Option<u16>,
+    /// Further names by which the port for administrators may be asked.
+    pub admin_hosts: Vec<Host>,
     /// Directory of the gateway's own sockets, for the command line.
     pub runtime_dir: PathBuf,
     /// Path of the public ports that tells whether the gateway is healthy; `None` (an empty
@@ -309,6 +311,7 @@ impl Default for Config {
             shutdown_timeout: seconds(10),
             admin_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             admin_port: None,
+            admin_hosts: Vec::new(),
             runtime_dir: PathBuf::from("/run/flexvdi-gateway"),
             health_path: Some("/healthz".to_owned()),
             health_checks_manager: false,

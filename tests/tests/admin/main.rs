@@ -10,6 +10,7 @@ mod command_line;
 mod crowd;
 mod drain;
 mod health;
+mod host_names;
 mod metrics;
 mod page;
 mod prometheus;
