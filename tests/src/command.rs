@@ -31,6 +31,19 @@ pub fn target_dir() -> PathBuf {
     )
 }
 
+/// Makes a script that can be run at once.
+///
+/// Another process writes it: one that this process starts meanwhile would keep the file open for
+/// writing, and such a file cannot be run.
+pub fn write_program(path: &Path, script: &str) -> Result<()> {
+    let text = path.with_extension("text");
+    std::fs::write(&text, script)?;
+    let mut install = Command::new("install");
+    let status = install.arg("--mode=755").arg(&text).arg(path).status()?;
+    ensure!(status.success(), "install: {status}");
+    Ok(())
+}
+
 /// Runs `command` to its end, at most for `limit`; gives back what it wrote to standard output.
 ///
 /// Fails with the tail of its output when it fails, and when it takes too long: then it is killed.

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::gateway::{GatewayBuilder, Signal};
+use testkit::command::write_program;
+use testkit::gateway::{GatewayBuilder, Signal, gateway_binary};
 use testkit::prelude::*;
 
 use crate::reload::assert_shows;
@@ -42,8 +43,13 @@ fn own() -> u64 {
     own
 }
 
-/// Every thread has these, can have no others, and is the only kind that there is.
+/// Every thread has these and can have no others; nothing is inherited.
 fn assert_holds(gateway: &Gateway, expected: u64) {
+    assert_holds_with(gateway, expected, 0);
+}
+
+/// The same where programs that are started inherit these.
+fn assert_holds_with(gateway: &Gateway, expected: u64, inherited: u64) {
     let expected = expected & own();
     let tasks = format!("/proc/{}/task", gateway.pid());
     let mut threads = 0;
@@ -57,8 +63,8 @@ fn assert_holds(gateway: &Gateway, expected: u64) {
             ("CapEff:", expected),
             ("CapPrm:", expected),
             ("CapBnd:", expected),
-            ("CapInh:", 0),
-            ("CapAmb:", 0),
+            ("CapInh:", inherited),
+            ("CapAmb:", inherited),
         ] {
             let found = field(&status, set);
             assert_eq!(found, expected, "{set} {found:x}, not {expected:x}");
@@ -95,6 +101,20 @@ async fn each_thread_keeps_what_the_configuration_needs_and_no_more() {
         assert_holds(&gateway, expected);
         logged(&gateway, &["capabilities held=", "CAP_NET_BIND_SERVICE"]).await;
     }
+}
+
+#[tokio::test]
+async fn what_it_inherits_and_does_not_need_it_does_not_pass_on() {
+    let folder = TempDir::with_prefix("testkit-setpriv-").unwrap();
+    let program = folder.path().join("start");
+    let start = format!(
+        "#!/bin/sh\nexec setpriv --inh-caps={0} --ambient-caps={0} {1} \"$@\"\n",
+        "-all,+net_bind_service,+sys_admin",
+        gateway_binary().unwrap().display(),
+    );
+    write_program(&program, &start).unwrap();
+    let gateway = port_gateway().binary(program).spawn().await.unwrap();
+    assert_holds_with(&gateway, LEAST, NET_BIND_SERVICE);
 }
 
 #[test]

@@ -4,11 +4,12 @@ use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use tempfile::TempDir;
+use testkit::command::write_program;
 use testkit::gateway::{GatewayBuilder, Signal, gateway_binary};
 use testkit::prelude::*;
 use tokio::net::UnixDatagram;
@@ -140,7 +141,7 @@ impl Activation {
             sockets.len(),
             gateway_binary().unwrap().display(),
         );
-        write_program(&program, &script);
+        write_program(&program, &script).unwrap();
         Self {
             program,
             _sockets: sockets,
@@ -153,16 +154,6 @@ impl Activation {
             .binary(&self.program)
             .env("LISTEN_FDNAMES", names)
     }
-}
-
-/// Written by another process: one that this one starts meanwhile would keep the file open for
-/// writing, and such a file cannot be run.
-fn write_program(path: &Path, script: &str) {
-    let text = path.with_extension("text");
-    std::fs::write(&text, script).unwrap();
-    let mut install = std::process::Command::new("install");
-    let status = install.arg("--mode=755").arg(&text).arg(path).status();
-    assert!(status.unwrap().success());
 }
 
 /// A copy that child processes keep, above the descriptors that the script writes to.

@@ -1,72 +1,10 @@
 //! Successors that fail: the running gateway goes on as before.
 
-use std::path::Path;
-
-use serde_json::{Value, json};
+use serde_json::json;
 use testkit::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
+use crate::pretender::{Pretender, VERSION};
 use crate::support::{Traffic, port_gateway, successor_of};
-
-/// Version of the messages.
-const VERSION: u32 = 2;
-
-/// A successor that speaks the messages itself.
-struct Pretender(UnixStream);
-
-impl Pretender {
-    async fn connect(dir: &Path) -> Self {
-        Self(
-            UnixStream::connect(dir.join("handover.sock"))
-                .await
-                .unwrap(),
-        )
-    }
-
-    async fn say(&mut self, message: &Value) {
-        let body = message.to_string();
-        let length = u32::try_from(body.len()).unwrap().to_be_bytes();
-        let header = [length, [0; 4]].concat();
-        self.0.write_all(&header).await.unwrap();
-        self.0.write_all(body.as_bytes()).await.unwrap();
-    }
-
-    /// The name of the next message.
-    async fn hear(&mut self) -> String {
-        match self.next().await {
-            Value::String(name) => name,
-            Value::Object(message) => message.keys().next().unwrap().clone(),
-            other => panic!("{other}"),
-        }
-    }
-
-    /// The next message. Descriptors that come with it are closed by the system.
-    async fn next(&mut self) -> Value {
-        let length = within("a message", self.0.read_u32())
-            .await
-            .unwrap()
-            .unwrap();
-        self.0.read_u32().await.unwrap();
-        let mut body = vec![0; length as usize];
-        self.0.read_exact(&mut body).await.unwrap();
-        serde_json::from_slice(&body).unwrap()
-    }
-
-    /// Goes on until it was given channels; the numbers that are to be said to be taken.
-    async fn is_given_channels(&mut self) -> Vec<u64> {
-        self.say(&json!({"Hello": {"version": VERSION}})).await;
-        assert_eq!(self.hear().await, "Welcome");
-        self.say(&json!("Ready")).await;
-        assert_eq!(self.hear().await, "Estate");
-        self.say(&json!("Serving")).await;
-        let given = self.next().await;
-        let channels = given["Channels"].as_array().unwrap().iter();
-        channels
-            .map(|state| state["id"].as_u64().unwrap())
-            .collect()
-    }
-}
 
 #[tokio::test]
 async fn whenever_it_goes_no_channel_is_lost() {

@@ -1,18 +1,21 @@
 //! The directory of the gateway's sockets, which one gateway has at a time.
 
 use std::fs::{File, Permissions};
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::command::write_program;
 use testkit::gateway::{Signal, gateway_binary};
 use testkit::prelude::*;
+use tokio::net::UnixListener;
 use tokio::process::Command;
-use tokio::sync::oneshot;
 
-use crate::support::{Traffic, port_gateway, successor_of};
+use crate::pretender::Pretender;
+use crate::support::{Traffic, port_gateway, successor_in, successor_of};
 
 /// A user that no gateway of the tests runs as: `nobody`.
 const STRANGER: u32 = 65_534;
@@ -22,12 +25,9 @@ fn path(directory: &Path) -> &str {
 }
 
 /// Runs a command of the gateway's binary to its end.
-async fn run(configuration: &Path, arguments: &[&str], user: Option<u32>) -> Output {
+async fn run(configuration: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(gateway_binary().unwrap());
     command.arg("--config").arg(configuration).args(arguments);
-    if let Some(user) = user {
-        command.uid(user);
-    }
     command.stdin(Stdio::null()).kill_on_drop(true);
     let output = within("a command", command.output()).await;
     output.unwrap().unwrap()
@@ -35,7 +35,7 @@ async fn run(configuration: &Path, arguments: &[&str], user: Option<u32>) -> Out
 
 /// Process id of the gateway that answers the commands for this one.
 async fn who_answers(gateway: &Gateway) -> u64 {
-    let output = run(gateway.config_path(), &["status", "--json"], None).await;
+    let output = run(gateway.config_path(), &["status", "--json"]).await;
     assert!(output.status.success(), "{output:?}");
     let status: Value = serde_json::from_slice(&output.stdout).unwrap();
     status["pid"].as_u64().unwrap()
@@ -43,7 +43,7 @@ async fn who_answers(gateway: &Gateway) -> u64 {
 
 /// A plain start in the same directory fails, and says who has it.
 async fn assert_in_use(gateway: &Gateway, holder: u32) {
-    let output = run(gateway.config_path(), &["run"], None).await;
+    let output = run(gateway.config_path(), &["run"]).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     let directory = gateway.runtime_dir();
@@ -86,63 +86,36 @@ async fn a_successor_has_it_after_its_predecessor() {
     assert_eq!(who_answers(&gateway).await, u64::from(successor.pid()));
 }
 
-/// Holds the lock from the moment on at which the gateway leaves it, as a gateway that is started
-/// just then does.
-struct Intruder {
-    holds: oneshot::Receiver<()>,
-    leave: oneshot::Sender<()>,
-    thread: std::thread::JoinHandle<()>,
+/// Locks the directory as a gateway does that is started just now.
+fn intrude(directory: &Path) -> File {
+    let path = directory.join("gateway.lock");
+    let lock = File::options().write(true).open(path).unwrap();
+    lock.try_lock().unwrap();
+    lock.set_len(0).unwrap();
+    writeln!(&lock, "{}", std::process::id()).unwrap();
+    lock
 }
 
-impl Intruder {
-    fn waits_in(directory: PathBuf) -> Self {
-        let (holding, holds) = oneshot::channel();
-        let (leave, leaving) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let file = File::open(directory.join("gateway.lock")).unwrap();
-            // In turn: who waits has it before anybody who comes later.
-            file.lock().unwrap();
-            let _ = holding.send(());
-            let _ = leaving.blocking_recv();
-        });
-        Self {
-            holds,
-            leave,
-            thread,
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hand_over_that_fails_as_it_is_taken_leaves_the_gateway_with_all_it_had() {
+#[tokio::test]
+async fn after_a_hand_over_that_failed_it_is_waited_for_and_clients_are_served_meanwhile() {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();
     let gateway = port_gateway().spawn().await.unwrap();
     let channel = ws::echo_channel(&gateway.tls(), &token).await.unwrap();
     let mut traffic = Traffic::start(channel, 1_000);
-    let intruder = Intruder::waits_in(gateway.runtime_dir());
-    // The thread waits for the lock when it sleeps; before, the successor might be quicker.
-    wait_for_a_waiter(&gateway).await;
-    let failing = port_gateway()
-        .set("RuntimeDir", path(&gateway.runtime_dir()))
-        .set("PlainPort", gateway.plain_addr().port())
-        .arg("run")
-        .arg("--take-over");
-    let error = failing.spawn().await.unwrap_err().to_string();
-    assert!(error.contains("RuntimeDir: in use by process"), "{error}");
-    within("the intruder", intruder.holds)
-        .await
-        .unwrap()
-        .unwrap();
-    for told in ["hand-over failed", "until it is free"] {
-        let line = |line: &str| line.contains(told);
+    let mut failing = Pretender::connect(&gateway.runtime_dir()).await;
+    failing.is_given_the_estate().await;
+    let lock = intrude(&gateway.runtime_dir());
+    drop(failing);
+    let holder = format!("in use by process {};", std::process::id());
+    for told in [&["hand-over failed"][..], &["until it is free", &holder]] {
+        let line = |line: &str| told.iter().all(|part| line.contains(part));
         gateway.wait_for_log(line, PATIENCE).await.unwrap();
     }
     traffic.goes_on().await;
     drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
 
-    intruder.leave.send(()).unwrap();
-    intruder.thread.join().unwrap();
+    drop(lock);
     let regained = |line: &str| line.contains("the directory is this gateway's again");
     gateway.wait_for_log(regained, PATIENCE).await.unwrap();
     assert_eq!(who_answers(&gateway).await, u64::from(gateway.pid()));
@@ -152,24 +125,40 @@ async fn a_hand_over_that_fails_as_it_is_taken_leaves_the_gateway_with_all_it_ha
     traffic.finish().await;
 }
 
-/// Waits until somebody waits for the lock, which the kernel shows as `-> FLOCK`.
-async fn wait_for_a_waiter(gateway: &Gateway) {
-    let pid = gateway.pid().to_string();
-    let waits = async {
-        loop {
-            let locks = std::fs::read_to_string("/proc/locks").unwrap();
-            let mut lines = locks.lines();
-            let held = |line: &&str| line.contains("FLOCK") && line.split(' ').any(|it| it == pid);
-            lines.find(held).unwrap();
-            if lines.next().is_some_and(|next| next.contains("-> FLOCK")) {
-                return;
-            }
-            tokio::task::yield_now().await;
-        }
+#[tokio::test]
+async fn a_successor_that_does_not_get_it_ends_and_says_who_has_it() {
+    let other = port_gateway().spawn().await.unwrap();
+    let mut heir = Pretender::connect(&other.runtime_dir()).await;
+    let estate = heir.is_given_the_estate().await;
+
+    let directory = TempDir::with_prefix("testkit-run-").unwrap();
+    std::fs::write(directory.path().join("gateway.lock"), "").unwrap();
+    let _lock = intrude(directory.path());
+    let door = UnixListener::bind(directory.path().join("handover.sock")).unwrap();
+    let predecessor = async {
+        let (stream, _) = door.accept().await.unwrap();
+        let mut predecessor = Pretender::of_successor(stream);
+        assert_eq!(predecessor.hear().await, "Hello");
+        predecessor.say(&json!("Welcome")).await;
+        assert_eq!(predecessor.hear().await, "Ready");
+        predecessor.say(&estate).await;
+        // It must not say that it serves.
+        assert!(predecessor.has_ended().await);
     };
-    within("somebody who waits for the lock", waits)
-        .await
+    other
+        .change_config(&[
+            ("RuntimeDir", path(directory.path()).into()),
+            ("PlainPort", 0.into()),
+        ])
         .unwrap();
+    let (ended, ()) = tokio::join!(
+        run(other.config_path(), &["run", "--take-over"]),
+        predecessor
+    );
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    let holder = format!("in use by process {};", std::process::id());
+    assert!(error.contains(&holder), "{error}");
 }
 
 #[tokio::test]
@@ -184,7 +173,7 @@ async fn one_that_others_may_write_to_is_refused_and_so_the_check_says() {
     for mode in [0o770, 0o707, 0o1777] {
         std::fs::set_permissions(&directory, Permissions::from_mode(mode)).unwrap();
         for arguments in [&["run"][..], &["run", "--take-over"], &["check"]] {
-            let output = run(gateway.config_path(), arguments, None).await;
+            let output = run(gateway.config_path(), arguments).await;
             let error = String::from_utf8_lossy(&output.stderr);
             assert_eq!(output.status.code(), Some(78), "{arguments:?}: {error}");
             let told = format!(
@@ -211,37 +200,62 @@ async fn one_of_another_user_is_refused_but_not_by_the_check_of_root() {
     gateway
         .change_config(&[("RuntimeDir", path(directory.path()).into())])
         .unwrap();
-    let output = run(gateway.config_path(), &["run"], None).await;
+    let output = run(gateway.config_path(), &["run"]).await;
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(78), "{error}");
     let told = "expected a directory of the gateway's user (0), found one of user 65534\n";
     assert!(error.contains(told), "{error}");
-    let output = run(gateway.config_path(), &["check"], None).await;
+    let output = run(gateway.config_path(), &["check"]).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+/// A folder that everybody may read, with the gateway's program.
+fn readable_by_all() -> (TempDir, PathBuf) {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "only root may run a program as somebody else: run the tests as root"
+    );
+    let folder = TempDir::with_prefix("testkit-readable-").unwrap();
+    open_up(folder.path());
+    let program = folder.path().join("flexvdi-gateway");
+    let binary = gateway_binary().unwrap();
+    std::fs::hard_link(&binary, &program)
+        .or_else(|_| std::fs::copy(&binary, &program).map(drop))
+        .unwrap();
+    (folder, program)
+}
+
+fn open_up(path: &Path) {
+    std::fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Lets everybody read certificate and key.
+fn open_up_files_of(cert: &TestCert) {
+    for path in [cert.cert_path(), cert.key_path()] {
+        open_up(path.parent().unwrap());
+        open_up(&path);
+    }
 }
 
 #[tokio::test]
 async fn no_other_user_is_let_in_even_where_the_files_would_let_them() {
-    assert!(
-        rustix::process::geteuid().is_root(),
-        "only root may run a command as somebody else: run the tests as root"
-    );
+    let (_folder, program) = readable_by_all();
     let gateway = port_gateway().spawn().await.unwrap();
     let directory = gateway.runtime_dir();
-    let reach = |path: &Path, mode| {
-        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    };
-    let cert = gateway.cert();
-    for path in [&directory, &cert.cert_path(), &cert.key_path()] {
-        reach(path.parent().unwrap(), 0o755);
-        reach(path, 0o755);
-    }
+    open_up(directory.parent().unwrap());
+    open_up(&directory);
+    open_up_files_of(gateway.cert());
     for (socket, arguments) in [
         ("admin.sock", &["status"][..]),
         ("handover.sock", &["run", "--take-over"]),
     ] {
-        reach(&directory.join(socket), 0o666);
-        let output = run(gateway.config_path(), arguments, Some(STRANGER)).await;
+        let path = directory.join(socket);
+        std::fs::set_permissions(path, Permissions::from_mode(0o666)).unwrap();
+        let mut command = Command::new(&program);
+        command.arg("--config").arg(gateway.config_path());
+        command.args(arguments).uid(STRANGER).kill_on_drop(true);
+        let output = within("a command", command.output()).await;
+        let output = output.unwrap().unwrap();
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(!output.stderr.is_empty());
         let told = format!("socket=\"{socket}\" user={STRANGER}");
@@ -249,4 +263,51 @@ async fn no_other_user_is_let_in_even_where_the_files_would_let_them() {
         gateway.wait_for_log(refused, PATIENCE).await.unwrap();
     }
     assert_eq!(who_answers(&gateway).await, u64::from(gateway.pid()));
+}
+
+#[tokio::test]
+async fn root_takes_over_from_a_gateway_of_another_user_in_its_directory() {
+    let (folder, program) = readable_by_all();
+    let directory = folder.path().join("run");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::set_permissions(&directory, Permissions::from_mode(0o700)).unwrap();
+    chown(&directory, Some(STRANGER), None).unwrap();
+    let cert = TestCert::new().unwrap();
+    open_up_files_of(&cert);
+    let plain = testkit::net::free_port().unwrap();
+    let config = json!({
+        "HijackAll": false,
+        "ListenAddress": "127.0.0.1",
+        "SslPort": 0,
+        "PlainPort": plain,
+        "FirstSpicePort": 1,
+        "LastSpicePort": 65535,
+        "CertFile": cert.cert_path(),
+        "KeyFile": cert.key_path(),
+        "RuntimeDir": directory,
+    });
+    let config_path = folder.path().join("gateway.conf");
+    std::fs::write(&config_path, config.to_string()).unwrap();
+    open_up(&config_path);
+    let start = folder.path().join("start");
+    let script = format!(
+        "#!/bin/sh\nexec setpriv --reuid={STRANGER} --clear-groups {} --config {}\n",
+        program.display(),
+        config_path.display()
+    );
+    write_program(&start, &script).unwrap();
+    let mut gateway = port_gateway().binary(start).spawn().await.unwrap();
+    let host = Host::echo().await.unwrap();
+    let token = host.addr().port().to_string();
+    let mut channel = ws::echo_channel(&gateway.plain(), &token).await.unwrap();
+    // The second one takes over from root, in a directory that is the first one's still.
+    for _ in 0..2 {
+        let successor = successor_in(&directory, &gateway, port_gateway()).await;
+        assert!(gateway.wait().await.unwrap().success());
+        channel.echo(b"still here").await.unwrap();
+        gateway = successor;
+    }
+    assert!(gateway.terminate().await.unwrap().success());
+    let refused = run(&config_path, &["run"]).await;
+    assert_eq!(refused.status.code(), Some(78), "{refused:?}");
 }
