@@ -1,5 +1,6 @@
 //! The running gateway: from open ports to the last channel's end.
 
+mod beginning;
 mod open;
 
 use std::convert::Infallible;
@@ -23,7 +24,7 @@ use crate::datapath::Paths;
 use crate::datapath::ktls::{Carried, Ktls};
 use crate::datapath::probe::{self, Finding};
 use crate::datapath::sockmap::Sockmap;
-use crate::handover::{self, End, Estate, Farewell, Heir, Inheritance, Listeners, Stored};
+use crate::handover::{self, End, Estate, Farewell, Heir, Listeners, Stored};
 use crate::http::Gateway;
 use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Draining, Inherited, limits};
@@ -34,9 +35,10 @@ use crate::pool::PoolKeys;
 use crate::ports::{Ports, Sockets};
 use crate::prepared::Prepared;
 use crate::reload::{LoadedPath, Phase, Reloader};
-use crate::runtime_dir::{Held, Owner, RuntimeDir, RuntimeDirError};
+use crate::runtime_dir::RuntimeDir;
 use crate::service;
 use crate::ticket::Tickets;
+use beginning::{Beginning, begin, or_without};
 use open::Open;
 
 /// Threads that a gateway has besides those of its runtime: for the log and for memory.
@@ -174,56 +176,6 @@ async fn keep_for_next(config_path: &Path, estate: &Estate<'_>) {
             );
         }
     }
-}
-
-/// What a gateway begins with.
-enum Beginning {
-    /// Its directory, or `None` where it has to do without.
-    Directory(Option<Held>),
-    /// What a gateway leaves that has the directory still.
-    Inheritance(Inheritance),
-}
-
-/// Takes the directory; or, if that is wanted, announces this process to the gateway that has it,
-/// where the command line has found nothing wrong with the directory.
-async fn begin(path: &Path, take_over: bool) -> anyhow::Result<(RuntimeDir, Beginning)> {
-    if take_over {
-        if let Some(inheritance) = Inheritance::claim(path).await? {
-            // Root may take over from a gateway in a directory of that gateway's user. Of one that
-            // runs as root, the same was true before.
-            let owner = match inheritance.user() {
-                0 => Owner::Any,
-                user => Owner::OwnOr(user),
-            };
-            let directory = RuntimeDir::new(path, owner);
-            directory.check()?;
-            return Ok((directory, Beginning::Inheritance(inheritance)));
-        }
-        warn!("there is no gateway to take over from: this one starts as usual");
-    }
-    let directory = RuntimeDir::new(path, Owner::Own);
-    let held = or_without(directory.take())?;
-    Ok((directory, Beginning::Directory(held)))
-}
-
-/// A directory that cannot be had at all is a warning: the gateway works without.
-fn or_without(taken: Result<Held, RuntimeDirError>) -> Result<Option<Held>, RuntimeDirError> {
-    match taken {
-        Ok(held) => Ok(Some(held)),
-        Err(error @ RuntimeDirError::Unusable { .. }) => {
-            warn_of(&error);
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn warn_of(error: &RuntimeDirError) {
-    warn!(
-        %error,
-        "no socket for the command line: status, kick and drain do not work, and no other gateway \
-         can take over from this one"
-    );
 }
 
 /// What a running gateway has.

@@ -2,7 +2,8 @@
 
 use tracing::{info, warn};
 
-use super::{Running, warn_of};
+use super::Running;
+use super::beginning::warn_of;
 use crate::admin::{Admin, Doors};
 use crate::handover::{Door, Heirless};
 use crate::listen::Draining;

@@ -1,0 +1,60 @@
+//! Where a gateway begins: with a directory of its own, or with what another one leaves.
+
+use std::path::Path;
+
+use tracing::warn;
+
+use crate::handover::Inheritance;
+use crate::runtime_dir::{Held, Owner, RuntimeDir, RuntimeDirError};
+
+/// What a gateway begins with.
+pub(super) enum Beginning {
+    /// Its directory, or `None` where it has to do without.
+    Directory(Option<Held>),
+    /// What a gateway leaves that has the directory still.
+    Inheritance(Inheritance),
+}
+
+/// Takes the directory; or, if that is wanted, announces this process to the gateway that has it,
+/// where the command line has found nothing wrong with the directory.
+pub(super) async fn begin(path: &Path, take_over: bool) -> anyhow::Result<(RuntimeDir, Beginning)> {
+    if take_over {
+        if let Some(inheritance) = Inheritance::claim(path).await? {
+            // Root may take over from a gateway in a directory of that gateway's user. Of one that
+            // runs as root, the same was true before.
+            let owner = match inheritance.user() {
+                0 => Owner::Any,
+                user => Owner::OwnOr(user),
+            };
+            let directory = RuntimeDir::new(path, owner);
+            directory.check()?;
+            return Ok((directory, Beginning::Inheritance(inheritance)));
+        }
+        warn!("there is no gateway to take over from: this one starts as usual");
+    }
+    let directory = RuntimeDir::new(path, Owner::Own);
+    let held = or_without(directory.take())?;
+    Ok((directory, Beginning::Directory(held)))
+}
+
+/// A directory that cannot be had at all is a warning: the gateway works without.
+pub(super) fn or_without(
+    taken: Result<Held, RuntimeDirError>,
+) -> Result<Option<Held>, RuntimeDirError> {
+    match taken {
+        Ok(held) => Ok(Some(held)),
+        Err(error @ RuntimeDirError::Unusable { .. }) => {
+            warn_of(&error);
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+pub(super) fn warn_of(error: &RuntimeDirError) {
+    warn!(
+        %error,
+        "no socket for the command line: status, kick and drain do not work, and no other gateway \
+         can take over from this one"
+    );
+}
