@@ -17,15 +17,10 @@ pub const TARGETS: &str = "TARGETS";
 pub const ROUTES: &str = "ROUTES";
 /// Name of the array of [`State`].
 pub const STATES: &str = "STATES";
-/// Name of the array of gates, one `u64` for each channel.
-///
-/// Written by userspace: how many passed bytes it has forwarded, or [`CLOSED`]. The host leg's
-/// program redirects only while this equals [`State::passed`], so nothing overtakes passed bytes.
+/// Name of the array of [`Gate`]s, one for each channel.
 pub const GATES: &str = "GATES";
 /// Name of the ring of [`Event`]s.
 pub const EVENTS: &str = "EVENTS";
-/// Name of the global that limits, for each channel, how many bytes wait before its bridge.
-pub const QUEUE_LIMIT: &str = "QUEUE_LIMIT";
 
 /// Name of the global that says how long a segment may be to be redirected, in bytes:
 /// [`ANY_SEGMENT`] or [`SMALL_SEGMENT`].
@@ -61,6 +56,19 @@ pub struct Route {
     pub slot: u32,
     /// Zero.
     pub padding: u32,
+}
+
+/// What userspace tells the host leg's program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[repr(C)]
+pub struct Gate {
+    /// How many passed bytes were forwarded, or [`CLOSED`]. The program redirects only while this
+    /// equals [`State::passed`], so nothing overtakes passed bytes.
+    pub forwarded: u64,
+    /// Most bytes that wait before the bridge. `sk_psock.ingress_skb`, where they wait, has no
+    /// limit of its own.
+    pub limit: u64,
 }
 
 /// What the programs keep of a channel while it lives, in bytes unless said otherwise.

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::helpers::bpf_get_socket_cookie;
 use aya_ebpf::programs::SkBuffContext;
-use gateway_common::layout::{Event, NEXT_IS_KNOWN, Route, State};
+use gateway_common::layout::{Event, Gate, NEXT_IS_KNOWN, Route, State};
 
 use crate::maps::{EVENTS, GATES, ROUTES, STATES};
 
@@ -37,12 +37,17 @@ impl Channel {
         Counters(self.state)
     }
 
-    /// How many passed bytes userspace has forwarded.
+    /// What userspace says now.
     #[inline(always)]
-    pub fn gate(&self) -> Option<u64> {
+    pub fn gate(&self) -> Option<Gate> {
         let gate = GATES.get_ptr(self.route.slot)?;
-        // SAFETY: an aligned cell of a map, which userspace writes meanwhile.
-        Some(unsafe { ptr::read_volatile(gate) })
+        // SAFETY: aligned numbers in a map's value, which userspace writes meanwhile, each whole.
+        unsafe {
+            Some(Gate {
+                forwarded: ptr::read_volatile(&raw const (*gate).forwarded),
+                limit: ptr::read_volatile(&raw const (*gate).limit),
+            })
+        }
     }
 
     /// Tells userspace; it is woken unless it is already about to look.

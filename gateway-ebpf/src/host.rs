@@ -24,11 +24,6 @@ const MOST_AT_ONCE: u32 = 4_095;
 /// (`GRO_MAX_SIZE`, include/linux/netdevice.h).
 const MOST_CUTS: u32 = 130;
 
-/// Most bytes that wait before a bridge. `sk_psock.ingress_skb`, where they wait, has no limit
-/// of its own.
-#[unsafe(no_mangle)]
-static QUEUE_LIMIT: u64 = 0;
-
 /// Longest segment that is redirected, see [`gateway_common::layout::SEGMENT_LIMIT`].
 #[unsafe(no_mangle)]
 static SEGMENT_LIMIT: u64 = ANY_SEGMENT;
@@ -50,7 +45,7 @@ pub fn host_verdict(context: SkBuffContext) -> u32 {
     let Some(channel) = Channel::of(&context) else {
         return SK_PASS;
     };
-    let Some(forwarded) = channel.gate() else {
+    let Some(gate) = channel.gate() else {
         return SK_PASS;
     };
     let state = channel.state();
@@ -64,12 +59,10 @@ pub fn host_verdict(context: SkBuffContext) -> u32 {
     if len == 0 {
         return SK_DROP;
     }
-    // SAFETY: a constant that the gateway set before it loaded the program.
-    let limit = unsafe { ptr::read_volatile(&raw const QUEUE_LIMIT) };
     // Once one segment passed all must until userspace has forwarded them: order is kept.
-    let is_open = forwarded == state.passed();
+    let is_open = gate.forwarded == state.passed();
     let is_long = u64::from(len) > segment_limit();
-    if !is_open || is_long || state.waiting() + u64::from(len) > limit {
+    if !is_open || is_long || state.waiting() + u64::from(len) > gate.limit {
         if state.set_redirecting(false) {
             state.add_stops(1);
         }

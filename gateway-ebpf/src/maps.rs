@@ -5,7 +5,7 @@
 use aya_ebpf::bindings::BPF_F_NO_PREALLOC;
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, RingBuf, SockHash};
-use gateway_common::layout::{Event, Route, State};
+use gateway_common::layout::{Event, Gate, Route, State};
 
 #[map]
 pub static HOSTS: SockHash<u64> = SockHash::with_max_entries(1, 0);
@@ -20,7 +20,7 @@ pub static ROUTES: HashMap<u64, Route> = HashMap::with_max_entries(1, BPF_F_NO_P
 #[map]
 pub static STATES: Array<State> = Array::with_max_entries(1, 0);
 #[map]
-pub static GATES: Array<u64> = Array::with_max_entries(1, 0);
+pub static GATES: Array<Gate> = Array::with_max_entries(1, 0);
 /// An event is told again while its cause lasts, so one that finds no room is not missed for
 /// long.
 #[map]

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,9 +10,9 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::low_water;
 use super::pipe::Pipe;
-use super::sockmap::tcp_info::bytes_acknowledged;
+use super::sockopt;
+use super::tcp_info::bytes_acknowledged;
 use crate::buffer::Layout;
 
 /// The client leg: it takes frames where they were read, and protects them there if it has to.
@@ -44,6 +45,11 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
 
     /// Bytes that the client's system has taken of what was sent; `None`: that is not known.
     fn acknowledged(&self) -> Option<u64> {
+        None
+    }
+
+    /// The TCP socket by which frames leave, if there is one.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
@@ -83,6 +89,10 @@ impl ClientLeg for TcpStream {
     fn acknowledged(&self) -> Option<u64> {
         bytes_acknowledged(self).ok()
     }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
 }
 
 /// The host leg: it is read into several places at once.
@@ -117,6 +127,11 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
         None
     }
 
+    /// The TCP socket that is read, if there is one.
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
     /// Wakes the reader only once so many bytes, or the end, have come; where that is possible.
     fn set_low_water(&self, bytes: usize) {
         let _ = bytes;
@@ -124,6 +139,10 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl HostLeg for TcpStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.as_fd())
+    }
+
     fn poll_read_room(
         &mut self,
         context: &mut Context<'_>,
@@ -176,7 +195,7 @@ impl HostLeg for TcpStream {
 
     fn set_low_water(&self, bytes: usize) {
         // A system that refuses it wakes the reader for every byte, as without.
-        let _ = low_water::set(self, bytes);
+        let _ = sockopt::set_low_water(self, bytes);
     }
 }
 

@@ -3,13 +3,13 @@
 //! A data path knows two byte streams and the rule that frames one of them; nothing of HTTP,
 //! tickets or configuration files.
 
+mod bounds;
 mod choice;
 mod ending;
 mod inbound;
 mod kernel_count;
 pub mod ktls;
 mod legs;
-mod low_water;
 mod moderation;
 mod moved;
 mod outbound;
@@ -19,6 +19,8 @@ mod queues;
 pub mod relay;
 mod rest;
 pub mod sockmap;
+mod sockopt;
+pub(crate) mod tcp_info;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

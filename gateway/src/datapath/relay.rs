@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use super::bounds::Bounds;
 use super::ending::{Ending, Taken};
 use super::moderation::Moderation;
 use super::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
@@ -68,6 +69,7 @@ where
     C: ClientLeg,
     H: HostLeg,
 {
+    let bounds = Bounds::begin(host.socket().zip(client.socket()));
     let mut relay = Relay {
         client,
         host,
@@ -81,6 +83,7 @@ where
         ending: None,
         uplink_that_counts: u64::MAX,
         moderation: Moderation::default(),
+        bounds,
     };
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(move |context| {
@@ -134,6 +137,7 @@ struct Relay<'a, C, H> {
     /// behind our Close must not keep the channel alive.
     uplink_that_counts: u64,
     moderation: Moderation,
+    bounds: Bounds,
 }
 
 /// Control frames that wait for the end of the frame being written.
@@ -372,6 +376,8 @@ where
                 if let Some(bytes) = self.moderation.on_read(len, Instant::now) {
                     self.host.set_low_water(bytes);
                 }
+                let sockets = self.host.socket().zip(self.client.socket());
+                self.bounds.on_moved(len, sockets);
             }
             Poll::Ready(Err(error)) => {
                 self.on_host_eof(match error.kind() {

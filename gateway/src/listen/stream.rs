@@ -133,6 +133,10 @@ impl AsyncWrite for ClientStream {
 }
 
 impl ClientLeg for ClientStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(Self::socket(self))
+    }
+
     fn layout(&self) -> Layout {
         on_either!(self, stream => stream.layout())
     }

@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
 use super::ClientStream;
-use crate::datapath::sockmap::tcp_info::bytes_acknowledged;
+use crate::datapath::tcp_info::bytes_acknowledged;
 
 /// A connection of which it can be told how much its peer has taken.
 pub trait Peer: AsyncRead + AsyncWrite + Unpin {

@@ -22,8 +22,8 @@ use tower_service::Service;
 use tracing::debug;
 
 use super::headers;
-use crate::background::{self, MANAGER, ResolveError};
 use super::limited::Limited;
+use crate::background::{self, MANAGER, ResolveError};
 use crate::causes::{causes, find};
 use crate::config::Config;
 use crate::http::Origin;

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -503,6 +504,10 @@ impl AsyncWrite for TlsStream {
 }
 
 impl ClientLeg for TlsStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tcp().as_fd())
+    }
+
     fn layout(&self) -> Layout {
         Layout {
             prefix: self.sealer.prefix(),

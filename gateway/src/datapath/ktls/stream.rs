@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -424,6 +424,10 @@ impl AsyncWrite for KtlsStream {
 }
 
 impl ClientLeg for KtlsStream {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.tcp().as_fd())
+    }
+
     fn splice_from(&self) -> Option<usize> {
         self.splice_from
     }

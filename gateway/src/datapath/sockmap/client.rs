@@ -1,6 +1,7 @@
 //! The client leg: frames are read from its socket, and written through the injector.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -91,6 +92,10 @@ impl AsyncWrite for ClientLeg<'_> {
 }
 
 impl datapath::ClientLeg for ClientLeg<'_> {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.link.client.socket().as_fd())
+    }
+
     /// Looked at only when userspace has something to do for the channel.
     fn is_worn(&self) -> bool {
         let Some(limit) = self.link.client.limit() else {

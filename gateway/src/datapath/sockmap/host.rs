@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::drain::Drain;
 use super::link::Link;
 use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
 use crate::buffer::Buffer;
-use crate::datapath;
+use crate::datapath::{self, bounds::Bounds};
 
 /// Time between two looks at a leg whose bytes are not all counted.
 const LOOK: Duration = Duration::from_millis(5);
@@ -30,6 +31,9 @@ pub(super) struct HostLeg<'a> {
     passing: bool,
     /// All passed bytes that were read, in bytes.
     forwarded: u64,
+    /// How much may wait, and how much the programs have framed when that was last looked at.
+    bounds: Bounds,
+    framed: u64,
     /// A datagram that waits for the injector, and its length.
     datagram: Option<(Buffer, usize)>,
     /// The host leg's FIN or RST has come.
@@ -47,6 +51,8 @@ impl<'a> HostLeg<'a> {
             link,
             passing: link.is_gated,
             forwarded: 0,
+            bounds: Bounds::default(),
+            framed: 0,
             datagram: None,
             ended: false,
             end: None,
@@ -61,6 +67,7 @@ impl<'a> HostLeg<'a> {
             if let Some((buffer, len)) = &self.datagram {
                 ready!(self.link.poll_inject(context, &buffer[..*len]))?;
                 self.datagram = None;
+                self.follow();
             }
             if !self.passing || self.end.is_some() {
                 return Poll::Ready(Ok(()));
@@ -91,6 +98,27 @@ impl<'a> HostLeg<'a> {
                 }
                 Err(error) => self.end = Some(Err(error)),
             }
+        }
+    }
+
+    /// Has what may wait follow the rate at which the client takes it. Bytes that pass are the
+    /// sign that it takes less than comes.
+    fn follow(&mut self) {
+        if !self.bounds.is_due() {
+            return;
+        }
+        let Ok(state) = self.link.state() else {
+            return;
+        };
+        let moved = state.framed.saturating_sub(self.framed);
+        self.framed = state.framed;
+        let moved = usize::try_from(moved).unwrap_or(usize::MAX);
+        let sockets = Some((
+            self.link.host.get_ref().as_fd(),
+            self.link.client.socket().as_fd(),
+        ));
+        if let Some(queue) = self.bounds.on_moved(moved, sockets) {
+            self.link.set_queue(queue);
         }
     }
 
@@ -192,4 +220,8 @@ impl AsyncWrite for HostLeg<'_> {
     }
 }
 
-impl datapath::HostLeg for HostLeg<'_> {}
+impl datapath::HostLeg for HostLeg<'_> {
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.link.host.get_ref().as_fd())
+    }
+}

@@ -53,8 +53,8 @@ pub(super) struct Loaded {
     pub(super) ebpf: Ebpf,
 }
 
-/// Loads the programs, with room for `channels` and `queue_limit` bytes before each bridge.
-pub(super) fn load(channels: u32, queue_limit: u64) -> Result<Loaded, LoadError> {
+/// Loads the programs, with room for `channels`.
+pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let segment_limit = kernel::segment_limit()?;
     // Slots rest for a while after their channel.
@@ -62,7 +62,6 @@ pub(super) fn load(channels: u32, queue_limit: u64) -> Result<Loaded, LoadError>
     let level = aya_log::Level::Warn as u8;
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
-        .override_global(layout::QUEUE_LIMIT, &queue_limit, true)
         .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries(layout::HOSTS, channels)

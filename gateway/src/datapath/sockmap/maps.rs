@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, SockHash};
-use gateway_common::layout::{self, CLOSED, Route, State};
+use gateway_common::layout::{self, CLOSED, Gate, Route, State};
 
 /// How long a slot is left alone after its channel: a program that still runs for that channel
 /// then counts in no other one. Longer than any program takes, by far, and than a channel's last
 /// counts are asked for.
 const REST: Duration = Duration::from_secs(2);
+
+/// The gate of a channel whose bytes all pass.
+const SHUT: [u64; 2] = [CLOSED, 0];
 
 /// All maps but the ring of events.
 pub(super) struct Maps(Mutex<Inner>);
@@ -24,7 +27,7 @@ struct Inner {
     targets: SockHash<MapData, u64>,
     routes: HashMap<MapData, u64, [u64; size_of::<Route>() / 8]>,
     states: Array<MapData, [u64; size_of::<State>() / 8]>,
-    gates: Array<MapData, u64>,
+    gates: Array<MapData, [u64; 2]>,
     /// Slots of channels that have ended, with the time of that.
     free: VecDeque<(Instant, u32)>,
     /// Slots from here on were never used.
@@ -105,7 +108,7 @@ impl Maps {
             return Err(EnterError::Full);
         };
         let cleared = inner.states.set(slot, [0; _], 0);
-        let closed = cleared.and_then(|()| inner.gates.set(slot, CLOSED, 0));
+        let closed = cleared.and_then(|()| inner.gates.set(slot, SHUT, 0));
         if let Err(error) = closed {
             inner.free.push_back((now, slot));
             return Err(error.into());
@@ -177,9 +180,11 @@ impl Maps {
         self.lock().state(slot)
     }
 
-    /// Says how many passed bytes were forwarded.
-    pub(super) fn set_gate(&self, slot: u32, forwarded: u64) -> Result<(), MapError> {
-        self.lock().gates.set(slot, forwarded, 0)
+    /// Tells the host leg's program.
+    pub(super) fn set_gate(&self, slot: u32, gate: Gate) -> Result<(), MapError> {
+        self.lock()
+            .gates
+            .set(slot, bytemuck::cast::<_, [u64; 2]>(gate), 0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

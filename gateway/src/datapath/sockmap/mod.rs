@@ -29,7 +29,6 @@ mod maps;
 mod object;
 mod registered;
 mod run;
-pub(crate) mod tcp_info;
 mod watch;
 
 use std::convert::Infallible;
@@ -56,25 +55,24 @@ pub struct Sockmap {
     maps: Maps,
     watch: Arc<Watch>,
     _watcher: Supervised<Infallible>,
-    /// Send buffer of a bridge, in bytes.
-    bridge_buffer: usize,
+    /// Most bytes of a channel that wait before its bridge, and as many behind it.
+    most_queued: usize,
     /// Holds the programs; locked by nobody.
     _ebpf: Mutex<Ebpf>,
 }
 
 impl Sockmap {
-    /// Loads the programs, with room for `channels` of which each may have `queued` bytes on
-    /// the way, one half before its bridge and one behind. Must be called in a runtime.
+    /// Loads the programs, with room for `channels` of which each may have up to `queued` bytes
+    /// on the way, one half before its bridge and one behind. Must be called in a runtime.
     pub fn load(channels: usize, queued: usize) -> Result<Arc<Self>, LoadError> {
-        let half = queued / 2;
         let channels = u32::try_from(channels).unwrap_or(u32::MAX);
-        let loaded = load::load(channels, half as u64)?;
+        let loaded = load::load(channels)?;
         let (watch, watcher) = Watch::start(loaded.events, loaded.logger)?;
         Ok(Arc::new(Self {
             maps: loaded.maps,
             watch,
             _watcher: watcher,
-            bridge_buffer: half,
+            most_queued: queued / 2,
             _ebpf: Mutex::new(loaded.ebpf),
         }))
     }

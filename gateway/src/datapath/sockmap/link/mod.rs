@@ -7,25 +7,26 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gateway_common::layout::{CLOSED, ROAD_LEN, State};
+use gateway_common::layout::{CLOSED, Gate, ROAD_LEN, State};
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
+use super::Sockmap;
 use super::leg::{Client, Sealed};
 use super::maps::Cookies;
 use super::registered::register;
 use super::watch::Signal;
-use super::{Sockmap, tcp_info};
 use crate::buffer::SIZE;
 use crate::datapath::ktls::{self, KtlsStream};
 use crate::datapath::queues::{Queues, TcpLegs};
+use crate::datapath::tcp_info;
 use parts::{Parts, has_spoken};
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
@@ -69,7 +70,9 @@ pub struct Link {
     pub(super) host: AsyncFd<TcpStream>,
     /// Sending end; the receiving one only has to be there.
     injector: AsyncFd<OwnedFd>,
-    _held: [OwnedFd; 3],
+    held: [OwnedFd; 3],
+    /// Most bytes that wait before the bridge, and as many behind it.
+    queue: AtomicUsize,
     cookies: Cookies,
     slot: u32,
     pub(super) signal: Arc<Signal>,
@@ -232,10 +235,22 @@ impl Link {
 
     /// Says how many passed bytes were forwarded; equal to all of them, the kernel redirects.
     pub(super) fn set_forwarded(&self, forwarded: u64) -> io::Result<()> {
-        self.sockmap
-            .maps
-            .set_gate(self.slot, forwarded)
-            .map_err(io::Error::other)
+        let gate = Gate {
+            forwarded,
+            limit: self.queue.load(Ordering::Relaxed) as u64,
+        };
+        let set = self.sockmap.maps.set_gate(self.slot, gate);
+        set.map_err(io::Error::other)
+    }
+
+    /// Lets so many bytes wait behind the bridge and, once passed bytes were forwarded, as many
+    /// before it; at most what the configuration allows.
+    pub(super) fn set_queue(&self, bytes: usize) {
+        let bytes = bytes.min(self.sockmap.most_queued);
+        let [bridge, ..] = &self.held;
+        // A bridge that keeps its buffer moves bytes as well.
+        let _ = parts::set_send_buffer(bridge, bytes);
+        self.queue.store(bytes, Ordering::Relaxed);
     }
 
     /// Lets nothing more of the host's reach the client; what was redirected before still does.

@@ -4,18 +4,20 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
+use gateway_common::layout::Gate;
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use super::{Link, Refusal};
+use crate::datapath::sockmap::Sockmap;
 use crate::datapath::sockmap::leg::Client;
 use crate::datapath::sockmap::maps::{Cookies, EnterError, Sockets};
 use crate::datapath::sockmap::registered::register;
 use crate::datapath::sockmap::watch::Signal;
-use crate::datapath::sockmap::{Sockmap, tcp_info};
+use crate::datapath::{bounds, tcp_info};
 
 /// Send buffer of an injector in bytes: one datagram of the longest frame at a time, and some.
 const INJECTOR_BUFFER: usize = 128 * 1024;
@@ -55,8 +57,8 @@ impl Parts {
         let (bridge, bridge_out) = pair(SocketType::STREAM)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
         // The kernel's worker waits a tick of its clock whenever this is full.
-        force_send_buffer(&bridge, sockmap.bridge_buffer)?;
-        force_send_buffer(&injector, INJECTOR_BUFFER)?;
+        set_send_buffer(&bridge, first_queue(sockmap))?;
+        set_send_buffer(&injector, INJECTOR_BUFFER)?;
         let cookies = Cookies {
             host: sockopt::socket_cookie(host).map_err(io::Error::from)?,
             bridge: sockopt::socket_cookie(&bridge).map_err(io::Error::from)?,
@@ -123,9 +125,14 @@ impl Parts {
                 return Err((error, client, host));
             }
         };
+        let queue = first_queue(sockmap);
+        let open = Gate {
+            forwarded: 0,
+            limit: queue as u64,
+        };
         // From here on the kernel moves what the host sends.
         if !self.is_gated
-            && let Err(error) = sockmap.maps.set_gate(self.place.slot, 0)
+            && let Err(error) = sockmap.maps.set_gate(self.place.slot, open)
         {
             forget(host.get_ref(), client.socket());
             return Err((io::Error::other(error), client, host.into_inner()));
@@ -136,7 +143,8 @@ impl Parts {
             client,
             host,
             injector,
-            _held: self.held,
+            held: self.held,
+            queue: AtomicUsize::new(queue),
             cookies,
             slot: self.place.slot,
             signal: self.signal,
@@ -162,8 +170,13 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
+/// How much of a new channel waits before its bridge and behind it, in bytes each.
+fn first_queue(sockmap: &Sockmap) -> usize {
+    bounds::LEAST_QUEUE.min(sockmap.most_queued)
+}
+
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`.
-fn force_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+pub(super) fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
     Ok(sockopt::set_socket_send_buffer_size_force(socket, bytes)?)
 }
 

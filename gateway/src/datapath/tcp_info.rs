@@ -1,15 +1,20 @@
-//! How much of what was to be sent has reached a TCP socket, and how much its peer.
+//! What the kernel tells of a TCP connection: how much was sent, how much has reached the peer,
+//! how far away it is.
 
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 /// `struct tcp_info` of include/uapi/linux/tcp.h up to what is needed (Linux 4.19).
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct TcpInfo {
-    /// State, options and 24 numbers of 32 bits.
-    first: [u32; 26],
+    state: u8,
+    options: [u8; 7],
+    numbers: [u32; 15],
+    rtt: u32,
+    more_numbers: [u32; 8],
     rates: [u64; 2],
     bytes_acked: u64,
     bytes_received: u64,
@@ -23,6 +28,7 @@ struct TcpInfo {
     bytes_retrans: u64,
 }
 
+const _: () = assert!(mem::offset_of!(TcpInfo, rtt) == 68);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_acked) == 120);
 const _: () = assert!(mem::offset_of!(TcpInfo, notsent_bytes) == 144);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_sent) == 200);
@@ -32,8 +38,8 @@ const TCP_CLOSE: u8 = 7;
 
 /// Bytes that were written to a TCP socket since it was opened, sent or not.
 ///
-/// Fails when the connection is gone, and on a kernel that does not count them. Takes the socket's lock: what the kernel did with
-/// the socket before is done when this returns.
+/// Fails when the connection is gone, and on a kernel that does not count them. Takes the
+/// socket's lock: what the kernel did with the socket before is done when this returns.
 pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
     let info = read(socket)?;
     let sent = info.bytes_sent - info.bytes_retrans;
@@ -46,6 +52,19 @@ pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
 /// Fails as [`bytes_written`] does.
 pub(crate) fn bytes_acknowledged(socket: impl AsFd) -> io::Result<u64> {
     Ok(read(socket)?.bytes_acked)
+}
+
+/// The shortest time in which a TCP socket's peer has answered, or the only one that is known.
+///
+/// Fails as [`bytes_written`] does.
+pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
+    let info = read(socket)?;
+    let micros = if info.min_rtt == 0 || info.min_rtt == u32::MAX {
+        info.rtt
+    } else {
+        info.min_rtt
+    };
+    Ok(Duration::from_micros(micros.into()))
 }
 
 fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
@@ -69,7 +88,7 @@ fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
     if usize::try_from(len).is_ok_and(|len| len < size) {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    if info.first[0].to_ne_bytes()[0] == TCP_CLOSE {
+    if info.state == TCP_CLOSE {
         return Err(io::ErrorKind::NotConnected.into());
     }
     Ok(info)
@@ -89,5 +108,6 @@ mod tests {
         assert_eq!(bytes_written(&stream).unwrap(), 0);
         stream.write_all(&vec![0; 100_000]).unwrap();
         assert_eq!(bytes_written(&stream).unwrap(), 100_000);
+        assert!(round_trip(&stream).unwrap() < Duration::from_secs(1));
     }
 }

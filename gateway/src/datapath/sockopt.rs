@@ -1,4 +1,4 @@
-//! `SO_RCVLOWAT` (socket(7)), which no library of the gateway sets.
+//! Options of sockets (socket(7)) that no library of the gateway sets.
 #![expect(unsafe_code, reason = "setsockopt")]
 
 use std::io;
@@ -6,8 +6,18 @@ use std::os::fd::{AsFd, AsRawFd};
 
 /// Has the kernel call a socket readable only once `bytes` bytes have come, or its end; bytes
 /// that wait already are told of at once (`tcp_set_rcvlowat` in net/ipv4/tcp.c).
-pub(super) fn set(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+pub(super) fn set_low_water(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::SO_RCVLOWAT, value)
+}
+
+/// Lets the kernel find the sizes of a socket's buffers by itself again after one was set (kernel
+/// commit 04190bf8944d, "sock: allow reading and changing sk_userlocks with setsockopt", 5.15).
+pub(super) fn free_buffers(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::SO_BUF_LOCK, 0)
+}
+
+fn set(socket: &impl AsFd, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
     // SAFETY: the descriptor is borrowed and so open, and the kernel only reads `length` bytes of
     // `value`, which lives until the call returns.
@@ -15,7 +25,7 @@ pub(super) fn set(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
+            name,
             (&raw const value).cast(),
             length,
         )

@@ -1,0 +1,256 @@
+//! How much of a channel's downlink may wait on its way.
+//!
+//! What waits is time: a person's input is answered behind everything that the host wrote before.
+//! A kernel left to itself keeps megabytes, in the host's send buffer, before the process and
+//! behind it, because it does not know that they go on over a slower line. So what may wait
+//! follows the rate at which the client takes it: the receive buffer of the host's socket, by
+//! which the host's own send buffer is bound as well, and what the client's socket takes beyond
+//! what is on the line (`TCP_NOTSENT_LOWAT`). A fast client's channel waits no less than it would.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::time::Instant;
+
+use super::{sockopt, tcp_info};
+
+/// What a host may have under way to a client that takes little, in bytes; the least with which a
+/// connection of segments of 1,460 bytes runs evenly.
+const LEAST_RECEIVE: usize = 24 * 1024;
+/// What waits behind the process for a client that takes little, in bytes.
+const LEAST_UNSENT: usize = 16 * 1024;
+/// What waits on `sockmap` for a client that takes little, in bytes: a segment of 64 KiB.
+pub(super) const LEAST_QUEUE: usize = 64 * 1024;
+/// The most that is set: what every system allows (`net.core.rmem_max` before Linux 6.18, in
+/// bytes). Beyond it the kernel finds the size by itself.
+const MOST_RECEIVE: usize = 212_992;
+/// For as long the process may be busy with something else while a host writes.
+const ELSEWHERE: Duration = Duration::from_millis(1);
+/// Bytes from which on a rate says something.
+const SAMPLE: usize = 32 * 1024;
+/// Time in which a rate is seen: longer than the bursts in which lines and processes work.
+const LOOK: Duration = Duration::from_millis(20);
+/// Longest time over which it is seen: a host that says little says nothing of the client.
+const FORGET: Duration = Duration::from_millis(500);
+
+/// What a channel's legs are read from and written to: host, client.
+type Sockets<'a> = Option<(BorrowedFd<'a>, BorrowedFd<'a>)>;
+
+/// Follows the rate of one channel's downlink, and bounds what waits of it.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    /// Bytes that were moved since `since`.
+    moved: usize,
+    since: Option<Instant>,
+    /// What is set now.
+    set: Bound,
+}
+
+/// What may wait, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bound {
+    /// In the receive buffer of the host's socket, as `SO_RCVBUF` counts.
+    receive: usize,
+    /// Unsent in the client's socket.
+    unsent: usize,
+    /// On `sockmap`, before the bridge and as much behind it.
+    queue: usize,
+}
+
+impl Default for Bounds {
+    /// Of a channel whose sockets are not set yet.
+    fn default() -> Self {
+        Self {
+            moved: 0,
+            since: None,
+            set: Bound::LEAST,
+        }
+    }
+}
+
+impl Bounds {
+    /// Of a channel that begins to move; its host should not have been asked for much yet.
+    pub(super) fn begin(sockets: Sockets<'_>) -> Self {
+        let bounds = Self::default();
+        if let Some((host, client)) = sockets {
+            bounds.set.set(None, host, client);
+        }
+        bounds
+    }
+
+    /// Whether the time has come to look at what was moved.
+    pub(super) fn is_due(&self) -> bool {
+        self.since.is_none_or(|since| since.elapsed() >= LOOK)
+    }
+
+    /// After `len` bytes were moved; returns how much may wait on `sockmap`, where that changes.
+    ///
+    /// The clock is read only when it matters.
+    pub(super) fn on_moved(&mut self, len: usize, sockets: Sockets<'_>) -> Option<usize> {
+        self.moved = self.moved.saturating_add(len);
+        if self.moved < SAMPLE {
+            return None;
+        }
+        let (host, client) = sockets?;
+        let round_trip = || tcp_info::round_trip(host).unwrap_or_default();
+        let before = self.set;
+        let bound = self.sample(Instant::now(), round_trip)?;
+        bound.set(Some(before), host, client);
+        Some(bound.queue)
+    }
+
+    /// What is to be set now, where it changes.
+    fn sample(&mut self, now: Instant, round_trip: impl Fn() -> Duration) -> Option<Bound> {
+        let elapsed = self.since.map(|since| now - since);
+        if elapsed.is_some_and(|elapsed| elapsed < LOOK) {
+            return None;
+        }
+        let moved = std::mem::take(&mut self.moved);
+        self.since = Some(now);
+        let elapsed = elapsed.filter(|elapsed| *elapsed <= FORGET)?;
+        let rate = moved as u128 * 1_000_000 / elapsed.as_micros();
+        let bound = Bound::of(usize::try_from(rate).unwrap_or(usize::MAX), round_trip());
+        if !bound.is_far_from(self.set) {
+            return None;
+        }
+        self.set = bound;
+        Some(bound)
+    }
+}
+
+impl Bound {
+    const LEAST: Self = Self {
+        receive: LEAST_RECEIVE,
+        unsent: LEAST_UNSENT,
+        queue: LEAST_QUEUE,
+    };
+
+    /// For a client that takes `rate` bytes a second of a host that far away.
+    fn of(rate: usize, round_trip: Duration) -> Self {
+        let in_time = |time: Duration| {
+            let bytes = rate as u128 * time.as_micros() / 1_000_000;
+            usize::try_from(bytes).unwrap_or(usize::MAX)
+        };
+        Self {
+            // Twice what is on its way, so that a client that could take more is found out.
+            receive: LEAST_RECEIVE.saturating_add(in_time(2 * (round_trip + ELSEWHERE))),
+            unsent: LEAST_UNSENT.saturating_add(in_time(ELSEWHERE)),
+            queue: LEAST_QUEUE.saturating_add(in_time(2 * ELSEWHERE)),
+        }
+    }
+
+    /// Whether it is worth some calls of the system to go on from `other` to this.
+    fn is_far_from(self, other: Self) -> bool {
+        let differ = |one: usize, other: usize| one > other + other / 2 || other > one + one / 2;
+        differ(self.receive, other.receive)
+            || differ(self.unsent, other.unsent)
+            || differ(self.queue, other.queue)
+    }
+
+    fn set(self, before: Option<Self>, host: BorrowedFd<'_>, client: BorrowedFd<'_>) {
+        // A system that refuses one of these keeps what it has: bytes move as well.
+        if self.receive <= MOST_RECEIVE {
+            let _ = SockRef::from(&host).set_recv_buffer_size(self.receive);
+        } else if before.is_none_or(|before| before.receive <= MOST_RECEIVE) {
+            let _ = SockRef::from(&host).set_recv_buffer_size(MOST_RECEIVE);
+            let _ = sockopt::free_buffers(&host);
+        }
+        let unsent = u32::try_from(self.unsent).unwrap_or(u32::MAX);
+        let _ = SockRef::from(&client).set_tcp_notsent_lowat(unsent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEAR: Duration = Duration::from_micros(100);
+    const FAR: Duration = Duration::from_millis(20);
+
+    /// Moves `rate` bytes a second for so long, in steps of a millisecond.
+    fn run(bounds: &mut Bounds, now: &mut Instant, rate: usize, time: Duration, host: Duration) {
+        for _ in 0..time.as_millis() {
+            *now += Duration::from_millis(1);
+            bounds.moved += rate / 1_000;
+            if bounds.moved >= SAMPLE {
+                bounds.sample(*now, || host);
+            }
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_slow_client_is_little() {
+        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        // 5 to 50 Mbit/s.
+        for rate in [625_000, 1_250_000, 6_250_000] {
+            run(&mut bounds, &mut now, rate, Duration::from_secs(2), NEAR);
+            let Bound {
+                receive, unsent, ..
+            } = bounds.set;
+            assert!(receive < 48 * 1024 && unsent < 32 * 1024, "{bounds:?}");
+        }
+    }
+
+    #[test]
+    fn a_fast_client_is_not_held_up_and_a_slow_one_behind_it_is_bounded_again() {
+        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        run(
+            &mut bounds,
+            &mut now,
+            1_000_000_000,
+            Duration::from_millis(50),
+            NEAR,
+        );
+        assert!(bounds.set.receive > MOST_RECEIVE, "{bounds:?}");
+        assert!(bounds.set.unsent > 900_000, "{bounds:?}");
+        run(
+            &mut bounds,
+            &mut now,
+            1_250_000,
+            Duration::from_millis(200),
+            NEAR,
+        );
+        assert!(bounds.set.receive < 48 * 1024, "{bounds:?}");
+    }
+
+    #[test]
+    fn a_host_that_is_far_away_may_have_twice_as_much_under_way_as_is_taken() {
+        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let rate = 4_000_000;
+        run(&mut bounds, &mut now, rate, Duration::from_millis(100), FAR);
+        assert!(bounds.set.receive >= 2 * rate / 50, "{bounds:?}");
+    }
+
+    #[test]
+    fn a_pause_of_the_host_says_nothing_of_the_client() {
+        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let fast = 100_000_000;
+        run(&mut bounds, &mut now, fast, Duration::from_millis(50), NEAR);
+        let before = bounds.set;
+        assert_ne!(before, Bound::LEAST);
+        now += Duration::from_secs(10);
+        bounds.moved += SAMPLE;
+        assert_eq!(bounds.sample(now, || NEAR), None);
+        assert_eq!(bounds.set, before);
+    }
+
+    #[test]
+    fn sockets_get_what_is_set_and_are_freed_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, _) = listener.accept().unwrap();
+        use std::os::fd::AsFd;
+        let (host, client) = (near.as_fd(), far.as_fd());
+        Bounds::begin(Some((host, client)));
+        // The kernel doubles it, for its own structures.
+        let receive = SockRef::from(&host).recv_buffer_size().unwrap();
+        assert_eq!(receive, 2 * LEAST_RECEIVE);
+        let unsent = SockRef::from(&client).tcp_notsent_lowat().unwrap();
+        assert_eq!(unsent as usize, LEAST_UNSENT);
+        let fast = Bound::of(1_000_000_000, NEAR);
+        fast.set(Some(Bound::LEAST), host, client);
+        let receive = SockRef::from(&host).recv_buffer_size().unwrap();
+        assert!(receive >= MOST_RECEIVE, "{receive}");
+    }
+}
