@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::client::TlsStream;
 
+use crate::namespace::Namespace;
 use crate::tls::TlsClient;
 
 /// The longest wait for anything that should happen at once; far beyond what a slow machine
@@ -30,6 +31,9 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> Result<T>
         .await
         .with_context(|| format!("{what}: nothing within {PATIENCE:?}"))
 }
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
 
 /// The cryptography of every TLS peer here; named, so that no process-wide choice is needed.
 pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
@@ -58,6 +62,7 @@ pub struct Endpoint {
     tls: Option<TlsClient>,
     source: Option<IpAddr>,
     receive_buffer: Option<u32>,
+    namespace: Option<Namespace>,
 }
 
 impl Endpoint {
@@ -68,6 +73,7 @@ impl Endpoint {
             tls: None,
             source: None,
             receive_buffer: None,
+            namespace: None,
         }
     }
 
@@ -100,6 +106,12 @@ impl Endpoint {
         self
     }
 
+    /// Connects from this network.
+    pub fn in_namespace(mut self, namespace: &Namespace) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
     /// The address connected to.
     pub fn addr(&self) -> SocketAddr {
         self.addr
@@ -127,10 +139,7 @@ impl Endpoint {
 
     /// Connects by TCP alone, whatever the endpoint's TLS is.
     pub async fn connect_tcp(&self) -> io::Result<TcpStream> {
-        let socket = match self.addr {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
+        let socket = socket(self.addr, self.namespace.as_ref())?;
         if let Some(source) = self.source {
             socket.bind((source, 0).into())?;
         }
@@ -141,6 +150,29 @@ impl Endpoint {
         stream.set_nodelay(true)?;
         Ok(stream)
     }
+}
+
+/// A socket for this kind of address, of the namespace or else of this thread's.
+fn socket(addr: SocketAddr, namespace: Option<&Namespace>) -> io::Result<TcpSocket> {
+    let new = || match addr {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    match namespace {
+        Some(namespace) => namespace.enter(new).map_err(io::Error::other)?,
+        None => new(),
+    }
+}
+
+/// Listens on an address of the namespace.
+pub fn listen_in(namespace: &Namespace, addr: SocketAddr) -> Result<TcpListener> {
+    let listen = || {
+        let socket = socket(addr, Some(namespace))?;
+        socket.set_reuseaddr(true)?;
+        socket.bind(addr)?;
+        socket.listen(BACKLOG)
+    };
+    listen().with_context(|| format!("listening on {addr}"))
 }
 
 /// A client's connection.
@@ -269,6 +301,15 @@ impl Server {
         let listener = TcpListener::bind(addr)
             .await
             .with_context(|| format!("listening on {addr}"))?;
+        Self::over(listener, handler)
+    }
+
+    /// Runs `handler` for each connection of this listener.
+    pub(crate) fn over<F, H>(listener: TcpListener, handler: H) -> Result<Self>
+    where
+        H: Fn(TcpStream, SocketAddr) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let addr = listener.local_addr()?;
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();

@@ -15,6 +15,10 @@ const IFF_TUN: i16 = 0x0001;
 const IFF_NO_PI: i16 = 0x1000;
 const IFF_UP: i16 = 0x0001;
 
+const PATH: &str = "/dev/net/tun";
+/// Packets that wait to be read, at most: enough for whatever a sender has on the way at once.
+const QUEUE: i32 = 10_000;
+
 /// A device with one address of a network of 256; its other addresses are the test's.
 #[derive(Debug)]
 pub struct Tun(AsyncFd<File>);
@@ -24,40 +28,7 @@ impl Tun {
     ///
     /// `mtu` is the length of the longest packet, in bytes.
     pub fn open(name: &str, address: Ipv4Addr, mtu: u16) -> Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt;
-        let device = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open("/dev/net/tun")
-            .context("opening /dev/net/tun")?;
-        let socket = socket_with(
-            AddressFamily::INET,
-            SocketType::DGRAM,
-            SocketFlags::CLOEXEC,
-            None,
-        )
-        .context("a socket to set a device up")?;
-        let set = |what: &'static str, fd: RawFd, request: libc::Ioctl, value: Value| {
-            ask(fd, request, name, &value).with_context(|| format!("{name}: {what}"))
-        };
-        let socket = socket.as_raw_fd();
-        let mask = Ipv4Addr::new(255, 255, 255, 0);
-        set(
-            "making it",
-            device.as_raw_fd(),
-            TUNSETIFF,
-            Value::Flags(IFF_TUN | IFF_NO_PI),
-        )?;
-        set(
-            "address",
-            socket,
-            libc::SIOCSIFADDR,
-            Value::Address(address),
-        )?;
-        set("mask", socket, libc::SIOCSIFNETMASK, Value::Address(mask))?;
-        set("MTU", socket, libc::SIOCSIFMTU, Value::Number(mtu.into()))?;
-        set("up", socket, libc::SIOCSIFFLAGS, Value::Flags(IFF_UP))?;
+        let device = open_device(name, address, mtu)?;
         #[expect(
             unsafe_code,
             reason = "the runtime's only way to register any descriptor"
@@ -82,6 +53,52 @@ impl Tun {
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         self.0.get_ref().write(packet).map(drop)
     }
+}
+
+/// Makes a device as [`Tun::open`] does; its reads and writes do not block.
+pub(crate) fn open_device(name: &str, address: Ipv4Addr, mtu: u16) -> Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(PATH)
+        .with_context(|| {
+            format!(
+                "opening {PATH}: the kernel's module tun is not loaded (`modprobe tun`, of Debian's \
+                 package kmod), or a container was started without it (`--device {PATH}`)"
+            )
+        })?;
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .context("a socket to set a device up")?;
+    let set = |what: &'static str, fd: RawFd, request: libc::Ioctl, value: Value| {
+        ask(fd, request, name, &value).with_context(|| format!("{name}: {what}"))
+    };
+    let socket = socket.as_raw_fd();
+    let mask = Ipv4Addr::new(255, 255, 255, 0);
+    set(
+        "making it",
+        device.as_raw_fd(),
+        TUNSETIFF,
+        Value::Flags(IFF_TUN | IFF_NO_PI),
+    )?;
+    set(
+        "address",
+        socket,
+        libc::SIOCSIFADDR,
+        Value::Address(address),
+    )?;
+    set("mask", socket, libc::SIOCSIFNETMASK, Value::Address(mask))?;
+    set("MTU", socket, libc::SIOCSIFMTU, Value::Number(mtu.into()))?;
+    let queue = Value::Number(QUEUE);
+    set("queue", socket, libc::SIOCSIFTXQLEN, queue)?;
+    set("up", socket, libc::SIOCSIFFLAGS, Value::Flags(IFF_UP))?;
+    Ok(device)
 }
 
 enum Value {

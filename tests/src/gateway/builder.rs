@@ -16,7 +16,9 @@ use super::log::ProcessLog;
 use crate::cert::TestCert;
 use crate::command::find_program;
 use crate::manager::Manager;
+use crate::namespace::Namespace;
 use crate::net::free_port;
+use crate::network::{self, Network};
 
 /// A gateway to be started. Its configuration begins with what tests need: free ports of
 /// 127.0.0.1, a certificate of its own, any Spice port.
@@ -32,6 +34,7 @@ pub struct GatewayBuilder {
     env: Vec<(OsString, OsString)>,
     open_files: Option<u64>,
     tasks: Option<u64>,
+    namespace: Option<Namespace>,
 }
 
 impl GatewayBuilder {
@@ -46,6 +49,7 @@ impl GatewayBuilder {
             env: Vec::new(),
             open_files: None,
             tasks: None,
+            namespace: None,
         }
     }
 
@@ -111,6 +115,14 @@ impl GatewayBuilder {
         self
     }
 
+    /// Starts it where the network has its gateway, with the network's host behind it.
+    pub fn in_network(mut self, network: &Network) -> Self {
+        self.namespace = Some(network.gateway.clone());
+        self.set("ListenAddress", network::GATEWAY.to_string())
+            .set("PlainAddress", network::GATEWAY.to_string())
+            .set("SpiceHost", network::HOST.to_string())
+    }
+
     /// Starts it and waits until it listens. The error of one that does not start holds its
     /// log.
     pub async fn spawn(self) -> Result<Gateway> {
@@ -134,7 +146,8 @@ impl GatewayBuilder {
             chown(dir.path(), Some(user), Some(user)).context("run the tests as root")?;
         }
         let limits = [("nofile", self.open_files), ("nproc", self.tasks)];
-        let mut child = command(&binary, limits, user)?
+        let mut command = command(&binary, limits, user)?;
+        command
             .arg("--config")
             .arg(&config_path)
             .args(&self.args)
@@ -146,9 +159,12 @@ impl GatewayBuilder {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
+            .kill_on_drop(true);
+        let spawned = match &self.namespace {
+            Some(namespace) => namespace.enter(|| command.spawn())?,
+            None => command.spawn(),
+        };
+        let mut child = spawned.with_context(|| format!("starting {}", binary.display()))?;
         let stderr = child.stderr.take().context("standard error is piped")?;
 
         let mut gateway = Gateway {

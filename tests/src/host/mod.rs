@@ -4,7 +4,7 @@
 mod ready;
 
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,7 +15,8 @@ use tokio::sync::{Mutex, mpsc, watch};
 pub use crate::spice::{link_message, read_link};
 pub use ready::{End, Verified};
 
-use crate::net::{Server, within};
+use crate::namespace::Namespace;
+use crate::net::{Server, listen_in, within};
 
 /// A host whose connections each come to an outcome `T`; stops when dropped.
 #[derive(Debug)]
@@ -45,6 +46,16 @@ impl<T: Send + 'static> Host<T> {
         Self::start(addr, move |stream, _record| handler(stream)).await
     }
 
+    /// The same on a free port of this address of a namespace.
+    pub fn spawn_in<H, F>(namespace: &Namespace, address: IpAddr, handler: H) -> Result<Self>
+    where
+        H: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let listener = listen_in(namespace, (address, 0).into())?;
+        Self::over(listener, move |stream, _record| handler(stream))
+    }
+
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.server.addr()
@@ -68,12 +79,23 @@ impl<T: Send + 'static> Host<T> {
         H: Fn(TcpStream, Record) -> F + Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        let listener = TcpListener::bind(addr)
+            .await
+            .with_context(|| format!("listening on {addr}"))?;
+        Self::over(listener, handler)
+    }
+
+    fn over<H, F>(listener: TcpListener, handler: H) -> Result<Self>
+    where
+        H: Fn(TcpStream, Record) -> F + Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         let (outcome_sender, outcomes) = mpsc::unbounded_channel();
         let (received_sender, received) = watch::channel(Vec::new());
         let received_sender = Arc::new(received_sender);
         let accepted = Arc::new(AtomicUsize::new(0));
         let count = accepted.clone();
-        let server = Server::spawn(addr, move |stream, _peer| {
+        let server = Server::over(listener, move |stream, _peer| {
             count.fetch_add(1, Ordering::Relaxed);
             let outcome = handler(stream, Record::new(received_sender.clone()));
             let outcome_sender = outcome_sender.clone();
@@ -81,8 +103,7 @@ impl<T: Send + 'static> Host<T> {
                 // Nobody may be interested.
                 let _ = outcome_sender.send(outcome.await);
             }
-        })
-        .await?;
+        })?;
         Ok(Self {
             server,
             accepted,

@@ -8,8 +8,8 @@ use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use crate::rng::Rng;
 use crate::setup::{Channel, Setup, expect_pong, read_downlink, read_uplink};
+use testkit::rng::Rng;
 
 on_every_path! {
     host_messages_of_every_size

@@ -15,12 +15,12 @@ use tokio::task::JoinSet;
 
 use crate::peers;
 use crate::plan::Plan;
-use crate::rng::{Rng, seed_or};
 use crate::setup::{
     Channel, Setup, Stage, check_data, expect_closing, expect_closing_while_sending,
     expect_uplink_end, open, read_downlink, socket_host, target,
 };
 use crate::verdict::Disturbance;
+use testkit::rng::{Rng, seed_or};
 
 on_every_path! {
     what_a_host_sent_before_its_end_arrives

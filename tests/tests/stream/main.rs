@@ -60,7 +60,6 @@ mod peers;
 mod plan;
 mod pressure;
 mod randomised;
-mod rng;
 mod setup;
 mod silent_hosts;
 mod slow_endings;

@@ -9,8 +9,8 @@ use testkit::prelude::*;
 use testkit::raw_host::RawHost;
 use testkit::ws::{Frame, RawClient};
 
-use crate::rng::{Rng, seed_or};
 use crate::setup::{RELAY_PLAIN, SOCKMAP, Setup, Stage, expect_closing, read_downlink_to};
+use testkit::rng::{Rng, seed_or};
 
 /// Any port: the host answers on all of them.
 const PORT: u16 = 5_900;

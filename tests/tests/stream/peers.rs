@@ -8,9 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::plan::{ClientEnd, HostEnd, Plan};
-use crate::rng::Rng;
 use crate::setup::{check_data, check_header};
 use crate::verdict::{ClientSaw, Round};
+use testkit::rng::Rng;
 
 /// How far a peer's receiver has come; its sender may wait for that.
 #[derive(Clone, Copy, Debug, Default)]

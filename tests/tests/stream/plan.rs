@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::rng::Rng;
+use testkit::rng::Rng;
 
 /// How a client ends, after all that it sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -15,9 +15,9 @@ use testkit::ws::RawClient;
 
 use crate::peers;
 use crate::plan::Plan;
-use crate::rng::{Rng, seed_or};
 use crate::unsteady::Unsteady;
 use crate::verdict::Disturbance;
+use testkit::rng::{Rng, seed_or};
 
 const RUNS: u64 = 10_000;
 const THREADS: u64 = 2;

@@ -8,7 +8,7 @@ use bytes::{Buf, BytesMut};
 use gateway::datapath::{ClientLeg, HostLeg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::rng::Rng;
+use testkit::rng::Rng;
 
 /// How much is held back at most before a flush, in bytes.
 const HELD: usize = 20_000;

@@ -60,7 +60,7 @@ fn run(console: &mut File) -> Result<bool> {
     let manifest: Manifest =
         serde_json::from_slice(&text).with_context(|| format!("reading {MANIFEST}"))?;
     setrlimit(Resource::Nofile, OPEN_FILES).context("setting the limit on open files")?;
-    testkit::loopback::bring_up().context("bringing up lo")?;
+    testkit::netlink::bring_up_loopback()?;
     modules::load_all(console, &manifest.modules)?;
     show_facts(console)?;
     let succeeded = programs::run_all(console, &manifest)?;
