@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::gateway::GatewayBuilder;
 use testkit::net::StreamEnd;
+use testkit::network::{self, Network};
 use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::spice::read_link;
@@ -94,12 +95,32 @@ impl Setup {
         self,
         more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
     ) -> Result<Stage> {
+        self.start_before(socket_host().await?, more).await
+    }
+
+    /// Starts a gateway and a host where a network has its own; channels are opened from where
+    /// it has its client.
+    pub(crate) async fn start_in(self, network: &Network) -> Result<Stage> {
+        let host = Host::spawn_in(&network.host, network::HOST.into(), |stream| async move {
+            Ok(stream)
+        })?;
+        let inside = |gateway: GatewayBuilder| gateway.in_network(network);
+        let mut stage = self.start_before(host, inside).await?;
+        stage.endpoint = stage.endpoint.clone().in_namespace(&network.client);
+        Ok(stage)
+    }
+
+    async fn start_before(
+        self,
+        host: Host<TcpStream>,
+        more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    ) -> Result<Stage> {
         let builder = (self.configure)(Gateway::builder().set("HijackAll", false));
         let gateway = more(builder).spawn().await?;
         let endpoint = (self.endpoint)(&gateway);
         let open_fds = gateway.open_fds_but_pipes()?;
         Ok(Stage {
-            host: socket_host().await?,
+            host,
             path: self.path,
             gateway,
             endpoint,

@@ -1,0 +1,215 @@
+//! Lines that lose, double, reorder and hold up packets, or are dead for a while, on either leg:
+//! whatever moves the bytes, they arrive as they were sent.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use testkit::line::{Direction, Line, Quality};
+use testkit::network::{Leg, Network};
+use testkit::pattern::{DOWNLINK, UPLINK};
+use testkit::prelude::*;
+use testkit::rng::{Rng, seed_or};
+use testkit::ws::Frame;
+use tokio::io::AsyncWriteExt;
+
+use crate::setup::{
+    Channel, Setup, Stage, expect_closing, expect_uplink_end, read_downlink, read_uplink,
+};
+
+on_every_path! {
+    bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder
+    bytes_arrive_as_sent_over_lines_that_lose_packets_in_rows
+    bytes_arrive_as_sent_over_lines_that_are_too_slow
+    bytes_arrive_as_sent_in_tiny_packets
+    a_channel_goes_on_after_its_line_was_dead
+}
+
+/// A round trip of the lines, and up to how long packets are held up.
+const ROUND_TRIP: Duration = Duration::from_millis(6);
+const HOLD: Duration = Duration::from_millis(10);
+/// Bytes of each direction.
+const SOME: u64 = 400_000;
+/// How long a line is dead.
+const OUTAGE: Duration = Duration::from_secs(2);
+/// How many packets have passed when it dies.
+const UNDER_WAY: u64 = 60;
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Client,
+    Host,
+}
+
+/// A gateway between two lines, of which one is about to be bad.
+struct Rig {
+    stage: Stage,
+    network: Network,
+    side: Side,
+    rng: Rng,
+}
+
+impl Rig {
+    /// Both lines are good at first, so that a channel can be opened without ado.
+    async fn start(setup: Setup, side: Side, mtu: u16) -> Result<Self> {
+        let seed = seed_or(14)?;
+        let good = Quality {
+            delay: ROUND_TRIP / 2,
+            ..Quality::default()
+        };
+        let leg = |is_bad: bool| Leg::Line {
+            quality: good,
+            mtu: if is_bad { mtu } else { testkit::line::MTU },
+        };
+        let network = Network::new(
+            leg(matches!(side, Side::Client)),
+            leg(matches!(side, Side::Host)),
+            seed,
+        )?;
+        Ok(Self {
+            stage: setup.start_in(&network).await?,
+            network,
+            side,
+            rng: Rng::new(seed),
+        })
+    }
+
+    fn line(&self) -> &Line {
+        let line = match self.side {
+            Side::Client => &self.network.client_leg,
+            Side::Host => &self.network.host_leg,
+        };
+        line.as_ref().expect("both legs are emulated lines")
+    }
+
+    /// Opens a channel, makes the line bad, and lets as many bytes pass both ways as `bytes` says,
+    /// and the end after them.
+    async fn pass(&mut self, bad: Quality, bytes: u64) -> Result<()> {
+        let channel = self.stage.open().await?;
+        self.line().set(bad);
+        let (up, down) = (self.sizes(bytes), self.sizes(bytes));
+        exchange(channel, &up, &down).await
+    }
+
+    /// Sizes of messages with this sum, most of them as small as most of Spice are.
+    fn sizes(&mut self, total: u64) -> Vec<usize> {
+        let mut sizes = Vec::new();
+        let mut left = usize::try_from(total).unwrap_or(usize::MAX);
+        while left > 0 {
+            let longest = self.rng.pick(&[30, 700, 700, 700, 20_000, 90_000]);
+            let size = left.min(1 + self.rng.below(longest));
+            sizes.push(size);
+            left -= size;
+        }
+        sizes
+    }
+}
+
+/// Sends messages of these sizes both ways at once; in the end the host ends the channel.
+async fn exchange(channel: Channel, up: &[usize], down: &[usize]) -> Result<()> {
+    let sum = |sizes: &[usize]| sizes.iter().sum::<usize>() as u64;
+    let (mut reader, mut writer) = channel.client.split();
+    let (mut host_reader, mut host_writer) = channel.host.into_split();
+    let client_sends = async {
+        let mut at = 0;
+        for size in up {
+            let frame = Frame::binary(UPLINK.bytes(at, *size));
+            writer.send_frame(&frame).await?;
+            at += *size as u64;
+        }
+        Ok(())
+    };
+    let host_sends = async {
+        let mut at = 0;
+        for size in down {
+            host_writer.write_all(&DOWNLINK.bytes(at, *size)).await?;
+            at += *size as u64;
+        }
+        Ok(())
+    };
+    tokio::try_join!(
+        client_sends,
+        host_sends,
+        read_downlink(&mut reader, 0, sum(down)),
+        read_uplink(&mut host_reader, 0, sum(up)),
+    )?;
+    host_writer.shutdown().await?;
+    expect_closing(&mut reader, 1000).await?;
+    writer.shutdown().await?;
+    expect_uplink_end(&mut host_reader, sum(up), sum(up)).await
+}
+
+/// The same with a bad line to the client and with one to the host.
+async fn pass_on_either_leg(setup: Setup, bad: Quality, mtu: u16, bytes: u64) -> Result<()> {
+    for side in [Side::Client, Side::Host] {
+        println!("a bad line on the side of {side:?}");
+        let mut rig = Rig::start(setup, side, mtu).await?;
+        rig.pass(bad, bytes).await?;
+        for direction in [Direction::There, Direction::Back] {
+            println!("{direction:?}: {:?}", rig.line().stats(direction));
+        }
+    }
+    Ok(())
+}
+
+fn slow_to_arrive() -> Quality {
+    Quality {
+        delay: ROUND_TRIP / 2,
+        ..Quality::default()
+    }
+}
+
+async fn bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder(setup: Setup) -> Result<()> {
+    let bad = slow_to_arrive()
+        .losing(0.02, 1.0)
+        .doubling(0.03)
+        .reordering(0.05, HOLD);
+    pass_on_either_leg(setup, bad, testkit::line::MTU, SOME).await
+}
+
+async fn bytes_arrive_as_sent_over_lines_that_lose_packets_in_rows(setup: Setup) -> Result<()> {
+    let bad = slow_to_arrive().losing(0.02, 5.0).varying(HOLD);
+    pass_on_either_leg(setup, bad, testkit::line::MTU, SOME).await
+}
+
+async fn bytes_arrive_as_sent_over_lines_that_are_too_slow(setup: Setup) -> Result<()> {
+    let bad = Quality {
+        queue: 15_000,
+        ..Quality::new(ROUND_TRIP, 4_000_000)
+    };
+    pass_on_either_leg(setup, bad, testkit::line::MTU, SOME).await
+}
+
+async fn bytes_arrive_as_sent_in_tiny_packets(setup: Setup) -> Result<()> {
+    const TINY: u16 = 296;
+    let bad = slow_to_arrive().losing(0.005, 1.0).reordering(0.02, HOLD);
+    pass_on_either_leg(setup, bad, TINY, SOME / 4).await
+}
+
+async fn a_channel_goes_on_after_its_line_was_dead(setup: Setup) -> Result<()> {
+    for side in [Side::Client, Side::Host] {
+        println!("a dead line on the side of {side:?}");
+        let mut rig = Rig::start(setup, side, testkit::line::MTU).await?;
+        let channel = rig.stage.open().await?;
+        let (up, down) = (rig.sizes(SOME), rig.sizes(SOME));
+        let line = rig.line();
+        // Slow enough that it dies in the middle.
+        line.set(Quality::new(ROUND_TRIP, 4_000_000));
+        let start = line.stats(Direction::Back).packets;
+        let die = async {
+            within("packets under way", async {
+                while line.stats(Direction::Back).packets < start + UNDER_WAY {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            })
+            .await?;
+            line.interrupt(OUTAGE).await;
+            Ok(())
+        };
+        tokio::try_join!(exchange(channel, &up, &down), die)?;
+        ensure!(
+            line.stats(Direction::Back).lost + line.stats(Direction::There).lost > 0,
+            "nothing was under way when the line died"
+        );
+    }
+    Ok(())
+}
