@@ -7,6 +7,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use testkit::net::listen_in;
+use testkit::network::{self, Network};
 use testkit::replay::Direction;
 use testkit::spice::read_link;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,6 +20,7 @@ use tokio::time::timeout;
 use super::block::{self, DOWNLINK, UPLINK};
 use super::excerpt::{End, Excerpt};
 use super::job::{self, Job};
+use super::wan::Shows;
 
 /// How much is read at once, in bytes.
 const READ: usize = 65_536;
@@ -31,6 +34,7 @@ pub(crate) struct BenchHost {
     addr: SocketAddr,
     open: watch::Receiver<usize>,
     problems: Problems,
+    shows: Shows,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,6 +44,24 @@ type Problems = Arc<Mutex<Vec<String>>>;
 impl BenchHost {
     /// Starts a host on a free port of 127.0.0.1.
     pub(crate) fn start(excerpt: Arc<Excerpt>) -> Result<Self> {
+        Self::start_with(excerpt, || {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+            socket.listen(BACKLOG).context("the port of the bench host")
+        })
+    }
+
+    /// Starts a host where a network has its own.
+    pub(crate) fn start_in(network: &Network, excerpt: Arc<Excerpt>) -> Result<Self> {
+        Self::start_with(excerpt, || {
+            listen_in(&network.host, (network::HOST, 0).into())
+        })
+    }
+
+    fn start_with(
+        excerpt: Arc<Excerpt>,
+        listen: impl FnOnce() -> Result<TcpListener>,
+    ) -> Result<Self> {
         let threads = thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(threads)
@@ -49,20 +71,18 @@ impl BenchHost {
             .context("threads of the bench host")?;
         let listener = {
             let _inside = runtime.enter();
-            let socket = TcpSocket::new_v4()?;
-            socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-            socket
-                .listen(BACKLOG)
-                .context("the port of the bench host")?
+            listen()?
         };
         let addr = listener.local_addr()?;
         let (open_sender, open) = watch::channel(0);
         let problems = Problems::default();
+        let shows = Shows::default();
         let (stop, stopped) = oneshot::channel();
         let service = Service {
             excerpt,
             open: Arc::new(open_sender),
             problems: Arc::clone(&problems),
+            shows: shows.clone(),
         };
         let thread = thread::Builder::new()
             .name("bench-host".to_owned())
@@ -80,6 +100,7 @@ impl BenchHost {
             addr,
             open,
             problems,
+            shows,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -88,6 +109,11 @@ impl BenchHost {
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// How many bytes of a show its socket has taken so far.
+    pub(crate) fn shown(&self, key: u64) -> u64 {
+        self.shows.bytes(key)
     }
 
     /// Waits until no channel is open any more.
@@ -127,6 +153,7 @@ struct Service {
     excerpt: Arc<Excerpt>,
     open: Arc<watch::Sender<usize>>,
     problems: Problems,
+    shows: Shows,
 }
 
 impl Service {
@@ -140,8 +167,9 @@ impl Service {
             let count = Count::new(&self.open);
             let excerpt = Arc::clone(&self.excerpt);
             let problems = Arc::clone(&self.problems);
+            let shows = self.shows.clone();
             tokio::spawn(async move {
-                if let Err(problem) = serve(stream, &excerpt).await {
+                if let Err(problem) = serve(stream, &excerpt, &shows).await {
                     let mut problems = problems.lock().unwrap_or_else(PoisonError::into_inner);
                     problems.push(format!("{problem:#}"));
                 }
@@ -168,7 +196,7 @@ impl Drop for Count {
 }
 
 /// Does all jobs of a channel.
-async fn serve(mut stream: TcpStream, excerpt: &Excerpt) -> Result<()> {
+async fn serve(mut stream: TcpStream, excerpt: &Excerpt, shows: &Shows) -> Result<()> {
     stream.set_nodelay(true)?;
     let mut first = [0];
     if stream.peek(&mut first).await? == 0 {
@@ -182,7 +210,7 @@ async fn serve(mut stream: TcpStream, excerpt: &Excerpt) -> Result<()> {
     };
     while let Some(job) = host_end.next_job().await? {
         host_end
-            .run(job, excerpt)
+            .run(job, excerpt, shows)
             .await
             .with_context(|| format!("{job:?}"))?;
     }
@@ -204,7 +232,7 @@ impl HostEnd {
         Job::decode(bytes).map(Some)
     }
 
-    async fn run(&mut self, job: Job, excerpt: &Excerpt) -> Result<()> {
+    async fn run(&mut self, job: Job, excerpt: &Excerpt, shows: &Shows) -> Result<()> {
         match job {
             Job::Downlink { write, total } => self.downlink(write as usize, total).await,
             Job::Uplink { total } => self.uplink(total).await,
@@ -212,6 +240,7 @@ impl HostEnd {
             Job::Replay { channel, from } => {
                 excerpt.play(self, Direction::Downlink, channel, from).await
             }
+            Job::Show { message, key } => shows.run(&mut self.stream, message as usize, key).await,
         }
     }
 

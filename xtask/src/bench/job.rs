@@ -35,6 +35,14 @@ pub(crate) enum Job {
         /// Where in the excerpt to begin.
         from: Duration,
     },
+    /// The host sends messages of [`super::wan::message`], as fast as its socket takes them, until
+    /// the channel ends.
+    Show {
+        /// Size of a message, in bytes.
+        message: u32,
+        /// What the host counts its bytes under.
+        key: u64,
+    },
 }
 
 impl Job {
@@ -45,6 +53,7 @@ impl Job {
             Self::Uplink { total } => (2, 0, total, Duration::ZERO),
             Self::Echo { total } => (3, 0, total, Duration::ZERO),
             Self::Replay { channel, from } => (4, u32::from(channel as u8), 0, from),
+            Self::Show { message, key } => (5, message, key, Duration::ZERO),
         };
         let from = u64::try_from(from.as_micros()).unwrap_or(u64::MAX);
         let mut bytes = [0; LENGTH];
@@ -74,6 +83,10 @@ impl Job {
                     .context("a channel that no client opens")?,
                 from: Duration::from_micros(long(16)),
             },
+            5 => Self::Show {
+                message: word(4),
+                key: total,
+            },
             other => bail!("there is no job {other}: bytes were lost or changed"),
         })
     }
@@ -95,6 +108,10 @@ mod tests {
             Job::Replay {
                 channel: ChannelType::Inputs,
                 from: Duration::from_micros(1_234_567_890_123),
+            },
+            Job::Show {
+                message: 4096,
+                key: u64::MAX,
             },
         ] {
             assert_eq!(Job::decode(job.encode()).unwrap(), job);

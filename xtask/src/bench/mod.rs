@@ -23,9 +23,11 @@ mod runner;
 mod statistics;
 mod table;
 mod vm;
+mod wan;
 
 use std::env;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use tokio::runtime;
@@ -39,14 +41,24 @@ use options::{Output, Task};
 use peers::Kind;
 use results::{PeerInfo, Problem, Results};
 use runner::Plan;
+use wan::WanPlan;
 
 /// Does what the options say.
 pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     match options.task()? {
         Task::Measure(..) if cfg!(debug_assertions) => run_optimised(),
+        // Whoever names a program may not want to wait for optimised builds.
+        Task::Wan(plan, ..) if cfg!(debug_assertions) && plan.gateway.is_none() => run_optimised(),
         Task::Measure(plan, json, output) => {
             let results = measure(steps, *plan)?;
             results.save(&json)?;
+            show(&results, output)?;
+            println!("all values: {}", json.display());
+            Ok(())
+        }
+        Task::Wan(plan, json, output) => {
+            let results = measure_wan(steps, *plan)?;
+            results.save(json)?;
             show(&results, output)?;
             println!("all values: {}", json.display());
             Ok(())
@@ -58,23 +70,45 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 }
 
 fn measure(steps: &mut Steps, mut plan: Plan) -> Result<Results> {
-    limits::raise_open_files()?;
-    if plan.kinds.contains(&Kind::GatewaySockmap) {
-        build_ebpf::run(steps, &build_ebpf::Options::default())?;
-    }
-    steps.begin("Gateway: release build");
-    peers::gateway::build()?;
-    steps.done("built");
-    let (infos, problems) = prepare(steps, &mut plan)?;
+    let (infos, problems) = build_and_prepare(steps, &mut plan.kinds, None)?;
 
     steps.begin(format!(
         "Measure {} in {} rounds",
         plan.comparison, plan.rounds
     ));
+    finish(steps, runner::run(&plan, infos, problems))
+}
+
+fn measure_wan(steps: &mut Steps, mut plan: WanPlan) -> Result<Results> {
+    let (infos, problems) = build_and_prepare(steps, &mut plan.kinds, plan.gateway.as_deref())?;
+    steps.begin(format!("Measure lines in {} rounds", plan.rounds));
+    finish(steps, wan::run(&plan, infos, problems))
+}
+
+/// Builds the gateway, unless its program is given, and installs the others.
+fn build_and_prepare(
+    steps: &mut Steps,
+    kinds: &mut Vec<Kind>,
+    gateway: Option<&Path>,
+) -> Result<(Vec<PeerInfo>, Vec<Problem>)> {
+    limits::raise_open_files()?;
+    if gateway.is_none() {
+        if kinds.contains(&Kind::GatewaySockmap) {
+            build_ebpf::run(steps, &build_ebpf::Options::default())?;
+        }
+        steps.begin("Gateway: release build");
+        peers::gateway::build()?;
+        steps.done("built");
+    }
+    prepare(steps, kinds, gateway)
+}
+
+/// Runs measurements to their end, or until somebody stops them.
+fn finish(steps: &mut Steps, run: impl Future<Output = Result<Results>>) -> Result<Results> {
     let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
     let results = runtime.block_on(async {
         tokio::select! {
-            results = runner::run(&plan, infos, problems) => results,
+            results = run => results,
             stopped = stop_signal() => stopped.and_then(|()| bail!("stopped")),
         }
     });
@@ -107,13 +141,17 @@ fn run_optimised() -> Result<()> {
 }
 
 /// Installs the peers; those that cannot be had are left out, and told of.
-fn prepare(steps: &mut Steps, plan: &mut Plan) -> Result<(Vec<PeerInfo>, Vec<Problem>)> {
+fn prepare(
+    steps: &mut Steps,
+    kinds: &mut Vec<Kind>,
+    gateway: Option<&Path>,
+) -> Result<(Vec<PeerInfo>, Vec<Problem>)> {
     steps.begin("Peers");
     let mut infos = Vec::new();
     let mut problems = Vec::new();
-    for kind in plan.kinds.clone() {
+    for kind in kinds.clone() {
         let prepared = kind.prepare(|text| steps.note(text));
-        match prepared.and_then(|()| kind.version()) {
+        match prepared.and_then(|()| kind.version(gateway)) {
             Ok(version) => infos.push(PeerInfo {
                 name: kind.name().to_owned(),
                 role: kind.role().to_owned(),
@@ -121,7 +159,7 @@ fn prepare(steps: &mut Steps, plan: &mut Plan) -> Result<(Vec<PeerInfo>, Vec<Pro
             }),
             Err(problem) => {
                 steps.note(format!("left out: {}: {problem:#}", kind.name()));
-                plan.kinds.retain(|other| *other != kind);
+                kinds.retain(|other| *other != kind);
                 problems.push(Problem {
                     peer: kind.name().to_owned(),
                     figure: None,
@@ -130,7 +168,7 @@ fn prepare(steps: &mut Steps, plan: &mut Plan) -> Result<(Vec<PeerInfo>, Vec<Pro
             }
         }
     }
-    if plan.kinds.is_empty() {
+    if kinds.is_empty() {
         bail!("no peer can be had");
     }
     steps.done(

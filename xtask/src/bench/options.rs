@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
+use serde_json::Value;
 use testkit::command::target_dir;
+use testkit::network::CONGESTION_CONTROL;
 
 use super::figures::{FIGURES, Figure};
 use super::peers::Kind;
 use super::runner::Plan;
 use super::vm::VmOptions;
+use super::wan::WanPlan;
 
 /// Rounds of a run, and of a quick one.
 const ROUNDS: (usize, usize) = (5, 3);
@@ -38,6 +41,8 @@ enum What {
     Paths(RunOptions),
     /// Measure new channels with and without a certificate that is exchanged all the time.
     Reload(RunOptions),
+    /// Measure how much a desktop lags over lines with delay and losses; needs root.
+    Wan(WanOptions),
     /// Count the instructions that codec and relay take for a message; the same on any machine,
     /// however busy.
     Instructions {
@@ -57,6 +62,38 @@ enum What {
     },
 }
 
+/// What `bench wan` can be asked.
+#[derive(Args)]
+struct WanOptions {
+    /// Fewer lines, shorter, once, and only what shows lag.
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Only these lines, as in 80ms-10m.
+    #[arg(long, value_delimiter = ',')]
+    lines: Vec<String>,
+    /// Only these: direct, haproxy, nginx, gateway, gateway-plain, gateway-sockmap, gateway-ktls.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
+    /// What TCP does about congestion on client, gateway and host, as in bbr.
+    #[arg(long, default_value = CONGESTION_CONTROL)]
+    congestion_control: String,
+    /// A key of the gateway's configuration and its value in JSON, as in KeepAlive=30; may be
+    /// given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key)]
+    set: Vec<(String, Value)>,
+    /// The gateway's program, instead of a release build; nothing is built then.
+    #[arg(long)]
+    gateway: Option<PathBuf>,
+    /// Where to put all values.
+    #[arg(long, default_value_os_t = default_file("wan.json"))]
+    json: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// What to make of what was measured, besides tables in the terminal.
 #[derive(Args)]
 pub(crate) struct Output {
@@ -72,6 +109,8 @@ pub(crate) struct Output {
 pub(crate) enum Task<'a> {
     /// Measure, keep the values in this file and show them.
     Measure(Box<Plan>, PathBuf, &'a Output),
+    /// Measure lag on lines, keep the values in this file and show them.
+    Wan(Box<WanPlan>, &'a Path, &'a Output),
     /// Count instructions.
     Instructions {
         /// And keep them as the baseline.
@@ -106,7 +145,7 @@ impl Options {
     pub(crate) fn task(&self) -> Result<Task<'_>> {
         match &self.what {
             What::Peers { peers, run } => {
-                let kinds = chosen_kinds(peers)?;
+                let kinds = chosen_kinds(&Kind::PEERS, peers)?;
                 let reference = if kinds.contains(&Kind::Haproxy) {
                     Kind::Haproxy
                 } else {
@@ -116,6 +155,7 @@ impl Options {
             }
             What::Paths(run) => run.task("paths", Kind::PATHS.to_vec(), Kind::PATHS[0]),
             What::Reload(run) => run.task("reload", Kind::RELOAD.to_vec(), Kind::RELOAD[0]),
+            What::Wan(options) => options.task(),
             What::Instructions { write_baseline } => Ok(Task::Instructions {
                 write_baseline: *write_baseline,
             }),
@@ -123,6 +163,28 @@ impl Options {
             What::Report { json, output } => Ok(Task::Report(json, output)),
         }
     }
+}
+
+impl WanOptions {
+    fn task(&self) -> Result<Task<'_>> {
+        const ROUNDS: u16 = 3;
+        let rounds = if self.quick { 1 } else { ROUNDS };
+        let mut plan = WanPlan::new(&self.lines, self.quick)?;
+        plan.command = command_line();
+        plan.kinds = chosen_kinds(&Kind::WAN, &self.peers)?;
+        plan.rounds = self.rounds.unwrap_or(rounds).into();
+        plan.congestion_control.clone_from(&self.congestion_control);
+        plan.keys.clone_from(&self.set);
+        plan.gateway.clone_from(&self.gateway);
+        Ok(Task::Wan(Box::new(plan), &self.json, &self.output))
+    }
+}
+
+/// A key and its value, which is text where it is no JSON.
+fn parse_key(text: &str) -> Result<(String, Value)> {
+    let (key, value) = text.split_once('=').context("KEY=VALUE is wanted")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((key.to_owned(), value))
 }
 
 impl RunOptions {
@@ -181,22 +243,22 @@ fn is_meant(id: &str, name: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
-fn chosen_kinds(names: &[String]) -> Result<Vec<Kind>> {
-    if names.is_empty() {
-        return Ok(Kind::PEERS.to_vec());
+/// Those of these names, in their own order, each once; all when there is no name.
+fn chosen_kinds(known: &[Kind], names: &[String]) -> Result<Vec<Kind>> {
+    for name in names {
+        let is_known = known.iter().any(|kind| kind.name() == name);
+        ensure!(
+            is_known,
+            "there is no peer {name}; there are: {}",
+            known
+                .iter()
+                .map(|kind| kind.name())
+                .collect::<Vec<_>>()
+                .join(", ")
+        );
     }
-    let find = |name: &String| {
-        let found = Kind::PEERS.into_iter().find(|kind| kind.name() == name);
-        found.with_context(|| {
-            let known = Kind::PEERS.map(Kind::name).join(", ");
-            format!("there is no peer {name}; there are: {known}")
-        })
-    };
-    let mut kinds = names.iter().map(find).collect::<Result<Vec<_>>>()?;
-    // In their own order, each once.
-    kinds.sort_unstable();
-    kinds.dedup();
-    Ok(kinds)
+    let is_chosen = |kind: &Kind| names.is_empty() || names.iter().any(|name| kind.name() == name);
+    Ok(known.iter().copied().filter(is_chosen).collect())
 }
 
 /// A file of the target directory's folder for this.
@@ -228,10 +290,17 @@ mod tests {
     fn peers_are_chosen_by_name() {
         let names = ["haproxy", "gateway", "haproxy"].map(String::from);
         assert_eq!(
-            chosen_kinds(&names).unwrap(),
+            chosen_kinds(&Kind::PEERS, &names).unwrap(),
             [Kind::Gateway, Kind::Haproxy]
         );
-        assert!(chosen_kinds(&["squid".to_owned()]).is_err());
-        assert_eq!(chosen_kinds(&[]).unwrap().len(), Kind::PEERS.len());
+        assert!(chosen_kinds(&Kind::PEERS, &["squid".to_owned()]).is_err());
+        assert_eq!(chosen_kinds(&Kind::PEERS, &[]).unwrap(), Kind::PEERS);
+    }
+
+    #[test]
+    fn keys_have_values_of_any_type() {
+        assert_eq!(parse_key("KeepAlive=30").unwrap().1, 30);
+        assert_eq!(parse_key("DataPath=relay").unwrap().1, "relay");
+        assert!(parse_key("KeepAlive").is_err());
     }
 }

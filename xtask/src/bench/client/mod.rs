@@ -50,6 +50,16 @@ impl Channel {
         let tcp = TcpStream::connect(target.addr)
             .await
             .with_context(|| format!("connecting to {}", target.addr))?;
+        Self::over(tcp, target, tls, kind).await
+    }
+
+    /// The same over a connection to the target's address.
+    pub(crate) async fn over(
+        tcp: TcpStream,
+        target: &Target,
+        tls: &Tls,
+        kind: ChannelType,
+    ) -> Result<Self> {
         tcp.set_nodelay(true)?;
         let mut stream = match target.tls {
             Some(version) => Connection::Tls(Box::new(tls.handshake(tcp, version).await?)),
@@ -135,6 +145,12 @@ impl Channel {
         Ok(())
     }
 
+    /// Has the host show messages of this size until the channel ends; `key` is what the host
+    /// counts them under.
+    pub(crate) async fn begin_show(&mut self, message: u32, key: u64) -> Result<()> {
+        self.ask(Job::Show { message, key }).await
+    }
+
     /// Plays the client's side of a channel of the excerpt.
     pub(crate) async fn replay(
         &mut self,
@@ -144,6 +160,11 @@ impl Channel {
     ) -> Result<()> {
         self.ask(Job::Replay { channel, from }).await?;
         excerpt.play(self, Direction::Uplink, channel, from).await
+    }
+
+    /// Ends the channel at once, by RST.
+    pub(crate) fn reset(self) -> Result<()> {
+        self.stream.reset().context("ending a channel")
     }
 
     /// Ends the channel as the flexVDI client does: without a Close frame.

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use testkit::cert::TestCert;
 use testkit::command::target_dir;
 use testkit::gateway::{Gateway, GatewayBuilder, Signal};
+use testkit::network::Network;
 use tokio::task::AbortHandle;
 use tokio::time::interval;
 
@@ -23,27 +25,62 @@ pub(crate) fn build() -> Result<()> {
 }
 
 /// Its version.
-pub(super) fn version() -> Result<String> {
-    let mut command = std::process::Command::new(binary());
+pub(super) fn version(program: Option<&Path>) -> Result<String> {
+    let program = program.map_or_else(binary, Path::to_owned);
+    let mut command = std::process::Command::new(program);
     command.arg("--version");
     let text = super::output(command)?;
     let version = text.split_whitespace().last().context("no version")?;
     Ok(version.to_owned())
 }
 
+/// How it is started.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Setup<'a> {
+    /// Open a plaintext port too.
+    pub(crate) plain: bool,
+    /// Its `DataPath`; none: its default.
+    pub(crate) path: Option<&'a str>,
+    /// Its program; none: the release build.
+    pub(crate) binary: Option<&'a Path>,
+    /// Where it is; none: on loopback.
+    pub(crate) network: Option<&'a Network>,
+    /// Further keys of its configuration.
+    pub(crate) keys: &'a [(String, Value)],
+}
+
+/// Fails where the kernel has no TLS.
+pub(super) fn ensure_kernel_tls() -> Result<()> {
+    // The file is there once the module is.
+    ensure!(
+        Path::new("/proc/net/tls_stat").exists(),
+        "this kernel has no TLS, or its module is not loaded: `modprobe tls`"
+    );
+    Ok(())
+}
+
 /// Starts it without hijacking and without limits that load from one address would meet.
-/// A data path is for its plaintext port, which is opened for it.
-pub(super) async fn start(cert: &TestCert, plain: Option<&str>) -> Result<Gateway> {
+pub(super) async fn start(cert: &TestCert, setup: Setup<'_>) -> Result<Gateway> {
     let path = |path: &Path| path.display().to_string();
-    let builder = builder()
+    let mut builder = builder()
         .set("CertFile", path(&cert.cert_path()))
         .set("KeyFile", path(&cert.key_path()));
-    match plain {
-        Some(path) => builder.plain().set("DataPath", path),
-        None => builder,
+    if let Some(binary) = setup.binary {
+        builder = builder.binary(binary);
     }
-    .spawn()
-    .await
+    if setup.plain {
+        builder = builder.plain();
+    }
+    if let Some(path) = setup.path {
+        builder = builder.set("DataPath", path);
+    }
+    if let Some(network) = setup.network {
+        builder = builder.in_network(network);
+    }
+    for (key, value) in setup.keys {
+        builder = builder.set(key, value.clone());
+    }
+    builder.spawn().await
 }
 
 fn builder() -> GatewayBuilder {

@@ -6,12 +6,17 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use testkit::cert::TestCert;
 use testkit::command::find_program;
+use testkit::network::Network;
 
 use super::program::{Place, Program};
 
 /// Starts it in front of the host.
-pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
-    let place = Place::new()?;
+pub(super) async fn start(
+    cert: &TestCert,
+    host: SocketAddr,
+    network: Option<&Network>,
+) -> Result<Program> {
+    let place = Place::new(network)?;
     let config = format!(
         "global\n    maxconn 4000\n\
          defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n\

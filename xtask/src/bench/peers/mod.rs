@@ -8,10 +8,11 @@ mod websocat;
 mod websockify;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testkit::cert::TestCert;
 use testkit::command::run_bounded;
 use testkit::gateway::Gateway;
@@ -19,6 +20,7 @@ use testkit::packages::{self, Package};
 
 use super::client::{Target, Version};
 use super::procfs::Stat;
+use gateway::Setup;
 use program::Program;
 
 /// How long a program may take to tell something.
@@ -33,6 +35,8 @@ pub(crate) enum Kind {
     GatewayPlain,
     /// The same, its downlink moved by eBPF.
     GatewaySockmap,
+    /// The gateway, TLS client leg with its records made by the kernel.
+    GatewayKtls,
     /// The gateway, TLS client leg, while its certificate is exchanged ten times a second.
     GatewayReloading,
     /// `HAProxy`.
@@ -59,6 +63,16 @@ impl Kind {
     ];
     /// What `bench paths` compares.
     pub(crate) const PATHS: [Self; 3] = [Self::Gateway, Self::GatewayPlain, Self::GatewaySockmap];
+    /// What `bench wan` compares.
+    pub(crate) const WAN: [Self; 7] = [
+        Self::Direct,
+        Self::Haproxy,
+        Self::Nginx,
+        Self::Gateway,
+        Self::GatewayPlain,
+        Self::GatewaySockmap,
+        Self::GatewayKtls,
+    ];
 
     /// What `bench reload` compares.
     pub(crate) const RELOAD: [Self; 2] = [Self::Gateway, Self::GatewayReloading];
@@ -69,6 +83,7 @@ impl Kind {
             Self::Gateway => "gateway",
             Self::GatewayPlain => "gateway-plain",
             Self::GatewaySockmap => "gateway-sockmap",
+            Self::GatewayKtls => "gateway-ktls",
             Self::GatewayReloading => "gateway-reloading",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
@@ -84,6 +99,7 @@ impl Kind {
             Self::Gateway => "TLS and WebSocket to TCP, data path relay",
             Self::GatewayPlain => "WebSocket to TCP, data path relay",
             Self::GatewaySockmap => "WebSocket to TCP, data path sockmap",
+            Self::GatewayKtls => "TLS and WebSocket to TCP, data path ktls",
             Self::GatewayReloading => {
                 "the same as gateway, while its certificate is exchanged ten times a second"
             }
@@ -128,6 +144,7 @@ impl Kind {
             | Self::GatewaySockmap
             | Self::GatewayReloading
             | Self::Direct => Ok(()),
+            Self::GatewayKtls => gateway::ensure_kernel_tls(),
             Self::Haproxy => packages::ensure(&[Package::Haproxy]),
             Self::Nginx => packages::ensure(&[Package::NginxStream]),
             Self::Websockify => packages::ensure(&[Package::Websockify]),
@@ -142,12 +159,14 @@ impl Kind {
         }
     }
 
-    /// Its version.
-    pub(crate) fn version(self) -> Result<String> {
+    /// Its version; the gateway's is that of this program or else of the release build.
+    pub(crate) fn version(self, gateway: Option<&Path>) -> Result<String> {
         match self {
-            Self::Gateway | Self::GatewayPlain | Self::GatewaySockmap | Self::GatewayReloading => {
-                gateway::version()
-            }
+            Self::Gateway
+            | Self::GatewayPlain
+            | Self::GatewaySockmap
+            | Self::GatewayKtls
+            | Self::GatewayReloading => gateway::version(gateway),
             Self::Haproxy => debian_version("haproxy"),
             Self::Nginx => debian_version("libnginx-mod-stream"),
             Self::Websockify => debian_version("websockify"),
@@ -174,21 +193,40 @@ enum Process {
 }
 
 impl Peer {
-    /// Starts a peer in front of the host and waits until it listens.
+    /// Starts a peer on loopback in front of the host and waits until it listens.
     pub(crate) async fn start(kind: Kind, cert: &TestCert, host: SocketAddr) -> Result<Self> {
+        Self::start_in(kind, cert, host, Setup::default()).await
+    }
+
+    /// The same in the setup's network, for those that `bench wan` knows; ports and data path are
+    /// the kind's own.
+    pub(crate) async fn start_in(
+        kind: Kind,
+        cert: &TestCert,
+        host: SocketAddr,
+        setup: Setup<'_>,
+    ) -> Result<Self> {
+        let network = setup.network;
+        let gateway = async |plain, path| -> Result<Process> {
+            let setup = Setup {
+                plain,
+                path,
+                ..setup
+            };
+            Ok(Process::Gateway(Box::new(
+                gateway::start(cert, setup).await?,
+            )))
+        };
         let process = match kind {
-            Kind::Gateway => Process::Gateway(Box::new(gateway::start(cert, None).await?)),
-            Kind::GatewayPlain => {
-                Process::Gateway(Box::new(gateway::start(cert, Some("relay")).await?))
-            }
-            Kind::GatewaySockmap => {
-                Process::Gateway(Box::new(gateway::start(cert, Some("sockmap")).await?))
-            }
+            Kind::Gateway => gateway(false, None).await?,
+            Kind::GatewayPlain => gateway(true, Some("relay")).await?,
+            Kind::GatewaySockmap => gateway(true, Some("sockmap")).await?,
+            Kind::GatewayKtls => gateway(false, Some("ktls")).await?,
             Kind::GatewayReloading => {
                 Process::Reloading(Box::new(gateway::Reloading::start(cert).await?))
             }
-            Kind::Haproxy => Process::Program(haproxy::start(cert, host).await?),
-            Kind::Nginx => Process::Program(nginx::start(cert, host).await?),
+            Kind::Haproxy => Process::Program(haproxy::start(cert, host, network).await?),
+            Kind::Nginx => Process::Program(nginx::start(cert, host, network).await?),
             Kind::Websockify => Process::Program(websockify::start(cert, host).await?),
             Kind::Websocat => Process::Program(websocat::start(cert, host).await?),
             Kind::Direct => Process::None,
@@ -229,6 +267,25 @@ impl Peer {
             Process::Reloading(reloading) => Some(reloading.begin()),
             Process::Gateway(_) | Process::Program(_) | Process::None => None,
         }
+    }
+
+    /// Fails unless its first channel took the data path that it was started for.
+    pub(crate) async fn expect_path(&self) -> Result<()> {
+        let path = match self.kind {
+            Kind::GatewaySockmap => "sockmap",
+            Kind::GatewayKtls => "ktls",
+            _ => return Ok(()),
+        };
+        let Process::Gateway(gateway) = &self.process else {
+            return Ok(());
+        };
+        let opened = |line: &str| line.contains("channel open");
+        let line = gateway.wait_for_log(opened, OUTPUT_LIMIT).await?;
+        ensure!(
+            line.contains(&format!("path=\"{path}\"")),
+            "this kernel or these privileges do not carry the data path {path}"
+        );
+        Ok(())
     }
 
     /// Whether it still runs.

@@ -6,13 +6,18 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use testkit::cert::TestCert;
 use testkit::command::find_program;
+use testkit::network::Network;
 use testkit::packages::NGINX_STREAM_MODULE;
 
 use super::program::{Place, Program};
 
 /// Starts it in front of the host.
-pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
-    let place = Place::new()?;
+pub(super) async fn start(
+    cert: &TestCert,
+    host: SocketAddr,
+    network: Option<&Network>,
+) -> Result<Program> {
+    let place = Place::new(network)?;
     let config = format!(
         "load_module {NGINX_STREAM_MODULE};\n\
          daemon off;\n\

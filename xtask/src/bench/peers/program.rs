@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tempfile::TempDir;
+use testkit::namespace::Namespace;
 use testkit::net::free_port;
-use tokio::net::TcpStream;
+use testkit::network::{self, Network};
+use tokio::net::TcpSocket;
 
 /// How long a program may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -21,17 +23,34 @@ const POLL: Duration = Duration::from_millis(20);
 /// A folder with the files of a program, and the port that it shall listen on.
 pub(super) struct Place {
     dir: TempDir,
+    /// The network in which the program is; none: that of this process.
+    namespace: Option<Namespace>,
     /// Where to listen.
     pub(super) addr: SocketAddr,
 }
 
 impl Place {
-    /// A place of its own for each program.
-    pub(super) fn new() -> Result<Self> {
+    /// A place of its own for each program, on loopback or where a network has its gateway.
+    pub(super) fn new(network: Option<&Network>) -> Result<Self> {
+        let address = network.map_or(Ipv4Addr::LOCALHOST, |_| network::GATEWAY);
         Ok(Self {
             dir: TempDir::with_prefix("bench-peer-")?,
-            addr: (Ipv4Addr::LOCALHOST, free_port()?).into(),
+            namespace: network.map(|network| network.gateway.clone()),
+            addr: (address, free_port()?).into(),
         })
+    }
+
+    /// Does something in the program's network.
+    fn inside<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        match &self.namespace {
+            Some(namespace) => namespace.enter(work),
+            None => Ok(work()),
+        }
+    }
+
+    async fn is_listened_on(&self) -> Result<bool> {
+        let socket = self.inside(TcpSocket::new_v4)??;
+        Ok(socket.connect(self.addr).await.is_ok())
     }
 
     /// A path in the folder.
@@ -60,14 +79,15 @@ impl Program {
         let name = command.get_program().to_string_lossy().into_owned();
         let log = place.path("log");
         let output = File::create(&log)?;
-        let child = command
+        command
             .current_dir(place.dir.path())
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
             .stderr(output)
             // A group of its own, which can be ended as a whole.
-            .process_group(0)
-            .spawn()
+            .process_group(0);
+        let child = place
+            .inside(|| command.spawn())?
             .with_context(|| format!("starting {name}"))?;
         let mut program = Self { child, log, place };
         program
@@ -89,7 +109,7 @@ impl Program {
 
     async fn wait_until_it_listens(&mut self) -> Result<()> {
         let deadline = Instant::now() + START_LIMIT;
-        while TcpStream::connect(self.place.addr).await.is_err() {
+        while !self.place.is_listened_on().await? {
             if let Some(status) = self.child.try_wait()? {
                 bail!("it ended at once: {status}");
             }

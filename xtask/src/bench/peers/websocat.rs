@@ -44,7 +44,7 @@ pub(super) fn version() -> String {
 
 /// Starts it in front of the host.
 pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
-    let place = Place::new()?;
+    let place = Place::new(None)?;
     let identity = place.path("identity.p12");
     let mut convert = Command::new(find_program("openssl").context("no openssl")?);
     convert

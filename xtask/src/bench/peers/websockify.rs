@@ -11,7 +11,7 @@ use super::program::{Place, Program};
 
 /// Starts it in front of the host.
 pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
-    let place = Place::new()?;
+    let place = Place::new(None)?;
     let mut command = Command::new(find_program("websockify").context("no websockify")?);
     command
         .arg("--ssl-only")

@@ -1,0 +1,151 @@
+//! What is measured on a line with a peer.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use tokio::time::timeout;
+
+use super::lines::WanLine;
+use super::stage::{Props, Stage};
+use super::viewer::{Seen, watch};
+use crate::bench::cpu::{Gauge, Usage};
+use crate::bench::figures::Values;
+use crate::bench::peers::Kind;
+use crate::bench::results::MetricInfo;
+use crate::bench::statistics::percentile;
+
+/// Bytes of a transfer, and in how large pieces they are written.
+const TRANSFER: u64 = 20_000_000;
+const PIECE: u32 = 16_384;
+/// The longest that a part of a measurement may take.
+const LIMIT: Duration = Duration::from_mins(5);
+
+/// Keys, labels and whether more is better.
+const METRICS: [(&str, &str, bool); 10] = [
+    ("age", "age s", false),
+    ("age95", "age p95 s", false),
+    ("queued", "queued MB", false),
+    ("rate", "Mbit/s", true),
+    ("answer", "answer s", false),
+    ("answer95", "answer p95 s", false),
+    ("down", "20 MB down s", false),
+    ("up", "20 MB up s", false),
+    ("fairness", "fairness", true),
+    ("late", "emulator late ms", false),
+];
+
+/// How long shows are watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    warm_up: Duration,
+    time: Duration,
+    /// Transfers too, and two clients at once.
+    is_full: bool,
+}
+
+impl Pace {
+    /// As long as a line needs until its queues are full, and some time more.
+    pub(super) fn new(line: &WanLine, quick: bool) -> Self {
+        let after =
+            |seconds, round_trips| Duration::from_secs(seconds) + line.round_trip * round_trips;
+        if quick {
+            Self {
+                warm_up: after(4, 40),
+                time: after(4, 20),
+                is_full: false,
+            }
+        } else {
+            Self {
+                warm_up: after(5, 60),
+                time: after(8, 40),
+                is_full: true,
+            }
+        }
+    }
+}
+
+/// What is told of each line.
+pub(super) fn metrics() -> Vec<MetricInfo> {
+    METRICS
+        .iter()
+        .map(|(id, label, more_is_better)| MetricInfo {
+            id: (*id).to_owned(),
+            label: (*label).to_owned(),
+            more_is_better: *more_is_better,
+        })
+        .collect()
+}
+
+/// Measures everything that belongs to a line and a peer.
+pub(super) async fn measure(
+    props: &Props,
+    line: &WanLine,
+    kind: Kind,
+    pace: Pace,
+    seed: u64,
+) -> Result<(Values, Usage)> {
+    let stage = async || Stage::new(props, line, kind, seed).await;
+    let mut values = Values::new();
+    let usage = {
+        let stage = stage().await?;
+        let gauge = Gauge::start(stage.peer.pid())?;
+        let channel = stage.open().await?;
+        let seen = watch(channel, &stage.host, 1, pace.warm_up, pace.time);
+        let seen = limited(seen).await.context("a show")?;
+        let usage = gauge.finish()?;
+        values.extend(told(&seen));
+        values.insert("late".to_owned(), stage.lateness() * 1e3);
+        usage
+    };
+    if pace.is_full {
+        let down = limited(download(stage().await?)).await;
+        values.insert("down".to_owned(), down.context("20 MB down")?);
+        let up = limited(upload(stage().await?)).await;
+        values.insert("up".to_owned(), up.context("20 MB up")?);
+        let fairness = limited(fairness(stage().await?, pace)).await;
+        values.insert("fairness".to_owned(), fairness.context("two clients")?);
+    }
+    Ok((values, usage))
+}
+
+async fn limited<T>(part: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(LIMIT, part)
+        .await
+        .with_context(|| format!("not done within {LIMIT:?}"))?
+}
+
+fn told(seen: &Seen) -> Values {
+    let values = [
+        ("age", percentile(&seen.ages, 0.5)),
+        ("age95", percentile(&seen.ages, 0.95)),
+        ("queued", percentile(&seen.queued, 0.5) / 1e6),
+        ("rate", seen.rate()),
+        ("answer", percentile(&seen.answers, 0.5)),
+        ("answer95", percentile(&seen.answers, 0.95)),
+    ];
+    let named = values.map(|(id, value)| (id.to_owned(), value));
+    Values::from(named)
+}
+
+async fn download(stage: Stage<'_>) -> Result<f64> {
+    let mut channel = stage.open().await?;
+    let begin = Instant::now();
+    channel.downlink(PIECE, TRANSFER).await?;
+    Ok(begin.elapsed().as_secs_f64())
+}
+
+async fn upload(stage: Stage<'_>) -> Result<f64> {
+    let mut channel = stage.open().await?;
+    let begin = Instant::now();
+    channel.uplink(PIECE as usize, TRANSFER).await?;
+    Ok(begin.elapsed().as_secs_f64())
+}
+
+/// The lower of the rates of two clients on the same line, as a share of the higher one.
+async fn fairness(stage: Stage<'_>, pace: Pace) -> Result<f64> {
+    let channels = (stage.open().await?, stage.open().await?);
+    let see = |channel, key| watch(channel, &stage.host, key, pace.warm_up, pace.time);
+    let (one, other) = tokio::try_join!(see(channels.0, 1), see(channels.1, 2))?;
+    let (one, other) = (one.rate(), other.rate());
+    Ok(one.min(other) / one.max(other).max(1e-9))
+}

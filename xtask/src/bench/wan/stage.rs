@@ -1,0 +1,94 @@
+//! A line with a host and a peer on it, made anew for each measurement so that none sees what the
+//! one before has left in queues.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use testkit::cert::TestCert;
+use testkit::line::Direction;
+use testkit::net::Endpoint;
+use testkit::network::Network;
+use testkit::spice::ChannelType;
+
+use super::lines::WanLine;
+use crate::bench::client::{Channel, Tls};
+use crate::bench::excerpt::Excerpt;
+use crate::bench::host::BenchHost;
+use crate::bench::peers::gateway::Setup;
+use crate::bench::peers::{Kind, Peer};
+
+/// What all stages share.
+pub(super) struct Props {
+    pub(super) cert: TestCert,
+    pub(super) excerpt: Arc<Excerpt>,
+    pub(super) tls: Tls,
+    /// What TCP does about congestion, on all machines.
+    pub(super) congestion_control: String,
+    /// Further keys of the gateway's configuration.
+    pub(super) keys: Vec<(String, Value)>,
+    /// The gateway's program; none: the release build.
+    pub(super) gateway: Option<PathBuf>,
+}
+
+/// A network with a host and a peer in it.
+pub(super) struct Stage<'a> {
+    props: &'a Props,
+    // Peer and host go before the network that they are in.
+    pub(super) peer: Peer,
+    pub(super) host: BenchHost,
+    network: Network,
+}
+
+impl<'a> Stage<'a> {
+    /// Makes it; `seed` decides which packets are lost.
+    pub(super) async fn new(
+        props: &'a Props,
+        line: &WanLine,
+        kind: Kind,
+        seed: u64,
+    ) -> Result<Self> {
+        let network = Network::new(line.client_leg, line.host_leg, seed)?;
+        let control = &props.congestion_control;
+        network.set_congestion_control(control).with_context(|| {
+            format!("this kernel has no congestion control {control}, or its module is not loaded")
+        })?;
+        let host = BenchHost::start_in(&network, Arc::clone(&props.excerpt))?;
+        let setup = Setup {
+            network: Some(&network),
+            binary: props.gateway.as_deref(),
+            keys: &props.keys,
+            ..Setup::default()
+        };
+        let peer = Peer::start_in(kind, &props.cert, host.addr(), setup).await?;
+        Ok(Self {
+            props,
+            peer,
+            host,
+            network,
+        })
+    }
+
+    /// Opens a channel from the client's network.
+    pub(super) async fn open(&self) -> Result<Channel> {
+        let target = &self.peer.target;
+        let endpoint = Endpoint::plain(target.addr).in_namespace(&self.network.client);
+        let tcp = endpoint.connect_tcp().await;
+        let tcp = tcp.with_context(|| format!("connecting to {}", target.addr))?;
+        let channel = Channel::over(tcp, target, &self.props.tls, ChannelType::Display).await?;
+        self.peer.expect_path().await?;
+        Ok(channel)
+    }
+
+    /// By how much a packet arrived later than the line would have it, in seconds: how busy this
+    /// machine was.
+    pub(super) fn lateness(&self) -> f64 {
+        let lines = [&self.network.client_leg, &self.network.host_leg];
+        let stats = lines.into_iter().flatten().flat_map(|line| {
+            [Direction::There, Direction::Back].map(|direction| line.stats(direction))
+        });
+        let latest = stats.map(|stats| stats.latest).max();
+        latest.unwrap_or_default().as_secs_f64()
+    }
+}
