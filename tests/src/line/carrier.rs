@@ -10,19 +10,15 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::process::setpriority_process;
 
 use super::Quality;
 use super::course::Course;
+use super::priority::go_first;
 
 /// The longest packet, in bytes.
 const LONGEST: usize = 65_535;
 /// How many packets of one device are read before others have their turn.
 const BATCH: usize = 64;
-
-/// The nice value of those who go first. For a process id of 0 Linux takes the calling thread
-/// (setpriority(2)).
-const FIRST: i32 = -20;
 
 /// A running thread; it ends when this is dropped.
 #[derive(Debug)]
@@ -53,9 +49,8 @@ impl Carrier {
         let thread = thread::Builder::new()
             .name("line".to_owned())
             .spawn(move || {
-                // A busy machine shall not make the line slower than it says; where that is not
-                // allowed, `Stats::latest` tells.
-                let _ = setpriority_process(None, FIRST);
+                // Where that is not allowed, `Stats::late` tells what came of it.
+                let _ = go_first();
                 if let Err(error) = own.carry(devices) {
                     // Whoever waits for packets fails; this says why.
                     eprintln!("the emulated line broke: {error:#}");

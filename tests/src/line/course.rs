@@ -25,9 +25,15 @@ pub struct Stats {
     pub held: u64,
     /// The most bytes that waited.
     pub most_queued: u64,
-    /// By how much a packet arrived later than it should have: how busy this machine was.
+    /// Packets that arrived more than [`LATE`] later than they should have: the machine was too
+    /// busy to play the line.
+    pub late: u64,
+    /// By how much one did, at worst.
     pub latest: Duration,
 }
+
+/// What a packet may be late by without being counted.
+pub const LATE: Duration = Duration::from_millis(2);
 
 /// One direction of a line, and the packets on it.
 #[derive(Debug)]
@@ -106,7 +112,9 @@ impl Course {
             }
             self.stats.packets += 1;
             self.stats.bytes += packet.bytes.len() as u64;
-            self.stats.latest = self.stats.latest.max(now - packet.due);
+            let lateness = now - packet.due;
+            self.stats.late += u64::from(lateness > LATE);
+            self.stats.latest = self.stats.latest.max(lateness);
             return Some(packet.bytes);
         }
     }

@@ -6,6 +6,7 @@
 
 mod carrier;
 mod course;
+mod priority;
 mod quality;
 
 use std::net::Ipv4Addr;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-pub use course::Stats;
+pub use course::{LATE, Stats};
 pub use quality::{JITTER_PERIOD, LEAST_QUEUE, Quality};
 
 use crate::namespace::Namespace;

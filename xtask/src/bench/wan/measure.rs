@@ -31,7 +31,7 @@ const METRICS: [(&str, &str, bool); 10] = [
     ("down", "20 MB down s", false),
     ("up", "20 MB up s", false),
     ("fairness", "fairness", true),
-    ("late", "emulator late ms", false),
+    ("late", "packets late %", false),
 ];
 
 /// How long shows are watched.
@@ -94,7 +94,7 @@ pub(super) async fn measure(
         let seen = limited(seen).await.context("a show")?;
         let usage = gauge.finish()?;
         values.extend(told(&seen));
-        values.insert("late".to_owned(), stage.lateness() * 1e3);
+        values.insert("late".to_owned(), stage.late());
         usage
     };
     if pace.is_full {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use testkit::cert::TestCert;
-use testkit::line::Direction;
+use testkit::line::{Direction, Stats};
 use testkit::net::Endpoint;
 use testkit::network::Network;
 use testkit::spice::ChannelType;
@@ -18,6 +18,7 @@ use crate::bench::excerpt::Excerpt;
 use crate::bench::host::BenchHost;
 use crate::bench::peers::gateway::Setup;
 use crate::bench::peers::{Kind, Peer};
+use crate::bench::statistics::float;
 
 /// What all stages share.
 pub(super) struct Props {
@@ -81,14 +82,15 @@ impl<'a> Stage<'a> {
         Ok(channel)
     }
 
-    /// By how much a packet arrived later than the line would have it, in seconds: how busy this
-    /// machine was.
-    pub(super) fn lateness(&self) -> f64 {
+    /// The share of packets, in percent, that arrived later than the line would have it: how far
+    /// this machine was too busy to play it.
+    pub(super) fn late(&self) -> f64 {
         let lines = [&self.network.client_leg, &self.network.host_leg];
         let stats = lines.into_iter().flatten().flat_map(|line| {
             [Direction::There, Direction::Back].map(|direction| line.stats(direction))
         });
-        let latest = stats.map(|stats| stats.latest).max();
-        latest.unwrap_or_default().as_secs_f64()
+        let add = |sum: (u64, u64), one: Stats| (sum.0 + one.late, sum.1 + one.packets);
+        let (late, packets) = stats.fold((0, 0), add);
+        100.0 * float(late) / float(packets.max(1))
     }
 }
