@@ -56,7 +56,7 @@ impl Pace {
             }
         } else {
             Self {
-                warm_up: after(5, 60),
+                warm_up: after(10, 60),
                 time: after(8, 40),
                 is_full: true,
             }
@@ -148,4 +148,41 @@ async fn fairness(stage: Stage<'_>, pace: Pace) -> Result<f64> {
     let (one, other) = tokio::try_join!(see(channels.0, 1), see(channels.1, 2))?;
     let (one, other) = (one.rate(), other.rate());
     Ok(one.min(other) / one.max(other).max(1e-9))
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::cert::TestCert;
+
+    use super::*;
+    use crate::bench::client::Tls;
+    use crate::bench::excerpt::Excerpt;
+    use crate::bench::wan::lines;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_show_and_a_client_without_a_peer_feel_the_line() {
+        let props = Props {
+            cert: TestCert::new().unwrap(),
+            excerpt: Excerpt::load().unwrap(),
+            tls: Tls::new(false).unwrap(),
+            congestion_control: "reno".to_owned(),
+            keys: Vec::new(),
+            gateway: None,
+        };
+        let line = lines::all().into_iter().find(|line| line.id == "80ms-50m");
+        let line = line.unwrap();
+        let pace = Pace {
+            warm_up: line.round_trip * 3,
+            time: Duration::from_secs(1),
+            is_full: false,
+        };
+        let measured = measure(&props, &line, Kind::Direct, pace, 1).await;
+        let (values, _) = measured.unwrap();
+        let half = line.round_trip.as_secs_f64() / 2.0;
+        assert!(values["age"] >= half && values["age95"] >= values["age"]);
+        assert!(values["answer"] >= 2.0 * half, "{values:?}");
+        assert!(values["rate"] > 0.0, "{values:?}");
+        assert!(values["queued"] > 0.0, "{values:?}");
+        assert!(!values.contains_key("down"));
+    }
 }

@@ -92,6 +92,8 @@ pub(crate) async fn run(
     problems: Vec<Problem>,
 ) -> Result<Results> {
     let began = Instant::now();
+    // What is missing is told once, not by each measurement.
+    stage::try_network(&plan.congestion_control)?;
     let mut results = Results::new(Circumstances {
         comparison: "wan",
         command: plan.command.clone(),

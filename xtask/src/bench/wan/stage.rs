@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use serde_json::Value;
 use testkit::cert::TestCert;
-use testkit::line::{Direction, Stats};
+use testkit::line::{Direction, Quality, Stats};
 use testkit::net::Endpoint;
-use testkit::network::Network;
+use testkit::network::{Leg, Network};
 use testkit::spice::ChannelType;
 
 use super::lines::WanLine;
@@ -51,10 +51,7 @@ impl<'a> Stage<'a> {
         seed: u64,
     ) -> Result<Self> {
         let network = Network::new(line.client_leg, line.host_leg, seed)?;
-        let control = &props.congestion_control;
-        network.set_congestion_control(control).with_context(|| {
-            format!("this kernel has no congestion control {control}, or its module is not loaded")
-        })?;
+        set_congestion_control(&network, &props.congestion_control)?;
         let host = BenchHost::start_in(&network, Arc::clone(&props.excerpt))?;
         let setup = Setup {
             network: Some(&network),
@@ -93,4 +90,17 @@ impl<'a> Stage<'a> {
         let (late, packets) = stats.fold((0, 0), add);
         100.0 * float(late) / float(packets.max(1))
     }
+}
+
+/// Fails where networks cannot be made, or this congestion control not be had.
+pub(super) fn try_network(congestion_control: &str) -> Result<()> {
+    let line = Leg::from(Quality::default());
+    let network = Network::new(line, Leg::Ethernet, 0).context("networks to measure in")?;
+    set_congestion_control(&network, congestion_control)
+}
+
+fn set_congestion_control(network: &Network, name: &str) -> Result<()> {
+    network.set_congestion_control(name).with_context(|| {
+        format!("this kernel has no congestion control {name}, or its module is not loaded")
+    })
 }
