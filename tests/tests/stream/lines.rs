@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testkit::line::{Direction, Line, Quality};
 use testkit::network::{Leg, Network};
 use testkit::pattern::{DOWNLINK, UPLINK};
@@ -27,8 +27,9 @@ on_every_path! {
 /// A round trip of the lines, and up to how long packets are held up.
 const ROUND_TRIP: Duration = Duration::from_millis(6);
 const HOLD: Duration = Duration::from_millis(10);
-/// Bytes of each direction.
+/// Bytes of each direction, and the environment variable that asks for as many MiB instead.
 const SOME: u64 = 400_000;
+const MIB_VARIABLE: &str = "STREAM_LINES_MIB";
 /// How long a line is dead.
 const OUTAGE: Duration = Duration::from_secs(2);
 /// How many packets have passed when it dies.
@@ -144,11 +145,27 @@ async fn pass_on_either_leg(setup: Setup, bad: Quality, mtu: u16, bytes: u64) ->
         println!("a bad line on the side of {side:?}");
         let mut rig = Rig::start(setup, side, mtu).await?;
         rig.pass(bad, bytes).await?;
-        for direction in [Direction::There, Direction::Back] {
-            println!("{direction:?}: {:?}", rig.line().stats(direction));
-        }
+        let stats = [Direction::There, Direction::Back].map(|way| rig.line().stats(way));
+        println!("{stats:?}");
+        ensure!(
+            stats.iter().any(|way| way.lost + way.overflowed > 0),
+            "the line was not bad at all"
+        );
     }
     Ok(())
+}
+
+/// How many bytes go each way where time allows.
+fn some() -> Result<u64> {
+    match std::env::var(MIB_VARIABLE) {
+        Ok(text) => {
+            let mib: u64 = text
+                .parse()
+                .with_context(|| format!("{MIB_VARIABLE} is no number: {text}"))?;
+            Ok(mib << 20)
+        }
+        Err(_) => Ok(SOME),
+    }
 }
 
 fn slow_to_arrive() -> Quality {
@@ -163,12 +180,12 @@ async fn bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder(setup: Set
         .losing(0.02, 1.0)
         .doubling(0.03)
         .reordering(0.05, HOLD);
-    pass_on_either_leg(setup, bad, testkit::line::MTU, SOME).await
+    pass_on_either_leg(setup, bad, testkit::line::MTU, some()?).await
 }
 
 async fn bytes_arrive_as_sent_over_lines_that_lose_packets_in_rows(setup: Setup) -> Result<()> {
-    let bad = slow_to_arrive().losing(0.02, 5.0).varying(HOLD);
-    pass_on_either_leg(setup, bad, testkit::line::MTU, SOME).await
+    let bad = slow_to_arrive().losing(0.04, 4.0).varying(HOLD);
+    pass_on_either_leg(setup, bad, testkit::line::MTU, some()?).await
 }
 
 async fn bytes_arrive_as_sent_over_lines_that_are_too_slow(setup: Setup) -> Result<()> {
@@ -176,13 +193,13 @@ async fn bytes_arrive_as_sent_over_lines_that_are_too_slow(setup: Setup) -> Resu
         queue: 15_000,
         ..Quality::new(ROUND_TRIP, 4_000_000)
     };
-    pass_on_either_leg(setup, bad, testkit::line::MTU, SOME).await
+    pass_on_either_leg(setup, bad, testkit::line::MTU, some()?).await
 }
 
 async fn bytes_arrive_as_sent_in_tiny_packets(setup: Setup) -> Result<()> {
     const TINY: u16 = 296;
-    let bad = slow_to_arrive().losing(0.005, 1.0).reordering(0.02, HOLD);
-    pass_on_either_leg(setup, bad, TINY, SOME / 4).await
+    let bad = slow_to_arrive().losing(0.01, 1.0).reordering(0.02, HOLD);
+    pass_on_either_leg(setup, bad, TINY, some()? / 4).await
 }
 
 async fn a_channel_goes_on_after_its_line_was_dead(setup: Setup) -> Result<()> {
