@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use super::Quality;
-use super::quality::JITTER_PERIOD;
+use super::quality::{JITTER_PERIOD, LONGEST_ROW};
 use crate::rng::Rng;
 
 /// What became of the packets of one direction so far.
@@ -47,6 +47,8 @@ pub(super) struct Course {
     free: Instant,
     /// Packets are being lost in a row.
     is_losing: bool,
+    /// When the last packet was sent.
+    last: Instant,
     /// What jitter adds, and until when.
     jitter: (Duration, Instant),
     /// When the last one arrives of those that are not held up.
@@ -74,6 +76,7 @@ impl Course {
             rng: Rng::new(seed),
             free: now,
             is_losing: false,
+            last: now,
             jitter: (Duration::ZERO, now),
             in_order: now,
             packets: BinaryHeap::new(),
@@ -83,7 +86,7 @@ impl Course {
 
     /// Takes a packet that was sent now.
     pub(super) fn accept(&mut self, bytes: &[u8], now: Instant) {
-        if self.is_dead || self.is_lost() {
+        if self.is_dead || self.is_lost(now) {
             self.stats.lost += 1;
             return;
         }
@@ -119,7 +122,8 @@ impl Course {
         }
     }
 
-    fn is_lost(&mut self) -> bool {
+    fn is_lost(&mut self, now: Instant) -> bool {
+        let pause = now - std::mem::replace(&mut self.last, now);
         let Quality { loss, burst, .. } = self.quality;
         if burst <= 1.0 {
             return self.rng.share() < loss;
@@ -128,6 +132,8 @@ impl Course {
         // is right.
         let end = 1.0 / burst;
         let begin = loss * end / (1.0 - loss).max(end);
+        // What disturbs a line is over at some time also if nobody sends.
+        self.is_losing &= pause < LONGEST_ROW;
         let turn = if self.is_losing { end } else { begin };
         if self.rng.share() < turn {
             self.is_losing = !self.is_losing;
@@ -275,6 +281,16 @@ mod tests {
             let row = lost * 10 / gaps.count();
             assert!(tenths.contains(&row), "rows of {row} tenths of a packet");
         }
+    }
+
+    #[test]
+    fn a_row_of_losses_does_not_outlast_a_pause() {
+        let mut course = course(Quality::default().losing(0.5, 1e9));
+        let now = Instant::now();
+        course.is_losing = true;
+        course.accept(&[0; LENGTH], now);
+        course.accept(&[0; LENGTH], now + LONGEST_ROW);
+        assert_eq!((course.stats.lost, course.is_losing), (1, false));
     }
 
     #[test]

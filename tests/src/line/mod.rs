@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 pub use course::{LATE, Stats};
-pub use quality::{JITTER_PERIOD, LEAST_QUEUE, Quality};
+pub use quality::{JITTER_PERIOD, LEAST_QUEUE, LONGEST_ROW, Quality};
 
 use crate::namespace::Namespace;
 use crate::tun::open_device;

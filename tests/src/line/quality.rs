@@ -16,7 +16,8 @@ pub struct Quality {
     pub queue: u64,
     /// The share of packets that are lost, from 0 to 1.
     pub loss: f64,
-    /// How many packets are lost in a row, on average; 1: each by itself (Gilbert's model).
+    /// How many packets are lost in a row, on average; 1: each by itself (Gilbert's model). A pause
+    /// of [`LONGEST_ROW`] ends a row.
     pub burst: f64,
     /// The share of packets that arrive twice, from 0 to 1.
     pub duplication: f64,
@@ -28,6 +29,8 @@ pub struct Quality {
 
 /// How long the delay that jitter adds stays the same.
 pub const JITTER_PERIOD: Duration = Duration::from_millis(20);
+/// The pause after which a packet is lost or not whatever became of the one before.
+pub const LONGEST_ROW: Duration = Duration::from_millis(100);
 /// The least queue of a line with a rate, in bytes.
 pub const LEAST_QUEUE: u64 = 65_536;
 
