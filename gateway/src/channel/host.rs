@@ -1,19 +1,13 @@
 //! Connecting to a host's Spice port.
 
 use std::error::Error as StdError;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use tokio::net::TcpStream;
-use tower_service::Service;
 
+use super::dial::dial;
 use crate::background::{self, HOSTS, Places};
 use crate::causes::find;
 use crate::config::Config;
@@ -26,9 +20,10 @@ use crate::ticket::Target;
 /// Connects to hosts by name or address, IPv6 and IPv4 (RFC 8305), within a time limit.
 #[derive(Clone)]
 pub struct HostConnector {
-    connector: HttpConnector<Resolver>,
     rules: NetworkRules,
     timeout: Duration,
+    /// For lookups of names.
+    places: &'static Places,
 }
 
 /// Why a host was not reached.
@@ -67,22 +62,10 @@ impl HostConnector {
     }
 
     fn with(config: &Config, places: &'static Places) -> Self {
-        let rules = NetworkRules::new(&config.allowed_hosts, &config.denied_hosts);
-        let resolver = Resolver {
-            rules: rules.clone(),
-            places,
-            wait: config.connect_timeout / 2,
-        };
-        let mut connector = HttpConnector::new_with_resolver(resolver);
-        connector.set_nodelay(true);
-        connector.set_keepalive(Some(socket::KEEPALIVE_IDLE));
-        connector.set_keepalive_interval(Some(socket::KEEPALIVE_INTERVAL));
-        connector.set_keepalive_retries(Some(socket::KEEPALIVE_RETRIES));
-        connector.set_connect_timeout(Some(config.connect_timeout));
         Self {
-            connector,
-            rules,
+            rules: NetworkRules::new(&config.allowed_hosts, &config.denied_hosts),
             timeout: config.connect_timeout,
+            places,
         }
     }
 
@@ -94,28 +77,38 @@ impl HostConnector {
 
     /// Connects to a target.
     pub async fn connect(&self, target: &Target) -> Result<TcpStream, ConnectError> {
-        // The connector asks its resolver for names only.
-        if !self.may_reach(&target.host) {
+        let connect = async {
+            let addresses = self.addresses(target).await?;
+            dial(addresses).await.map_err(|error| self.classify(&error))
+        };
+        let connected = tokio::time::timeout(self.timeout, connect).await;
+        connected.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+    }
+
+    /// The system's answer, less the addresses that are not allowed, and those that are no host's:
+    /// so a name cannot lead elsewhere between check and use.
+    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
+        if let Some(address) = target.host.address() {
+            return if self.rules.allow(address) {
+                Ok(vec![(address, target.port).into()])
+            } else {
+                Err(ConnectError::NotAllowed)
+            };
+        }
+        let name = target.host.to_string();
+        let resolved = background::resolve(self.places, &name, target.port, self.timeout / 2).await;
+        let mut addresses = resolved.map_err(|error| self.classify(&*error))?;
+        addresses.retain(|address| {
+            let host = Host::try_from(address.ip());
+            host.is_ok_and(|host| host.address().is_some_and(|ip| self.rules.allow(ip)))
+        });
+        if addresses.is_empty() {
             return Err(ConnectError::NotAllowed);
         }
-        let uri = Uri::builder()
-            .scheme("http")
-            .authority(target.to_string())
-            .path_and_query("/")
-            .build()
-            .map_err(|error| ConnectError::Unreachable(error.to_string()))?;
-        let connect = self.connector.clone().call(uri);
-        match tokio::time::timeout(self.timeout, connect).await {
-            Ok(Ok(stream)) => Ok(stream.into_inner()),
-            Ok(Err(error)) => Err(self.classify(&error)),
-            Err(_) => Err(ConnectError::Timeout(self.timeout)),
-        }
+        Ok(addresses)
     }
 
     fn classify(&self, error: &(dyn StdError + 'static)) -> ConnectError {
-        if find::<NotAllowed>(error).is_some() {
-            return ConnectError::NotAllowed;
-        }
         if background::is_busy(error) {
             return ConnectError::Resources(io::Error::other(
                 "no thread is free to look its name up",
@@ -131,50 +124,6 @@ impl HostConnector {
             return ConnectError::Resources(io::Error::new(io.kind(), io.to_string()));
         }
         ConnectError::Unreachable(io.to_string())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("no address in an allowed network")]
-struct NotAllowed;
-
-/// The system's resolver, less the addresses that are not allowed, and those that are no host's:
-/// so a name cannot lead elsewhere between check and use.
-#[derive(Clone)]
-struct Resolver {
-    rules: NetworkRules,
-    places: &'static Places,
-    /// Longest wait for one of them.
-    wait: Duration,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = Box<dyn StdError + Send + Sync>;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let Self {
-            rules,
-            places,
-            wait,
-        } = self.clone();
-        Box::pin(async move {
-            let resolved = background::resolve(places, name.as_str(), 0, wait).await?;
-            let is_allowed = |address: &SocketAddr| {
-                let host = Host::try_from(address.ip());
-                host.is_ok_and(|host| host.address().is_some_and(|ip| rules.allow(ip)))
-            };
-            let addresses: Vec<_> = resolved.into_iter().filter(is_allowed).collect();
-            if addresses.is_empty() {
-                return Err(NotAllowed.into());
-            }
-            Ok(addresses.into_iter())
-        })
     }
 }
 

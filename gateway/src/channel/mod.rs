@@ -1,6 +1,7 @@
 //! The life of one channel: from an accepted handshake to the last byte.
 
 mod announce;
+mod dial;
 mod host;
 mod host_silence;
 mod journal;
