@@ -15,7 +15,7 @@ use crate::listen::socket;
 const HEAD_START: Duration = Duration::from_millis(250);
 /// Largest segment of a host on the same machine, in bytes: as on Ethernet. Loopback's own are 44
 /// times as long, and a kernel lets twenty of them wait in the host's socket, whatever the client
-/// takes (`tcp_sndbuf_expand`, net/ipv4/tcp_input.c). They still travel many at a time.
+/// takes (`tcp_sndbuf_expand`, `net/ipv4/tcp_input.c`). They still travel many at a time.
 const SEGMENT: u32 = 1_460;
 
 /// Connects to the first address that answers, families in turn (RFC 8305); the last error if none
@@ -88,7 +88,7 @@ fn is_here(address: IpAddr) -> bool {
         probe.connect((address, 9))?;
         probe.local_addr()
     });
-    way.is_ok_and(|way| way.ip() == address)
+    address.is_loopback() || way.is_ok_and(|way| way.ip() == address)
 }
 
 #[cfg(test)]

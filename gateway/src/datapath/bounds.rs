@@ -43,6 +43,8 @@ pub(super) struct Bounds {
     /// Bytes that were moved since `since`.
     moved: usize,
     since: Option<Instant>,
+    /// The client took less than there was since then: so what it took says what it can take.
+    held_up: bool,
     /// What is set now.
     set: Bound,
 }
@@ -64,6 +66,7 @@ impl Default for Bounds {
         Self {
             moved: 0,
             since: None,
+            held_up: false,
             set: Bound::LEAST,
         }
     }
@@ -77,6 +80,11 @@ impl Bounds {
             bounds.set.set(None, host, client);
         }
         bounds
+    }
+
+    /// The client takes no more for now.
+    pub(super) fn on_held_up(&mut self) {
+        self.held_up = true;
     }
 
     /// Whether the time has come to look at what was moved.
@@ -107,11 +115,14 @@ impl Bounds {
             return None;
         }
         let moved = std::mem::take(&mut self.moved);
+        let held_up = std::mem::take(&mut self.held_up);
         self.since = Some(now);
         let elapsed = elapsed.filter(|elapsed| *elapsed <= FORGET)?;
         let rate = moved as u128 * 1_000_000 / elapsed.as_micros();
         let bound = Bound::of(usize::try_from(rate).unwrap_or(usize::MAX), round_trip());
-        if !bound.is_far_from(self.set) {
+        // A host that says little says nothing of what its client could take.
+        let is_known = held_up || bound.receive > self.set.receive;
+        if !is_known || !bound.is_far_from(self.set) {
             return None;
         }
         self.set = bound;
@@ -163,16 +174,20 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     const NEAR: Duration = Duration::from_micros(100);
     const FAR: Duration = Duration::from_millis(20);
 
-    /// Moves `rate` bytes a second for so long, in steps of a millisecond.
+    /// Moves `rate` bytes a second for so long, in steps of a millisecond, to a client that could
+    /// not take more.
     fn run(bounds: &mut Bounds, now: &mut Instant, rate: usize, time: Duration, host: Duration) {
         for _ in 0..time.as_millis() {
             *now += Duration::from_millis(1);
             bounds.moved += rate / 1_000;
+            bounds.on_held_up();
             if bounds.moved >= SAMPLE {
                 bounds.sample(*now, || host);
             }
@@ -223,6 +238,21 @@ mod tests {
     }
 
     #[test]
+    fn a_host_that_says_little_leaves_a_fast_client_what_it_has() {
+        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let fast = 100_000_000;
+        run(&mut bounds, &mut now, fast, Duration::from_millis(50), NEAR);
+        let before = bounds.set;
+        bounds.held_up = false;
+        for _ in 0..10 {
+            now += Duration::from_millis(100);
+            bounds.moved += SAMPLE;
+            assert_eq!(bounds.sample(now, || NEAR), None);
+        }
+        assert_eq!(bounds.set, before);
+    }
+
+    #[test]
     fn a_pause_of_the_host_says_nothing_of_the_client() {
         let (mut bounds, mut now) = (Bounds::default(), Instant::now());
         let fast = 100_000_000;
@@ -240,7 +270,6 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
-        use std::os::fd::AsFd;
         let (host, client) = (near.as_fd(), far.as_fd());
         Bounds::begin(Some((host, client)));
         // The kernel doubles it, for its own structures.

@@ -319,7 +319,10 @@ where
             .outbound
             .poll_drain(context, self.client, || touch(ending))
         {
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => {
+                self.bounds.on_held_up();
+                return Poll::Pending;
+            }
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(error)) => {
                 self.on_client_error(error.kind());

@@ -12,7 +12,7 @@ pub(super) fn set_low_water(socket: &impl AsFd, bytes: usize) -> io::Result<()> 
 }
 
 /// Lets the kernel find the sizes of a socket's buffers by itself again after one was set (kernel
-/// commit 04190bf8944d, "sock: allow reading and changing sk_userlocks with setsockopt", 5.15).
+/// commit 04190bf8944d, "sock: allow reading and changing `sk_userlocks` with setsockopt", 5.15).
 pub(super) fn free_buffers(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::SO_BUF_LOCK, 0)
 }

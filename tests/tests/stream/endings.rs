@@ -38,6 +38,9 @@ on_every_path! {
 
 /// What fits into the buffers between client and host even if the host does not read.
 const UNREAD: usize = 1 << 20;
+/// What fits into a small receive buffer of a client that does not read and, unsent, into the
+/// gateway's socket for it.
+const UNTAKEN: u64 = 12 * 1024;
 
 async fn what_a_host_sent_before_its_end_arrives(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
@@ -260,7 +263,7 @@ async fn a_client_that_never_reads_is_left(setup: Setup) -> Result<()> {
 
     // The same when it is the host that ends: what it sent fits into the gateway's socket only.
     let mut channel = open(&endpoint, &stage.host, &target(&stage.host)).await?;
-    write_pattern(&mut channel.host, DOWNLINK, 0, UNREAD as u64).await?;
+    write_pattern(&mut channel.host, DOWNLINK, 0, UNTAKEN).await?;
     channel.host.shutdown().await?;
     stage.expect_reason("host disconnected").await?;
     stage.expect_no_channel().await?;

@@ -53,6 +53,7 @@ mod host_proxy;
 mod kernel;
 mod ktls;
 mod ktls_sockmap;
+mod lag;
 mod lines;
 mod metrics;
 mod openssl;

@@ -110,6 +110,7 @@ impl<'a> HostLeg<'a> {
         let Ok(state) = self.link.state() else {
             return;
         };
+        self.bounds.on_held_up();
         let moved = state.framed.saturating_sub(self.framed);
         self.framed = state.framed;
         let moved = usize::try_from(moved).unwrap_or(usize::MAX);

@@ -1,0 +1,66 @@
+//! What waits for a client on a slow line: a person's input is answered behind it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use testkit::line::Quality;
+use testkit::network::{Leg, Network};
+use testkit::pattern::DOWNLINK;
+use tokio::io::AsyncWriteExt;
+
+use crate::setup::{Setup, read_downlink_to};
+
+on_every_path! {
+    little_waits_for_a_client_on_a_slow_line
+}
+
+/// Bytes that are read before what waits counts: kernels left to themselves have filled their
+/// buffers by then.
+const SETTLED: u64 = 2_000_000;
+/// Bytes over which it counts.
+const LOOKED_AT: u64 = 1_000_000;
+/// Bytes of one write of the host.
+const CHUNK: usize = 16 * 1024;
+/// Without a gateway 0.65 MB wait on such a line, and unbounded queues of a gateway hold 4 to 8.
+const MOST: u64 = 1_500_000;
+
+async fn little_waits_for_a_client_on_a_slow_line(setup: Setup) -> Result<()> {
+    let line = Quality::new(Duration::from_millis(80), 10_000_000);
+    let network = Network::new(line.into(), Leg::Ethernet, 1)?;
+    let stage = setup.start_in(&network).await?;
+    let channel = stage.open().await?;
+    let (mut reader, _writer) = channel.client.split();
+    let (_host_reader, mut host_writer) = channel.host.into_split();
+    let sent = AtomicU64::new(0);
+    let host_sends = async {
+        loop {
+            let at = sent.load(Ordering::Relaxed);
+            host_writer.write_all(&DOWNLINK.bytes(at, CHUNK)).await?;
+            sent.fetch_add(CHUNK as u64, Ordering::Relaxed);
+        }
+    };
+    let client_reads = async {
+        let (mut at, mut most) = (0, 0);
+        while at < SETTLED + LOOKED_AT {
+            at = read_downlink_to(&mut reader, at, at + 1).await?;
+            if at >= SETTLED {
+                most = most.max(sent.load(Ordering::Relaxed).saturating_sub(at));
+            }
+        }
+        Ok(most)
+    };
+    let most: u64 = tokio::select! {
+        never = host_sends => {
+            let never: Result<u64> = never;
+            never?
+        }
+        most = client_reads => {
+            let most: Result<u64> = most;
+            most?
+        }
+    };
+    println!("{most} bytes waited at most");
+    ensure!(most <= MOST, "{most} bytes waited for the client");
+    Ok(())
+}
