@@ -27,6 +27,7 @@ pub mod raw_host;
 pub mod replay;
 pub mod rng;
 pub mod screenshot;
+pub mod sock_diag;
 pub mod spice;
 pub mod tls;
 pub mod tun;
