@@ -16,6 +16,7 @@ pub mod channel;
 pub mod cli;
 pub mod client_limits;
 pub mod config;
+pub mod congestion;
 pub mod datapath;
 mod documents;
 pub mod drain;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
+use crate::congestion::Congestion;
 use crate::http::Gateway;
 use crate::tls::Identity;
 
@@ -18,6 +19,8 @@ pub struct Serving {
     pub gateway: Arc<Gateway>,
     /// What handshakes are made with.
     pub identity: Arc<Identity>,
+    /// What connections of clients are sent to with.
+    pub congestion: Arc<Congestion>,
 }
 
 /// The [`Serving`] in effect; a reload puts another one in its place.

@@ -20,6 +20,7 @@ use crate::admin::Sources;
 use crate::background::{OWN, Supervised, supervised};
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
+use crate::congestion::Congestion;
 use crate::datapath::Paths;
 use crate::datapath::ktls::{Carried, Ktls};
 use crate::datapath::probe::{self, Finding};
@@ -224,11 +225,14 @@ impl Running {
             access_log,
         );
         let sockets = Sockets::open(&config, inherited, listeners)?;
+        let congestion = Congestion::new(config.congestion_control.clone());
+        congestion.tell();
         let loaded = LoadedPath::new(&config, paths);
         let live = Arc::new(Live::new(Serving {
             config,
             gateway: Arc::new(gateway),
             identity: Arc::new(identity),
+            congestion: Arc::new(congestion),
         }));
         let reloader = Reloader::new(
             path,

@@ -311,6 +311,7 @@ mod tests {
             certificate_end: None,
             connections: 1,
             tickets: 1,
+            congestion_control: None,
             capabilities: Vec::new(),
             open_files: None,
             open_files_limit: None,

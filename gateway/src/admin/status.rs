@@ -23,6 +23,9 @@ pub struct Status {
     pub connections: usize,
     /// Tickets in memory.
     pub tickets: usize,
+    /// The congestion control of clients that come now, by its name in the kernel; `null`: unknown.
+    #[serde(default)]
+    pub congestion_control: Option<String>,
     /// What the process may do beyond what its user may, as in `CAP_NET_BIND_SERVICE`.
     #[serde(default)]
     pub capabilities: Vec<String>,

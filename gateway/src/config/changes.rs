@@ -36,6 +36,7 @@ const AT_ONCE: &[&str] = &[
     "PoolKeyFile",
     // What was not loaded at the start is not loaded later.
     "DataPath",
+    "CongestionControl",
     "KeepAlive",
     "HandshakeTimeout",
     "HeaderTimeout",

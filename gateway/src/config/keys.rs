@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::congestion_control::Algorithm;
 use super::text::{Address, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, UriPath};
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
@@ -73,6 +74,7 @@ keys! {
     "SpliceFrom" => splice_from: Number<usize, 0, 1_073_741_824>,
     "QueueLimit" => queue_limit: Number<usize, 131_072, 1_073_741_824>,
 
+    "CongestionControl" => congestion_control: Algorithm,
     "KeepAlive" => keep_alive: OrZero<Seconds>,
     "HandshakeTimeout" => handshake_timeout: Seconds,
     "HeaderTimeout" => header_timeout: Seconds,

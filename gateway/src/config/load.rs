@@ -203,6 +203,8 @@ mod tests {
             ("TicketTimeout", json!(1)),
             ("ReconnectTimeout", json!(31_536_000)),
             ("PoolKeyFile", json!("/etc/flexvdi/pool.keys")),
+            ("CongestionControl", json!("system")),
+            ("CongestionControl", json!("cubic")),
             ("KeepAlive", json!(50)),
             ("HandshakeTimeout", json!(11)),
             ("HeaderTimeout", json!(16)),

@@ -5,6 +5,7 @@
 
 mod changes;
 mod check;
+mod congestion_control;
 mod keys;
 mod load;
 mod report;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use changes::{Change, Changes, keys_that_need_a_restart};
+pub use congestion_control::CongestionControl;
 pub use keys::effective_json;
 pub use load::{Loaded, load};
 pub use report::{ConfigError, Problem, Warning};
@@ -102,6 +104,8 @@ pub struct Config {
     /// them; what fits into the sockets comes on top.
     pub queue_limit: usize,
 
+    /// Who decides how fast the kernel sends to clients.
+    pub congestion_control: CongestionControl,
     /// Seconds in the file; interval of Pings to clients that answer them. `None` (0): none.
     pub keep_alive: Option<Duration>,
     /// Seconds in the file; longest TLS handshake.
@@ -302,6 +306,7 @@ impl Default for Config {
             // More than is moved at a time: see docs/datapaths.md, "ktls".
             splice_from: 65_536,
             queue_limit: 1 << 20,
+            congestion_control: CongestionControl::Auto,
             keep_alive: None,
             handshake_timeout: seconds(10),
             header_timeout: seconds(15),

@@ -112,6 +112,7 @@ impl Listener {
             return;
         }
         let serving = self.live.current();
+        serving.congestion.apply(&stream);
         serving.gateway.metrics.connections.count(self.leg);
         let connection = Connection {
             leg: self.leg,

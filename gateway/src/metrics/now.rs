@@ -38,6 +38,8 @@ pub struct Now {
     pub draining: bool,
     /// How often draining began.
     pub drains: u64,
+    /// The congestion control of clients that come now.
+    pub congestion_control: Option<String>,
     /// When the certificate ends, in seconds since the Unix epoch.
     pub certificate_end: Option<u64>,
     /// When the process began.
@@ -62,6 +64,7 @@ impl Default for Now {
             tickets: 0,
             draining: false,
             drains: 0,
+            congestion_control: None,
             certificate_end: None,
             started: UNIX_EPOCH,
             uptime: Duration::ZERO,
@@ -111,6 +114,12 @@ impl Collector for Now {
             u64::from(self.draining),
         )?;
         out.counter("drains", "How often draining began", self.drains)?;
+        let algorithm = self.congestion_control.as_deref();
+        out.gauges(
+            "congestion_control_info",
+            "1; its label is the congestion control of clients that come now",
+            algorithm.map(|name| ([("algorithm", name)], 1)).into_iter(),
+        )?;
         if let Some(end) = self.certificate_end {
             out.gauge(
                 "certificate_expiry_timestamp_seconds",
@@ -292,34 +301,34 @@ impl Out<'_> {
         ConstCounter::new(value).encode(encoder)
     }
 
-    fn gauges<const N: usize>(
+    fn gauges<'a, const N: usize>(
         &mut self,
         of: &str,
         help: &str,
-        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+        values: impl Iterator<Item = ([(&'static str, &'a str); N], u64)>,
     ) -> fmt::Result {
         self.family(of, help, MetricType::Gauge, values, |value, encoder| {
             ConstGauge::new(float(value)).encode(encoder)
         })
     }
 
-    fn counters<const N: usize>(
+    fn counters<'a, const N: usize>(
         &mut self,
         of: &str,
         help: &str,
-        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+        values: impl Iterator<Item = ([(&'static str, &'a str); N], u64)>,
     ) -> fmt::Result {
         self.family(of, help, MetricType::Counter, values, |value, encoder| {
             ConstCounter::new(value).encode(encoder)
         })
     }
 
-    fn family<const N: usize>(
+    fn family<'a, const N: usize>(
         &mut self,
         of: &str,
         help: &str,
         kind: MetricType,
-        values: impl Iterator<Item = ([(&'static str, &'static str); N], u64)>,
+        values: impl Iterator<Item = ([(&'static str, &'a str); N], u64)>,
         encode: impl Fn(u64, MetricEncoder<'_>) -> fmt::Result,
     ) -> fmt::Result {
         let name = name(of);

@@ -18,6 +18,7 @@ use tracing::{error, info, warn};
 
 use crate::background::OWN;
 use crate::config::{Changes, Config, DataPath};
+use crate::congestion::Congestion;
 use crate::datapath::Paths;
 use crate::listen::{ConnectionLimits, limits};
 use crate::live::{Live, Serving};
@@ -203,6 +204,7 @@ impl Reloader {
             next.config = Arc::new(changes.config);
             self.apply(&next);
         }
+        take_congestion(&mut next);
         if !changes.taken.is_empty() || has_new_authorities {
             self.take_manager_tls(&mut next, manager_tls);
         }
@@ -369,6 +371,18 @@ impl Reloader {
                 warn!(%certificate, %since, "the certificate has expired");
             }
         }
+    }
+}
+
+/// Asks the kernel again, which may have more modules by now.
+fn take_congestion(next: &mut Serving) {
+    let congestion = Congestion::new(next.config.congestion_control.clone());
+    let is_other = !congestion.is_like(&next.congestion);
+    if is_other || congestion.is_refused() {
+        congestion.tell();
+    }
+    if is_other {
+        next.congestion = Arc::new(congestion);
     }
 }
 

@@ -55,6 +55,12 @@ async fn wrong_values_are_told_with_file_key_and_expectation() {
         ),
         ("KeepAlive", json!(1.5), "found 1.5"),
         (
+            "CongestionControl",
+            json!("bbr cubic"),
+            "\"auto\", \"system\" or the kernel's name of an algorithm, such as \"bbr\", of at \
+             most 15 characters, found \"bbr cubic\"",
+        ),
+        (
             "TrustedProxies",
             json!("10.0.0.0/8"),
             "found \"10.0.0.0/8\"",

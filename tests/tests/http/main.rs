@@ -13,6 +13,7 @@ mod certificates;
 mod client_limits;
 mod command_line;
 mod configuration;
+mod congestion;
 mod deployments;
 mod handshake;
 mod headers;

@@ -8,10 +8,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use socket2::SockRef;
 use tempfile::TempDir;
 use testkit::command::write_program;
 use testkit::gateway::{GatewayBuilder, Signal, gateway_binary};
 use testkit::prelude::*;
+use testkit::sock_diag::{given, own};
 use tokio::net::UnixDatagram;
 
 use crate::support::{assert_opens, port_gateway, port_token};
@@ -173,6 +175,20 @@ async fn sockets_that_are_passed_in_are_served() {
     assert_eq!(gateway.plain_addr(), plain.local_addr().unwrap());
     let host = Host::echo().await.unwrap();
     assert_opens(&gateway.tls(), &port_token(&host)).await;
+}
+
+/// As with `TCPCongestion=` of a socket unit.
+#[tokio::test]
+async fn the_congestion_control_of_sockets_that_are_passed_in_is_left_where_the_system_decides() {
+    let tls = TcpListener::bind("127.0.0.1:0").unwrap();
+    let system = own(&tls).unwrap();
+    SockRef::from(&tls).set_tcp_congestion(b"reno").unwrap();
+    let passed = Activation::new(&[&tls]);
+    for (configured, expected) in [("system", "reno"), (system.as_str(), system.as_str())] {
+        let gateway = passed.gateway("tls").set("CongestionControl", configured);
+        let gateway = gateway.spawn().await.unwrap();
+        assert_eq!(given(&gateway.tls()).await.unwrap(), expected);
+    }
 }
 
 #[tokio::test]

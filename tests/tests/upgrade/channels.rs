@@ -8,6 +8,7 @@ use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::manager::full;
 use testkit::prelude::*;
+use testkit::sock_diag::{given, own};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 
@@ -168,4 +169,22 @@ async fn a_host_that_never_speaks_is_left_by_the_successor_too() {
     let reason = "host did not answer the link message in time";
     let told = successor.wait_for_log(|line| line.contains(reason), PATIENCE);
     told.await.unwrap();
+}
+
+/// Whatever the listening sockets were used with before.
+#[tokio::test]
+async fn clients_that_come_get_the_congestion_control_that_the_successor_is_configured_with() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let system = own(&socket).unwrap();
+    let with = |name: &str| port_gateway().set("CongestionControl", name);
+    let mut gateway = with("reno").spawn().await.unwrap();
+    let endpoints = [gateway.tls(), gateway.plain()];
+    for endpoint in &endpoints {
+        assert_eq!(given(endpoint).await.unwrap(), "reno");
+    }
+    let _successor = successor_of(&gateway, with("system")).await;
+    assert!(gateway.wait().await.unwrap().success());
+    for endpoint in &endpoints {
+        assert_eq!(given(endpoint).await.unwrap(), system);
+    }
 }

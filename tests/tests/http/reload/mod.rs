@@ -19,7 +19,7 @@ async fn hang_up(gateway: &Gateway) -> String {
 }
 
 /// Changes keys of the file, and tells the gateway, which must take them.
-async fn change(gateway: &Gateway, keys: &[(&str, Value)]) -> String {
+pub(crate) async fn change(gateway: &Gateway, keys: &[(&str, Value)]) -> String {
     gateway.change_config(keys).unwrap();
     let answer = hang_up(gateway).await;
     assert!(answer.contains("INFO reloaded changed="), "{answer}");

@@ -1,0 +1,113 @@
+//! The congestion control of the clients' connections, as the kernel tells it.
+
+use std::fs;
+
+use serde_json::{Value, json};
+use socket2::SockRef;
+use testkit::net::free_port;
+use testkit::prelude::*;
+use testkit::sock_diag::{at_peer, given, own};
+
+use crate::reload::change;
+use crate::support::{get, logged, port_gateway};
+
+/// Every kernel has it, lets everybody use it, and has another one by itself.
+const ALWAYS_THERE: &str = "reno";
+
+const FALLS_BACK: &str = "WARN the system's congestion control is used instead";
+
+/// What a new socket of this system has.
+fn systems() -> String {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    own(&socket).unwrap()
+}
+
+#[tokio::test]
+async fn clients_of_both_ports_get_the_algorithm_that_is_named_and_status_and_metrics_name_it() {
+    let port = free_port().unwrap();
+    let gateway = port_gateway()
+        .plain()
+        .set("AdminPort", port)
+        .set("CongestionControl", ALWAYS_THERE)
+        .spawn()
+        .await
+        .unwrap();
+    logged(
+        &gateway,
+        &["INFO congestion control wanted=\"reno\" in_use=\"reno\""],
+    )
+    .await;
+    for endpoint in [gateway.tls(), gateway.plain()] {
+        assert_eq!(given(&endpoint).await.unwrap(), ALWAYS_THERE);
+    }
+    let admin = Endpoint::plain(([127, 0, 0, 1], port).into());
+    let status = get(&admin, "/status").await;
+    let status: Value = serde_json::from_slice(status.body()).unwrap();
+    assert_eq!(status["congestion_control"], ALWAYS_THERE);
+    let metrics = get(&admin, "/metrics").await;
+    let metrics = String::from_utf8_lossy(metrics.body()).into_owned();
+    let sample = "flexvdi_gateway_congestion_control_info{algorithm=\"reno\"} 1";
+    assert!(metrics.contains(sample), "{metrics}");
+}
+
+#[tokio::test]
+async fn what_the_kernel_does_not_have_is_told_with_what_helps_and_the_systems_is_used() {
+    let gateway = port_gateway()
+        .set("CongestionControl", "no_such_thing")
+        .spawn()
+        .await
+        .unwrap();
+    let line = logged(&gateway, &[FALLS_BACK, "wanted=\"no_such_thing\""]).await;
+    assert!(line.contains("modprobe tcp_no_such_thing"), "{line}");
+    assert!(
+        line.contains(&format!("in_use=\"{}\"", systems())),
+        "{line}"
+    );
+    assert_eq!(given(&gateway.tls()).await.unwrap(), systems());
+}
+
+/// In a network whose system is set up with another one.
+#[test]
+fn by_default_it_is_bbr_where_the_kernel_has_it_whatever_the_system_is_set_up_with() {
+    testkit::namespace::run(|| async {
+        fs::write("/proc/sys/net/ipv4/tcp_congestion_control", ALWAYS_THERE)?;
+        assert_eq!(systems(), ALWAYS_THERE);
+        let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let has_bbr = SockRef::from(&socket).set_tcp_congestion(b"bbr").is_ok();
+        let expected = if has_bbr { "bbr" } else { ALWAYS_THERE };
+        for (gateway, expected) in [
+            (port_gateway(), expected),
+            (
+                port_gateway().set("CongestionControl", "system"),
+                ALWAYS_THERE,
+            ),
+        ] {
+            let gateway = gateway.spawn().await?;
+            let in_use = format!("in_use=\"{expected}\"");
+            logged(&gateway, &["INFO congestion control wanted=", &in_use]).await;
+            assert_eq!(given(&gateway.tls()).await?, expected);
+            assert_eq!(gateway.count_logged(FALLS_BACK).await, 0);
+        }
+        Ok(())
+    })
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_reload_changes_it_for_clients_that_come() {
+    let gateway = port_gateway()
+        .set("CongestionControl", "system")
+        .spawn()
+        .await
+        .unwrap();
+    assert_eq!(given(&gateway.tls()).await.unwrap(), systems());
+    let before = gateway.tls().connect().await.unwrap();
+    let told = change(&gateway, &[("CongestionControl", json!(ALWAYS_THERE))]).await;
+    let changed = "CongestionControl \\\"system\\\" -> \\\"reno\\\"";
+    assert!(told.contains(changed), "{told}");
+    logged(&gateway, &["congestion control", "in_use=\"reno\""]).await;
+    assert_eq!(given(&gateway.tls()).await.unwrap(), ALWAYS_THERE);
+    assert_eq!(at_peer(before.tcp()).unwrap(), systems());
+    change(&gateway, &[("CongestionControl", json!("system"))]).await;
+    assert_eq!(given(&gateway.tls()).await.unwrap(), systems());
+}
