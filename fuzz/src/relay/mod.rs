@@ -104,7 +104,7 @@ async fn scene(bytes: &[u8]) {
 }
 
 /// Why it ends when the script says so.
-const STOPPED: EndReason = EndReason::Asked(StopCause::Shutdown);
+const BY_THE_GATEWAY: EndReason = EndReason::Asked(StopCause::Shutdown);
 
 /// When the channel is told something, in wake-ups.
 #[derive(Clone, Copy)]
@@ -132,7 +132,7 @@ async fn move_to_the_end(
             if orders.stop_at.is_some_and(|at| wake_ups > at)
                 || patience.as_mut().poll(context).is_ready()
             {
-                return Poll::Ready(Order::Stop(STOPPED));
+                return Poll::Ready(Order::Stop(BY_THE_GATEWAY));
             }
             match orders.freeze_every {
                 Some(every) if since > every => Poll::Ready(Order::Freeze),
@@ -192,7 +192,7 @@ impl Seen<'_> {
             // Nothing more comes from the client, and all of it was handed on.
             let ended_by_client = !matches!(
                 self.reason,
-                EndReason::HostEnd | EndReason::HostLost(_) | STOPPED
+                EndReason::HostEnd | EndReason::HostLost(_) | BY_THE_GATEWAY
             );
             if ended_by_client {
                 assert_eq!(self.uplink, self.expected.payload, "{:?}", self.reason);
@@ -226,7 +226,7 @@ impl Seen<'_> {
                 assert_eq!(self.uplink, self.expected.payload);
                 assert_eq!(self.sent.close, Some(Some(violation.close_code() as u16)));
             }
-            STOPPED | EndReason::ClientSilent => {
+            BY_THE_GATEWAY | EndReason::ClientSilent => {
                 assert_eq!(self.sent.close, Some(Some(1001)));
             }
             _ => panic!("neither leg broke: {:?}", self.reason),
