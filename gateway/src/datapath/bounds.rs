@@ -27,6 +27,9 @@ pub(super) const LEAST_QUEUE: usize = 64 * 1024;
 const MOST_RECEIVE: usize = 212_992;
 /// For as long the process may be busy with something else while a host writes.
 const ELSEWHERE: Duration = Duration::from_millis(1);
+/// For as long the kernel's worker may leave a bridge alone that was full: two ticks of its clock,
+/// of 4 ms on most systems.
+const TICKS: Duration = Duration::from_millis(8);
 /// Bytes from which on a rate says something.
 const SAMPLE: usize = 32 * 1024;
 /// Time in which a rate is seen: longer than the bursts in which lines and processes work.
@@ -147,7 +150,7 @@ impl Bound {
             // Twice what is on its way, so that a client that could take more is found out.
             receive: LEAST_RECEIVE.saturating_add(in_time(2 * (round_trip + ELSEWHERE))),
             unsent: LEAST_UNSENT.saturating_add(in_time(ELSEWHERE)),
-            queue: LEAST_QUEUE.saturating_add(in_time(2 * ELSEWHERE)),
+            queue: LEAST_QUEUE.saturating_add(in_time(TICKS)),
         }
     }
 
