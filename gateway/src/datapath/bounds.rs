@@ -166,8 +166,11 @@ impl Bound {
         // A system that refuses one of these keeps what it has: bytes move as well.
         if self.receive <= MOST_RECEIVE {
             let _ = SockRef::from(&host).set_recv_buffer_size(self.receive);
+            // What the kernel makes of that size.
+            let _ = sockopt::set_window_clamp(&host, 2 * self.receive);
         } else if before.is_none_or(|before| before.receive <= MOST_RECEIVE) {
             let _ = SockRef::from(&host).set_recv_buffer_size(MOST_RECEIVE);
+            let _ = sockopt::set_window_clamp(&host, 2 * MOST_RECEIVE);
             let _ = sockopt::free_buffers(&host);
         }
         let unsent = u32::try_from(self.unsent).unwrap_or(u32::MAX);

@@ -8,23 +8,35 @@ use std::os::fd::{AsFd, AsRawFd};
 /// that wait already are told of at once (`tcp_set_rcvlowat` in net/ipv4/tcp.c).
 pub(super) fn set_low_water(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
-    set(socket, libc::SO_RCVLOWAT, value)
+    set(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, value)
 }
 
 /// Lets the kernel find the sizes of a socket's buffers by itself again after one was set (kernel
 /// commit 04190bf8944d, "sock: allow reading and changing `sk_userlocks` with setsockopt", 5.15).
 pub(super) fn free_buffers(socket: &impl AsFd) -> io::Result<()> {
-    set(socket, libc::SO_BUF_LOCK, 0)
+    set(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, 0)
 }
 
-fn set(socket: &impl AsFd, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+/// Lets a socket offer a window of up to `bytes` again after its receive buffer was smaller
+/// (`tcp_measure_rcv_mss`, `net/ipv4/tcp_input.c`, lowers that limit and never raises it).
+pub(super) fn set_window_clamp(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, value)
+}
+
+fn set(
+    socket: &impl AsFd,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     let length = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or_default();
     // SAFETY: the descriptor is borrowed and so open, and the kernel only reads `length` bytes of
     // `value`, which lives until the call returns.
     let result = unsafe {
         libc::setsockopt(
             socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
+            level,
             name,
             (&raw const value).cast(),
             length,
