@@ -1,22 +1,24 @@
 //! Sets networks up as `ip` of iproute2 does, by rtnetlink(7): virtual machines have no `ip`.
 
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, send,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice, recv, send,
     socket_with,
 };
 
 // linux/netlink.h
+/// `NETLINK_ROUTE`, which is 0.
+const NETLINK_ROUTE: Option<Protocol> = None;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
-/// A `struct nlmsghdr`.
-const HEADER: usize = 16;
+/// A `struct nlmsghdr`, in bytes.
+pub(crate) const HEADER: usize = 16;
 // linux/rtnetlink.h, linux/if.h
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
@@ -138,27 +140,32 @@ fn text(name: &str) -> Vec<u8> {
 
 /// Sends a request and waits for the kernel's answer to it.
 fn ask(kind: u16, flags: u16, body: &[u8]) -> Result<()> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        None,
-    )
-    .context("a netlink socket")?;
-    let request = message(kind, flags, body);
-    send(&socket, &request, SendFlags::empty()).context("asking the kernel")?;
+    let socket = send_to_kernel(NETLINK_ROUTE, &message(kind, NLM_F_ACK | flags, body))?;
     let mut answer = [0; 2048];
     let (length, _) =
         recv(&socket, &mut answer, RecvFlags::empty()).context("the kernel's answer")?;
     check(&answer[..length])
 }
 
-/// A `struct nlmsghdr` and what follows it.
-fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+/// Sends a message of this protocol; the answers come from the socket.
+pub(crate) fn send_to_kernel(protocol: Option<Protocol>, message: &[u8]) -> Result<OwnedFd> {
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        protocol,
+    )
+    .context("a netlink socket")?;
+    send(&socket, message, SendFlags::empty()).context("asking the kernel")?;
+    Ok(socket)
+}
+
+/// A `struct nlmsghdr` of a request, and what follows it.
+pub(crate) fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
     let mut message = length.to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | NLM_F_ACK | flags).to_ne_bytes());
+    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     message.extend([0; 8]); // nlmsg_seq, nlmsg_pid
     message.extend(body);
     message

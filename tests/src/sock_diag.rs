@@ -4,21 +4,18 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with,
-};
+use rustix::net::netlink::SOCK_DIAG;
+use rustix::net::{RecvFlags, recv};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::net::{Endpoint, within};
+use crate::netlink::{HEADER, message, send_to_kernel};
 
 // linux/netlink.h
-const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLMSG_DONE: u16 = 3;
-/// A `struct nlmsghdr`.
-const HEADER: usize = 16;
 // linux/sock_diag.h, linux/inet_diag.h
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const INET_DIAG_CONG: u16 = 4;
@@ -62,13 +59,7 @@ pub fn own(socket: &impl AsFd) -> Result<String> {
 }
 
 fn find(family: u8, own: u16, peer: u16) -> Result<Option<String>> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::SOCK_DIAG),
-    )?;
-    send(&socket, &request(family), SendFlags::empty()).context("asking for sockets")?;
+    let socket = send_to_kernel(Some(SOCK_DIAG), &request(family))?;
     let mut found = None;
     // As large as the kernel makes its parts of a dump.
     let mut buffer = vec![0; 32_768];
@@ -96,18 +87,12 @@ fn find(family: u8, own: u16, peer: u16) -> Result<Option<String>> {
     }
 }
 
-/// A `struct nlmsghdr` and a `struct inet_diag_req_v2`.
+/// For the sockets of one family: a `struct inet_diag_req_v2`.
 fn request(family: u8) -> Vec<u8> {
     let mut body = vec![family, TCP, 1 << (INET_DIAG_CONG - 1), 0];
     body.extend(ESTABLISHED.to_ne_bytes());
     body.extend([0; SOCKET_ID]);
-    let length = u32::try_from(HEADER + body.len()).unwrap_or(u32::MAX);
-    let mut message = length.to_ne_bytes().to_vec();
-    message.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    message.extend([0; 8]); // nlmsg_seq, nlmsg_pid
-    message.extend(body);
-    message
+    message(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &body)
 }
 
 /// The text of a `struct rtattr` behind an answer.

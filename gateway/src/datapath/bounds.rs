@@ -25,10 +25,10 @@ pub(super) const LEAST_QUEUE: usize = 64 * 1024;
 /// The most that is set: what every system allows (`net.core.rmem_max` before Linux 6.18, in
 /// bytes). Beyond it the kernel finds the size by itself.
 const MOST_RECEIVE: usize = 212_992;
-/// For as long the process may be busy with something else while a host writes.
+/// How long the process may be busy with something else while a host writes.
 const ELSEWHERE: Duration = Duration::from_millis(1);
-/// For as long the kernel's worker may leave a bridge alone that was full: two ticks of its clock,
-/// of 4 ms on most systems.
+/// How long the kernel's worker may leave a full bridge alone: two ticks of its clock, of 4 ms on
+/// most systems.
 const TICKS: Duration = Duration::from_millis(8);
 /// Bytes from which on a rate says something.
 const SAMPLE: usize = 32 * 1024;
@@ -80,7 +80,7 @@ impl Bounds {
     pub(super) fn begin(sockets: Sockets<'_>) -> Self {
         let bounds = Self::default();
         if let Some((host, client)) = sockets {
-            bounds.set.set(None, host, client);
+            bounds.set.set(Bound::LEAST, host, client);
         }
         bounds
     }
@@ -107,7 +107,7 @@ impl Bounds {
         let round_trip = || tcp_info::round_trip(host).unwrap_or_default();
         let before = self.set;
         let bound = self.sample(Instant::now(), round_trip)?;
-        bound.set(Some(before), host, client);
+        bound.set(before, host, client);
         Some(bound.queue)
     }
 
@@ -162,16 +162,22 @@ impl Bound {
             || differ(self.queue, other.queue)
     }
 
-    fn set(self, before: Option<Self>, host: BorrowedFd<'_>, client: BorrowedFd<'_>) {
+    /// Whether the kernel finds the size of the receive buffer.
+    fn is_free(self) -> bool {
+        self.receive > MOST_RECEIVE
+    }
+
+    /// `before` is what was set until now.
+    fn set(self, before: Self, host: BorrowedFd<'_>, client: BorrowedFd<'_>) {
         // A system that refuses one of these keeps what it has: bytes move as well.
-        if self.receive <= MOST_RECEIVE {
-            let _ = SockRef::from(&host).set_recv_buffer_size(self.receive);
-            // What the kernel makes of that size.
-            let _ = sockopt::set_window_clamp(&host, 2 * self.receive);
-        } else if before.is_none_or(|before| before.receive <= MOST_RECEIVE) {
-            let _ = SockRef::from(&host).set_recv_buffer_size(MOST_RECEIVE);
-            let _ = sockopt::set_window_clamp(&host, 2 * MOST_RECEIVE);
-            let _ = sockopt::free_buffers(&host);
+        if !(self.is_free() && before.is_free()) {
+            let receive = self.receive.min(MOST_RECEIVE);
+            let _ = SockRef::from(&host).set_recv_buffer_size(receive);
+            // The kernel doubles the size that it is given.
+            let _ = sockopt::set_window_clamp(&host, 2 * receive);
+            if self.is_free() {
+                let _ = sockopt::free_buffers(&host);
+            }
         }
         let unsent = u32::try_from(self.unsent).unwrap_or(u32::MAX);
         let _ = SockRef::from(&client).set_tcp_notsent_lowat(unsent);
@@ -284,7 +290,7 @@ mod tests {
         let unsent = SockRef::from(&client).tcp_notsent_lowat().unwrap();
         assert_eq!(unsent as usize, LEAST_UNSENT);
         let fast = Bound::of(1_000_000_000, NEAR);
-        fast.set(Some(Bound::LEAST), host, client);
+        fast.set(Bound::LEAST, host, client);
         let receive = SockRef::from(&host).recv_buffer_size().unwrap();
         assert!(receive >= MOST_RECEIVE, "{receive}");
     }

@@ -203,15 +203,11 @@ impl HostLeg for TcpStream {
 mod tests {
     use std::mem::MaybeUninit;
 
-    use tokio::net::TcpListener;
-
     use super::*;
+    use crate::datapath::probe::round_trip;
 
     async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.unwrap(), far.unwrap().0)
+        round_trip::pair().await.unwrap()
     }
 
     /// Reads once into two slices of 3 and 5 bytes.

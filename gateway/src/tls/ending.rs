@@ -69,15 +69,12 @@ pub(super) async fn end(tcp: &mut TcpStream) {
 #[cfg(test)]
 mod tests {
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
 
     use super::*;
+    use crate::datapath::probe::round_trip;
 
     async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.unwrap(), far.unwrap().0)
+        round_trip::pair().await.unwrap()
     }
 
     #[tokio::test]

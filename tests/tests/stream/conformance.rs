@@ -5,10 +5,12 @@ use std::ops::Range;
 use anyhow::{Result, ensure};
 use testkit::net::within;
 use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
-use testkit::ws::{Frame, Opcode, RawClient};
-use tokio::io::{AsyncWrite, AsyncWriteExt};
+use testkit::ws::{Frame, Opcode};
+use tokio::io::AsyncWriteExt;
 
-use crate::setup::{Channel, Setup, expect_pong, read_downlink, read_uplink};
+use crate::setup::{
+    Channel, Setup, expect_pong, read_downlink, read_uplink, send_frames, send_messages,
+};
 use testkit::rng::Rng;
 
 on_every_path! {
@@ -200,14 +202,7 @@ async fn many_small_messages_both_ways(setup: Setup) -> Result<()> {
     let (mut reader, mut writer) = channel.client.split();
     let (mut host_reader, mut host_writer) = channel.host.into_split();
     let client_sends = send_frames(&mut writer, &sizes);
-    let host_sends = async {
-        let mut at = 0;
-        for size in &sizes {
-            host_writer.write_all(&DOWNLINK.bytes(at, *size)).await?;
-            at += *size as u64;
-        }
-        Ok(())
-    };
+    let host_sends = send_messages(&mut host_writer, &sizes);
     tokio::try_join!(
         client_sends,
         host_sends,
@@ -329,19 +324,5 @@ async fn both_directions_at_once(setup: Setup) -> Result<()> {
         read_uplink(&mut host_reader, 0, LENGTH),
     )?;
     within("end of the sender", host_writer.shutdown()).await??;
-    Ok(())
-}
-
-/// Sends the uplink's pattern in frames of these sizes, one after the other.
-async fn send_frames<S: AsyncWrite + Unpin>(
-    client: &mut RawClient<S>,
-    sizes: &[usize],
-) -> Result<()> {
-    let mut at = 0;
-    for size in sizes {
-        let frame = Frame::binary(UPLINK.bytes(at, *size));
-        client.send_frame(&frame).await?;
-        at += *size as u64;
-    }
     Ok(())
 }

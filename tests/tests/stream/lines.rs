@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::line::{Direction, Line, Quality};
 use testkit::network::{Leg, Network};
-use testkit::pattern::{DOWNLINK, UPLINK};
 use testkit::prelude::*;
 use testkit::rng::{Rng, seed_or};
-use testkit::ws::Frame;
 use tokio::io::AsyncWriteExt;
 
 use crate::setup::{
     Channel, Setup, Stage, expect_closing, expect_uplink_end, read_downlink, read_uplink,
+    send_frames, send_messages,
 };
 
 on_every_path! {
@@ -110,26 +109,9 @@ async fn exchange(channel: Channel, up: &[usize], down: &[usize]) -> Result<()> 
     let sum = |sizes: &[usize]| sizes.iter().sum::<usize>() as u64;
     let (mut reader, mut writer) = channel.client.split();
     let (mut host_reader, mut host_writer) = channel.host.into_split();
-    let client_sends = async {
-        let mut at = 0;
-        for size in up {
-            let frame = Frame::binary(UPLINK.bytes(at, *size));
-            writer.send_frame(&frame).await?;
-            at += *size as u64;
-        }
-        Ok(())
-    };
-    let host_sends = async {
-        let mut at = 0;
-        for size in down {
-            host_writer.write_all(&DOWNLINK.bytes(at, *size)).await?;
-            at += *size as u64;
-        }
-        Ok(())
-    };
     tokio::try_join!(
-        client_sends,
-        host_sends,
+        send_frames(&mut writer, up),
+        send_messages(&mut host_writer, down),
         read_downlink(&mut reader, 0, sum(down)),
         read_uplink(&mut host_reader, 0, sum(up)),
     )?;

@@ -10,7 +10,7 @@ use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::spice::read_link;
 use testkit::ws::{Frame, Opcode, RawClient};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Largest payload of a server frame, in bytes.
@@ -283,6 +283,33 @@ impl Channel {
     pub(crate) async fn expect_host_end(&mut self) -> Result<()> {
         expect_uplink_end(&mut self.host, self.up, self.up).await
     }
+}
+
+/// Sends the uplink's pattern in frames of these sizes, one after the other.
+pub(crate) async fn send_frames<S: AsyncWrite + Unpin>(
+    client: &mut RawClient<S>,
+    sizes: &[usize],
+) -> Result<()> {
+    let mut at = 0;
+    for size in sizes {
+        let frame = Frame::binary(UPLINK.bytes(at, *size));
+        client.send_frame(&frame).await?;
+        at += *size as u64;
+    }
+    Ok(())
+}
+
+/// Sends the downlink's pattern in writes of these sizes, one after the other.
+pub(crate) async fn send_messages(
+    host: &mut (impl AsyncWrite + Unpin),
+    sizes: &[usize],
+) -> Result<()> {
+    let mut at = 0;
+    for size in sizes {
+        host.write_all(&DOWNLINK.bytes(at, *size)).await?;
+        at += *size as u64;
+    }
+    Ok(())
 }
 
 /// Reads binary frames with exactly this part of the downlink's pattern.

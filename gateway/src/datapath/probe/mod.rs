@@ -5,7 +5,7 @@
 mod ktls;
 mod ktls_sockmap;
 mod relay;
-mod round_trip;
+pub(crate) mod round_trip;
 mod sockmap;
 
 use std::time::{Duration, Instant};

@@ -53,7 +53,7 @@ pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Both ends of a connection over loopback.
-pub(super) async fn pair() -> anyhow::Result<(TcpStream, TcpStream)> {
+pub(crate) async fn pair() -> anyhow::Result<(TcpStream, TcpStream)> {
     let connect = async {
         let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).await?;
         let address = listener.local_addr()?;

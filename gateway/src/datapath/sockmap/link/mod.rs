@@ -432,9 +432,10 @@ mod tests {
     use std::future::pending;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
 
     use super::*;
+    use crate::datapath::probe::round_trip;
     use crate::datapath::{Counters, Inbound, Limits};
     use crate::end_reason::EndReason;
 
@@ -442,10 +443,7 @@ mod tests {
     const LATER: &[u8] = &[b'l'; 50];
 
     async fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (far, near) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (far.unwrap(), near.unwrap().0)
+        round_trip::pair().await.unwrap()
     }
 
     /// Reads frames with less than 126 bytes of payload until as many bytes have come.
