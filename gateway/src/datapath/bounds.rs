@@ -7,7 +7,7 @@
 //! which the host's own send buffer is bound as well, and what the client's socket takes beyond
 //! what is on the line (`TCP_NOTSENT_LOWAT`). A fast client's channel waits no less than it would.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -36,6 +36,14 @@ const SAMPLE: usize = 32 * 1024;
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest time over which it is seen: a host that says little says nothing of the client.
 const FORGET: Duration = Duration::from_millis(500);
+
+/// Round trip to a host that a window as small as the least does not hold back.
+const NEAR: Duration = Duration::from_millis(1);
+
+/// Whether a host is so near that the least suits whatever the client takes.
+pub(super) fn is_near(host: impl AsFd) -> bool {
+    tcp_info::round_trip(host).is_ok_and(|time| time <= NEAR)
+}
 
 /// What a channel's legs are read from and written to: host, client.
 type Sockets<'a> = Option<(BorrowedFd<'a>, BorrowedFd<'a>)>;
@@ -186,8 +194,6 @@ impl Bound {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
-
     use super::*;
 
     const NEAR: Duration = Duration::from_micros(100);

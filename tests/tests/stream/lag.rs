@@ -1,18 +1,19 @@
 //! What waits for a client on a slow line: a person's input is answered behind it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use testkit::line::Quality;
 use testkit::network::{Leg, Network};
-use testkit::pattern::DOWNLINK;
+use testkit::pattern::{DOWNLINK, write_pattern};
 use tokio::io::AsyncWriteExt;
 
-use crate::setup::{Setup, read_downlink_to};
+use crate::setup::{Setup, read_downlink, read_downlink_to};
 
 on_every_path! {
     little_waits_for_a_client_on_a_slow_line
+    a_host_that_is_far_away_is_not_held_back
 }
 
 /// Bytes that are read before what waits counts: kernels left to themselves have filled their
@@ -24,6 +25,31 @@ const LOOKED_AT: u64 = 1_000_000;
 const CHUNK: usize = 16 * 1024;
 /// Without a gateway 0.65 MB wait on such a line, and unbounded queues of a gateway hold 4 to 8.
 const MOST: u64 = 1_500_000;
+
+/// A round trip to a host that is far away.
+const FAR: Duration = Duration::from_millis(200);
+/// Bytes that it sends.
+const PICTURE: u64 = 6_000_000;
+/// With a window that stays as small as for a slow client this takes 120 round trips, with one
+/// that grows 20.
+const MOST_ROUND_TRIPS: u32 = 60;
+
+async fn a_host_that_is_far_away_is_not_held_back(setup: Setup) -> Result<()> {
+    let line = Quality {
+        delay: FAR / 2,
+        ..Quality::default()
+    };
+    let network = Network::new(Leg::Ethernet, line.into(), 1)?;
+    let stage = setup.start_in(&network).await?;
+    let mut channel = stage.open().await?;
+    let begun = Instant::now();
+    let sent = async { Ok(write_pattern(&mut channel.host, DOWNLINK, 0, PICTURE).await?) };
+    tokio::try_join!(sent, read_downlink(&mut channel.client, 0, PICTURE),)?;
+    let taken = begun.elapsed();
+    println!("{taken:?}");
+    ensure!(taken < FAR * MOST_ROUND_TRIPS, "{taken:?} for a picture");
+    Ok(())
+}
 
 async fn little_waits_for_a_client_on_a_slow_line(setup: Setup) -> Result<()> {
     let line = Quality::new(Duration::from_millis(80), 10_000_000);

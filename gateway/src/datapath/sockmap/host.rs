@@ -104,7 +104,7 @@ impl<'a> HostLeg<'a> {
     /// Has what may wait follow the rate at which the client takes it. Bytes that pass are the
     /// sign that it takes less than comes.
     fn follow(&mut self) {
-        if !self.bounds.is_due() {
+        if !self.link.follows || !self.bounds.is_due() {
             return;
         }
         let Ok(state) = self.link.state() else {
@@ -223,6 +223,6 @@ impl AsyncWrite for HostLeg<'_> {
 
 impl datapath::HostLeg for HostLeg<'_> {
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.link.host.get_ref().as_fd())
+        self.link.follows.then(|| self.link.host.get_ref().as_fd())
     }
 }

@@ -73,6 +73,9 @@ pub struct Link {
     held: [OwnedFd; 3],
     /// Most bytes that wait before the bridge, and as many behind it.
     queue: AtomicUsize,
+    /// What may wait follows the client's rate: the host is near. A far one would be held back,
+    /// as the process hears of a client only when that takes too little.
+    pub(super) follows: bool,
     cookies: Cookies,
     slot: u32,
     pub(super) signal: Arc<Signal>,

@@ -30,6 +30,7 @@ pub(super) struct Parts {
     written_before: u64,
     signal: Arc<Signal>,
     is_gated: bool,
+    follows: bool,
 }
 
 /// A place in the maps.
@@ -57,7 +58,8 @@ impl Parts {
         let (bridge, bridge_out) = pair(SocketType::STREAM)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
         // The kernel's worker waits a tick of its clock whenever this is full.
-        set_send_buffer(&bridge, first_queue(sockmap))?;
+        let follows = bounds::is_near(host);
+        set_send_buffer(&bridge, first_queue(sockmap, follows))?;
         set_send_buffer(&injector, INJECTOR_BUFFER)?;
         let cookies = Cookies {
             host: sockopt::socket_cookie(host).map_err(io::Error::from)?,
@@ -92,6 +94,7 @@ impl Parts {
             written_before,
             signal,
             is_gated,
+            follows,
         })
     }
 
@@ -125,7 +128,7 @@ impl Parts {
                 return Err((error, client, host));
             }
         };
-        let queue = first_queue(sockmap);
+        let queue = first_queue(sockmap, self.follows);
         let open = Gate {
             forwarded: 0,
             limit: queue as u64,
@@ -149,6 +152,7 @@ impl Parts {
             slot: self.place.slot,
             signal: self.signal,
             is_gated: self.is_gated,
+            follows: self.follows,
             written_before: self.written_before,
             stopped: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
@@ -171,8 +175,12 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// How much of a new channel waits before its bridge and behind it, in bytes each.
-fn first_queue(sockmap: &Sockmap) -> usize {
-    bounds::LEAST_QUEUE.min(sockmap.most_queued)
+fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
+    if follows {
+        bounds::LEAST_QUEUE.min(sockmap.most_queued)
+    } else {
+        sockmap.most_queued
+    }
 }
 
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`.
