@@ -34,7 +34,7 @@ const TICKS: Duration = Duration::from_millis(8);
 const SAMPLE: usize = 32 * 1024;
 /// Time in which a rate is seen: longer than the bursts in which lines and processes work.
 const LOOK: Duration = Duration::from_millis(20);
-/// Longest time over which it is seen: a host that says little says nothing of the client.
+/// Longest time over which a low one is seen: there may be a pause of the host in it.
 const FORGET: Duration = Duration::from_millis(500);
 
 /// Round trip to a host that a window as small as the least does not hold back.
@@ -128,11 +128,12 @@ impl Bounds {
         let moved = std::mem::take(&mut self.moved);
         let held_up = std::mem::take(&mut self.held_up);
         self.since = Some(now);
-        let elapsed = elapsed.filter(|elapsed| *elapsed <= FORGET)?;
+        let elapsed = elapsed?;
         let rate = moved as u128 * 1_000_000 / elapsed.as_micros();
         let bound = Bound::of(usize::try_from(rate).unwrap_or(usize::MAX), round_trip());
-        // A host that says little says nothing of what its client could take.
-        let is_known = held_up || bound.receive > self.set.receive;
+        // A host that says little says nothing of what its client could take; a client has taken
+        // at least what it took.
+        let is_known = (held_up && elapsed <= FORGET) || bound.receive > self.set.receive;
         if !is_known || !bound.is_far_from(self.set) {
             return None;
         }
@@ -253,6 +254,17 @@ mod tests {
         let rate = 4_000_000;
         run(&mut bounds, &mut now, rate, Duration::from_millis(100), FAR);
         assert!(bounds.set.receive >= 2 * rate / 50, "{bounds:?}");
+    }
+
+    #[test]
+    fn a_host_half_the_world_away_gets_what_its_client_takes() {
+        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let satellite = Duration::from_millis(600);
+        bounds.sample(now, || satellite);
+        now += satellite;
+        bounds.moved += SAMPLE;
+        bounds.sample(now, || satellite);
+        assert!(bounds.set.receive > 2 * LEAST_RECEIVE, "{bounds:?}");
     }
 
     #[test]
