@@ -45,7 +45,7 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
 
     /// Bytes that the client's system has taken of what was sent; `None`: that is not known.
     fn acknowledged(&self) -> Option<u64> {
-        None
+        bytes_acknowledged(self.socket()?).ok()
     }
 
     /// The TCP socket by which frames leave, if there is one.
@@ -86,10 +86,6 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
 }
 
 impl ClientLeg for TcpStream {
-    fn acknowledged(&self) -> Option<u64> {
-        bytes_acknowledged(self).ok()
-    }
-
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         Some(self.as_fd())
     }
@@ -124,7 +120,7 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
 
     /// Bytes that the host's system has taken of what was sent; `None`: that is not known.
     fn acknowledged(&self) -> Option<u64> {
-        None
+        bytes_acknowledged(self.socket()?).ok()
     }
 
     /// The TCP socket that is read, if there is one.
@@ -187,10 +183,6 @@ impl HostLeg for TcpStream {
                 filled => return Poll::Ready(filled),
             }
         }
-    }
-
-    fn acknowledged(&self) -> Option<u64> {
-        bytes_acknowledged(self).ok()
     }
 
     fn set_low_water(&self, bytes: usize) {

@@ -151,10 +151,6 @@ impl ClientLeg for ClientStream {
         on_either!(self, stream => stream.poll_protect(context, buffer, skipped, len))
     }
 
-    fn acknowledged(&self) -> Option<u64> {
-        ClientLeg::acknowledged(self.tcp())
-    }
-
     fn poll_send(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         on_either!(self, stream => stream.poll_send(context, bytes))
     }

@@ -432,10 +432,6 @@ impl ClientLeg for KtlsStream {
         self.splice_from
     }
 
-    fn acknowledged(&self) -> Option<u64> {
-        ClientLeg::acknowledged(&*self.tcp)
-    }
-
     fn is_worn(&self) -> bool {
         self.sent >= self.limit && self.updater.is_none()
     }
