@@ -1,7 +1,7 @@
 //! The decoder of clients' frames: however they are cut the outcome is the same, also when the
 //! decoder is written down and resumed between two pieces, and it is the one of tungstenite.
 
-use gateway::websocket::decode::{Cursor, Decoder, DecoderState, Event, Violation};
+use gateway_datapath::websocket::decode::{Cursor, Decoder, DecoderState, Event, Violation};
 
 use crate::input::{Input, pieces};
 use crate::tungstenite_reference::{End, kind, reference};

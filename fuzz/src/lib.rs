@@ -12,7 +12,7 @@ pub mod proxy_header;
 pub mod relay;
 pub mod resume;
 pub mod tls_accept;
-#[path = "../../gateway/tests/codec/reference.rs"]
+#[path = "../../gateway-datapath/tests/codec/reference.rs"]
 mod tungstenite_reference;
 
 use std::pin::pin;

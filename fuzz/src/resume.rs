@@ -1,10 +1,10 @@
 //! What another process hands over: a state is refused, or the channel can be gone on with, and
 //! messages that are understood mean the same when they are written again.
 
-use gateway::buffer::Layout;
-use gateway::datapath::{Rest, RestState};
 use gateway::fuzzing::handover_message;
-use gateway::websocket::decode::{Cursor, Decoder, DecoderState};
+use gateway_datapath::buffer::Layout;
+use gateway_datapath::websocket::decode::{Cursor, Decoder, DecoderState};
+use gateway_datapath::{Rest, RestState};
 
 use crate::input::Input;
 use crate::relay;

@@ -6,7 +6,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 
 use gateway::config::Config;
-use gateway::tls::{AcceptError, Identity, accept};
+use gateway::tls::Identity;
+use gateway_datapath::tls::{AcceptError, accept};
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::input::{Input, pieces};

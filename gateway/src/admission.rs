@@ -10,15 +10,15 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::encoded::Bytes;
 use crate::host::{Host, HostError};
 use crate::listen::limits::speak_for_many;
 use crate::metrics::WebSocketRefusal;
 use crate::ratelimit::FailureLimit;
 use crate::session::SessionId;
-use crate::state_error::StateError;
 use crate::subscriber::Subscriber;
 use crate::ticket::{DIGEST, Lease, Target, Tickets, check_target};
+use gateway_datapath::encoded::Bytes;
+use gateway_datapath::state_error::StateError;
 
 /// Decides which WebSockets are let through, and where they lead.
 pub struct Admissions {

@@ -69,11 +69,6 @@ fn leave_bounding_set(needed: CapabilitySet) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether this thread may use it now.
-pub(crate) fn has(capability: CapabilitySet) -> bool {
-    capabilities(None).is_ok_and(|held| held.effective.contains(capability))
-}
-
 /// The names of those that this thread has, as in `CAP_NET_BIND_SERVICE`.
 pub(crate) fn held() -> Vec<String> {
     let permitted = capabilities(None).map_or(CapabilitySet::empty(), |held| held.permitted);

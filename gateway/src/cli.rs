@@ -12,8 +12,6 @@ use tracing::{info, warn};
 use crate::admin::client::{self, Show};
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
 use crate::config::{self, Config, DataPath};
-use crate::datapath::ktls::module;
-use crate::datapath::probe;
 use crate::documents::Document;
 use crate::handover::next;
 use crate::output::{EXIT_CLOSED, complain, is_closed, print, print_line};
@@ -22,6 +20,8 @@ use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
 use crate::{capabilities, log, server};
+use gateway_datapath::ktls::module;
+use gateway_datapath::probe;
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
 const EXIT_CONFIG: u8 = 78;

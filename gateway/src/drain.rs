@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::channel::Registry;
-use crate::end_reason::StopCause;
+use gateway_datapath::end_reason::StopCause;
 
 /// What clients are told while the gateway drains.
 pub const MESSAGE: &str = "No new desktops are opened here at the moment. Please try again later.";

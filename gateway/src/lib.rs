@@ -4,12 +4,13 @@
 //! Modules depend on each other in one direction: `cli` -> `server` -> `reload` -> `listen` -> `http` ->
 //! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
 
+#![forbid(unsafe_code)]
+
 pub mod access_log;
 pub mod admin;
 pub mod admission;
 pub mod authority;
 pub mod background;
-pub mod buffer;
 mod capabilities;
 mod causes;
 pub mod channel;
@@ -17,18 +18,14 @@ pub mod cli;
 pub mod client_limits;
 pub mod config;
 pub mod congestion;
-pub mod datapath;
 mod documents;
 pub mod drain;
-pub mod encoded;
-pub mod end_reason;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod handover;
 pub mod host;
 pub mod http;
-pub mod label;
 pub mod listen;
 pub mod live;
 mod log;
@@ -48,9 +45,7 @@ pub mod runtime_dir;
 pub mod server;
 pub mod service;
 pub mod session;
-pub mod state_error;
 pub mod subscriber;
 pub mod ticket;
 pub mod tls;
 pub mod web_origin;
-pub mod websocket;

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_datapath::os::give_back_memory;
 use tracing::debug;
 
 use crate::background::{self, NoThreads};
@@ -27,26 +28,11 @@ pub(crate) fn give_back_after_waves(connections: Arc<ConnectionLimits>) -> Resul
             let closed = connections.closed();
             if closed - seen >= WAVE {
                 seen = closed;
-                let gave_back = give_back();
+                let gave_back = give_back_memory();
                 debug!(gave_back, "memory of connections that were closed");
             }
         }
     };
     background::thread("memory", connections, watch)?;
     Ok(())
-}
-
-/// Whether there was something to give back.
-#[cfg(target_env = "gnu")]
-fn give_back() -> bool {
-    #[expect(unsafe_code, reason = "no safe crate calls it")]
-    // SAFETY: it takes the allocator's own locks, and moves nothing that is in use.
-    let gave_back = unsafe { libc::malloc_trim(0) };
-    gave_back != 0
-}
-
-/// Other allocators are left to what they do by themselves.
-#[cfg(not(target_env = "gnu"))]
-fn give_back() -> bool {
-    false
 }

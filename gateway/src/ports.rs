@@ -7,13 +7,13 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::background::{Supervised, supervised};
 use crate::config::Config;
 use crate::handover::Listeners;
-use crate::label::Label as _;
 use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::listen::{ConnectionLimits, Draining, Inherited, Leg, Listener, socket};
 use crate::live::Live;
+use gateway_datapath::label::Label as _;
+use gateway_datapath::supervise::{Supervised, supervised};
 
 /// Listening sockets. They stay open while nobody takes connections on them.
 pub struct Sockets {

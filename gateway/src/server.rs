@@ -17,14 +17,10 @@ use tracing::{error, info, warn};
 
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::Sources;
-use crate::background::{OWN, Supervised, supervised};
+use crate::background::OWN;
 use crate::channel::Registry;
 use crate::config::{Config, DataPath, Loaded};
 use crate::congestion::Congestion;
-use crate::datapath::Paths;
-use crate::datapath::ktls::{Carried, Ktls};
-use crate::datapath::probe::{self, Finding};
-use crate::datapath::sockmap::Sockmap;
 use crate::handover::{self, End, Estate, Farewell, Heir, Listeners, Stored};
 use crate::http::Gateway;
 use crate::listen::proxy_protocol::ProxyProtocol;
@@ -40,6 +36,11 @@ use crate::runtime_dir::RuntimeDir;
 use crate::service;
 use crate::ticket::Tickets;
 use beginning::{Beginning, begin, or_without};
+use gateway_datapath::Paths;
+use gateway_datapath::ktls::{Carried, Ktls};
+use gateway_datapath::probe::{self, Finding};
+use gateway_datapath::sockmap::Sockmap;
+use gateway_datapath::supervise::{Supervised, supervised};
 use open::Open;
 
 /// Threads that a gateway has besides those of its runtime: for the log and for memory.

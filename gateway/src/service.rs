@@ -10,7 +10,8 @@ use sd_notify::NotifyState;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tracing::warn;
 
-use crate::background::{OWN, Supervised, supervised};
+use crate::background::OWN;
+use gateway_datapath::supervise::{Supervised, supervised};
 
 /// How often the status is renewed where no watchdog asks for signs of life.
 const STATUS_INTERVAL: Duration = Duration::from_secs(15);

@@ -14,12 +14,12 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::encoded::Bytes;
 use crate::host::Host;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
-use crate::state_error::StateError;
 use crate::subscriber::Subscriber;
+use gateway_datapath::encoded::Bytes;
+use gateway_datapath::state_error::StateError;
 
 /// 96 random bits make 16 characters; old clients cut a token at 17.
 const RANDOM_BYTES: usize = 12;

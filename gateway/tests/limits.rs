@@ -7,7 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 /// Folders with tests.
-const SOURCES: [&str; 3] = ["gateway/src", "gateway/tests", "tests/tests"];
+const SOURCES: [&str; 5] = [
+    "gateway/src",
+    "gateway/tests",
+    "gateway-datapath/src",
+    "gateway-datapath/tests",
+    "tests/tests",
+];
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use gateway::buffer::Layout;
-use gateway::datapath::{ClientLeg, HostLeg};
+use gateway_datapath::buffer::Layout;
+use gateway_datapath::{ClientLeg, HostLeg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 

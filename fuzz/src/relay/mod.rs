@@ -9,10 +9,10 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use gateway::datapath::relay::carry;
-use gateway::datapath::{ClientLeg, Counters, Limits, Order, Outcome, Rest, RestState};
-use gateway::end_reason::{EndReason, StopCause};
-use gateway::websocket::decode::Event;
+use gateway_datapath::end_reason::{EndReason, StopCause};
+use gateway_datapath::relay::carry;
+use gateway_datapath::websocket::decode::Event;
+use gateway_datapath::{ClientLeg, Counters, Limits, Order, Outcome, Rest, RestState};
 use tokio::time::{sleep, timeout};
 
 use crate::frames::{Decoded, decode};

@@ -15,10 +15,8 @@
 mod places;
 mod resolve;
 mod start;
-mod supervise;
 
 pub use places::{Busy, HOSTS, MANAGER, OWN, Places, WorkError};
 pub(crate) use resolve::is_busy;
 pub use resolve::{ResolveError, resolve};
-pub use start::{EXIT_NO_THREADS, NoThreads, runtime};
-pub use supervise::{Running, Supervised, supervised, thread};
+pub use start::{EXIT_NO_THREADS, NoThreads, runtime, thread};

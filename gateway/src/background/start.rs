@@ -4,10 +4,11 @@ use std::io;
 use std::panic;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use gateway_datapath::supervise;
 use tokio::runtime::{Builder, Runtime};
 
 use super::places;
@@ -34,9 +35,19 @@ pub struct NoThreads {
 }
 
 impl NoThreads {
-    pub(super) fn new(what: String, error: io::Error) -> Self {
+    fn new(what: String, error: io::Error) -> Self {
         Self { what, error }
     }
+}
+
+/// A thread of its own that is run again when it panics: see [`supervise::thread`].
+pub fn thread<S: Send + 'static>(
+    name: &'static str,
+    state: S,
+    run: impl Fn(&mut S) + Send + 'static,
+) -> Result<JoinHandle<()>, NoThreads> {
+    let started = supervise::thread(name, state, run);
+    started.map_err(|error| NoThreads::new(format!("the thread {name} cannot be started"), error))
 }
 
 /// The runtime, with `workers` threads for its tasks and one for each of the [`places`], all of

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use crate::datapath::Counters;
-use crate::end_reason::EndReason;
+use gateway_datapath::Counters;
+use gateway_datapath::end_reason::EndReason;
 
 /// Waits for the first byte of a host. Spice servers answer a link message at once, so one that
 /// says nothing will not show its client a desktop, and the client would wait for ever.

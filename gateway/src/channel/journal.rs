@@ -5,7 +5,7 @@ use tracing::info;
 
 use super::{Carried, Registration};
 use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
-use crate::end_reason::EndReason;
+use gateway_datapath::end_reason::EndReason;
 
 /// Tells of one channel.
 pub(super) struct Journal {

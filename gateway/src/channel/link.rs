@@ -8,10 +8,10 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::datapath::Inbound;
-use crate::end_reason::EndReason;
-use crate::websocket::decode::{Event, Violation};
-use crate::websocket::encode;
+use gateway_datapath::Inbound;
+use gateway_datapath::end_reason::EndReason;
+use gateway_datapath::websocket::decode::{Event, Violation};
+use gateway_datapath::websocket::encode;
 
 /// What every Spice connection begins with (`SPICE_MAGIC` in spice/protocol.h).
 const MAGIC: &[u8] = b"REDQ";

@@ -15,11 +15,11 @@ use super::registry::UnansweredOffer;
 use super::{Carried, ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
 use crate::access_log::RequestId;
 use crate::admission::AdmissionState;
-use crate::datapath::{Carrier, CarrierState, Counters, Rest};
 use crate::http::Gateway;
 use crate::listen::ConnectionLimits;
 use crate::session::{ChannelId, MANY};
-use crate::state_error::StateError;
+use gateway_datapath::state_error::StateError;
+use gateway_datapath::{Carrier, CarrierState, Counters, Rest};
 
 /// A channel written down: all of it but its two sockets. Holds its TLS secrets.
 #[derive(Clone, Serialize, Deserialize)]

@@ -12,10 +12,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::moved::Offer;
 use super::stop::StopSignal;
-use crate::datapath::Counters;
-use crate::end_reason::{EndKind, StopCause};
 use crate::session::{ChannelId, SessionId};
 use crate::ticket::Target;
+use gateway_datapath::Counters;
+use gateway_datapath::end_reason::{EndKind, StopCause};
 
 /// All open channels.
 #[derive(Default)]

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use atomic_waker::AtomicWaker;
 
-use crate::datapath::Order;
-use crate::end_reason::{EndReason, StopCause};
+use gateway_datapath::Order;
+use gateway_datapath::end_reason::{EndReason, StopCause};
 
 /// Asks one channel to end, or to stand still.
 #[derive(Default)]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::message::{Message, VERSION};
 use super::stored::StoredState;
 use crate::channel::ChannelState;
-use crate::datapath::Carrier;
+use gateway_datapath::Carrier;
 
 /// All that goes from one process to another, with each variant of each part.
 #[derive(Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::net::sockopt;
 
-use crate::state_error::StateError;
+use gateway_datapath::state_error::StateError;
 
 /// Listening sockets that were taken over, each to be used once; the rest is closed when dropped.
 #[derive(Debug, Default)]

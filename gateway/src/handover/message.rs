@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::ChannelState;
 use crate::session;
-use crate::state_error::StateError;
 use crate::ticket::TicketsState;
+use gateway_datapath::state_error::StateError;
 
 /// Version of these messages and of all that is in them. Another one is refused.
 pub(super) const VERSION: u32 = 2;

@@ -11,13 +11,13 @@ use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::client_limits::ClientLimits;
 use crate::config::Config;
-use crate::datapath::Paths;
 use crate::drain::Drain;
 use crate::manager::{Forwarder, Manager};
 use crate::metrics::Metrics;
 use crate::network_rules::NetworkRules;
 use crate::ticket::Tickets;
 use crate::web_origin::OriginRules;
+use gateway_datapath::Paths;
 
 /// What stays the same under all configurations.
 struct Lasting {

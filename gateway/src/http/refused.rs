@@ -12,11 +12,11 @@ use crate::admission::Refusal;
 use crate::channel::ConnectError;
 use crate::client_limits::TooMany;
 use crate::drain;
+use crate::http::handshake::HandshakeError;
 use crate::metrics::{HostFailure, Metrics, WebSocketRefusal};
 use crate::session::SessionId;
 use crate::ticket::Target;
 use crate::web_origin::WrongOrigin;
-use crate::websocket::handshake::HandshakeError;
 
 /// Why a WebSocket is not opened.
 pub(super) enum Refused {

@@ -7,8 +7,8 @@ use serde_json::json;
 use super::body::Body;
 use crate::admission::Refusal;
 use crate::channel::ConnectError;
+use crate::http::handshake::HandshakeError;
 use crate::manager::ManagerError;
-use crate::websocket::handshake::HandshakeError;
 
 /// An error in the shape that clients show to people: `status` and `message`.
 pub fn error(status: StatusCode, message: &str) -> Response<Body> {

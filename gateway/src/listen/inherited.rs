@@ -1,9 +1,9 @@
 //! Listening sockets that the service manager opened (`sd_listen_fds(3)`), by their names.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::OwnedFd;
 
+use gateway_datapath::os::passed_descriptors;
 use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -43,14 +43,8 @@ impl Inherited {
     ///
     /// Must be called inside a runtime.
     pub fn take() -> Result<Self, InheritedError> {
-        static TAKEN: AtomicBool = AtomicBool::new(false);
         let mut inherited = Self::default();
-        if TAKEN.swap(true, Ordering::Relaxed) {
-            return Ok(inherited);
-        }
-        let passed = sd_notify::listen_fds_with_names().map_err(InheritedError::Variables)?;
-        let passed: Vec<_> = passed.map(|(fd, name)| (own(fd), name)).collect();
-        for (fd, name) in passed {
+        for (fd, name) in passed_descriptors().map_err(InheritedError::Variables)? {
             match name.as_str() {
                 "tls" => inherited.tls.push(listener(fd, name)?),
                 "plain" => inherited.plain.push(listener(fd, name)?),
@@ -60,13 +54,6 @@ impl Inherited {
         }
         Ok(inherited)
     }
-}
-
-#[expect(unsafe_code, reason = "a descriptor is known by its number only")]
-fn own(fd: RawFd) -> OwnedFd {
-    // SAFETY: `LISTEN_PID` says that it was passed to this very process and `listen_fds_with_names`
-    // found it open; such descriptors belong to nobody else, and `TAKEN` lets them be taken once.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 fn listener(fd: OwnedFd, name: String) -> Result<TcpListener, InheritedError> {

@@ -4,7 +4,7 @@ mod inherited;
 pub mod limits;
 pub mod proxy_protocol;
 pub mod socket;
-mod stream;
+
 mod timed;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,14 +23,13 @@ use tracing::{debug, warn};
 pub use inherited::{Inherited, InheritedError};
 pub use limits::{ConnectionLimits, Permit, TooMany};
 use proxy_protocol::{HeaderError, ProxyProtocol, Told};
-pub use stream::{ClientState, ClientStream};
+
 pub use timed::{Peer, Timed};
 
 use crate::http::{self, ConnectionInfo};
-use crate::label::labels;
 use crate::live::Live;
 use crate::metrics::{ConnectionRefusal, HandshakeFailure};
-use crate::tls;
+use gateway_datapath::{ClientStream, labels, tls};
 
 /// Pause after the system had no descriptor or memory for a connection.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(100);

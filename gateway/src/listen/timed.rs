@@ -11,8 +11,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
-use super::ClientStream;
-use crate::datapath::tcp_info::bytes_acknowledged;
+use gateway_datapath::ClientStream;
+use gateway_datapath::tcp_info::bytes_acknowledged;
 
 /// A connection of which it can be told how much its peer has taken.
 pub trait Peer: AsyncRead + AsyncWrite + Unpin {

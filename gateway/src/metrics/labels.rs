@@ -1,7 +1,7 @@
 //! Values of labels: for each reason that is counted one. What is counted says itself which one it
 //! is, so that a reason without a value does not compile.
 
-use crate::label::labels;
+use gateway_datapath::labels;
 
 labels! {
     /// Why a connection is closed before its TLS handshake or first request.

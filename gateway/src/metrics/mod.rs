@@ -26,8 +26,8 @@ pub use now::Now;
 
 pub use process::{open_files, open_files_limit};
 
-use crate::label::Label;
 use crate::listen::Leg;
+use gateway_datapath::label::Label;
 
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;

@@ -13,9 +13,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::PREFIX;
 use crate::channel::Totals;
-use crate::datapath::Queues;
-use crate::end_reason::EndKind;
-use crate::label::Label as _;
+use gateway_datapath::Queues;
+use gateway_datapath::end_reason::EndKind;
+use gateway_datapath::label::Label as _;
 
 /// Facts that are gathered for one scrape.
 #[derive(Clone, Debug)]

@@ -19,7 +19,6 @@ use tracing::{error, info, warn};
 use crate::background::OWN;
 use crate::config::{Changes, Config, DataPath};
 use crate::congestion::Congestion;
-use crate::datapath::Paths;
 use crate::listen::{ConnectionLimits, limits};
 use crate::live::{Live, Serving};
 use crate::log::Verbosity;
@@ -27,6 +26,7 @@ use crate::pem_file::Fingerprint;
 use crate::pool::PoolKeys;
 use crate::prepared::{ManagerTls, Prepared, pool_key_file};
 use crate::tls::{Identity, IdentityFiles, Notice, Reminder};
+use gateway_datapath::Paths;
 use watched::{News, Watched};
 
 /// How often the end of the certificate is looked at.

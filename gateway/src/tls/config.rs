@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use gateway_datapath::tls::server_config;
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
 use rustls::server::ServerSessionMemoryCache;
@@ -11,7 +12,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{Certificate, oddity};
 use super::public_key::{PublicKey, why_unusable};
-use super::secrets::Capture;
 use crate::config::Config;
 use crate::pem_file::{Fingerprint, PemFile};
 
@@ -94,16 +94,10 @@ impl Identity {
             .map(|oddity| format!("{}: CertFile: {oddity}", chain.path.display()));
         let certificate = Certificate::of(&certificates[0]);
         let certified = files.pair(certificates, signing_key)?;
-        let mut tls = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        // Established connections are moved by the gateway's own record layer.
+        let mut tls = server_config(Arc::new(SingleCertAndKey::from(certified)));
         tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
-        // Established connections are moved by the gateway's own record layer.
-        tls.enable_secret_extraction = true;
-        tls.key_log = Arc::new(Capture);
         tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
         Ok(Self {
             tls: Arc::new(tls),

@@ -8,8 +8,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gateway::datapath::{Counters, Inbound, Limits, relay};
-use gateway::end_reason::{EndReason, StopCause};
+use gateway_datapath::end_reason::{EndReason, StopCause};
+use gateway_datapath::{Counters, Inbound, Limits, relay};
 use testkit::net::within;
 use testkit::ws::RawClient;
 

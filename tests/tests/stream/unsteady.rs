@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
-use gateway::datapath::{ClientLeg, HostLeg};
+use gateway_datapath::{ClientLeg, HostLeg};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use testkit::rng::Rng;

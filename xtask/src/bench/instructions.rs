@@ -122,7 +122,7 @@ fn build() -> Result<PathBuf> {
         "--release",
         "--quiet",
         "--package",
-        "gateway",
+        "gateway-datapath",
         "--bench",
         "instructions",
         "--message-format",

@@ -19,11 +19,18 @@ const CLIENT: &str = "openssl";
 /// Profile of the tests, and of what is measured.
 const TEST_PROFILE: &str = "vm";
 const BENCH_PROFILE: &str = "release";
-/// The name by which the gateway's unit tests are chosen; they are no test target for cargo.
+/// The name by which the data paths' unit tests are chosen; they are no test target for cargo.
 const UNIT: &str = "unit";
 /// The packages that are built; always the same ones, for others would have features of their own
 /// and so build everything again.
-const PACKAGES: [&str; 4] = ["--package", "gateway", "--package", "testkit"];
+const PACKAGES: [&str; 6] = [
+    "--package",
+    "gateway",
+    "--package",
+    "gateway-datapath",
+    "--package",
+    "testkit",
+];
 
 /// Static programs, but for the clients.
 pub(crate) struct Programs {
@@ -51,7 +58,7 @@ pub(crate) fn build(tests: &[String]) -> Result<Programs> {
     let find = |kind: &str, name: &str| find(&artifacts, kind, name);
     let find_test = |name: &String| {
         let path = if name == UNIT {
-            find("lib", "gateway")?
+            find("lib", "gateway_datapath")?
         } else {
             find("test", name)?
         };

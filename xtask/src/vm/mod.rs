@@ -67,7 +67,7 @@ pub(crate) struct Options {
     /// Show the classes of kernels and which kernel stands for each now.
     #[arg(long)]
     list: bool,
-    /// An integration test of gateway or testkit, or `unit` for the gateway's unit tests; may be
+    /// An integration test, or `unit` for the unit tests of gateway-datapath; may be
     /// given several times. Default: unit, tls and stream.
     #[arg(long = "test", value_name = "NAME")]
     tests: Vec<String>,

@@ -1,0 +1,336 @@
+//! Which data path a channel takes, and what is counted when it is not the wanted one.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use gateway_common::layout::State;
+use tokio::net::TcpStream;
+use tracing::warn;
+
+use super::ktls::{Ktls, KtlsStream};
+use super::queues::{Looking, TcpLegs};
+use super::sockmap::{Link, Sockmap, TlsLegs};
+use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
+use crate::client_stream::ClientStream;
+use crate::end_reason::EndReason;
+use crate::tls::TlsStream;
+
+/// The data paths that can be had, and which is wanted.
+#[derive(Default)]
+pub struct Paths {
+    wanted: Wanted,
+    counted: Arc<Counted>,
+}
+
+/// What was counted whichever path was wanted at the time.
+#[derive(Default)]
+struct Counted {
+    fallbacks: Mutex<BTreeMap<&'static str, u64>>,
+    /// The path's name, and who counts its channels; as soon as one was wanted.
+    sockmap: Option<(&'static str, Arc<Sockmap>)>,
+}
+
+#[derive(Default)]
+enum Wanted {
+    /// For every channel.
+    #[default]
+    Relay,
+    Sockmap(Arc<Sockmap>),
+    Ktls(Ktls),
+    /// `sockmap` into records made by the kernel, for TLS client legs.
+    KtlsSockmap(Ktls, Arc<Sockmap>),
+}
+
+/// A channel's two legs on the data path that moves them.
+pub enum Carrier {
+    /// Userspace copies.
+    Relay(Box<ClientStream>, TcpStream),
+    /// The kernel moves the downlink.
+    Sockmap(Box<Link>),
+    /// It makes and opens TLS records as well.
+    KtlsSockmap(Box<Link>),
+    /// Userspace copies, the kernel makes and opens TLS records.
+    Ktls(Box<KtlsStream>, TcpStream),
+}
+
+impl Paths {
+    /// With `sockmap` for plaintext client legs.
+    pub fn with_sockmap(sockmap: Arc<Sockmap>) -> Self {
+        Self {
+            counted: Counted::of("sockmap", &sockmap),
+            wanted: Wanted::Sockmap(sockmap),
+        }
+    }
+
+    /// With `ktls` for TLS client legs.
+    pub fn with_ktls(ktls: Ktls) -> Self {
+        Self {
+            wanted: Wanted::Ktls(ktls),
+            ..Self::default()
+        }
+    }
+
+    /// With `ktls-sockmap` for TLS client legs.
+    pub fn with_ktls_sockmap(ktls: Ktls, sockmap: Arc<Sockmap>) -> Self {
+        Self {
+            counted: Counted::of("ktls-sockmap", &sockmap),
+            wanted: Wanted::KtlsSockmap(ktls, sockmap),
+        }
+    }
+
+    /// `relay` for every channel, counting on where this one does.
+    #[must_use]
+    pub fn relay_instead(&self) -> Self {
+        Self {
+            wanted: Wanted::Relay,
+            counted: Arc::clone(&self.counted),
+        }
+    }
+
+    /// Takes the wanted data path or, where that cannot be, `relay`. Nothing must have been sent
+    /// to the host yet.
+    ///
+    /// Fails only when the system has taken a socket over in part.
+    pub fn take(&self, client: ClientStream, host: TcpStream) -> io::Result<Carrier> {
+        let client = match (&self.wanted, client) {
+            (Wanted::Relay, client) => client,
+            (Wanted::Sockmap(sockmap), ClientStream::Plain(tcp)) => {
+                return self.take_sockmap(sockmap, tcp, host);
+            }
+            (Wanted::Sockmap(_), tls @ ClientStream::Tls(_)) => {
+                let detail = "sockmap moves plaintext client legs only";
+                self.fall_back("sockmap", "TLS client leg", &detail);
+                tls
+            }
+            (Wanted::Ktls(ktls), ClientStream::Tls(tls)) => match ktls.enter(tls) {
+                Ok(stream) => return Ok(Carrier::Ktls(Box::new(stream), host)),
+                Err((refusal, client)) => {
+                    self.fall_back("ktls", refusal.name(), &refusal);
+                    ClientStream::Tls(client?)
+                }
+            },
+            (Wanted::KtlsSockmap(ktls, sockmap), ClientStream::Tls(tls)) => {
+                return self.take_ktls_sockmap(ktls, sockmap, tls, host);
+            }
+            (Wanted::KtlsSockmap(..), plain @ ClientStream::Plain(_)) => {
+                let detail = "ktls-sockmap moves TLS client legs only";
+                self.fall_back("ktls-sockmap", "plaintext client leg", &detail);
+                plain
+            }
+            (Wanted::Ktls(_), plain @ ClientStream::Plain(_)) => {
+                let detail = "ktls moves TLS client legs only";
+                self.fall_back("ktls", "plaintext client leg", &detail);
+                plain
+            }
+        };
+        Ok(Carrier::relay(client, host))
+    }
+
+    fn take_sockmap(
+        &self,
+        sockmap: &Arc<Sockmap>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> io::Result<Carrier> {
+        match sockmap.enter(client, host) {
+            Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
+            Err((refusal, legs)) => {
+                self.fall_back("sockmap", refusal.name(), &refusal);
+                let (client, host) = legs?;
+                Ok(Carrier::relay(ClientStream::Plain(client), host))
+            }
+        }
+    }
+
+    fn take_ktls_sockmap(
+        &self,
+        ktls: &Ktls,
+        sockmap: &Arc<Sockmap>,
+        client: Box<TlsStream>,
+        host: TcpStream,
+    ) -> io::Result<Carrier> {
+        let socket = client.tcp().as_fd().try_clone_to_owned()?.into();
+        let mut client = Some(client);
+        let protect = || match client.take() {
+            Some(client) => ktls.enter(client),
+            None => unreachable!("a connection is protected once"),
+        };
+        match sockmap.enter_tls(&socket, host, protect) {
+            Ok(link) => Ok(Carrier::KtlsSockmap(Box::new(link))),
+            Err((refusal, legs)) => {
+                self.fall_back("ktls-sockmap", refusal.name(), &refusal);
+                let legs = match legs {
+                    TlsLegs::Refused(client, host) => Some((client, host)),
+                    TlsLegs::Untouched(host) => client.map(|client| (client, host)),
+                    TlsLegs::Lost => None,
+                };
+                let (client, host) =
+                    legs.ok_or_else(|| io::Error::other("the kernel kept the sockets"))?;
+                Ok(Carrier::relay(ClientStream::Tls(client), host))
+            }
+        }
+    }
+
+    /// Counts a reason, and tells it the first time.
+    fn fall_back(
+        &self,
+        wanted: &'static str,
+        reason: &'static str,
+        detail: &dyn std::fmt::Display,
+    ) {
+        let mut fallbacks = self.counted.fallbacks();
+        let count = fallbacks.entry(reason).or_default();
+        *count += 1;
+        if *count == 1 {
+            warn!(
+                wanted,
+                reason, %detail,
+                "data path relay is used instead; told once for each reason"
+            );
+        }
+    }
+
+    /// How many channels use `relay` although another path was wanted, by reason.
+    pub fn fallbacks(&self) -> BTreeMap<&'static str, u64> {
+        self.counted.fallbacks().clone()
+    }
+
+    /// What the eBPF programs have counted for all channels, with the name of the path that uses
+    /// them; zeros where none does.
+    pub fn programs(&self) -> (&'static str, State) {
+        match &self.counted.sockmap {
+            Some((path, sockmap)) => (path, sockmap.totals()),
+            None => ("sockmap", State::default()),
+        }
+    }
+}
+
+impl Counted {
+    fn of(path: &'static str, sockmap: &Arc<Sockmap>) -> Arc<Self> {
+        Arc::new(Self {
+            sockmap: Some((path, Arc::clone(sockmap))),
+            ..Self::default()
+        })
+    }
+
+    fn fallbacks(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.fallbacks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Carrier {
+    fn relay(client: ClientStream, host: TcpStream) -> Self {
+        Self::Relay(Box::new(client), host)
+    }
+
+    /// Name of the data path in the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Relay(..) => "relay",
+            Self::Sockmap(_) => "sockmap",
+            Self::KtlsSockmap(_) => "ktls-sockmap",
+            Self::Ktls(..) => "ktls",
+        }
+    }
+
+    /// Moves the channel's bytes until both sides have ended or, where the data path can stand
+    /// still, until it is ordered to; see [`relay::carry`].
+    pub async fn carry(
+        &mut self,
+        rest: Box<Rest>,
+        limits: Limits,
+        counters: &Counters,
+        orders: impl FnMut(&mut Context<'_>) -> Poll<Order> + Send,
+    ) -> Outcome {
+        let _looking = self.show_queues(counters);
+        self.start(rest, limits, counters, orders).await
+    }
+
+    /// Boxed: each path takes the memory that it needs, not that of the largest.
+    fn start<'a>(
+        &'a mut self,
+        rest: Box<Rest>,
+        limits: Limits,
+        counters: &'a Counters,
+        orders: impl FnMut(&mut Context<'_>) -> Poll<Order> + Send + 'a,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+        match self {
+            Self::Relay(client, host) => {
+                let client = &mut **client;
+                Box::pin(relay::carry(client, host, *rest, limits, counters, orders))
+            }
+            Self::Ktls(client, host) => {
+                let client = &mut **client;
+                Box::pin(relay::carry(client, host, *rest, limits, counters, orders))
+            }
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
+                let inbound = rest.inbound;
+                Box::pin(carry_link(link, inbound, limits, counters, orders))
+            }
+        }
+    }
+
+    /// Moves the channel's bytes until both sides have ended; see [`relay::run`].
+    pub async fn run(
+        &mut self,
+        inbound: Inbound,
+        limits: Limits,
+        counters: &Counters,
+        stop: impl Future<Output = EndReason> + Send,
+    ) -> EndReason {
+        let mut stop = std::pin::pin!(stop);
+        let orders = |context: &mut Context<'_>| stop.as_mut().poll(context).map(Order::Stop);
+        let rest = Box::new(inbound.into());
+        match self.carry(rest, limits, counters, orders).await {
+            Outcome::Ended(reason) => reason,
+            Outcome::Frozen(_) => unreachable!("nobody asked for it"),
+        }
+    }
+
+    /// Lets what waits in the kernel be seen as long as the result lives.
+    fn show_queues<'a>(&self, counters: &'a Counters) -> Looking<'a> {
+        let sockets = match self {
+            Self::Relay(client, host) => TcpLegs::new(client.tcp(), host),
+            Self::Ktls(client, host) => TcpLegs::new(client.tcp(), host),
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
+                return counters.queues.attach(link.queues());
+            }
+        };
+        counters.queues.attach(move || sockets.queues())
+    }
+
+    /// What the kernel has done for the channel, in one line; empty: it moved nothing.
+    pub fn counts(&self, counters: &Counters) -> String {
+        match self {
+            Self::Relay(..) => String::new(),
+            Self::Ktls(..) => {
+                let spliced = counters.spliced();
+                let copied = counters.downlink().saturating_sub(spliced);
+                format!("{spliced} bytes spliced, {copied} bytes copied")
+            }
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => link.counts(),
+        }
+    }
+}
+
+/// Until both sides have ended: this path cannot stand still.
+async fn carry_link(
+    link: &Link,
+    inbound: Inbound,
+    limits: Limits,
+    counters: &Counters,
+    mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+) -> Outcome {
+    let stop = std::future::poll_fn(|context| match orders(context) {
+        Poll::Ready(Order::Stop(reason)) => Poll::Ready(reason),
+        _ => Poll::Pending,
+    });
+    Outcome::Ended(link.run(inbound, limits, counters, stop).await)
+}

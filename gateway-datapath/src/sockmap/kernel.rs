@@ -1,0 +1,89 @@
+//! What a kernel does not survive, known without doing it: trying could bring it down.
+
+use anyhow::ensure;
+use gateway_common::layout::{ANY_SEGMENT, SMALL_SEGMENT};
+
+use super::LoadError;
+
+/// The oldest series that this was tried with.
+const FIRST: (u32, u32) = (6, 1);
+/// The first series whose `sk_skb_adjust_room` knows `AF_UNIX` sockets in all its releases (commit
+/// 44d0469f79bd). Nothing but the version tells; earlier series that have taken the commit over
+/// are not told apart.
+const REPAIRED: (u32, u32) = (6, 12);
+
+/// The first series that is tried with kernel TLS on a client's socket.
+///
+/// When a process ends while one of its clients takes nothing, its socket loses the TLS context
+/// while the kernel's worker is about to send to it. That brings 6.1 down each time
+/// (`tls_sw_do_sendpage`), and no process can prevent it that is killed. 6.12, which has another
+/// way there (`tls_sw_sendmsg_locked`), was not seen to end like that.
+const TRIED_WITH_TLS: (u32, u32) = (6, 12);
+
+/// Whether a client's socket in a map may get kernel TLS; the error says why not.
+pub(crate) fn may_have_tls() -> anyhow::Result<()> {
+    tls_for(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn tls_for(release: &str) -> anyhow::Result<()> {
+    ensure!(
+        series(release).is_some_and(|series| series >= TRIED_WITH_TLS),
+        "a kernel before Linux 6.12 may not survive the end of a process whose client takes nothing"
+    );
+    Ok(())
+}
+
+/// How long a segment may be that is redirected on this kernel, see [`SEGMENT_LIMIT`].
+///
+/// [`SEGMENT_LIMIT`]: gateway_common::layout::SEGMENT_LIMIT
+pub(super) fn segment_limit() -> Result<u64, LoadError> {
+    limit_of(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn limit_of(release: &str) -> Result<u64, LoadError> {
+    match series(release) {
+        Some(series) if series >= REPAIRED => Ok(ANY_SEGMENT),
+        Some(series) if series >= FIRST => Ok(SMALL_SEGMENT),
+        _ => Err(LoadError::OldKernel(release.to_owned())),
+    }
+}
+
+/// Reads the first two numbers of a release as `6.12.117+deb12-cloud-amd64`.
+fn series(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse().ok();
+    Some((next()?, next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_repaired_kernels_may_adjust_room() {
+        for (release, limit) in [
+            ("6.1.0-56-cloud-amd64", SMALL_SEGMENT),
+            ("6.8.0-31-generic", SMALL_SEGMENT),
+            ("6.12.117+deb12-cloud-amd64", ANY_SEGMENT),
+            ("7.0-rc1", ANY_SEGMENT),
+        ] {
+            assert_eq!(limit_of(release).unwrap(), limit, "{release}");
+        }
+    }
+
+    #[test]
+    fn tls_is_for_kernels_that_survive_it() {
+        assert!(tls_for("6.12.107+deb12-cloud-amd64").is_ok());
+        assert!(tls_for("6.18.1").is_ok());
+        assert!(tls_for("6.1.0-53-cloud-amd64").is_err());
+        assert!(tls_for("next").is_err());
+    }
+
+    #[test]
+    fn older_kernels_and_unknown_ones_are_refused() {
+        for release in ["5.15.0", "6.0.9", "6", "", "next"] {
+            let refused = limit_of(release);
+            assert!(matches!(refused, Err(LoadError::OldKernel(_))), "{release}");
+        }
+    }
+}

@@ -1,0 +1,502 @@
+//! One channel's sockets in the kernel's hands.
+
+mod parts;
+
+use std::future::Future;
+use std::io;
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use gateway_common::layout::{CLOSED, Gate, ROAD_LEN, State};
+use rustix::net::{self, RecvFlags, SendFlags};
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use super::Sockmap;
+use super::leg::{Client, Sealed};
+use super::maps::Cookies;
+use super::registered::register;
+use super::watch::Signal;
+use crate::buffer::SIZE;
+use crate::ktls::{self, KtlsStream};
+use crate::queues::{Queues, TcpLegs};
+use crate::tcp_info;
+use parts::{Parts, has_spoken};
+
+/// Why a channel is not moved by the kernel, before any byte of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The host has sent bytes before it was asked to.
+    #[error("host spoke first")]
+    HostSpoke,
+    /// A socket cannot be had or set up.
+    #[error("socket: {0}")]
+    Socket(#[from] io::Error),
+    /// All places in the maps are taken.
+    #[error("maps: {0}")]
+    Maps(String),
+    /// The client's connection stays with the gateway's own record layer.
+    #[error(transparent)]
+    Tls(#[from] ktls::Refusal),
+}
+
+impl Refusal {
+    /// The kind of reason, by which it is counted.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::HostSpoke => "host spoke first",
+            Self::Socket(_) => "socket",
+            Self::Maps(_) => "maps",
+            Self::Tls(refusal) => refusal.name(),
+        }
+    }
+}
+
+/// After this long out of the maps, no worker of the kernel sends to a socket any more: it is
+/// stopped within a grace period of RCU, some milliseconds (`sk_psock_drop`, `net/core/skmsg.c`).
+const WORKER_END: Duration = Duration::from_secs(1);
+
+/// A channel's sockets, in the maps until this is dropped at the latest.
+pub struct Link {
+    sockmap: Arc<Sockmap>,
+    pub(super) client: Client,
+    /// Registered with the runtime for writing only: reading would wake it for each segment.
+    pub(super) host: AsyncFd<TcpStream>,
+    /// Sending end; the receiving one only has to be there.
+    injector: AsyncFd<OwnedFd>,
+    held: [OwnedFd; 3],
+    /// Most bytes that wait before the bridge, and as many behind it.
+    queue: AtomicUsize,
+    /// What may wait follows the client's rate: the host is near. A far one would be held back,
+    /// as the process hears of a client only when that takes too little.
+    pub(super) follows: bool,
+    cookies: Cookies,
+    slot: u32,
+    pub(super) signal: Arc<Signal>,
+    /// Bytes that had been written to the client before.
+    written_before: u64,
+    /// All that the host sends passes, and not all of it is counted: the host spoke while its
+    /// socket entered the map.
+    pub(super) is_gated: bool,
+    /// Nothing more of the host's is to reach the client.
+    stopped: AtomicBool,
+    /// The time for ending is over: every leg fails.
+    abandoned: AtomicBool,
+    /// The client's connection broke.
+    client_lost: AtomicBool,
+    /// Something has ended: there is a limit on time without progress from now on.
+    ending: Notify,
+    /// Bytes of the client that were written to the host.
+    uplink: AtomicU64,
+    /// Those that count as progress of a channel that ends: behind our Close a client can send
+    /// what it likes.
+    uplink_that_counts: AtomicU64,
+    /// The sockets are no longer in the maps.
+    left: AtomicBool,
+}
+
+impl Link {
+    /// Puts a channel's sockets into the maps; the host must not have been sent anything.
+    ///
+    /// Gives the sockets back, as they were, when it cannot.
+    pub(super) fn new(
+        sockmap: &Arc<Sockmap>,
+        client: tokio::net::TcpStream,
+        host: tokio::net::TcpStream,
+    ) -> Result<Self, (Refusal, io::Result<Legs>)> {
+        let (client, host) = match (client.into_std(), host.into_std()) {
+            (Ok(client), Ok(host)) => (client, host),
+            (Err(error), _) | (_, Err(error)) => {
+                let lost = io::Error::new(error.kind(), error.to_string());
+                return Err((error.into(), Err(lost)));
+            }
+        };
+        match has_spoken(&host) {
+            Ok(false) => Self::enter(sockmap, client, host),
+            Ok(true) => Err((Refusal::HostSpoke, back(client, host))),
+            Err(error) => Err((error.into(), back(client, host))),
+        }
+    }
+
+    /// The same for a host that had not spoken a moment ago.
+    fn enter(
+        sockmap: &Arc<Sockmap>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> Result<Self, (Refusal, io::Result<Legs>)> {
+        let parts = match Parts::new(sockmap, &client, &host) {
+            Ok(parts) => parts,
+            Err(refusal) => return Err((refusal, back(client, host))),
+        };
+        let client = match register(client, Interest::READABLE) {
+            Ok(client) => client,
+            Err((client, error)) => {
+                parts.forget(&client, &host);
+                return Err((error.into(), back(client, host)));
+            }
+        };
+        match parts.register(sockmap, Client::Plain(client), host) {
+            Ok(link) => Ok(link),
+            Err((error, Client::Plain(client), host)) => {
+                Err((error.into(), back(client.into_inner(), host)))
+            }
+            Err((error, Client::Tls(_), _)) => Err((error.into(), Err(lost()))),
+        }
+    }
+
+    /// Puts a channel's sockets into the maps, and only then gives the kernel the client's keys,
+    /// by `protect`: in the other order every kernel refuses. The host must not have been sent
+    /// anything.
+    ///
+    /// `socket` is the client's, as one more descriptor. Gives back the host, and what `protect`
+    /// gives back with a refusal; both are lost once the kernel has the keys.
+    pub(super) fn with_tls<T>(
+        sockmap: &Arc<Sockmap>,
+        socket: &TcpStream,
+        host: tokio::net::TcpStream,
+        protect: impl FnOnce() -> Result<KtlsStream, (ktls::Refusal, io::Result<T>)>,
+    ) -> Result<Self, (Refusal, TlsLegs<T>)> {
+        let host = match host.into_std() {
+            Ok(host) => host,
+            Err(error) => return Err((error.into(), TlsLegs::Lost)),
+        };
+        let parts = match Parts::new(sockmap, socket, &host) {
+            Ok(parts) => parts,
+            Err(refusal) => return Err((refusal, TlsLegs::untouched(host))),
+        };
+        let stream = match protect() {
+            Ok(stream) => stream,
+            Err((refusal, client)) => {
+                parts.forget(socket, &host);
+                let host = host.try_into();
+                let legs = client.and_then(|client| Ok(TlsLegs::Refused(client, host?)));
+                return Err((refusal.into(), legs.unwrap_or(TlsLegs::Lost)));
+            }
+        };
+        let client = match Sealed::new(stream) {
+            Ok(client) => Client::Tls(Box::new(client)),
+            Err(error) => {
+                parts.forget(socket, &host);
+                return Err((error.into(), TlsLegs::Lost));
+            }
+        };
+        let link = parts.register(sockmap, client, host);
+        link.map_err(|(error, _, _)| (error.into(), TlsLegs::Lost))
+    }
+
+    /// What the programs have counted.
+    pub(super) fn state(&self) -> io::Result<State> {
+        self.sockmap.maps.state(self.slot).map_err(io::Error::other)
+    }
+
+    /// Reads how many bytes of payload were sent to the client; only while the link lives.
+    pub(super) fn downlink_count(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
+        let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
+        // Without a state the maps are gone, and the channel with them.
+        move || sockmap.maps.state(slot).map_or(0, |state| state.framed)
+    }
+
+    /// Looks at what waits in the kernel; only while the link lives.
+    pub(crate) fn queues(&self) -> impl Fn() -> Queues + Send + Sync + 'static {
+        let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
+        let sockets = TcpLegs::new(self.client.socket(), self.host.get_ref());
+        move || {
+            let state = sockmap.maps.state(slot).unwrap_or_default();
+            Queues {
+                // What the host sends is taken out of its socket at once: what passed waits for
+                // the process, the rest before the bridge.
+                host_receive: state.passed.saturating_sub(state.returned),
+                bridge: state.waiting(),
+                ..sockets.queues()
+            }
+        }
+    }
+
+    /// What the programs have counted, as the log tells it.
+    pub(crate) fn counts(&self) -> String {
+        let Ok(state) = self.state() else {
+            return String::new();
+        };
+        format!(
+            "{} messages, {} frames, {} passes, {} stops, {} resumes, {} bytes repeated, \
+             {} bytes dropped",
+            state.messages,
+            state.frames,
+            state.passes,
+            state.stops,
+            state.resumes,
+            state.repeated,
+            state.dropped()
+        )
+    }
+
+    /// Says how many passed bytes were forwarded; equal to all of them, the kernel redirects.
+    pub(super) fn set_forwarded(&self, forwarded: u64) -> io::Result<()> {
+        let gate = Gate {
+            forwarded,
+            limit: self.queue.load(Ordering::Relaxed) as u64,
+        };
+        let set = self.sockmap.maps.set_gate(self.slot, gate);
+        set.map_err(io::Error::other)
+    }
+
+    /// Lets so many bytes wait behind the bridge and, once passed bytes were forwarded, as many
+    /// before it; at most what the configuration allows.
+    pub(super) fn set_queue(&self, bytes: usize) {
+        let bytes = bytes.min(self.sockmap.most_queued);
+        let [bridge, ..] = &self.held;
+        // A bridge that keeps its buffer moves bytes as well.
+        let _ = parts::set_send_buffer(bridge, bytes);
+        self.queue.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Lets nothing more of the host's reach the client; what was redirected before still does.
+    pub(super) fn stop(&self) {
+        if self.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // Without a gate the programs' maps are gone, and the programs with them.
+        let _ = self.set_forwarded(CLOSED);
+        // The kernel runs the host leg's program under the socket's lock, which this takes: no
+        // program that found the gate open runs any more.
+        let _ = tcp_info::bytes_written(self.host.get_ref());
+        // What was written before, and what is in hand.
+        let counts = self.uplink.load(Ordering::Relaxed) + SIZE as u64;
+        self.uplink_that_counts.store(counts, Ordering::Release);
+        self.note_ending();
+        // The host's leg reads from now on.
+        self.signal.raise(super::watch::PASSED);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Notes that one side has ended.
+    pub(super) fn note_ending(&self) {
+        self.ending.notify_one();
+    }
+
+    /// Ready once one side has ended.
+    pub(super) fn ending(&self) -> impl Future<Output = ()> {
+        self.ending.notified()
+    }
+
+    /// Notes that nothing can reach the client any more.
+    pub(super) fn lose_client(&self) {
+        self.client_lost.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    /// Fails once nothing can reach the client any more.
+    pub(super) fn check_client(&self) -> io::Result<()> {
+        self.check_abandoned()?;
+        if self.client_lost.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::ConnectionReset.into());
+        }
+        Ok(())
+    }
+
+    /// Makes everything fail that is still waited for.
+    pub(super) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+        self.stop();
+    }
+
+    pub(super) fn check_abandoned(&self) -> io::Result<()> {
+        if self.abandoned.load(Ordering::Acquire) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_uplink(&self, bytes: usize) {
+        self.uplink.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Grows as long as peers take what they were sent, the kernel's part included.
+    pub(super) fn progress(&self) -> u64 {
+        let client = tcp_info::bytes_acknowledged(self.client.socket()).unwrap_or(0);
+        let host = tcp_info::bytes_acknowledged(self.host.get_ref()).unwrap_or(0);
+        client + host.min(self.uplink_that_counts.load(Ordering::Acquire))
+    }
+
+    /// Whether all that was sent towards the client has been taken by its TCP.
+    pub(super) fn is_drained(&self) -> io::Result<bool> {
+        let state = self.state()?;
+        if state.dropped() > 0 {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if state.waiting() > 0 {
+            return Ok(false);
+        }
+        // Asked first: records made meanwhile must not be taken for some that were written.
+        let written = tcp_info::bytes_written(self.client.socket())?;
+        let expected = self.client.on_the_wire(state.to_client())?;
+        Ok(written.saturating_sub(self.written_before) >= expected)
+    }
+
+    /// Ready when the sockets can be closed, if nothing is to be sent any more.
+    ///
+    /// A client with TLS that did not take everything is one to which the kernel's worker may be
+    /// about to send. It would find no TLS context behind a close, and take the kernel with it:
+    /// `tls_sk_proto_close` (`net/tls/tls_main.c`) takes that away before anything waits for the
+    /// worker (`sock_map_close`, `net/core/sock_map.c`).
+    pub(super) async fn part(&self) {
+        let is_taken = || self.is_drained().is_ok_and(|drained| drained);
+        if matches!(self.client, Client::Tls(_)) && !is_taken() {
+            self.leave();
+            tokio::time::sleep(WORKER_END).await;
+        }
+    }
+
+    /// Takes the sockets out of the maps.
+    fn leave(&self) {
+        if self.left.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        // What passed and was not read lies where the kernel's close does not look. Without a
+        // RST the host would go on waiting for a window to open.
+        if has_unread(self.host.get_ref()) {
+            let _ = SockRef::from(self.host.get_ref()).set_linger(Some(Duration::ZERO));
+        }
+        self.sockmap
+            .watch
+            .remove(self.cookies.host, self.host.get_ref(), self.client.socket());
+        self.sockmap.maps.remove(self.slot, self.cookies);
+    }
+
+    /// Sends a datagram, which ends with its road, through the injector.
+    pub(super) fn poll_inject(
+        &self,
+        context: &mut Context<'_>,
+        datagram: &[u8],
+    ) -> Poll<io::Result<()>> {
+        debug_assert!(datagram.len() > ROAD_LEN);
+        loop {
+            let mut ready = ready!(self.injector.poll_write_ready(context))?;
+            let sent =
+                ready.try_io(|injector| Ok(net::send(injector, datagram, SendFlags::NOSIGNAL)?));
+            match sent {
+                Ok(sent) => return Poll::Ready(sent.map(drop)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What is left of a channel whose client leg was to be protected by the kernel.
+pub enum TlsLegs<T> {
+    /// The client's connection is as it was.
+    Untouched(tokio::net::TcpStream),
+    /// So is this, which gave up its connection for a moment.
+    Refused(T, tokio::net::TcpStream),
+    /// Nothing.
+    Lost,
+}
+
+impl<T> TlsLegs<T> {
+    fn untouched(host: TcpStream) -> Self {
+        host.try_into().map_or(Self::Lost, Self::Untouched)
+    }
+}
+
+fn lost() -> io::Error {
+    io::Error::other("the kernel has taken the client's connection over")
+}
+
+/// Sockets of a channel that the runtime knows.
+pub type Legs = (tokio::net::TcpStream, tokio::net::TcpStream);
+
+fn back(client: TcpStream, host: TcpStream) -> io::Result<Legs> {
+    Ok((client.try_into()?, host.try_into()?))
+}
+
+/// Whether there are bytes that were not read.
+fn has_unread(host: &TcpStream) -> bool {
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    net::recv(host, &mut [0; 1][..], flags).is_ok_and(|(len, _)| len > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::end_reason::EndReason;
+    use crate::probe::round_trip;
+    use crate::{Counters, Inbound, Limits};
+
+    const EARLY: &[u8] = &[b'e'; 100];
+    const LATER: &[u8] = &[b'l'; 50];
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        round_trip::pair().await.unwrap()
+    }
+
+    /// Reads frames with less than 126 bytes of payload until as many bytes have come.
+    async fn read_frames(client: &mut TcpStream, len: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        while received.len() < len {
+            assert_eq!(client.read_u8().await.unwrap(), 0x82);
+            let len = client.read_u8().await.unwrap();
+            let mut payload = vec![0; usize::from(len)];
+            client.read_exact(&mut payload).await.unwrap();
+            received.extend(payload);
+        }
+        received
+    }
+
+    #[tokio::test]
+    async fn what_a_host_says_while_its_socket_enters_the_map_arrives_in_order() {
+        let sockmap = Sockmap::load(1, 1 << 20)
+            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
+        let (mut client, client_leg) = pair().await;
+        let (mut host, host_leg) = pair().await;
+        host.write_all(EARLY).await.unwrap();
+        host_leg.readable().await.unwrap();
+        let (client_leg, host_leg) = (client_leg.into_std(), host_leg.into_std());
+        let link = Link::enter(&sockmap, client_leg.unwrap(), host_leg.unwrap());
+        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
+        assert!(link.is_gated);
+        let limits = Limits {
+            ping_interval: None,
+            close_timeout: Duration::from_secs(5),
+        };
+        let counters = Counters::default();
+        let run = link.run(Inbound::default(), limits, &counters, pending());
+        let peers = async {
+            assert_eq!(read_frames(&mut client, EARLY.len()).await, EARLY);
+            host.write_all(LATER).await.unwrap();
+            assert_eq!(read_frames(&mut client, LATER.len()).await, LATER);
+            // Seen while the channel lives.
+            assert_eq!(counters.downlink(), 150);
+            drop(host);
+            let mut close = [0; 4];
+            client.read_exact(&mut close).await.unwrap();
+            assert_eq!(close, [0x88, 2, 0x03, 0xe8]);
+            drop(client);
+        };
+        let ended = async { tokio::join!(run, peers).0 };
+        let reason = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        assert_eq!(reason.unwrap(), EndReason::HostEnd);
+        assert_eq!(counters.downlink(), 150);
+        // Everything passed: the gate stays closed for such a channel.
+        assert_eq!(link.state().unwrap().redirected, 0);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the kernel tells of a TCP connection: how much was sent, how much has reached the peer,
+//! how far away it is.
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
+
+/// `struct tcp_info` of include/uapi/linux/tcp.h up to what is needed (Linux 4.19).
+#[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+struct TcpInfo {
+    state: u8,
+    options: [u8; 7],
+    numbers: [u32; 15],
+    rtt: u32,
+    more_numbers: [u32; 8],
+    rates: [u64; 2],
+    bytes_acked: u64,
+    bytes_received: u64,
+    segments: [u32; 2],
+    notsent_bytes: u32,
+    min_rtt: u32,
+    data_segments: [u32; 2],
+    rate_and_limits: [u64; 4],
+    delivered: [u32; 2],
+    bytes_sent: u64,
+    bytes_retrans: u64,
+}
+
+const _: () = assert!(mem::offset_of!(TcpInfo, rtt) == 68);
+const _: () = assert!(mem::offset_of!(TcpInfo, bytes_acked) == 120);
+const _: () = assert!(mem::offset_of!(TcpInfo, notsent_bytes) == 144);
+const _: () = assert!(mem::offset_of!(TcpInfo, bytes_sent) == 200);
+
+/// State of a socket whose connection is gone (`include/net/tcp_states.h`).
+const TCP_CLOSE: u8 = 7;
+
+/// Bytes that were written to a TCP socket since it was opened, sent or not.
+///
+/// Fails when the connection is gone, and on a kernel that does not count them. Takes the
+/// socket's lock: what the kernel did with the socket before is done when this returns.
+pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
+    let info = read(socket)?;
+    let sent = info.bytes_sent - info.bytes_retrans;
+    Ok(sent + u64::from(info.notsent_bytes))
+}
+
+/// Bytes that the peer of a TCP socket has acknowledged since it was opened: those that it has
+/// room for, whether its program reads them or not.
+///
+/// Fails as [`bytes_written`] does.
+pub fn bytes_acknowledged(socket: impl AsFd) -> io::Result<u64> {
+    Ok(read(socket)?.bytes_acked)
+}
+
+/// The shortest time in which a TCP socket's peer has answered, or the only one that is known.
+///
+/// Fails as [`bytes_written`] does.
+pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
+    let info = read(socket)?;
+    let micros = if info.min_rtt == 0 || info.min_rtt == u32::MAX {
+        info.rtt
+    } else {
+        info.min_rtt
+    };
+    Ok(Duration::from_micros(micros.into()))
+}
+
+fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
+    let mut info = TcpInfo::default();
+    let size = mem::size_of::<TcpInfo>();
+    let mut len = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
+    #[expect(unsafe_code, reason = "no safe crate reads these fields")]
+    // SAFETY: the pointers are to `info`, which takes any bytes, and to its size.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if usize::try_from(len).is_ok_and(|len| len < size) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    if info.state == TCP_CLOSE {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    Ok(info)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn counts_what_was_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert_eq!(bytes_written(&stream).unwrap(), 0);
+        stream.write_all(&vec![0; 100_000]).unwrap();
+        assert_eq!(bytes_written(&stream).unwrap(), 100_000);
+        assert!(round_trip(&stream).unwrap() < Duration::from_secs(1));
+    }
+}
