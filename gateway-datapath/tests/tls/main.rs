@@ -40,6 +40,7 @@ fn identity(algorithm: &'static rcgen::SignatureAlgorithm) -> Identity {
     let certified = CertifiedKey::from_der(chain, private_key, &default_provider()).unwrap();
     let mut server = tls::server_config(Arc::new(SingleCertAndKey::from(certified)));
     server.ticketer = Ticketer::new().unwrap();
+    server.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
     Identity {
