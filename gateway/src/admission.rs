@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::host::{Host, HostError};
-use crate::listen::limits::speak_for_many;
+use crate::limits::FailureLimit;
+use crate::limits::Subscriber;
+use crate::limits::speak_for_many;
 use crate::metrics::WebSocketRefusal;
-use crate::ratelimit::FailureLimit;
 use crate::session::SessionId;
-use crate::subscriber::Subscriber;
-use crate::ticket::{DIGEST, Lease, Target, Tickets, check_target};
+use crate::target::Target;
+use crate::ticket::{DIGEST, Lease, Tickets, check_target};
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 

@@ -10,13 +10,13 @@ pub fn pool_keys(text: &str) -> Option<PoolKeys> {
 
 /// The one form of a path that decides where a request goes; `None`: it is refused.
 pub fn canonical_path(path: &str) -> Option<String> {
-    let path = crate::http::path::CanonicalPath::parse(path).ok()?;
+    let path = crate::canonical_path::CanonicalPath::parse(path).ok()?;
     Some(path.as_str().to_owned())
 }
 
 /// Token and version that the query of a WebSocket's address names.
 pub fn query(query: &str) -> (Option<String>, u32) {
-    let query = crate::http::Query::parse(query);
+    let query = crate::serving::Query::parse(query);
     (query.token, query.version)
 }
 

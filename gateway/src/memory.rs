@@ -11,7 +11,7 @@ use gateway_datapath::os::give_back_memory;
 use tracing::debug;
 
 use crate::background::{self, NoThreads};
-use crate::listen::ConnectionLimits;
+use crate::limits::ConnectionLimits;
 
 /// How often it is asked whether so many connections were closed that giving back is worthwhile.
 const INTERVAL: Duration = Duration::from_secs(5);

@@ -8,10 +8,14 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::config::Config;
+use crate::handover::Inherited;
 use crate::handover::Listeners;
+use crate::limits::ConnectionLimits;
 use crate::listen::proxy_protocol::ProxyProtocol;
-use crate::listen::{ConnectionLimits, Draining, Inherited, Leg, Listener, socket};
-use crate::live::Live;
+use crate::listen::{Draining, Listener};
+use crate::metrics::Leg;
+use crate::serving::Live;
+use crate::tcp;
 use gateway_datapath::label::Label as _;
 use gateway_datapath::supervise::{Supervised, supervised};
 
@@ -33,7 +37,7 @@ impl Sockets {
     ) -> anyhow::Result<Self> {
         let mut open = |address: Option<IpAddr>, port| match listeners.take(address, port) {
             Some(socket) => Ok(socket),
-            None => socket::listen(address, port)?.into_std(),
+            None => tcp::listen(address, port)?.into_std(),
         };
         let mut public = Vec::new();
         for (sockets, leg) in [(inherited.tls, Leg::Tls), (inherited.plain, Leg::Plain)] {

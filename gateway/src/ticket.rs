@@ -1,7 +1,6 @@
 //! Tickets: what clients get in place of a host's address and port.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
 use crate::host::Host;
+use crate::limits::Subscriber;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
-use crate::subscriber::Subscriber;
+use crate::target::Target;
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 
@@ -35,21 +35,6 @@ const MAX_ENTRIES: usize = 1_000_000;
 const KEY: usize = 32;
 /// How often expired tickets are swept out.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Where a ticket leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The host.
-    pub host: Host,
-    /// The Spice port.
-    pub port: u16,
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host.for_uri(), self.port)
-    }
-}
 
 /// Why no ticket can be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,7 +11,6 @@ use http::HeaderMap;
 use http::header::ORIGIN;
 
 use crate::authority::Authority;
-use crate::config::Config;
 use crate::host::Host;
 
 /// Scheme, host and port of the server that a web page came from.
@@ -87,12 +86,12 @@ pub struct OriginRules {
 pub struct WrongOrigin;
 
 impl OriginRules {
-    /// As the configuration says. Tickets cannot be guessed by a page, so where tokens are
+    /// For pages of the gateway itself and of these. Tickets cannot be guessed by a page, so where tokens are
     /// tickets there are rules only if some are configured.
-    pub fn new(config: &Config) -> Self {
+    pub fn new(allowed: &[WebOrigin], are_tokens_tickets: bool) -> Self {
         Self {
-            allowed: config.allowed_origins.clone().into(),
-            are_enforced: !config.hijack_all || !config.allowed_origins.is_empty(),
+            allowed: allowed.into(),
+            are_enforced: !are_tokens_tickets || !allowed.is_empty(),
         }
     }
 
@@ -135,11 +134,8 @@ mod tests {
     use super::*;
 
     fn passes(hijack_all: bool, allowed: &[&str], asked: &str, origins: &[&str]) -> bool {
-        let rules = OriginRules::new(&Config {
-            hijack_all,
-            allowed_origins: allowed.iter().map(|text| text.parse().unwrap()).collect(),
-            ..Config::default()
-        });
+        let allowed: Vec<WebOrigin> = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        let rules = OriginRules::new(&allowed, hijack_all);
         let mut headers = HeaderMap::new();
         for origin in origins {
             headers.append(ORIGIN, HeaderValue::from_str(origin).unwrap());
@@ -202,10 +198,7 @@ mod tests {
 
     #[test]
     fn without_tls_a_page_may_have_come_without_it() {
-        let rules = OriginRules::new(&Config {
-            hijack_all: false,
-            ..Config::default()
-        });
+        let rules = OriginRules::new(&[], false);
         let mut headers = HeaderMap::new();
         headers.insert(ORIGIN, HeaderValue::from_static("http://gw.example"));
         let asked = "gw.example".parse().unwrap();

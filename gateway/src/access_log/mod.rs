@@ -4,7 +4,6 @@
 //! Events go through a bounded queue to a thread that writes them. Nobody ever waits for it: what
 //! finds the queue full is dropped, counted and told.
 
-mod body;
 mod event;
 mod file;
 mod request_id;
@@ -19,7 +18,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::Context;
 
-pub use body::Recorded;
 pub use event::{ChannelEnd, ChannelStart, Event, Requested};
 pub use request_id::RequestId;
 use writer::Writer;

@@ -11,7 +11,7 @@ use rustix::system::uname;
 
 use crate::authority::Authority;
 use crate::host::{Host, HostError};
-use crate::live::Serving;
+use crate::serving::Serving;
 
 /// The name is none of the gateway's; answered with 421 (RFC 9110, section 15.5.20).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

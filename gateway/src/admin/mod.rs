@@ -5,8 +5,8 @@
 
 mod asked_host;
 pub mod client;
-pub mod health;
 mod history;
+mod now;
 mod page;
 mod places;
 mod routes;
@@ -26,15 +26,16 @@ use tracing::warn;
 
 use crate::capabilities;
 use crate::channel::Registry;
-use crate::listen::ConnectionLimits;
-use crate::live::Live;
-use crate::metrics::{self, Now};
+use crate::limits::ConnectionLimits;
+use crate::metrics;
 use crate::runtime_dir::Held;
 use crate::runtime_dir::socket::{Bound, OwnListener};
+use crate::serving::Live;
 use gateway_datapath::Queues;
 use gateway_datapath::probe::Finding;
 use gateway_datapath::supervise::{Supervised, supervised};
 use history::History;
+use now::Now;
 use routes::Access;
 use serve::Door;
 use status::{Moved, PathStatus, SessionStatus, Status};

@@ -16,8 +16,8 @@ use tracing::debug;
 use super::Admin;
 use super::places::{Place, Places};
 use super::routes::{self, Access};
-use crate::listen::{Peer, Timed};
 use crate::runtime_dir::socket::OwnListener;
+use crate::timed::{Peer, Timed};
 
 /// Connections of each door at a time.
 const CONNECTIONS: usize = 32;

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::listen::socket;
+use crate::tcp;
 
 /// What an address has before the next one is tried beside it (RFC 8305, section 5).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -66,7 +66,7 @@ fn in_turn(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
 async fn attempt(address: SocketAddr) -> io::Result<TcpStream> {
     let kind = Type::STREAM.nonblocking();
     let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
-    socket::tune(&socket)?;
+    tcp::tune(&socket)?;
     if is_here(address.ip()) {
         // Without it the host keeps more waiting, and all else is the same.
         let _ = socket.set_tcp_mss(SEGMENT);

@@ -12,10 +12,10 @@ use crate::background::{self, HOSTS, Places};
 use crate::causes::find;
 use crate::config::Config;
 use crate::host::Host;
-use crate::listen::socket;
+use crate::limits::NetworkRules;
 use crate::metrics::HostFailure;
-use crate::network_rules::NetworkRules;
-use crate::ticket::Target;
+use crate::target::Target;
+use crate::tcp;
 
 /// Connects to hosts by name or address, IPv6 and IPv4 (RFC 8305), within a time limit.
 #[derive(Clone)]
@@ -120,7 +120,7 @@ impl HostConnector {
         if io.kind() == io::ErrorKind::TimedOut {
             return ConnectError::Timeout(self.timeout);
         }
-        if socket::is_resource_error(io) {
+        if tcp::is_resource_error(io) {
             return ConnectError::Resources(io::Error::new(io.kind(), io.to_string()));
         }
         ConnectError::Unreachable(io.to_string())

@@ -29,10 +29,11 @@ pub use stop::StopSignal;
 
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
-use crate::client_limits::Place;
 use crate::config::{Config, HostProxyProtocol};
-use crate::listen::{Permit, Timed};
+use crate::limits::Permit;
+use crate::limits::Place;
 use crate::session::ChannelId;
+use crate::timed::Timed;
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::{Carrier, ClientStream, Inbound, Limits, Order, Outcome, Paths, Rest};
 use host_silence::HostSilence;

@@ -13,10 +13,9 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::registry::UnansweredOffer;
 use super::{Carried, ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
-use crate::access_log::RequestId;
-use crate::admission::AdmissionState;
-use crate::http::Gateway;
-use crate::listen::ConnectionLimits;
+use crate::access_log::{AccessLog, RequestId};
+use crate::admission::{AdmissionState, Admissions};
+use crate::limits::{ClientLimits, ConnectionLimits};
 use crate::session::{ChannelId, MANY};
 use gateway_datapath::state_error::StateError;
 use gateway_datapath::{Carrier, CarrierState, Counters, Rest};
@@ -132,12 +131,14 @@ impl Arrived {
     pub fn new(
         state: ChannelState,
         sockets: [OwnedFd; 2],
-        gateway: &Gateway,
+        admissions: &Admissions,
+        limits: &ClientLimits,
+        access_log: AccessLog,
         connections: &Arc<ConnectionLimits>,
     ) -> Result<Self, StateError> {
         state.check()?;
         let (carrier, rest) = Carrier::resume(state.carrier, sockets)?;
-        let admission = gateway.admissions.take_over(state.admission);
+        let admission = admissions.take_over(state.admission);
         let admission = admission.map_err(|_| StateError::Unsound("host of a channel"))?;
         let opened = UNIX_EPOCH + Duration::from_millis(state.opened);
         let age = SystemTime::now().duration_since(opened).unwrap_or_default();
@@ -157,9 +158,9 @@ impl Arrived {
             admission,
             answers_pings: state.answers_pings,
             permit: Arc::new(connections.take_over(state.peer)),
-            _place: gateway.client_limits.take_over(state.client, new.session),
+            _place: limits.take_over(state.client, new.session),
             journal: Journal {
-                access_log: gateway.access_log.clone(),
+                access_log,
                 request_id: RequestId::known(&state.request),
                 begun: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             },

@@ -13,7 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::moved::Offer;
 use super::stop::StopSignal;
 use crate::session::{ChannelId, SessionId};
-use crate::ticket::Target;
+use crate::target::Target;
 use gateway_datapath::Counters;
 use gateway_datapath::end_reason::{EndKind, StopCause};
 

@@ -7,8 +7,8 @@ use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
 use super::value::{Form, Mismatch, OrEmpty};
+use crate::canonical_path::CanonicalPath;
 use crate::host::{self, HostError};
-use crate::http::path::CanonicalPath;
 use crate::web_origin::WebOrigin;
 
 /// Bits before an IPv4 address that is mapped into IPv6.

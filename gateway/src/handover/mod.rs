@@ -12,6 +12,7 @@ mod connection;
 mod go;
 #[cfg(test)]
 mod golden;
+mod inherited;
 mod listeners;
 mod message;
 pub mod next;
@@ -19,6 +20,7 @@ mod predecessor;
 mod stored;
 mod successor;
 
+pub use inherited::{Inherited, InheritedError};
 pub use listeners::Listeners;
 #[cfg(feature = "fuzzing")]
 pub(crate) use message::Message;

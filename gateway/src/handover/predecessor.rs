@@ -15,10 +15,10 @@ use super::connection::{Connection, MAX_DESCRIPTORS};
 use super::go::Leave;
 use super::message::{EstateState, Message, VERSION};
 use crate::channel::{Offer, Registry};
-use crate::listen::ConnectionLimits;
-use crate::live::Live;
+use crate::limits::ConnectionLimits;
 use crate::runtime_dir::Held;
 use crate::runtime_dir::socket::{Bound, OwnListener};
+use crate::serving::Live;
 use crate::session;
 use crate::ticket::Tickets;
 

@@ -17,8 +17,8 @@ use super::go;
 use super::listeners::Listeners;
 use super::message::{EstateState, Message, VERSION};
 use crate::channel::{Arrived, ChannelState};
-use crate::listen::ConnectionLimits;
-use crate::live::Live;
+use crate::limits::ConnectionLimits;
+use crate::serving::Live;
 use crate::session;
 use crate::ticket::Tickets;
 
@@ -211,7 +211,15 @@ pub(super) fn arrive(
             );
             continue;
         }
-        match Arrived::new(state, [client, host], &gateway, &heir.connections) {
+        let channel = Arrived::new(
+            state,
+            [client, host],
+            &gateway.admissions,
+            &gateway.client_limits,
+            gateway.access_log.clone(),
+            &heir.connections,
+        );
+        match channel {
             Ok(channel) => arrived.push(channel),
             Err(error) => warn!(channel = id, %error, "a channel cannot be taken over"),
         }

@@ -1,11 +1,6 @@
 //! The public port and the plaintext port: accepting connections and serving HTTP on them.
 
-mod inherited;
-pub mod limits;
 pub mod proxy_protocol;
-pub mod socket;
-
-mod timed;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,16 +15,16 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, warn};
 
-pub use inherited::{Inherited, InheritedError};
-pub use limits::{ConnectionLimits, Permit, TooMany};
 use proxy_protocol::{HeaderError, ProxyProtocol, Told};
 
-pub use timed::{Peer, Timed};
-
-use crate::http::{self, ConnectionInfo};
-use crate::live::Live;
-use crate::metrics::{ConnectionRefusal, HandshakeFailure};
-use gateway_datapath::{ClientStream, labels, tls};
+use crate::http::ConnectionInfo;
+use crate::limits::{ConnectionLimits, Permit, TooMany};
+use crate::metrics::{ConnectionRefusal, HandshakeFailure, Leg};
+use crate::serving;
+use crate::serving::Live;
+use crate::tcp;
+use crate::timed::Timed;
+use gateway_datapath::{ClientStream, tls};
 
 /// Pause after the system had no descriptor or memory for a connection.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
@@ -47,16 +42,6 @@ pub enum Draining {
     Gently,
     /// No more are taken, and those without a request are ended.
     Now,
-}
-
-labels! {
-    /// How the clients of a port reach the gateway.
-    pub enum Leg {
-        /// TLS ends here.
-        Tls => "tls",
-        /// TLS ends at a reverse proxy in front of this port.
-        Plain => "plain",
-    }
 }
 
 /// One port.
@@ -86,7 +71,7 @@ impl Listener {
             };
             match accepted {
                 Ok((stream, peer)) => self.accept(stream, peer),
-                Err(error) if socket::is_resource_error(&error) => {
+                Err(error) if tcp::is_resource_error(&error) => {
                     // Room comes and goes while clients do: that is one and the same shortage.
                     if starved.is_none_or(|told| told.elapsed() >= SHORTAGE_INTERVAL) {
                         warn!(%error, "no resources for further connections; those that are open go on");
@@ -106,7 +91,7 @@ impl Listener {
             Ok(permit) => permit,
             Err(too_many) => return refuse(&self.live, peer, &too_many.into()),
         };
-        if let Err(error) = socket::tune(&stream) {
+        if let Err(error) = tcp::tune(&stream) {
             debug!(client = %peer, %error, "connection was lost at once");
             return;
         }
@@ -269,7 +254,7 @@ impl Connection {
             let (serving, info) = (live.current(), info.clone());
             // Boxed, as a connection has room for its next answer while it waits.
             Box::pin(async move {
-                let response = http::serve(&serving.gateway, &info, request).await;
+                let response = serving::serve(&serving.gateway, &info, request).await;
                 Ok::<_, std::convert::Infallible>(response)
             })
         });

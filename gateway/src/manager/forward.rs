@@ -24,14 +24,14 @@ use tracing::debug;
 use super::headers;
 use super::limited::Limited;
 use crate::background::{self, MANAGER, ResolveError};
+use crate::canonical_path::CanonicalPath;
 use crate::causes::{causes, find};
 use crate::config::Config;
 use crate::http::Origin;
 use crate::http::body::Body;
-use crate::http::path::CanonicalPath;
 use crate::http::steady::{BodyError, Steady};
-use crate::listen::socket;
 use crate::metrics::ManagerResult;
+use crate::tcp;
 
 /// Connections that wait for the next request are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -264,7 +264,7 @@ fn is_shortage(error: &(dyn StdError + 'static)) -> bool {
     background::is_busy(error)
         || causes(error)
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
-            .any(socket::is_resource_error)
+            .any(tcp::is_resource_error)
 }
 
 /// Whether connecting took too long.

@@ -24,18 +24,19 @@ pub use forward::{Forwarder, ManagerError};
 pub use headers::has_known_coding;
 
 use crate::access_log::{AccessLog, Event};
+use crate::canonical_path::CanonicalPath;
 use crate::channel::HostConnector;
 use crate::config::Config;
 use crate::drain::{self, Drain};
 use crate::host::address_for_uri;
 use crate::http::body::Body;
-use crate::http::path::CanonicalPath;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
-use crate::listen::limits::speak_for_many;
+use crate::limits::Subscriber;
+use crate::limits::speak_for_many;
 use crate::metrics::{DesktopRefusal, ManagerResult, Metrics};
-use crate::subscriber::Subscriber;
-use crate::ticket::{Target, Tickets};
+use crate::target::Target;
+use crate::ticket::Tickets;
 use collect::Collected;
 use hijack::{Answer, DesktopAnswer, HijackError, Replacement};
 
@@ -114,7 +115,7 @@ impl Manager {
                 } else {
                     warn!(client = %origin.client, reason = %failure, "no answer from the manager");
                 }
-                let (status, message) = reply::manager(&failure);
+                let (status, message) = answer_for(&failure);
                 if path.is_authmode() {
                     // An answer in JSON is shown as "Access denied" there.
                     reply::plain_error(status, message)
@@ -292,5 +293,31 @@ fn decode(headers: &HeaderMap, body: &[u8]) -> Result<Option<Vec<u8>>, HijackErr
         (None, _) => Ok(None),
         (Some("gzip" | "x-gzip"), None) => hijack::gunzip(body, MAX_ANSWER).map(Some),
         (Some(other), _) => Err(HijackError::Coding(other.to_owned())),
+    }
+}
+
+/// Why the manager gave no answer: status, and what people are told.
+fn answer_for(failure: &ManagerError) -> (StatusCode, &'static str) {
+    match failure {
+        ManagerError::NotConfigured => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "There are no desktops at this address. Please check it, or contact your administrator.",
+        ),
+        ManagerError::Timeout => (
+            StatusCode::GATEWAY_TIMEOUT,
+            "The desktop service did not answer in time. Please try again later.",
+        ),
+        ManagerError::Resources(_) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many people ask for desktops at the moment. Please try again later.",
+        ),
+        ManagerError::Unreachable(_) => (
+            StatusCode::BAD_GATEWAY,
+            "The desktop service cannot be reached. Please try again later.",
+        ),
+        ManagerError::ClientStalled => (
+            StatusCode::REQUEST_TIMEOUT,
+            "Your request did not arrive in time. Please try again.",
+        ),
     }
 }

@@ -94,3 +94,13 @@ labels! {
         NotConfigured => "not configured",
     }
 }
+
+labels! {
+    /// How the clients of a port reach the gateway.
+    pub enum Leg {
+        /// TLS ends here.
+        Tls => "tls",
+        /// TLS ends at a reverse proxy in front of this port.
+        Plain => "plain",
+    }
+}

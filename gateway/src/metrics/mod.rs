@@ -1,17 +1,16 @@
 //! What is counted for monitoring, and how Prometheus reads it.
 //!
-//! Channels count in atomics of their own, which [`Registry`](crate::channel::Registry) adds up
-//! when somebody asks; here is counted what happens once for a connection, a request or a desktop
+//! Channels count in atomics of their own, which their registry adds up when somebody asks; here is counted what happens once for a connection, a request or a desktop
 //! session.
 
 mod labels;
-mod now;
 mod process;
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::time::{Duration, Instant, SystemTime};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -19,21 +18,19 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use labels::{
-    ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, ManagerResult,
+    ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg, ManagerResult,
     WebSocketRefusal,
 };
-pub use now::Now;
 
 pub use process::{open_files, open_files_limit};
 
-use crate::listen::Leg;
 use gateway_datapath::label::Label;
 
 /// `Content-Type` of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = prometheus_text::CONTENT_TYPE;
 
 /// What every name of a metric of the gateway's own begins with.
-const PREFIX: &str = "flexvdi_gateway";
+pub(crate) const PREFIX: &str = "flexvdi_gateway";
 
 /// Upper bounds of the buckets of times, in seconds: from a connect inside a rack to the longest
 /// time that the gateway waits by default.
@@ -194,7 +191,7 @@ impl Metrics {
     }
 
     /// Everything in Prometheus' text format, with what only holds now.
-    pub fn encode(&self, now: Now) -> Result<String, fmt::Error> {
+    pub fn encode(&self, now: impl Collector) -> Result<String, fmt::Error> {
         let mut text = String::new();
         prometheus_text::encode(&mut text, &self.registry)?;
         let mut of_now = Registry::default();
@@ -206,7 +203,18 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::encoding::DescriptorEncoder;
+
     use super::*;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl Collector for Nothing {
+        fn encode(&self, _: DescriptorEncoder<'_>) -> fmt::Result {
+            Ok(())
+        }
+    }
 
     #[test]
     fn what_was_counted_is_read() {
@@ -215,7 +223,7 @@ mod tests {
         metrics.websockets_refused.count(WebSocketRefusal::Token);
         metrics.host_connect.observe(0.003);
         metrics.desktops_assigned.inc();
-        let text = metrics.encode(Now::default()).unwrap();
+        let text = metrics.encode(Nothing).unwrap();
         for line in [
             r#"flexvdi_gateway_websockets_refused_total{reason="token"} 2"#,
             "flexvdi_gateway_desktops_assigned_total 1",

@@ -32,7 +32,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::PoolKeys;
 use crate::host::Host;
-use crate::ticket::Target;
+use crate::target::Target;
 
 const VERSION: u8 = 1;
 const CLEAR_BYTES: usize = 2 + NONCE_LEN;

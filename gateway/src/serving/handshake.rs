@@ -13,7 +13,7 @@ const SUBPROTOCOL: &str = "binary";
 
 /// Why a handshake is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HandshakeError {
+pub(super) enum HandshakeError {
     /// Answered with 426.
     #[error("only WebSocket version 13 is spoken here")]
     Version,

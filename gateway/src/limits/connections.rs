@@ -8,8 +8,8 @@ use ipnet::IpNet;
 use tokio::sync::Notify;
 use tracing::warn;
 
+use super::Subscriber;
 use crate::config::{Config, DataPath};
-use crate::subscriber::Subscriber;
 
 /// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
 const OWN_DESCRIPTORS: u64 = 64;

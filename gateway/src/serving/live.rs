@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use super::Gateway;
 use crate::config::Config;
 use crate::congestion::Congestion;
-use crate::http::Gateway;
 use crate::tls::Identity;
 
 /// Everything that the configuration and its files decide, put together once and never changed:

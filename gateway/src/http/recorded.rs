@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
-use super::{AccessLog, Event, Requested};
-use crate::http::body::Body;
-use crate::http::steady::BodyError;
+use super::body::Body;
+use super::steady::BodyError;
+use crate::access_log::{AccessLog, Event, Requested};
 
 /// A body, and the line that is written once it is dropped: sent to its end, or not.
 pub struct Recorded {

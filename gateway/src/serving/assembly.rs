@@ -4,17 +4,16 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::Gateway;
+use super::{Gateway, Health};
 use crate::access_log::AccessLog;
-use crate::admin::health::Health;
 use crate::admission::Admissions;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
-use crate::client_limits::ClientLimits;
 use crate::config::Config;
 use crate::drain::Drain;
+use crate::limits::ClientLimits;
+use crate::limits::NetworkRules;
 use crate::manager::{Forwarder, Manager};
 use crate::metrics::Metrics;
-use crate::network_rules::NetworkRules;
 use crate::ticket::Tickets;
 use crate::web_origin::OriginRules;
 use gateway_datapath::Paths;
@@ -99,7 +98,7 @@ impl Gateway {
             channels,
             paths,
             channel_limits: ChannelLimits::new(config),
-            origins: OriginRules::new(config),
+            origins: OriginRules::new(&config.allowed_origins, config.hijack_all),
             clients: NetworkRules::new(&config.allowed_clients, &config.denied_clients),
             trusted_proxies: config.trusted_proxies.clone(),
             forwarded_header: config.forwarded_header,

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 
+use super::{Subscriber, speak_for_many};
 use crate::config::Config;
-use crate::listen::limits::speak_for_many;
 use crate::metrics::WebSocketRefusal;
 use crate::session::SessionId;
-use crate::subscriber::Subscriber;
 
 /// What addresses may have open, and what they have.
 pub struct ClientLimits {

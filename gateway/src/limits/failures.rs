@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
-use crate::subscriber::Subscriber;
+use super::Subscriber;
 
 const WINDOW: Duration = Duration::from_secs(60);
 /// Addresses that are remembered at a time; a bound on memory.

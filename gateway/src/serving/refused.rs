@@ -6,16 +6,17 @@ use std::net::IpAddr;
 use http::{Response, StatusCode};
 use tracing::{debug, info};
 
-use super::body::Body;
+use super::handshake::HandshakeError;
 use super::reply;
 use crate::admission::Refusal;
 use crate::channel::ConnectError;
-use crate::client_limits::TooMany;
 use crate::drain;
-use crate::http::handshake::HandshakeError;
+use crate::http::body::Body;
+use crate::http::reply::error;
+use crate::limits::TooManyChannels as TooMany;
 use crate::metrics::{HostFailure, Metrics, WebSocketRefusal};
 use crate::session::SessionId;
-use crate::ticket::Target;
+use crate::target::Target;
 use crate::web_origin::WrongOrigin;
 
 /// Why a WebSocket is not opened.
@@ -61,17 +62,17 @@ impl Refused {
             ),
             Self::Origin { .. } => {
                 let message = "web pages of this origin may not come here";
-                let answer = reply::error(StatusCode::FORBIDDEN, message);
+                let answer = error(StatusCode::FORBIDDEN, message);
                 (refused(WebSocketRefusal::Origin), answer)
             }
             Self::Token(refusal) => (refused(refusal.label()), reply::refusal(*refusal)),
             Self::Draining => {
-                let answer = reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
+                let answer = error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
                 (refused(WebSocketRefusal::Draining), answer)
             }
             Self::TooMany { too_many, .. } => {
                 let status = StatusCode::TOO_MANY_REQUESTS;
-                let answer = reply::error(status, &too_many.to_string());
+                let answer = error(status, &too_many.to_string());
                 (refused(too_many.label()), answer)
             }
             Self::Host { failure, .. } => (Counted::Host(failure.label()), reply::host(failure)),

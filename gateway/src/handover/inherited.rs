@@ -8,7 +8,7 @@ use socket2::{Domain, Socket, Type};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
-use crate::handover::Stored;
+use super::Stored;
 
 /// Why a socket that was passed in cannot be used.
 #[derive(Debug, Error)]

@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::PREFIX;
+use crate::metrics::PREFIX;
 use crate::channel::Totals;
 use gateway_datapath::Queues;
 use gateway_datapath::end_reason::EndKind;
@@ -19,7 +19,7 @@ use gateway_datapath::label::Label as _;
 
 /// Facts that are gathered for one scrape.
 #[derive(Clone, Debug)]
-pub struct Now {
+pub(super) struct Now {
     /// Channels and desktop sessions.
     pub totals: Totals,
     /// Channels that use `relay` although another path was wanted, by reason.

@@ -1,0 +1,13 @@
+//! How much clients may have: of all, and each for itself.
+
+mod clients;
+mod connections;
+mod failures;
+mod networks;
+mod subscriber;
+
+pub use clients::{ClientLimits, Place, TooMany as TooManyChannels};
+pub use connections::{ConnectionLimits, Permit, TooMany, most_connections, speak_for_many};
+pub use failures::FailureLimit;
+pub use networks::NetworkRules;
+pub use subscriber::Subscriber;

@@ -1,0 +1,61 @@
+//! Answers to those who may not open a channel, or find no host.
+
+use http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::handshake::HandshakeError;
+use crate::admission::Refusal;
+use crate::channel::ConnectError;
+use crate::http::body::Body;
+use crate::http::reply::error;
+
+/// Why a token was not accepted.
+pub(super) fn refusal(refusal: Refusal) -> Response<Body> {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Token => error(StatusCode::FORBIDDEN, &message),
+        Refusal::TooMany { retry_after } => {
+            let mut response = error(StatusCode::TOO_MANY_REQUESTS, &message);
+            let seconds = HeaderValue::from(retry_after.as_secs().max(1));
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+            response
+        }
+    }
+}
+
+/// Why a handshake was not accepted (RFC 6455, section 4.2.2).
+pub(super) fn handshake(failure: HandshakeError) -> Response<Body> {
+    let message = failure.to_string();
+    match failure {
+        HandshakeError::Malformed(_) => error(StatusCode::BAD_REQUEST, &message),
+        HandshakeError::Version | HandshakeError::NoUpgrade => {
+            let mut response = error(StatusCode::UPGRADE_REQUIRED, &message);
+            let headers = response.headers_mut();
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            response
+        }
+    }
+}
+
+/// Why a host was not reached. Where it lies is the log's business, not the client's.
+pub(super) fn host(failure: &ConnectError) -> Response<Body> {
+    match failure {
+        ConnectError::Timeout(_) => error(
+            StatusCode::GATEWAY_TIMEOUT,
+            "the desktop's host did not answer in time",
+        ),
+        ConnectError::NotAllowed => error(
+            StatusCode::FORBIDDEN,
+            "the desktop's host may not be reached through this gateway",
+        ),
+        ConnectError::Unreachable(_) => error(
+            StatusCode::BAD_GATEWAY,
+            "the desktop's host cannot be reached",
+        ),
+        ConnectError::Resources(_) => error(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the gateway has no room for another channel",
+        ),
+    }
+}
