@@ -1,8 +1,15 @@
 //! A gateway for virtual desktops: one public TLS port in front of a manager and many Spice
 //! hosts.
 //!
-//! Modules depend on each other in one direction: `cli` -> `server` -> `reload` -> `listen` -> `http` ->
-//! {`manager`, `channel`} -> {`admission`, `ticket`, `websocket`, `datapath`}.
+//! Modules depend on each other in one direction, which `tests/modules.rs` checks, from what runs
+//! the process down to what describes a configuration:
+//!
+//! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
+//! `manager` -> `drain` -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
+//! {`metrics`, `access_log`, `target`, `session`, `config`}.
+//!
+//! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
+//! code and knows nothing of what is here.
 
 #![forbid(unsafe_code)]
 

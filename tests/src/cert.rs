@@ -13,7 +13,7 @@ use rustls::ServerConfig;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 
-use crate::net::crypto_provider;
+use crate::tls::crypto_provider;
 
 /// A certificate and its key, in files that live as long as this value.
 #[derive(Debug)]

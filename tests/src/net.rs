@@ -5,13 +5,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustls::ClientConnection;
-use rustls::crypto::CryptoProvider;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -34,11 +32,6 @@ pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> Result<T>
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1_024;
-
-/// The cryptography of every TLS peer here; named, so that no process-wide choice is needed.
-pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
-    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
-}
 
 /// A free TCP port of 127.0.0.1: one that nobody listens on at the moment.
 pub fn free_port() -> Result<u16> {

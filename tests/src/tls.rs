@@ -17,7 +17,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::net::crypto_provider;
+/// The cryptography of every TLS peer here; named, so that no process-wide choice is needed.
+pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
 
 /// Settings of a TLS client: unless told otherwise it verifies no certificate, offers no ALPN,
 /// speaks 1.2 and 1.3 and resumes nothing, like the flexVDI client.

@@ -5,7 +5,6 @@ mod build_ebpf;
 mod cargo;
 mod demo;
 mod fuzz;
-mod installed;
 mod package;
 mod soak;
 mod steps;

@@ -9,8 +9,8 @@ use testkit::packages::{self, Package};
 
 use crate::build_ebpf;
 use crate::cargo;
+use crate::demo::installed;
 use crate::fuzz;
-use crate::installed;
 use crate::soak;
 use crate::steps::Steps;
 use crate::vm;

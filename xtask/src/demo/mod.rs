@@ -2,6 +2,7 @@
 
 mod desktop;
 mod fetch;
+pub(crate) mod installed;
 mod replay;
 
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use testkit::manager::{DesktopAnswer, Manager};
 use testkit::packages::{self, Package, SPICE_HTML5};
 
 use crate::cargo;
-use crate::installed;
+
 use crate::steps::Steps;
 pub(crate) use desktop::Desktop;
 

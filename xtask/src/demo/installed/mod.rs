@@ -15,7 +15,7 @@ use testkit::manager::Manager;
 use testkit::net::Endpoint;
 use testkit::packages::{self, Package};
 
-use crate::demo::Desktop;
+use super::Desktop;
 use crate::package::{self, Made};
 use crate::steps::Steps;
 use machine::Machine;
