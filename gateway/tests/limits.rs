@@ -80,9 +80,9 @@ fn every_limit_names_a_test_that_exists() {
 
 #[test]
 fn every_key_that_is_a_limit_is_there() {
-    let readme = fs::read_to_string(repository().join("README.md")).unwrap();
+    let document = fs::read_to_string(repository().join("docs/configuration.md")).unwrap();
     let text = fs::read_to_string(repository().join("docs/limits.md")).unwrap();
-    let keys = readme.lines().filter_map(|line| {
+    let keys = document.lines().filter_map(|line| {
         let name = line.strip_prefix("| `")?.split('`').next()?;
         let is_limit = name.ends_with("Timeout")
             || name.ends_with("Limit")

@@ -165,13 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn the_readme_names_what_needs_a_restart() {
+    fn the_document_names_what_needs_a_restart() {
         let names: Vec<_> = keys_that_need_a_restart()
             .map(|name| format!("`{name}`"))
             .collect();
         let sentence = format!("\nA change of {} needs a restart.", names.join(", "));
-        let readme = include_str!("../../../README.md");
-        assert!(readme.contains(&sentence), "no {sentence:?} in README.md");
+        let document = include_str!("../../../docs/configuration.md");
+        assert!(
+            document.contains(&sentence),
+            "no {sentence:?} in docs/configuration.md"
+        );
     }
 
     #[test]

@@ -8,6 +8,5 @@ mod nginx;
 mod pool;
 mod process;
 mod proxy_protocol;
-mod readme;
 mod scene;
 mod template;

@@ -1,22 +1,14 @@
-//! flexvdi-gateway.conf(5), from the table of keys in the README.
+//! flexvdi-gateway.conf(5), from the tables of keys in docs/configuration.md.
 
 use std::fmt::Write;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-/// The row under which the keys stand.
+/// What stands above each table of keys.
 const HEAD: &str = "| Key | Default | Unit | Meaning |";
 
-/// The page, as the README describes the keys.
-pub(super) fn configuration_page(readme: &str) -> Result<String> {
-    let (_, table) = readme
-        .split_once(HEAD)
-        .context("README.md has no table of keys")?;
-    let rows = table
-        .trim_start()
-        .lines()
-        .skip(1)
-        .take_while(|line| line.starts_with('|'));
+/// The page, as the document describes the keys.
+pub(super) fn configuration_page(document: &str) -> Result<String> {
     let mut page = String::from(
         r#".TH "flexvdi-gateway.conf" 5
 .SH NAME
@@ -24,37 +16,35 @@ flexvdi\-gateway.conf \- configuration of flexvdi\-gateway(8)
 .SH SYNOPSIS
 /etc/flexvdi/flexvdi\-gateway.conf
 .SH DESCRIPTION
-One JSON object. Every key is optional. Keys are case\-sensitive. A wrong type or a value out of
-range prevents the start, with a message for each wrong key; unknown keys and keys that occur twice
-are warnings. Times are whole seconds.
+One JSON object. Every key is optional. Keys are case\-sensitive. Times are whole seconds. A value of
+the wrong type or out of range prevents the start, and the message names the key. An unknown key, or
+one that occurs twice, causes a warning.
 .PP
 .B flexvdi\-gateway check
-tells what is wrong, and prints the value of every key.
+reports every mistake at once, and prints the value of each key.
 .SH KEYS
 "#,
     );
     let mut keys = 0;
-    for row in rows {
-        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
-        let [key, default, unit, meaning] = cells[..] else {
-            anyhow::bail!("README.md: a row of keys has not four cells: {row}");
-        };
-        let unit = if unit.is_empty() {
-            String::new()
-        } else {
-            format!(" ({unit})")
-        };
-        writeln!(
-            page,
-            ".TP\n{}, default {}{}",
-            text(key),
-            text(default),
-            text(&unit)
-        )?;
-        writeln!(page, "{}", text(meaning))?;
-        keys += 1;
+    let mut heading = "";
+    let mut lines = document.lines();
+    while let Some(line) = lines.next() {
+        if let Some(text) = line.strip_prefix("### ") {
+            heading = text;
+        }
+        if line != HEAD {
+            continue;
+        }
+        if !heading.is_empty() {
+            writeln!(page, ".SS {}", text(heading))?;
+        }
+        let rows = lines.by_ref().skip(1);
+        for row in rows.take_while(|line| line.starts_with('|')) {
+            key(&mut page, row)?;
+            keys += 1;
+        }
     }
-    ensure!(keys > 0, "README.md has no keys in its table");
+    ensure!(keys > 0, "docs/configuration.md has no table of keys");
     page.push_str(
         r#".SH EXAMPLE
 .nf
@@ -69,6 +59,28 @@ tells what is wrong, and prints the value of every key.
 "#,
     );
     Ok(page)
+}
+
+/// Writes what a row says of its key.
+fn key(page: &mut String, row: &str) -> Result<()> {
+    let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+    let [key, default, unit, meaning] = cells[..] else {
+        bail!("docs/configuration.md: a row of keys has not four cells: {row}");
+    };
+    let unit = if unit.is_empty() {
+        String::new()
+    } else {
+        format!(" ({unit})")
+    };
+    writeln!(
+        page,
+        ".TP\n{}, default {}{}",
+        text(key),
+        text(default),
+        text(&unit)
+    )?;
+    writeln!(page, "{}", text(meaning))?;
+    Ok(())
 }
 
 /// Markdown of one line as roff: code is bold, of links the text stays.
@@ -111,12 +123,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_gives_a_page_with_its_first_and_last_key() {
-        let page = configuration_page(include_str!("../../../README.md")).unwrap();
-        for key in [".TP\n\\fBManagerIP\\fR, default", "\\fBDebug\\fR, default"] {
-            assert!(page.contains(key), "{key} is missing in {page}");
+    fn the_document_gives_a_page_with_all_its_tables() {
+        let page = configuration_page(include_str!("../../../docs/configuration.md")).unwrap();
+        for part in [
+            ".SS Manager\n.TP\n\\fBManagerIP\\fR, default",
+            ".SS Process\n.TP\n\\fBWorkerThreads\\fR, default",
+            "\\fBDebug\\fR, default",
+        ] {
+            assert!(page.contains(part), "{part} is missing in {page}");
         }
-        assert!(!page.contains("](#"), "a link is left in {page}");
+        assert!(!page.contains("]("), "a link is left in {page}");
     }
 
     #[test]

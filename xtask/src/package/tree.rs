@@ -91,16 +91,18 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
         put(path, binary.document(shell)?.as_bytes())?;
     }
 
-    let readme = read("README.md")?;
     packed(
         "/usr/share/man/man8/flexvdi-gateway.8.gz",
         &binary.document("man")?,
     )?;
     packed(
         "/usr/share/man/man5/flexvdi-gateway.conf.5.gz",
-        &manual::configuration_page(&readme)?,
+        &manual::configuration_page(&read("docs/configuration.md")?)?,
     )?;
-    packed("/usr/share/doc/flexvdi-gateway/README.md.gz", &readme)?;
+    for name in ["README.md", "CHANGELOG.md"] {
+        let path = format!("/usr/share/doc/flexvdi-gateway/{name}.gz");
+        packed(&path, &read(name)?)?;
+    }
     for entry in fs::read_dir(workspace().join("docs"))? {
         let name = entry?.file_name();
         if let Some(name) = name.to_str()
