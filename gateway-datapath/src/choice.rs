@@ -190,7 +190,7 @@ impl Paths {
             warn!(
                 wanted,
                 reason, %detail,
-                "data path relay is used instead; told once for each reason"
+                "data path relay is used instead; logged once for each reason"
             );
         }
     }

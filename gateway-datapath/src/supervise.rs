@@ -106,7 +106,7 @@ fn said(panic: &(dyn Any + Send)) -> &str {
 }
 
 fn tell(task: &str, reason: &str) {
-    error!(task, reason, "a background task failed and is run again");
+    error!(task, reason, "a background task failed and was restarted");
 }
 
 #[cfg(test)]

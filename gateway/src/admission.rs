@@ -239,7 +239,7 @@ impl Admissions {
             tracing::warn!(
                 %client,
                 seconds = self.ban_time.as_secs(),
-                "too many wrong tokens: address is refused"
+                "too many wrong tokens: further ones from this address are refused"
             );
         }
         Err(Refusal::Token)

@@ -42,22 +42,22 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the gateway; this is what happens without a command.
+    /// Run the gateway. This is the default command.
     Run {
-        /// Take over from the gateway that runs with the same `RuntimeDir`, without ending its
-        /// sessions; where there is none, start as usual.
+        /// Take over ports and sessions from the gateway that runs with the same `RuntimeDir`.
+        /// No session ends. If there is no such gateway, start as usual.
         #[arg(long)]
         take_over: bool,
     },
-    /// Check the configuration with the files it names, and print what is in effect.
+    /// Check the configuration and the files that it names, and print the value of every key.
     Check,
-    /// Make a key that the gateways of a pool share, for `PoolKeyFile`.
+    /// Create a key for `PoolKeyFile`, which the gateways of a pool share.
     PoolKey {
-        /// Where the key is added as the last one, which opens tickets but does not seal them; the
-        /// file is made when there is none. Without it a new file is printed.
+        /// File to which the key is added in the last place, where it opens tickets but does not
+        /// seal them yet. The file is created if it is missing. Without FILE, a new one is printed.
         file: Option<PathBuf>,
     },
-    /// Try which data paths this kernel carries, with real bytes on loopback.
+    /// Find out, with real bytes over loopback, which data paths this kernel supports.
     Probe {
         /// Print JSON.
         #[arg(long)]
@@ -87,25 +87,25 @@ enum Ask {
         /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// Print it again every two seconds.
+        /// Refresh every two seconds, until Ctrl-C.
         #[arg(long)]
         watch: bool,
     },
     /// End a desktop session of the running gateway.
     Kick {
-        /// Its number, as `status` shows it.
+        /// Its number, such as s12, as `status` shows it.
         session: SessionId,
     },
-    /// Let the running gateway refuse new desktop sessions; those that are open go on.
+    /// Make the running gateway refuse new desktop sessions. Open ones go on.
     Drain {
-        /// End those that are left after this time; 0: never. Without it `DrainTimeout` counts.
+        /// End the sessions that are left after this time. 0: never. Default: `DrainTimeout`.
         #[arg(long, value_name = "SECONDS")]
         timeout: Option<u32>,
-        /// Come back when no desktop session is open any more.
+        /// Return when no desktop session is open any more.
         #[arg(long)]
         wait: bool,
     },
-    /// Let the running gateway take new desktop sessions again.
+    /// Make the running gateway accept new desktop sessions again.
     Undrain,
 }
 
@@ -191,7 +191,7 @@ fn make_pool_key(file: Option<&Path>) -> anyhow::Result<()> {
     let done = if pool::append_key(path)? {
         "key added; move it to the top once all gateways have it"
     } else {
-        "made, with one key"
+        "created, with one key"
     };
     complain(&format!("{}: {done}", path.display()));
     Ok(())
@@ -254,7 +254,7 @@ fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
         let reason = format!("{reason:#}");
         warn!(
             reason,
-            "capabilities that the gateway does not need are not given up"
+            "cannot give up capabilities that the gateway does not need"
         );
     }
     info!(held = capabilities::held().join(" "), "capabilities");

@@ -97,44 +97,58 @@ fn ending() -> Roff {
         &[
             (
                 "0",
-                "Stopped by SIGTERM or SIGINT; check found nothing wrong.",
+                "Stopped by SIGTERM or SIGINT. check found nothing wrong.",
             ),
             (
                 "1",
-                "A port cannot be opened, another gateway has the RuntimeDir, or another failure of the system.",
+                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, or the system failed in another way.",
             ),
             ("2", "Wrong command line."),
             (
                 "71",
-                "The system gives fewer threads than the start needs (TasksMax= of the unit, ulimit -u).",
-            ),
-            (
-                "141",
-                "Nobody reads what it prints any more, as with | head -1.",
+                "The system grants fewer threads than the start needs. Raise TasksMax= of the unit, or ulimit -u.",
             ),
             (
                 "78",
-                "The configuration or a file that it names cannot be read or is wrong, or others may write to the RuntimeDir.",
+                "The configuration or a file that it names cannot be read or is wrong, or others may write to the RuntimeDir. check names each mistake.",
+            ),
+            (
+                "141",
+                "Nobody reads the output any more, as with | head -1.",
             ),
         ],
     );
     section(
         "SIGNALS",
-        &[(
-            "SIGTERM, SIGINT",
-            "Open channels are told and ended, then the process ends.",
-        )],
+        &[
+            (
+                "SIGTERM, SIGINT",
+                "Stop: open channels are closed in order, then the process ends.",
+            ),
+            (
+                "SIGHUP",
+                "Read the configuration and the files that it names again. Channels go on.",
+            ),
+            (
+                "SIGUSR1",
+                "Reopen the access log, after its file was moved away.",
+            ),
+            (
+                "SIGUSR2",
+                "Sent by systemd at a restart: keep the channels for the next process. Do not send it by hand.",
+            ),
+        ],
     );
     section(
         "ENVIRONMENT",
         &[
             (
                 "NOTIFY_SOCKET, WATCHDOG_USEC",
-                "Where start, state and end are told, and how often signs of life are wanted; see sd_notify(3).",
+                "Where to report start, state and end, and how often to report being alive. See sd_notify(3).",
             ),
             (
                 "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
-                "Listening sockets named tls and plain that are used instead of opening SslPort and PlainPort; see sd_listen_fds(3).",
+                "Listening sockets named tls and plain, used instead of opening SslPort and PlainPort. See sd_listen_fds(3).",
             ),
         ],
     );

@@ -50,7 +50,7 @@ pub(crate) fn init(debug: bool) -> anyhow::Result<(Verbosity, Writing)> {
     let stderr = std::io::stderr().as_fd().try_clone_to_owned();
     let stderr = File::from(stderr.context("cannot use standard error")?);
     let (queue, writing) = queue::start(stderr, |count| {
-        warn!(count, "log lines were dropped, as nobody read them");
+        warn!(count, "log lines were dropped, because nobody read them");
     })?;
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(queue)

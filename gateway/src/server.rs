@@ -176,7 +176,7 @@ async fn keep_for_next(config_path: &Path, estate: &Estate<'_>) {
             let reason = format!("{error:#}");
             warn!(
                 reason,
-                "channels end, as they cannot be kept for the next process"
+                "channels end, because they cannot be kept for the next process"
             );
         }
     }
@@ -385,9 +385,9 @@ async fn reopen_for_ever(told: &mut Signal, access_log: &AccessLog, writes: bool
         told.recv().await;
         access_log.reopen();
         if writes {
-            info!("SIGUSR1: the access log is opened anew");
+            info!("SIGUSR1: reopening the access log");
         } else {
-            info!("SIGUSR1: there is no access log to open anew");
+            info!("SIGUSR1: there is no access log to reopen");
         }
     }
 }
@@ -407,7 +407,7 @@ fn tickets(config: &Config, pool_keys: Option<PoolKeys>) -> anyhow::Result<Arc<T
     let tickets = tickets.context("cannot make the key for tickets")?;
     Ok(Arc::new(match pool_keys {
         Some(keys) => {
-            info!(keys = keys.count(), "tickets are good in the whole pool");
+            info!(keys = keys.count(), "tickets are valid in the whole pool");
             tickets.with_pool(keys)
         }
         None => tickets,

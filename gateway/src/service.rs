@@ -88,7 +88,7 @@ impl<F: Fn() -> String> Signs<F> {
             };
             match OWN.run(self.pause, sign).await {
                 Ok(told) => warn_of(told),
-                Err(reason) => warn!(%reason, "no sign of life is given"),
+                Err(reason) => warn!(%reason, "cannot answer the service manager's watchdog"),
             }
         }
     }

@@ -195,7 +195,7 @@ impl Watcher {
                 tokio::try_join!(run_legs(watch, legs), run_ring(watch, ring), run_log(log))
             };
             let Err(error) = watching.await;
-            error!(%error, "channels of the data path sockmap end, as they could not be watched");
+            error!(%error, "channels on sockmap end, because they could not be watched");
             tokio::time::sleep(PAUSE).await;
         }
     }

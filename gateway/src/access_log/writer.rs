@@ -98,7 +98,7 @@ impl Writer {
             Ok(()) if dropped > 0 => {
                 warn!(
                     count = dropped,
-                    "access log: events were dropped, as they could not be written in time"
+                    "access log: events were dropped, because they could not be written in time"
                 );
             }
             Ok(()) => {}
@@ -126,9 +126,9 @@ impl Writer {
         }
         if told || (due && self.file.was_moved()) {
             match self.file.reopen() {
-                Ok(()) => info!("access log opened again"),
+                Ok(()) => info!("access log reopened"),
                 Err(error) => {
-                    warn!(%error, "access log cannot be opened again; the old file is used");
+                    warn!(%error, "cannot reopen the access log; the old file is still used");
                 }
             }
         }

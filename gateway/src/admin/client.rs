@@ -106,7 +106,7 @@ async fn drained(runtime_dir: &Path) -> anyhow::Result<()> {
         let status = ask(runtime_dir, Method::GET, "/status").await?;
         let status: Status = serde_json::from_str(&status)?;
         if !status.draining {
-            bail!("draining was ended before the desktop sessions were");
+            bail!("draining was cancelled before the last desktop session ended");
         }
         if status.sessions.is_empty() {
             return print_line("no desktop session is open");

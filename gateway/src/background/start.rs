@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(1);
 
 /// The system gives fewer threads than are needed.
 #[derive(Debug, thiserror::Error)]
-#[error("threads are short: {what}: {error}; see TasksMax= of the unit and `ulimit -u`")]
+#[error("not enough threads: {what}: {error}; raise TasksMax= of the unit, or `ulimit -u`")]
 pub struct NoThreads {
     what: String,
     error: io::Error,

@@ -265,7 +265,7 @@ async fn move_batch(successor: &mut Connection, batch: Vec<Offer>) -> Result<usi
             if moved > 0 {
                 info!(
                     channels = moved,
-                    "the successor has begun, and said nothing"
+                    "the successor serves these channels, but did not confirm it"
                 );
             }
             Err(error)

@@ -65,7 +65,7 @@ pub async fn store(estate: &Estate<'_>) -> Result<usize> {
         channels: offers.iter().map(|offer| offer.state.clone()).collect(),
         frozen,
     };
-    let state = memfd(&state).context("cannot write the channels down")?;
+    let state = memfd(&state).context("cannot serialise the channels")?;
     let listening = estate.sockets.iter().map(AsFd::as_fd);
     let moving = offers
         .iter()
@@ -203,7 +203,7 @@ impl Stored {
         forget(&Systemd);
         read.inspect_err(|error| {
             let reason = format!("{error:#}");
-            warn!(reason, "the channels of the gateway before have ended");
+            warn!(reason, "the channels of the previous process are lost");
         })
         .ok()
     }
@@ -248,7 +248,7 @@ impl Stored {
     pub fn go_on(self, heir: &Heir) {
         if let Err(error) = take_over(self.state.estate, heir) {
             let reason = format!("{error:#}");
-            warn!(reason, "the tickets of the gateway before are not known");
+            warn!(reason, "the tickets of the previous process are lost");
         }
         let arrived = arrive(self.state.channels, self.sockets, heir);
         let milliseconds = now().saturating_sub(self.state.frozen);

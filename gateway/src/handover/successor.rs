@@ -61,7 +61,7 @@ impl Inheritance {
         };
         let user = stream
             .peer_cred()
-            .context("whose is the running gateway?")?;
+            .context("cannot find out whose process the running gateway is")?;
         let mut predecessor = Connection::new(stream);
         let hello = Message::Hello { version: VERSION };
         let asked = async {
@@ -69,7 +69,7 @@ impl Inheritance {
             predecessor.receive_soon().await
         };
         let asked = asked.await;
-        let (welcome, sockets) = asked.context("the running gateway lets nobody take over")?;
+        let (welcome, sockets) = asked.context("the running gateway does not answer")?;
         match welcome {
             Message::Welcome => {}
             Message::Refused { reason } => bail!("the running gateway refuses: {reason}"),

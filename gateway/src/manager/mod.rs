@@ -154,7 +154,7 @@ impl Manager {
                 );
             }
             Collected::TooLong(begun, rest) => {
-                warn!(client = %origin.client, "manager's answer is too long to be changed");
+                warn!(client = %origin.client, "the manager's answer is too long to be changed");
                 return Ok(Response::from_parts(
                     parts,
                     Body::Resumed(Some(begun), rest),
@@ -190,7 +190,7 @@ impl Manager {
             if hides {
                 return Err(Box::new(self.withheld(client, reason)));
             }
-            warn!(%client, %reason, "manager's answer is passed unchanged");
+            warn!(%client, %reason, "the manager's answer is forwarded unchanged");
             Ok(None)
         };
         let decoded = match decode(&parts.headers, body) {
@@ -212,7 +212,7 @@ impl Manager {
     /// What a client gets in place of an answer that might show it a host.
     fn withheld(&self, client: Client, reason: &HijackError) -> Response<Body> {
         self.metrics.desktops_refused.count(DesktopRefusal::Answer);
-        warn!(%client, %reason, "manager's answer is withheld: it cannot be changed");
+        warn!(%client, %reason, "the manager's answer is withheld: it cannot be changed");
         reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
     }
 

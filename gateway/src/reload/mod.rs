@@ -292,7 +292,7 @@ impl Reloader {
 
     fn keep_certificate(&mut self, reason: String) {
         let in_use = &self.live.current().identity.certificate;
-        warn!(reason, %in_use, "the certificate in use is kept while it lasts");
+        warn!(reason, %in_use, "the certificate in use is kept while it is valid");
         self.told.push(reason);
     }
 

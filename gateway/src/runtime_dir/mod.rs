@@ -184,7 +184,7 @@ impl RuntimeDir {
     pub async fn take_once_free(&self) -> Result<Held, RuntimeDirError> {
         match self.take_soon().await {
             Err(error @ RuntimeDirError::InUse { .. }) => {
-                warn!(%error, "no commands and no other gateway can reach this one until it is free");
+                warn!(%error, "RuntimeDir is in use: commands and other gateways cannot reach this one until it is free");
             }
             taken => return taken,
         }

@@ -65,9 +65,9 @@ impl OwnListener {
                 Ok(peer) if is_trusted(peer.uid()) => return Ok(stream),
                 Ok(peer) => {
                     let user = peer.uid();
-                    warn!(socket, user, "a process of another user was not let in");
+                    warn!(socket, user, "refused a process of another user");
                 }
-                Err(error) => warn!(socket, %error, "a process of no known user was not let in"),
+                Err(error) => warn!(socket, %error, "refused a process of an unknown user"),
             }
         }
     }

@@ -82,7 +82,7 @@ impl Open {
             }
         }
         self.door = door(&directory);
-        info!(directory = %directory.path().display(), "the directory is this gateway's again");
+        info!(directory = %directory.path().display(), "RuntimeDir belongs to this gateway again");
         self.directory = Some(directory);
     }
 

@@ -146,7 +146,7 @@ async fn a_moved_file_is_made_again_at_the_signal() {
     let moved = log.path().with_extension("log.1");
     std::fs::rename(log.path(), &moved).unwrap();
     stage.gateway.signal(Signal::USR1).unwrap();
-    logged(&stage.gateway, &["access log opened again"]).await;
+    logged(&stage.gateway, &["access log reopened"]).await;
     ask_desktop(&stage.gateway.tls()).send().await.unwrap();
     assert!(stage.gateway.terminate().await.unwrap().success());
     let both = text(moved) + &text(log.path());

@@ -11,7 +11,7 @@ use testkit::ws::RawClient;
 
 use crate::support::{ask_desktop, assert_error, get, logged};
 
-const UNCHANGED: &str = "manager's answer is passed unchanged";
+const UNCHANGED: &str = "the manager's answer is forwarded unchanged";
 const WITHHELD: &str = "manager's answer is withheld";
 const MIB: usize = 1 << 20;
 

@@ -38,7 +38,7 @@ async fn a_start_without_threads_ends_with_a_reason_and_a_status_of_its_own() {
         let gateway = port_gateway().set("WorkerThreads", 2).tasks(tasks);
         let error = gateway.spawn().await.unwrap_err().to_string();
         assert!(error.contains("exit status: 71"), "{tasks}: {error}");
-        let reason = format!("threads are short: {} of {} ", tasks - 1, TASKS - 1);
+        let reason = format!("not enough threads: {} of {} ", tasks - 1, TASKS - 1);
         assert!(error.contains(&reason), "{tasks}: {error}");
         assert!(!error.contains("panicked"), "{tasks}: {error}");
     }

@@ -116,7 +116,7 @@ async fn after_a_hand_over_that_failed_it_is_waited_for_and_clients_are_served_m
     drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
 
     drop(lock);
-    let regained = |line: &str| line.contains("the directory is this gateway's again");
+    let regained = |line: &str| line.contains("RuntimeDir belongs to this gateway again");
     gateway.wait_for_log(regained, PATIENCE).await.unwrap();
     assert_eq!(who_answers(&gateway).await, u64::from(gateway.pid()));
     let successor = successor_of(&gateway, port_gateway()).await;
@@ -259,7 +259,8 @@ async fn no_other_user_is_let_in_even_where_the_files_would_let_them() {
         assert_eq!(output.status.code(), Some(1), "{output:?}");
         assert!(!output.stderr.is_empty());
         let told = format!("socket=\"{socket}\" user={STRANGER}");
-        let refused = |line: &str| line.contains("was not let in") && line.contains(&told);
+        let refused =
+            |line: &str| line.contains("refused a process of another user") && line.contains(&told);
         gateway.wait_for_log(refused, PATIENCE).await.unwrap();
     }
     assert_eq!(who_answers(&gateway).await, u64::from(gateway.pid()));

@@ -352,7 +352,7 @@ async fn the_end_of_the_certificate_is_told_before() {
 }
 
 /// What the log says of a certificate that is kept although the files hold another one.
-const KEPT: &str = "the certificate in use is kept while it lasts";
+const KEPT: &str = "the certificate in use is kept while it is valid";
 
 #[tokio::test]
 async fn an_expired_certificate_does_not_replace_a_valid_one() {
