@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSliceMut, Read};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::pipe::Pipe;
+use super::queues::not_acknowledged;
 use super::sockopt;
 use super::tcp_info::bytes_acknowledged;
 use crate::buffer::Layout;
@@ -121,6 +122,12 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
     /// Bytes that the host's system has taken of what was sent; `None`: that is not known.
     fn acknowledged(&self) -> Option<u64> {
         bytes_acknowledged(self.socket()?).ok()
+    }
+
+    /// Whether the host's system has all that it was sent; true where that is not known.
+    fn has_taken_all(&self) -> bool {
+        self.socket()
+            .is_none_or(|socket| not_acknowledged(socket.as_raw_fd()) == 0)
     }
 
     /// The TCP socket that is read, if there is one.

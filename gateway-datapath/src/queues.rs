@@ -127,7 +127,7 @@ impl Drop for Looking<'_> {
 }
 
 /// `SIOCOUTQ` (tcp(7)): bytes that were sent or wait to be, and are not acknowledged.
-fn not_acknowledged(socket: RawFd) -> u64 {
+pub(super) fn not_acknowledged(socket: RawFd) -> u64 {
     ask(socket, libc::TIOCOUTQ)
 }
 

@@ -25,6 +25,9 @@ use crate::websocket::encode;
 
 /// Intervals of Pings after which a client from which nothing came is given up.
 const SILENT_INTERVALS: u32 = 3;
+/// Bytes that are read of a host whose client takes nothing any more: more than what is on its way
+/// when the host hears of it.
+const MOST_DISCARDED: usize = 1 << 20;
 
 /// Moves a channel's bytes until both sides have ended; says what ended it.
 ///
@@ -82,6 +85,7 @@ where
         ping: limits.ping_interval.map(Ping::new),
         ending: None,
         uplink_that_counts: u64::MAX,
+        discarded: 0,
         moderation: Moderation::default(),
         bounds,
     };
@@ -136,6 +140,8 @@ struct Relay<'a, C, H> {
     /// Bytes of the uplink that count as progress while ending: a client that goes on sending
     /// behind our Close must not keep the channel alive.
     uplink_that_counts: u64,
+    /// Bytes of the host that were read for nobody.
+    discarded: usize,
     moderation: Moderation,
     bounds: Bounds,
 }
@@ -393,10 +399,20 @@ where
     }
 
     /// Reads what the host still sends, so that closing its socket is no RST that would cost it
-    /// bytes of the uplink.
+    /// bytes of the uplink: until its end or, for a host that goes on, so much that it could have
+    /// heard of ours. Then it is left as soon as it has the uplink, which is looked at each time
+    /// that progress is.
     fn poll_discard_host(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.ends.host_eof {
             return Poll::Pending;
+        }
+        if self.discarded >= MOST_DISCARDED {
+            self.ends.host_eof = self.ends.host_shut && self.host.has_taken_all();
+            return if self.ends.host_eof {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            };
         }
         match self
             .rest
@@ -404,7 +420,10 @@ where
             .poll_fill(context, self.host, &*self.client)
         {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(1..)) => self.rest.outbound.discard(),
+            Poll::Ready(Ok(len @ 1..)) => {
+                self.rest.outbound.discard();
+                self.discarded += len;
+            }
             Poll::Ready(Ok(0) | Err(_)) => self.ends.host_eof = true,
         }
         Poll::Ready(())

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::link::Link;
 use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
 use crate::bounds::Bounds;
 use crate::buffer::Buffer;
+use crate::queues::not_acknowledged;
 
 /// Time between two looks at a leg whose bytes are not all counted.
 const LOOK: Duration = Duration::from_millis(5);
@@ -222,6 +223,10 @@ impl AsyncWrite for HostLeg<'_> {
 }
 
 impl crate::HostLeg for HostLeg<'_> {
+    fn has_taken_all(&self) -> bool {
+        not_acknowledged(self.link.host.get_ref().as_raw_fd()) == 0
+    }
+
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.link.follows.then(|| self.link.host.get_ref().as_fd())
     }

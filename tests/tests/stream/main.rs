@@ -54,6 +54,7 @@ mod kernel;
 mod ktls;
 mod ktls_sockmap;
 mod lag;
+mod left_hosts;
 mod lines;
 mod metrics;
 mod openssl;
