@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use gateway_common::layout::State;
 use tokio::net::TcpStream;
 use tracing::warn;
 
+use super::answers;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
 use super::sockmap::{Link, Sockmap, TlsLegs};
@@ -240,6 +242,20 @@ impl Carrier {
         }
     }
 
+    /// Has the kernel find out whether the client is still there, so that its silence of `limit`
+    /// shows in [`Counters::client_answers`]. Where it cannot, silence shows later.
+    pub fn ask_client(&self, limit: Duration) {
+        let _ = answers::ask(&self.client_socket(), limit);
+    }
+
+    fn client_socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Relay(client, _) => client.tcp().as_fd(),
+            Self::Ktls(client, _) => client.tcp().as_fd(),
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => link.client_socket(),
+        }
+    }
+
     /// Moves the channel's bytes until both sides have ended or, where the data path can stand
     /// still, until it is ordered to; see [`relay::carry`].
     pub async fn carry(
@@ -249,6 +265,8 @@ impl Carrier {
         counters: &Counters,
         orders: impl FnMut(&mut Context<'_>) -> Poll<Order> + Send,
     ) -> Outcome {
+        let socket = self.client_socket();
+        let _asked = counters.client.attach(&socket);
         let _looking = self.show_queues(counters);
         self.start(rest, limits, counters, orders).await
     }

@@ -54,6 +54,8 @@ pub enum StopCause {
     Kicked,
     /// The time that draining may take is over.
     Drained,
+    /// The client's system has answered nothing for `ClientTimeout`.
+    NoAnswer,
 }
 
 /// Which event ended a channel: the first one, whatever followed from it.
@@ -134,6 +136,7 @@ impl EndReason {
             }
             Self::Asked(StopCause::Kicked) => (EndKind::Kicked, Code(CloseCode::GoingAway)),
             Self::Asked(StopCause::Drained) => (EndKind::Drained, Code(CloseCode::GoingAway)),
+            Self::Asked(StopCause::NoAnswer) => (EndKind::ClientLost, Nothing),
         }
     }
 
@@ -176,6 +179,7 @@ impl fmt::Display for EndReason {
             Self::Asked(StopCause::Shutdown) => f.write_str("gateway stopped"),
             Self::Asked(StopCause::Kicked) => f.write_str("ended by the administrator"),
             Self::Asked(StopCause::Drained) => f.write_str("the time for draining was over"),
+            Self::Asked(StopCause::NoAnswer) => f.write_str("client lost: no answer in time"),
         }
     }
 }
@@ -211,6 +215,7 @@ mod tests {
             ),
             (EndReason::KeyUsedUp, "key used up", going_away.clone()),
             (EndReason::HostLost(broken), "host lost", internal.clone()),
+            (EndReason::Asked(StopCause::NoAnswer), "client lost", None),
             (EndReason::HostSilent, "host silent", internal),
             (
                 EndReason::Asked(StopCause::Kicked),

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -52,6 +53,15 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
     /// The TCP socket by which frames leave, if there is one.
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         None
+    }
+
+    /// Nothing is to reach the client any more: closing its socket drops what waits there, and
+    /// resets the connection.
+    fn give_up(&mut self) {
+        if let Some(socket) = self.socket() {
+            // Where that cannot be, the kernel goes on for a while with what waits.
+            let _ = SockRef::from(&socket).set_linger(Some(Duration::ZERO));
+        }
     }
 
     /// Whether the channel should end, for there is no other key for what is sent.

@@ -3,6 +3,7 @@
 //! A data path knows two byte streams and the rule that frames one of them; nothing of HTTP,
 //! tickets or configuration files.
 
+mod answers;
 mod bounds;
 pub mod buffer;
 mod choice;
@@ -35,6 +36,7 @@ pub mod websocket;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+pub use answers::Answers;
 pub use choice::{Carrier, Paths};
 pub use client_stream::{ClientState, ClientStream};
 pub use inbound::{Inbound, InboundState};
@@ -45,6 +47,7 @@ pub use queues::Queues;
 pub use rest::{Rest, RestState};
 
 use crate::end_reason::EndReason;
+use answers::AnswerLook;
 use kernel_count::KernelCount;
 use queues::QueueLook;
 
@@ -65,6 +68,7 @@ pub struct Counters {
     kernel_downlink: KernelCount,
     spliced: AtomicU64,
     queues: QueueLook,
+    client: AnswerLook,
 }
 
 impl Counters {
@@ -98,6 +102,12 @@ impl Counters {
     /// Bytes that wait in the kernel now. This asks it, a few times for each channel.
     pub fn queues(&self) -> Queues {
         self.queues.now()
+    }
+
+    /// What is known of the answers of the client's system, for which the kernel is asked; `None`
+    /// while the channel does not move.
+    pub fn client_answers(&self) -> Option<Answers> {
+        self.client.now()
     }
 
     /// Counts bytes of payload that were handed to the host.

@@ -19,7 +19,7 @@ use super::ending::{Ending, Taken};
 use super::moderation::Moderation;
 use super::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
 use crate::buffer::SIZE;
-use crate::end_reason::EndReason;
+use crate::end_reason::{EndKind, EndReason};
 use crate::websocket::decode::Event;
 use crate::websocket::encode;
 
@@ -96,7 +96,7 @@ where
             Some(_) => Poll::Pending,
         };
         if let Poll::Ready(Order::Stop(reason)) = order {
-            relay.leave(reason);
+            relay.stop(reason);
         }
         loop {
             relay.poll_streams(context);
@@ -462,11 +462,25 @@ where
     }
 
     fn on_client_error(&mut self, kind: std::io::ErrorKind) {
+        self.lose_client(EndReason::ClientLost(kind));
+    }
+
+    /// Does as ordered from outside.
+    fn stop(&mut self, reason: EndReason) {
+        if reason.kind() == EndKind::ClientLost {
+            self.client.give_up();
+            self.lose_client(reason);
+        } else {
+            self.leave(reason);
+        }
+    }
+
+    fn lose_client(&mut self, reason: EndReason) {
         self.ends.client_done = true;
         self.ends.client_eof = true;
         self.ends.client_broken = true;
         self.rest.outbound.discard();
-        self.end(EndReason::ClientLost(kind));
+        self.end(reason);
     }
 
     fn on_host_eof(&mut self, reason: EndReason) {

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 /// Has the kernel call a socket readable only once `bytes` bytes have come, or its end; bytes
 /// that wait already are told of at once (`tcp_set_rcvlowat` in net/ipv4/tcp.c).
@@ -22,6 +23,19 @@ pub(super) fn free_buffers(socket: &impl AsFd) -> io::Result<()> {
 pub(super) fn set_window_clamp(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
     let value = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set(socket, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, value)
+}
+
+/// `TCP_RTO_MAX_MS` of include/uapi/linux/tcp.h (kernel commit 54a378f43425, "tcp: add the ability
+/// to control max RTO", 6.15).
+const TCP_RTO_MAX_MS: libc::c_int = 44;
+
+/// Has the kernel wait for at most `pause` before it repeats what is not acknowledged, or asks for
+/// a window again: 1 to 120 s, which is what it does by itself (`tcp_rto_max`, include/net/tcp.h).
+///
+/// Fails with `ENOPROTOOPT` on kernels that do not have it.
+pub(super) fn set_longest_pause(socket: &impl AsFd, pause: Duration) -> io::Result<()> {
+    let value = libc::c_int::try_from(pause.as_millis()).unwrap_or(libc::c_int::MAX);
+    set(socket, libc::IPPROTO_TCP, TCP_RTO_MAX_MS, value)
 }
 
 fn set(

@@ -3,16 +3,25 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
+
+use super::answers::Answers;
 
 /// `struct tcp_info` of include/uapi/linux/tcp.h up to what is needed (Linux 4.19).
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
 struct TcpInfo {
     state: u8,
-    options: [u8; 7],
-    numbers: [u32; 15],
+    options: [u8; 2],
+    probes: u8,
+    more_options: [u8; 4],
+    numbers: [u32; 4],
+    unacked: u32,
+    yet_more_numbers: [u32; 6],
+    last_data_recv: u32,
+    last_ack_recv: u32,
+    sizes: [u32; 2],
     rtt: u32,
     more_numbers: [u32; 8],
     rates: [u64; 2],
@@ -28,6 +37,9 @@ struct TcpInfo {
     bytes_retrans: u64,
 }
 
+const _: () = assert!(mem::offset_of!(TcpInfo, probes) == 3);
+const _: () = assert!(mem::offset_of!(TcpInfo, unacked) == 24);
+const _: () = assert!(mem::offset_of!(TcpInfo, last_ack_recv) == 56);
 const _: () = assert!(mem::offset_of!(TcpInfo, rtt) == 68);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_acked) == 120);
 const _: () = assert!(mem::offset_of!(TcpInfo, notsent_bytes) == 144);
@@ -67,15 +79,38 @@ pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
     Ok(Duration::from_micros(micros.into()))
 }
 
+/// What is known of the answers of a TCP socket's peer; `socket` may be no socket any more.
+///
+/// A segment that acknowledges nothing new counts as data only (`tcp_rcv_established`,
+/// `net/ipv4/tcp_input.c`), so that both times are looked at, as keep-alive does
+/// (`keepalive_time_elapsed`, include/net/tcp.h). What counts as unanswered are segments, and
+/// questions to a window or of keep-alive (`icsk_probes_out`), which each answer sets to 0; so it
+/// is from 6.1 to 6.18.
+///
+/// Fails as [`bytes_written`] does.
+pub(super) fn answers(socket: RawFd) -> io::Result<Answers> {
+    let info = read_raw(socket)?;
+    let heard = info.last_data_recv.min(info.last_ack_recv);
+    Ok(Answers {
+        heard: Duration::from_millis(heard.into()),
+        is_awaited: info.unacked > 0 || info.probes > 0,
+    })
+}
+
 fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
+    read_raw(socket.as_fd().as_raw_fd())
+}
+
+fn read_raw(socket: RawFd) -> io::Result<TcpInfo> {
     let mut info = TcpInfo::default();
     let size = mem::size_of::<TcpInfo>();
     let mut len = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
     #[expect(unsafe_code, reason = "no safe crate reads these fields")]
-    // SAFETY: the pointers are to `info`, which takes any bytes, and to its size.
+    // SAFETY: the pointers are to `info`, which takes any bytes, and to its size; a wrong descriptor
+    // is an error.
     let result = unsafe {
         libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
+            socket,
             libc::IPPROTO_TCP,
             libc::TCP_INFO,
             (&raw mut info).cast(),

@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::access_log::{AccessLog, Writing};
 use crate::admin::Sources;
 use crate::background::OWN;
-use crate::channel::Registry;
+use crate::channel::{LostClients, Registry};
 use crate::config::{Config, DataPath, Loaded};
 use crate::congestion::Congestion;
 use crate::handover::Inherited;
@@ -97,9 +97,13 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     let reloading = supervised("reload", (reloader, hangup), |(reloader, hangup)| {
         Box::pin(reloader.run(hangup))
     });
+    let registry = Arc::clone(&running.sources.channels);
+    let live = Arc::clone(&running.sources.live);
+    let limit = move || live.current().config.client_timeout;
+    let lost_clients = LostClients::new(Arc::clone(&registry), limit);
+    let _looking = supervised("clients", lost_clients, |clients| Box::pin(clients.run()));
     info!("ready");
     service::ready("serving");
-    let registry = Arc::clone(&running.sources.channels);
     let sign_of_life = service::watch({
         let registry = Arc::clone(&registry);
         move || format!("serving, {} channels open", registry.count())

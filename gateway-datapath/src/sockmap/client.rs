@@ -4,8 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use gateway_common::layout::TO_CLIENT;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::drain::Drain;
@@ -93,6 +95,11 @@ impl AsyncWrite for ClientLeg<'_> {
 impl crate::ClientLeg for ClientLeg<'_> {
     fn socket(&self) -> Option<BorrowedFd<'_>> {
         Some(self.link.client.socket().as_fd())
+    }
+
+    fn give_up(&mut self) {
+        self.link.lose_client();
+        let _ = SockRef::from(self.link.client.socket()).set_linger(Some(Duration::ZERO));
     }
 
     /// Looked at only when userspace has something to do for the channel.

@@ -6,6 +6,7 @@ mod host;
 mod host_silence;
 mod journal;
 mod link;
+mod lost_clients;
 mod moved;
 mod registry;
 mod stop;
@@ -23,6 +24,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 pub use host::{ConnectError, HostConnector};
+pub use lost_clients::LostClients;
 pub use moved::{Arrived, ChannelState, Offer};
 pub use registry::{Carried, Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
 pub use stop::StopSignal;
@@ -44,6 +46,7 @@ use link::Link;
 #[derive(Clone, Copy, Debug)]
 pub struct ChannelLimits {
     keep_alive: Option<Duration>,
+    client_timeout: Option<Duration>,
     link_timeout: Duration,
     close_timeout: Duration,
     host_proxy_protocol: HostProxyProtocol,
@@ -54,6 +57,7 @@ impl ChannelLimits {
     pub fn new(config: &Config) -> Self {
         Self {
             keep_alive: config.keep_alive,
+            client_timeout: config.client_timeout,
             link_timeout: config.link_timeout,
             close_timeout: config.close_timeout,
             host_proxy_protocol: config.host_proxy_protocol,
@@ -178,6 +182,9 @@ impl Moving {
     /// Runs in a task of its own, as one that has begun a channel keeps the memory that this took.
     fn spawn(self, rest: Box<Rest>, limits: ChannelLimits, registration: Registration) {
         let silence = HostSilence::new(limits.link_timeout);
+        if let Some(limit) = limits.client_timeout {
+            self.carrier.ask_client(limit);
+        }
         let limits = Limits {
             ping_interval: limits.keep_alive.filter(|_| self.answers_pings),
             close_timeout: limits.close_timeout,

@@ -82,6 +82,11 @@ impl Entry {
         self.carried.get().map_or(Carried::NOT_YET, |known| known.0)
     }
 
+    /// Asks the channel to end.
+    pub(super) fn stop(&self, cause: StopCause) {
+        self.stop.stop(cause);
+    }
+
     /// Its number among the channels of its type; `None` before the client has told it.
     pub fn number(&self) -> Option<u8> {
         self.carried.get().map(|known| known.1)

@@ -38,6 +38,7 @@ const AT_ONCE: &[&str] = &[
     "DataPath",
     "CongestionControl",
     "KeepAlive",
+    "ClientTimeout",
     "HandshakeTimeout",
     "HeaderTimeout",
     "ConnectTimeout",

@@ -76,6 +76,7 @@ keys! {
 
     "CongestionControl" => congestion_control: Algorithm,
     "KeepAlive" => keep_alive: OrZero<Seconds>,
+    "ClientTimeout" => client_timeout: OrZero<Seconds>,
     "HandshakeTimeout" => handshake_timeout: Seconds,
     "HeaderTimeout" => header_timeout: Seconds,
     "ConnectTimeout" => connect_timeout: Seconds,
@@ -155,6 +156,7 @@ mod tests {
         assert_eq!(shown["ExternalName"], "");
         assert_eq!(shown["HijackAll"], true);
         assert_eq!(shown["KeepAlive"], 0);
+        assert_eq!(shown["ClientTimeout"], 60);
         assert_eq!(shown["TicketTimeout"], 120);
         assert_eq!(shown["WorkerThreads"], 0);
     }

@@ -206,6 +206,8 @@ mod tests {
             ("CongestionControl", json!("system")),
             ("CongestionControl", json!("cubic")),
             ("KeepAlive", json!(50)),
+            ("ClientTimeout", json!(0)),
+            ("ClientTimeout", json!(90)),
             ("HandshakeTimeout", json!(11)),
             ("HeaderTimeout", json!(16)),
             ("ConnectTimeout", json!(11)),

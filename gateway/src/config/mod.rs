@@ -108,6 +108,9 @@ pub struct Config {
     pub congestion_control: CongestionControl,
     /// Seconds in the file; interval of Pings to clients that answer them. `None` (0): none.
     pub keep_alive: Option<Duration>,
+    /// Seconds in the file; how long the system of a channel's client may answer nothing that it
+    /// is sent. `None` (0): as long as the kernel lets it.
+    pub client_timeout: Option<Duration>,
     /// Seconds in the file; longest TLS handshake.
     pub handshake_timeout: Duration,
     /// Seconds in the file; longest wait for the head of a request.
@@ -308,6 +311,7 @@ impl Default for Config {
             queue_limit: 1 << 20,
             congestion_control: CongestionControl::Auto,
             keep_alive: None,
+            client_timeout: Some(seconds(60)),
             handshake_timeout: seconds(10),
             header_timeout: seconds(15),
             connect_timeout: seconds(10),

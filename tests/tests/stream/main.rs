@@ -56,6 +56,7 @@ mod ktls_sockmap;
 mod lag;
 mod left_hosts;
 mod lines;
+mod lost_clients;
 mod metrics;
 mod openssl;
 mod overlap;

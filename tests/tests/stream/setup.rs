@@ -101,10 +101,19 @@ impl Setup {
     /// Starts a gateway and a host where a network has its own; channels are opened from where
     /// it has its client.
     pub(crate) async fn start_in(self, network: &Network) -> Result<Stage> {
+        self.start_in_with(network, |gateway| gateway).await
+    }
+
+    /// The same with a gateway that is configured further.
+    pub(crate) async fn start_in_with(
+        self,
+        network: &Network,
+        more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    ) -> Result<Stage> {
         let host = Host::spawn_in(&network.host, network::HOST.into(), |stream| async move {
             Ok(stream)
         })?;
-        let inside = |gateway: GatewayBuilder| gateway.in_network(network);
+        let inside = |gateway: GatewayBuilder| more(gateway.in_network(network));
         let mut stage = self.start_before(host, inside).await?;
         stage.endpoint = stage.endpoint.clone().in_namespace(&network.client);
         Ok(stage)

@@ -5,7 +5,7 @@ mod parts;
 use std::future::Future;
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
@@ -188,6 +188,11 @@ impl Link {
         };
         let link = parts.register(sockmap, client, host);
         link.map_err(|(error, _, _)| (error.into(), TlsLegs::Lost))
+    }
+
+    /// The client's socket, to be asked and set up only.
+    pub(crate) fn client_socket(&self) -> BorrowedFd<'_> {
+        self.client.socket().as_fd()
     }
 
     /// What the programs have counted.
