@@ -318,10 +318,10 @@ impl Carrier {
             Self::Relay(client, host) => TcpLegs::new(client.tcp(), host),
             Self::Ktls(client, host) => TcpLegs::new(client.tcp(), host),
             Self::Sockmap(link) | Self::KtlsSockmap(link) => {
-                return counters.queues.attach(link.queues());
+                return counters.queues.attach(link.sockets(), link.queues());
             }
         };
-        counters.queues.attach(move || sockets.queues())
+        counters.queues.attach(sockets, move || sockets.queues())
     }
 
     /// What the kernel has done for the channel, in one line; empty: it moved nothing.

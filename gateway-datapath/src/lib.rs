@@ -30,6 +30,7 @@ mod sockopt;
 pub mod state_error;
 pub mod supervise;
 pub mod tcp_info;
+mod tcp_stats;
 pub mod tls;
 pub mod websocket;
 
@@ -43,8 +44,9 @@ pub use inbound::{Inbound, InboundState};
 pub use legs::{ClientLeg, HostLeg};
 pub use moved::CarrierState;
 pub use pipe::Pipe;
-pub use queues::Queues;
+pub use queues::{Looked, Queues};
 pub use rest::{Rest, RestState};
+pub use tcp_stats::{Sent, TcpStats};
 
 use crate::end_reason::EndReason;
 use answers::AnswerLook;
@@ -99,9 +101,16 @@ impl Counters {
         self.spliced.load(Ordering::Relaxed)
     }
 
-    /// Bytes that wait in the kernel now. This asks it, a few times for each channel.
-    pub fn queues(&self) -> Queues {
-        self.queues.now()
+    /// What waits, and how both connections fare; `None` before and after the channel moves. This
+    /// asks the kernel, a few times for each channel.
+    pub fn look(&self) -> Option<Looked> {
+        self.queues.look()
+    }
+
+    /// What had been sent to the client by the last [`Counters::look`], or by the channel's end;
+    /// never less than at an earlier call. Asks nobody.
+    pub fn sent(&self) -> Sent {
+        self.queues.sent()
     }
 
     /// What is known of the answers of the client's system, for which the kernel is asked; `None`

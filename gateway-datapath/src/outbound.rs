@@ -178,6 +178,14 @@ impl Outbound {
         }
     }
 
+    /// How much is left of the frame that is being written, in bytes.
+    pub(super) fn left(&self) -> usize {
+        match self.frame {
+            Some(_) => self.end - self.start,
+            None => 0,
+        }
+    }
+
     /// Whether a frame is begun and not written to its end.
     pub(super) fn is_busy(&self) -> bool {
         self.frame.is_some()

@@ -327,9 +327,10 @@ where
         {
             Poll::Pending => {
                 self.bounds.on_held_up();
+                self.counters.queues.set_held(self.rest.outbound.left());
                 return Poll::Pending;
             }
-            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Ok(())) => self.counters.queues.set_held(0),
             Poll::Ready(Err(error)) => {
                 self.on_client_error(error.kind());
                 return Poll::Ready(());

@@ -11,39 +11,84 @@ use super::answers::Answers;
 /// `struct tcp_info` of include/uapi/linux/tcp.h up to what is needed (Linux 4.19).
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
-struct TcpInfo {
+pub(super) struct TcpInfo {
     state: u8,
+    ca_state: u8,
+    /// How often the timer of the segment that waits has run out.
+    pub(super) retransmits: u8,
+    /// Questions to a silent peer that are not answered.
+    pub(super) probes: u8,
+    /// How often a timer was doubled.
+    pub(super) backoff: u8,
     options: [u8; 2],
-    probes: u8,
-    more_options: [u8; 4],
-    numbers: [u32; 4],
-    unacked: u32,
-    yet_more_numbers: [u32; 6],
+    flags: u8,
+    timers: [u32; 2],
+    /// Bytes of a segment.
+    pub(super) snd_mss: u32,
+    rcv_mss: u32,
+    /// Segments that were sent and not acknowledged.
+    pub(super) unacked: u32,
+    segments_under_way: [u32; 4],
+    /// Milliseconds since, as the next three.
+    pub(super) last_data_sent: u32,
+    last_ack_sent: u32,
     last_data_recv: u32,
     last_ack_recv: u32,
-    sizes: [u32; 2],
-    rtt: u32,
-    more_numbers: [u32; 8],
+    paths: [u32; 2],
+    /// Microseconds.
+    pub(super) rtt: u32,
+    rtt_variance: [u32; 2],
+    /// Segments.
+    pub(super) snd_cwnd: u32,
+    more_numbers: [u32; 4],
+    /// Segments.
+    pub(super) total_retrans: u32,
     rates: [u64; 2],
     bytes_acked: u64,
     bytes_received: u64,
     segments: [u32; 2],
-    notsent_bytes: u32,
-    min_rtt: u32,
+    pub(super) notsent_bytes: u32,
+    /// Microseconds.
+    pub(super) min_rtt: u32,
     data_segments: [u32; 2],
-    rate_and_limits: [u64; 4],
+    /// Bytes per second.
+    pub(super) delivery_rate: u64,
+    limits: [u64; 3],
     delivered: [u32; 2],
-    bytes_sent: u64,
-    bytes_retrans: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_retrans: u64,
 }
 
-const _: () = assert!(mem::offset_of!(TcpInfo, probes) == 3);
+const _: () = assert!(mem::offset_of!(TcpInfo, snd_mss) == 16);
 const _: () = assert!(mem::offset_of!(TcpInfo, unacked) == 24);
+const _: () = assert!(mem::offset_of!(TcpInfo, last_data_sent) == 44);
 const _: () = assert!(mem::offset_of!(TcpInfo, last_ack_recv) == 56);
 const _: () = assert!(mem::offset_of!(TcpInfo, rtt) == 68);
+const _: () = assert!(mem::offset_of!(TcpInfo, snd_cwnd) == 80);
+const _: () = assert!(mem::offset_of!(TcpInfo, total_retrans) == 100);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_acked) == 120);
 const _: () = assert!(mem::offset_of!(TcpInfo, notsent_bytes) == 144);
+const _: () = assert!(mem::offset_of!(TcpInfo, delivery_rate) == 160);
 const _: () = assert!(mem::offset_of!(TcpInfo, bytes_sent) == 200);
+
+/// `tcpi_delivery_rate_app_limited`: the first bit of `flags`, as compilers lay it out.
+const APP_LIMITED: u8 = if cfg!(target_endian = "little") {
+    1
+} else {
+    0x80
+};
+
+impl TcpInfo {
+    /// There was less to send than could have been when `delivery_rate` was seen.
+    pub(super) fn is_app_limited(&self) -> bool {
+        self.flags & APP_LIMITED != 0
+    }
+
+    #[cfg(test)]
+    pub(super) fn limit_by_application(&mut self) {
+        self.flags = APP_LIMITED;
+    }
+}
 
 /// State of a socket whose connection is gone (`include/net/tcp_states.h`).
 const TCP_CLOSE: u8 = 7;
@@ -89,7 +134,7 @@ pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
 ///
 /// Fails as [`bytes_written`] does.
 pub(super) fn answers(socket: RawFd) -> io::Result<Answers> {
-    let info = read_raw(socket)?;
+    let info = read_open(socket)?;
     let heard = info.last_data_recv.min(info.last_ack_recv);
     Ok(Answers {
         heard: Duration::from_millis(heard.into()),
@@ -97,17 +142,27 @@ pub(super) fn answers(socket: RawFd) -> io::Result<Answers> {
     })
 }
 
+/// Fails when the connection is gone, and on a kernel that tells less.
 fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
-    read_raw(socket.as_fd().as_raw_fd())
+    read_open(socket.as_fd().as_raw_fd())
 }
 
-fn read_raw(socket: RawFd) -> io::Result<TcpInfo> {
+fn read_open(socket: RawFd) -> io::Result<TcpInfo> {
+    let info = read_any(socket)?;
+    if info.state == TCP_CLOSE {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    Ok(info)
+}
+
+/// Of a connection that is gone too, whose counts stay. Fails on a kernel that tells less.
+pub(super) fn read_any(socket: RawFd) -> io::Result<TcpInfo> {
     let mut info = TcpInfo::default();
     let size = mem::size_of::<TcpInfo>();
     let mut len = libc::socklen_t::try_from(size).map_err(io::Error::other)?;
     #[expect(unsafe_code, reason = "no safe crate reads these fields")]
-    // SAFETY: the pointers are to `info`, which takes any bytes, and to its size; a wrong descriptor
-    // is an error.
+    // SAFETY: the pointers are to `info`, which takes any bytes, and to its size, and a wrong
+    // descriptor is an error.
     let result = unsafe {
         libc::getsockopt(
             socket,
@@ -122,9 +177,6 @@ fn read_raw(socket: RawFd) -> io::Result<TcpInfo> {
     }
     if usize::try_from(len).is_ok_and(|len| len < size) {
         return Err(io::ErrorKind::Unsupported.into());
-    }
-    if info.state == TCP_CLOSE {
-        return Err(io::ErrorKind::NotConnected.into());
     }
     Ok(info)
 }

@@ -10,13 +10,13 @@ mod now;
 mod page;
 mod places;
 mod routes;
+mod scrape;
 mod screen;
 mod serve;
 pub mod status;
 mod table;
 mod units;
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,12 +31,12 @@ use crate::metrics;
 use crate::runtime_dir::Held;
 use crate::runtime_dir::socket::{Bound, OwnListener};
 use crate::serving::Live;
-use gateway_datapath::Queues;
 use gateway_datapath::probe::Finding;
 use gateway_datapath::supervise::{Supervised, supervised};
 use history::History;
 use now::Now;
 use routes::Access;
+use scrape::Scrape;
 use serve::Door;
 use status::{Moved, PathStatus, SessionStatus, Status};
 
@@ -113,10 +113,13 @@ impl Admin {
     fn metrics_text(&self) -> Result<String, std::fmt::Error> {
         let serving = self.sources.live.current();
         let gateway = &serving.gateway;
+        let scrape = Scrape::take(&self.sources.channels, &gateway.metrics.channel_times);
         gateway.metrics.encode(Now {
             totals: self.sources.channels.totals(),
             fallbacks: gateway.paths.fallbacks(),
-            queues: self.queues(),
+            queues: scrape.queues,
+            sent: scrape.sent,
+            stalled: scrape.stalled,
             programs: gateway.paths.programs(),
             paths: self
                 .sources
@@ -135,19 +138,6 @@ impl Admin {
             open_files: metrics::open_files(),
             open_files_limit: metrics::open_files_limit(),
         })
-    }
-
-    /// Bytes that wait in the kernel, by data path; no lock is held that channels wait for.
-    fn queues(&self) -> BTreeMap<&'static str, Queues> {
-        let mut by_path = BTreeMap::<_, Queues>::new();
-        for session in self.sources.channels.sessions() {
-            for entry in &session.channels {
-                let of_path = by_path.entry(entry.carried().path).or_default();
-                *of_path = *of_path + entry.channel.counters.queues();
-            }
-        }
-        by_path.remove("none");
-        by_path
     }
 
     fn status(&self) -> Status {

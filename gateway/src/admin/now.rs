@@ -11,11 +11,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::channel::Totals;
+use crate::channel::{Carried, Totals};
 use crate::metrics::PREFIX;
-use gateway_datapath::Queues;
 use gateway_datapath::end_reason::EndKind;
 use gateway_datapath::label::Label as _;
+use gateway_datapath::{Queues, Sent};
 
 /// Facts that are gathered for one scrape.
 #[derive(Clone, Debug)]
@@ -26,6 +26,10 @@ pub(super) struct Now {
     pub fallbacks: BTreeMap<&'static str, u64>,
     /// Bytes that wait in the kernel, by data path.
     pub queues: BTreeMap<&'static str, Queues>,
+    /// What was sent to clients, by what the channels carry.
+    pub sent: BTreeMap<Carried, Sent>,
+    /// Open channels whose client answers nothing.
+    pub stalled: BTreeMap<Carried, u64>,
     /// What the eBPF programs have counted, and the data path that uses them.
     pub programs: (&'static str, State),
     /// Whether each data path works here.
@@ -58,6 +62,8 @@ impl Default for Now {
             totals: Totals::default(),
             fallbacks: BTreeMap::new(),
             queues: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             programs: ("sockmap", State::default()),
             paths: Vec::new(),
             connections: 0,
@@ -79,6 +85,7 @@ impl Collector for Now {
         let mut out = Out(encoder);
         self.encode_channels(&mut out)?;
         self.encode_queues(&mut out)?;
+        self.encode_clients(&mut out)?;
         self.encode_programs(&mut out)?;
         let fallbacks = self.fallbacks.iter();
         out.counters(
@@ -158,7 +165,7 @@ impl Now {
             totals
                 .channels
                 .iter()
-                .map(|(carried, tally)| ([("path", carried.path), ("type", carried.kind)], tally))
+                .map(|(carried, tally)| (labels(*carried), tally))
         };
         out.gauges(
             "channels",
@@ -193,6 +200,39 @@ impl Now {
             "kernel_queue_bytes",
             "Bytes of open channels that wait in the kernel",
             queues,
+        )
+    }
+
+    fn encode_clients(&self, out: &mut Out<'_>) -> fmt::Result {
+        for (name, help, count) in [
+            (
+                "client_sent_bytes",
+                "Bytes sent to clients over TCP, those included that were sent again",
+                (|sent| sent.bytes) as fn(&Sent) -> u64,
+            ),
+            (
+                "client_retransmitted_bytes",
+                "Bytes sent to clients again, as they were lost or seemed so",
+                |sent| sent.retransmitted_bytes,
+            ),
+            (
+                "client_retransmitted_segments",
+                "Segments of TCP sent to clients again",
+                |sent| sent.retransmitted_segments,
+            ),
+        ] {
+            let sent = self.sent.iter();
+            out.counters(
+                name,
+                help,
+                sent.map(|(carried, sent)| (labels(*carried), count(sent))),
+            )?;
+        }
+        let stalled = self.stalled.iter();
+        out.gauges(
+            "client_stalled_channels",
+            "Open channels whose client answers nothing at present",
+            stalled.map(|(carried, count)| (labels(*carried), *count)),
         )
     }
 
@@ -270,6 +310,10 @@ impl Now {
 
 fn name(name: &str) -> String {
     format!("{PREFIX}_{name}")
+}
+
+fn labels(carried: Carried) -> [(&'static str, &'static str); 2] {
+    [("path", carried.path), ("type", carried.kind)]
 }
 
 /// Prometheus knows no other numbers; a gauge of the crate's ends at 2^63, and limits lie beyond.

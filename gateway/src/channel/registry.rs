@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -14,8 +15,8 @@ use super::moved::Offer;
 use super::stop::StopSignal;
 use crate::session::{ChannelId, SessionId};
 use crate::target::Target;
-use gateway_datapath::Counters;
 use gateway_datapath::end_reason::{EndKind, StopCause};
+use gateway_datapath::{Counters, Sent};
 
 /// All open channels.
 #[derive(Default)]
@@ -28,12 +29,20 @@ struct Channels {
     sessions_begun: u64,
     /// What the channels that have ended had moved.
     ended: BTreeMap<Carried, Tally>,
+    /// What they had sent to their clients.
+    ended_sent: BTreeMap<Carried, Sent>,
     /// How many channels have ended, by reason.
     ended_by: BTreeMap<EndKind, u64>,
     /// Channels that come now are to end at once.
     stopping: bool,
     /// Who takes the channels over; those that come now too.
     successor: Option<UnboundedSender<Offer>>,
+}
+
+impl Channels {
+    fn open(&self) -> Vec<Arc<Entry>> {
+        self.sessions.values().flatten().cloned().collect()
+    }
 }
 
 /// What is known of a channel when its host is connected.
@@ -57,6 +66,8 @@ pub struct Entry {
     /// What was known when it was entered.
     pub channel: NewChannel,
     carried: OnceLock<(Carried, u8)>,
+    /// Bytes that had been sent to the client when its times were last observed.
+    observed: AtomicU64,
     stop: StopSignal,
 }
 
@@ -85,6 +96,12 @@ impl Entry {
     /// Asks the channel to end.
     pub(super) fn stop(&self, cause: StopCause) {
         self.stop.stop(cause);
+    }
+
+    /// Whether anything was sent to the client since this was last asked; `sent` is what was sent
+    /// by now, in bytes.
+    pub fn has_sent_since(&self, sent: u64) -> bool {
+        self.observed.swap(sent, Ordering::Relaxed) != sent
     }
 
     /// Its number among the channels of its type; `None` before the client has told it.
@@ -197,6 +214,8 @@ impl Drop for Registration {
             .entry(self.entry.carried())
             .or_default()
             .add(&self.entry);
+        let sent = channels.ended_sent.entry(self.entry.carried()).or_default();
+        *sent = *sent + self.entry.channel.counters.sent();
         if let Some(entries) = channels.sessions.get_mut(&session) {
             entries.retain(|entry| !Arc::ptr_eq(entry, &self.entry));
             if entries.is_empty() {
@@ -213,6 +232,7 @@ impl Registry {
         let entry = Arc::new(Entry {
             channel,
             carried: OnceLock::new(),
+            observed: AtomicU64::new(0),
             stop: StopSignal::default(),
         });
         let mut channels = self.lock();
@@ -311,21 +331,32 @@ impl Registry {
         self.lock().sessions.len()
     }
 
+    /// The open channels, and what those that have ended had sent to their clients: each channel is
+    /// among the one or in the other.
+    pub fn open_and_ended(&self) -> (Vec<Arc<Entry>>, BTreeMap<Carried, Sent>) {
+        let channels = self.lock();
+        (channels.open(), channels.ended_sent.clone())
+    }
+
     /// What was counted so far; never less than at an earlier call.
     pub fn totals(&self) -> Totals {
-        let channels = self.lock();
-        let mut by_kind = channels.ended.clone();
-        for entry in channels.sessions.values().flatten() {
-            let tally = by_kind.entry(entry.carried()).or_default();
+        let (open, mut totals) = {
+            let channels = self.lock();
+            let totals = Totals {
+                sessions_open: channels.sessions.len(),
+                sessions_opened: channels.sessions_begun,
+                channels: channels.ended.clone(),
+                ended_by: channels.ended_by.clone(),
+            };
+            (channels.open(), totals)
+        };
+        // The kernel may have to be asked for each: nobody waits for that to open or end a channel.
+        for entry in &open {
+            let tally = totals.channels.entry(entry.carried()).or_default();
             tally.open += 1;
             tally.add(entry);
         }
-        Totals {
-            sessions_open: channels.sessions.len(),
-            sessions_opened: channels.sessions_begun,
-            channels: by_kind,
-            ended_by: channels.ended_by.clone(),
-        }
+        totals
     }
 
     fn lock(&self) -> MutexGuard<'_, Channels> {

@@ -5,6 +5,7 @@
 
 mod labels;
 mod process;
+mod times;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -23,6 +24,7 @@ pub use labels::{
 };
 
 pub use process::{open_files, open_files_limit};
+pub use times::ChannelTimes;
 
 use gateway_datapath::label::Label;
 
@@ -91,6 +93,8 @@ pub struct Metrics {
     pub desktops_refused: Labelled<DesktopRefusal>,
     /// Requests for the manager, by what became of them.
     pub manager_requests: Labelled<ManagerResult>,
+    /// Times of open channels, observed at a scrape.
+    pub channel_times: ChannelTimes,
     registry: Registry,
     started: SystemTime,
     up_since: Instant,
@@ -151,6 +155,7 @@ impl Default for Metrics {
                 "Desktops that a ticket was given for",
                 Counter::default(),
             ),
+            channel_times: ChannelTimes::new(&mut entered),
             registry,
             started: SystemTime::now(),
             up_since: Instant::now(),

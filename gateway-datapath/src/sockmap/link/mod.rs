@@ -207,10 +207,15 @@ impl Link {
         move || sockmap.maps.state(slot).map_or(0, |state| state.framed)
     }
 
+    /// Its two TCP sockets, to be asked while the link lives.
+    pub(crate) fn sockets(&self) -> TcpLegs {
+        TcpLegs::new(self.client.socket(), self.host.get_ref())
+    }
+
     /// Looks at what waits in the kernel; only while the link lives.
     pub(crate) fn queues(&self) -> impl Fn() -> Queues + Send + Sync + 'static {
         let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
-        let sockets = TcpLegs::new(self.client.socket(), self.host.get_ref());
+        let sockets = self.sockets();
         move || {
             let state = sockmap.maps.state(slot).unwrap_or_default();
             Queues {
