@@ -6,6 +6,7 @@
 mod asked_host;
 pub mod client;
 mod history;
+pub mod legs;
 mod now;
 mod page;
 mod places;

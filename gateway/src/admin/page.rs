@@ -5,8 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Admin;
 use super::history::{INTERVAL, Rates};
+use super::legs::LegStatus;
 use super::status::{SessionStatus, Status};
-use super::units::{age, bytes, counted, whole_bytes};
+use super::units::{age, bytes, counted, milliseconds, percent, whole_bytes};
 use crate::session::SessionId;
 
 /// The page's style sheet.
@@ -151,6 +152,9 @@ fn write_sessions(
          <th scope=\"col\">Data path</th><th scope=\"col\" class=\"number\">To client</th>\
          <th scope=\"col\"><span class=\"hidden\">Bytes to the client in the last two \
          minutes</span></th><th scope=\"col\" class=\"number\">To host</th>\
+         <th scope=\"col\" class=\"number\">Round trip</th>\
+         <th scope=\"col\" class=\"number\">Waits here</th>\
+         <th scope=\"col\" class=\"number\">Sent again</th>\
          <th scope=\"col\" class=\"number\">Moved</th><th scope=\"col\" class=\"number\">Age</th>\
          </tr></thead>\n<tbody>\n",
     );
@@ -169,7 +173,7 @@ fn write_session(page: &mut String, session: &SessionStatus, rates: &[Rates]) ->
         page,
         "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td class=\"kinds\">{}</td>\
          <td><span class=\"path\">{}</span></td><td class=\"number\">{}/s</td><td>{}</td>\
-         <td class=\"number\">{}/s</td><td class=\"number\">{}</td>\
+         <td class=\"number\">{}/s</td>{}<td class=\"number\">{}</td>\
          <td class=\"number\">{}</td></tr>",
         Escaped(&session.session),
         Escaped(&session.client),
@@ -183,9 +187,38 @@ fn write_session(page: &mut String, session: &SessionStatus, rates: &[Rates]) ->
             size: (96, 20)
         },
         bytes(moved.up_rate),
+        LegCells(session.legs),
         whole_bytes(moved.up_bytes + moved.down_bytes),
         age(session.age_seconds)
     )
+}
+
+/// Three cells: the round trip to the client, what waits for it and how long, what was sent again.
+struct LegCells(Option<LegStatus>);
+
+impl Display for LegCells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(legs) = self.0 else {
+            return f.write_str("<td></td><td></td><td></td>");
+        };
+        if legs.stalled {
+            f.write_str("<td class=\"number bad\">no answer</td>")?;
+        } else {
+            write!(
+                f,
+                "<td class=\"number\">{} <small>min {}</small></td>",
+                Escaped(&milliseconds(legs.client_rtt_ms)),
+                Escaped(&milliseconds(legs.client_min_rtt_ms))
+            )?;
+        }
+        write!(
+            f,
+            "<td class=\"number\">{} <small>{}</small></td><td class=\"number\">{}</td>",
+            Escaped(&milliseconds(legs.queue_delay_ms)),
+            whole_bytes(legs.queued_bytes),
+            Escaped(&percent(legs.retransmitted_share))
+        )
+    }
 }
 
 fn write_facts(page: &mut String, status: &Status) -> fmt::Result {
@@ -325,6 +358,7 @@ mod tests {
                 host: "<script>\"'&:5900".to_owned(),
                 age_seconds: 1,
                 moved: Moved::default(),
+                legs: None,
                 channels: vec![ChannelStatus {
                     channel: "c1".to_owned(),
                     kind: "main".to_owned(),
@@ -333,6 +367,7 @@ mod tests {
                     age_seconds: 1,
                     up_bytes: 0,
                     down_bytes: 0,
+                    legs: None,
                 }],
             }],
         }
@@ -343,6 +378,31 @@ mod tests {
         let mut page = String::new();
         write_page(&mut page, &status(), &[], &|_| Vec::new()).unwrap();
         assert!(page.contains("<td>&lt;script&gt;&quot;&#39;&amp;:5900</td>"));
+    }
+
+    #[test]
+    fn a_client_that_answers_nothing_is_marked() {
+        let legs = LegStatus {
+            client_rtt_ms: 82.4,
+            client_min_rtt_ms: 0.01,
+            queued_bytes: 2_048,
+            queue_delay_ms: 24.0,
+            retransmitted_share: 0.042,
+            ..LegStatus::default()
+        };
+        let answers = LegCells(Some(legs)).to_string();
+        assert!(answers.contains("82 ms <small>min &lt;0.1 ms</small>"));
+        assert!(answers.contains("24 ms <small>2.00 KiB</small>") && answers.contains("4.2 %"));
+        let stalled = LegStatus {
+            stalled: true,
+            ..legs
+        };
+        let stalled = LegCells(Some(stalled)).to_string();
+        assert!(stalled.contains("bad\">no answer<") && !stalled.contains("82 ms"));
+        let columns = |cells: &str| cells.matches("<td").count();
+        for cells in [answers, stalled, LegCells(None).to_string()] {
+            assert_eq!(columns(&cells), 3, "{cells}");
+        }
     }
 
     #[test]

@@ -82,16 +82,19 @@ pub(super) async fn answer(admin: &Admin, access: Access, request: &Parts) -> Re
 }
 
 fn show(admin: &Admin, path: &str) -> Option<Response<Body>> {
+    // Every channel is asked: for a thread, with many of them, longer than others should wait.
     let (kind, text) = match path {
-        "/" => ("text/html; charset=utf-8", page::render(admin)),
+        "/" => (
+            "text/html; charset=utf-8",
+            block_in_place(|| page::render(admin)),
+        ),
         "/page.css" => ("text/css; charset=utf-8", page::STYLE.to_owned()),
         "/page.js" => ("text/javascript; charset=utf-8", page::SCRIPT.to_owned()),
-        // Every channel is asked: for a thread, with many of them, longer than others should wait.
         "/metrics" => match block_in_place(|| admin.metrics_text()) {
             Ok(text) => (metrics::CONTENT_TYPE, text),
             Err(_) => return Some(failed()),
         },
-        "/status" => match serde_json::to_string(&admin.status()) {
+        "/status" => match serde_json::to_string(&block_in_place(|| admin.status())) {
             Ok(text) => ("application/json", text),
             Err(_) => return Some(failed()),
         },

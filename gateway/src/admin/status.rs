@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use super::legs::LegStatus;
 use crate::channel::{Entry, Session};
 
 /// The gateway and its desktop sessions.
@@ -82,6 +83,9 @@ pub struct SessionStatus {
     pub age_seconds: u64,
     /// What its open channels have moved.
     pub moved: Moved,
+    /// The worst or the sum of its channels; `null`: unknown.
+    #[serde(default)]
+    pub legs: Option<LegStatus>,
     /// Its channels, oldest first.
     pub channels: Vec<ChannelStatus>,
 }
@@ -103,6 +107,9 @@ pub struct ChannelStatus {
     pub up_bytes: u64,
     /// Bytes handed to the client.
     pub down_bytes: u64,
+    /// How its connections fare; `null`: unknown, as before it moves.
+    #[serde(default)]
+    pub legs: Option<LegStatus>,
 }
 
 impl SessionStatus {
@@ -125,6 +132,7 @@ impl SessionStatus {
                 up_rate,
                 down_rate,
             },
+            legs: LegStatus::of_session(channels.iter().filter_map(|c| c.legs)),
             channels,
         }
     }
@@ -171,6 +179,7 @@ impl ChannelStatus {
                 .map_or(0, |age| age.as_secs()),
             up_bytes: channel.counters.uplink(),
             down_bytes: channel.counters.downlink(),
+            legs: LegStatus::of(&channel.counters),
         }
     }
 }

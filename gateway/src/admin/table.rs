@@ -2,11 +2,13 @@
 
 use std::fmt::Write;
 
+use super::legs::LegStatus;
 use super::status::{SessionStatus, Status};
-use super::units::{age, bytes, counted, whole_bytes};
+use super::units::{age, bytes, counted, milliseconds, percent, whole_bytes};
 
-const HEADINGS: [&str; 8] = [
-    "SESSION", "CLIENT", "HOST", "CHANNELS", "PATH", "UP/S", "DOWN/S", "AGE",
+const HEADINGS: [&str; 11] = [
+    "SESSION", "CLIENT", "HOST", "CHANNELS", "PATH", "UP/S", "DOWN/S", "RTT", "QUEUE", "RESENT",
+    "AGE",
 ];
 
 /// The gateway in two lines, then one line for each desktop session.
@@ -52,6 +54,7 @@ pub(super) fn render(status: &Status) -> String {
 }
 
 fn row(session: &SessionStatus) -> [String; HEADINGS.len()] {
+    let known = |text: fn(LegStatus) -> String| session.legs.map_or_else(unknown, text);
     [
         session.session.clone(),
         session.client.clone(),
@@ -60,6 +63,22 @@ fn row(session: &SessionStatus) -> [String; HEADINGS.len()] {
         session.paths(),
         bytes(session.moved.up_rate),
         bytes(session.moved.down_rate),
+        known(round_trip),
+        known(|legs| milliseconds(legs.queue_delay_ms)),
+        known(|legs| percent(legs.retransmitted_share)),
         age(session.age_seconds),
     ]
+}
+
+fn unknown() -> String {
+    "-".to_owned()
+}
+
+/// That of a client that answers nothing is no more than what it was.
+fn round_trip(legs: LegStatus) -> String {
+    if legs.stalled {
+        "stalled".to_owned()
+    } else {
+        milliseconds(legs.client_rtt_ms)
+    }
 }

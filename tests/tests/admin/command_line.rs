@@ -23,8 +23,11 @@ async fn the_status_tells_of_every_session() {
     assert!(table.contains("2 desktop sessions, 3 channels"), "{table}");
     let row = table.lines().find(|line| line.starts_with("s1 "));
     let row = row.unwrap_or_else(|| panic!("{table}"));
-    for cell in ["127.0.0.1", "main, display", "relay"] {
+    for cell in ["127.0.0.1", "main, display", "relay", " ms  ", " %  "] {
         assert!(row.contains(cell), "{cell} in {table}");
+    }
+    for heading in ["RTT", "QUEUE", "RESENT"] {
+        assert!(table.contains(heading), "{table}");
     }
 
     let json = stage.output(&["status", "--json"]).await;
@@ -36,6 +39,10 @@ async fn the_status_tells_of_every_session() {
     assert_eq!(sessions[0]["channels"][0]["kind"], "main");
     assert_eq!(sessions[0]["channels"][0]["number"], 0);
     assert_eq!(sessions[0]["channels"][1]["kind"], "display");
+    let legs = |value: &Value| value["legs"]["sent_bytes"].as_u64().unwrap();
+    let channels = sessions[0]["channels"].as_array().unwrap();
+    let sent: u64 = channels.iter().map(legs).sum();
+    assert_eq!(legs(&sessions[0]), sent);
     assert_eq!(status["pid"], stage.gateway.pid());
 }
 

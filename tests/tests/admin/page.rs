@@ -37,6 +37,12 @@ async fn a_browser_shows_the_sessions_and_renews_them() {
         assert_eq!(row[1], "127.0.0.1");
         assert_eq!(row[3], "main, display");
         assert_eq!(row[4], "relay");
+        let cell = |column: usize| row[column].as_str().unwrap();
+        assert!(cell(8).contains(" ms min "), "{seen}");
+        assert!(
+            cell(9).ends_with(" B") && cell(10).ends_with(" %"),
+            "{seen}"
+        );
         assert_eq!(seen["renewed"], true, "{seen}");
         assert_eq!(seen["complaints"], json!([]), "{seen}");
     }

@@ -49,6 +49,7 @@ mod conformance;
 mod controls;
 mod desktop;
 mod endings;
+mod felt;
 mod host_proxy;
 mod kernel;
 mod ktls;
