@@ -20,6 +20,11 @@ const DASHBOARD: &str = concat!(
     "/../packaging/grafana/flexvdi-gateway.json"
 );
 
+const ALERTS: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../packaging/prometheus/flexvdi-gateway.rules.yml"
+);
+
 /// A gateway on which everything that has a label has happened once.
 async fn busy() -> (Stage, testkit::ws::Channel) {
     let stage = Stage::new().await;
@@ -82,8 +87,33 @@ fn dashboard() -> Vec<String> {
     found
 }
 
+/// Every expression of the alerts, each of which begins on the line behind `expr: |`.
+fn alerts() -> Vec<String> {
+    let text = std::fs::read_to_string(ALERTS).unwrap();
+    let parts = text.split("expr: |").skip(1);
+    let found: Vec<_> = parts
+        .map(|part| part.split("for:").next().unwrap().trim().to_owned())
+        .collect();
+    assert_eq!(found.len(), text.matches("- alert:").count());
+    found
+}
+
 #[tokio::test]
-async fn the_dashboard_names_only_what_exists() {
+async fn promtool_finds_no_fault_with_the_alerts() {
+    packages::ensure(&[Package::Prometheus]).unwrap();
+    let output = Command::new("promtool")
+        .args(["check", "rules", ALERTS])
+        .output();
+    let output = within("promtool", output).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}{complaints}");
+    let found = format!("{} rules found", alerts().len());
+    assert!(said.contains(&found), "{said}");
+}
+
+#[tokio::test]
+async fn dashboard_and_alerts_name_only_what_exists() {
     let (stage, _channel) = busy().await;
     let text = stage.shown("/metrics").await;
     let known: BTreeSet<_> = text
@@ -91,7 +121,7 @@ async fn the_dashboard_names_only_what_exists() {
         .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
         .collect();
     let mut named = 0;
-    for expression in dashboard() {
+    for expression in dashboard().into_iter().chain(alerts()) {
         let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
         for word in words {
             if !word.starts_with("flexvdi_gateway_") && !word.starts_with("process_") {
@@ -109,7 +139,7 @@ async fn the_dashboard_names_only_what_exists() {
 }
 
 #[tokio::test]
-async fn prometheus_scrapes_it_and_answers_the_dashboards_questions() {
+async fn prometheus_scrapes_it_and_answers_what_dashboard_and_alerts_ask() {
     packages::ensure(&[Package::Prometheus]).unwrap();
     let (stage, _channel) = busy().await;
     let directory = tempfile::tempdir().unwrap();
@@ -149,7 +179,7 @@ async fn prometheus_scrapes_it_and_answers_the_dashboards_questions() {
         }
     });
     assert_eq!(sessions.await.unwrap(), "1");
-    for expression in dashboard() {
+    for expression in dashboard().into_iter().chain(alerts()) {
         let expression = expression
             .replace("$__rate_interval", "5s")
             .replace("$instance", ".*");
