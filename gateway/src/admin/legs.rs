@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::datapath::Counters;
+use gateway_datapath::Counters;
 
 /// A round-trip time this old says nothing of the line as it is now.
 const FRESH: Duration = Duration::from_secs(60);

@@ -35,7 +35,7 @@ use crate::serving::Live;
 use gateway_datapath::probe::Finding;
 use gateway_datapath::supervise::{Supervised, supervised};
 use history::History;
-use now::Now;
+pub use now::Now;
 use routes::Access;
 use scrape::Scrape;
 use serve::Door;

@@ -19,7 +19,7 @@ use gateway_datapath::{Queues, Sent};
 
 /// Facts that are gathered for one scrape.
 #[derive(Clone, Debug)]
-pub(super) struct Now {
+pub struct Now {
     /// Channels and desktop sessions.
     pub totals: Totals,
     /// Channels that use `relay` although another path was wanted, by reason.

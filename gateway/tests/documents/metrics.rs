@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use gateway::metrics::{Metrics, Now};
+use gateway::admin::Now;
+use gateway::metrics::Metrics;
 
 use super::{read, rows};
 
