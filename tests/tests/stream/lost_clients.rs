@@ -3,6 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use testkit::gateway::Signal;
 use testkit::line::Quality;
 use testkit::namespace::sockets;
 use testkit::network::{Leg, Network};
@@ -20,6 +22,8 @@ use crate::setup::{
 on_every_path! {
     a_client_that_vanishes_while_it_is_sent_to_is_given_up
     a_client_that_vanishes_while_nothing_moves_is_given_up
+    a_client_that_vanishes_with_a_full_window_is_given_up
+    a_limit_that_is_set_later_counts_for_channels_that_are_open
     a_client_that_does_not_read_is_not_given_up
     a_client_that_was_away_for_less_is_sent_to_soon_after
 }
@@ -114,6 +118,34 @@ async fn a_client_that_vanishes_while_nothing_moves_is_given_up(setup: Setup) ->
     expect_uplink_end(&mut channel.host, 0, 0).await?;
     drop(channel);
     expect_nothing_left(network, stage, scene.sockets).await
+}
+
+async fn a_client_that_vanishes_with_a_full_window_is_given_up(setup: Setup) -> Result<()> {
+    /// For so long its system is asked for room, and answers.
+    const FULL: Duration = Duration::from_secs(2 * LIMIT);
+    let mut scene = Scene::begin(setup, LIMIT).await?;
+    let (network, stage) = (&scene.network, &scene.stage);
+    let sends = write_pattern(&mut scene.channel.host, DOWNLINK, 0, u64::MAX);
+    let mut host_sends = std::pin::pin!(sends);
+    // The client reads nothing, so the host cannot go on for ever.
+    ensure!(timeout(FULL, &mut host_sends).await.is_err(), "it was left");
+    cut(network)?;
+    let (sent, given_up) = tokio::join!(host_sends, stage.expect_reason(REASON));
+    ensure!(sent.is_err(), "a client that has vanished was sent a lot");
+    given_up?;
+    expect_nothing_left(network, stage, scene.sockets).await
+}
+
+async fn a_limit_that_is_set_later_counts_for_channels_that_are_open(setup: Setup) -> Result<()> {
+    let mut scene = Scene::begin(setup, 0).await?;
+    let (network, stage) = (&scene.network, &scene.stage);
+    cut(network)?;
+    // It is on its way for a quarter of an hour, as far as the kernel is concerned.
+    write_pattern(&mut scene.channel.host, DOWNLINK, 0, 1_000).await?;
+    let gateway = &stage.gateway;
+    gateway.change_config(&[("ClientTimeout", json!(LIMIT))])?;
+    gateway.signal(Signal::HUP)?;
+    stage.expect_reason(REASON).await
 }
 
 async fn a_client_that_does_not_read_is_not_given_up(setup: Setup) -> Result<()> {
