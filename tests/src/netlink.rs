@@ -14,6 +14,7 @@ use rustix::net::{
 const NETLINK_ROUTE: Option<Protocol> = None;
 const NLM_F_REQUEST: u16 = 0x1;
 const NLM_F_ACK: u16 = 0x4;
+const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 const NLMSG_ERROR: u16 = 2;
@@ -26,6 +27,8 @@ const RTM_NEWROUTE: u16 = 24;
 const IFF_UP: u32 = 1;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
+const RT_SCOPE_UNIVERSE: u8 = 0;
+const RT_SCOPE_LINK: u8 = 253;
 const RTN_UNICAST: u8 = 1;
 // Attributes: linux/if_link.h, linux/veth.h, linux/if_addr.h, linux/rtnetlink.h
 const IFLA_IFNAME: u16 = 3;
@@ -36,7 +39,11 @@ const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_METRICS: u16 = 8;
+const RTAX_CC_ALGO: u16 = 16;
 
 /// `lo` is the first interface of every network namespace (net/core/dev.c).
 const LOOPBACK_INDEX: u32 = 1;
@@ -79,26 +86,52 @@ pub(crate) fn set_address(device: &str, address: Ipv4Addr, prefix: u8) -> Result
         .with_context(|| format!("giving {device} the address {address}"))
 }
 
-/// Sends whatever no other route is for to this gateway.
-pub(crate) fn add_default_route(gateway: Ipv4Addr) -> Result<()> {
-    // A struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type.
+/// Where a route leads.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Route<'a> {
+    /// To a network with a prefix of this many bits, by the device that is in it.
+    Network(Ipv4Addr, u8, &'a str),
+    /// To wherever no other route leads, by this gateway.
+    Default(Ipv4Addr),
+}
+
+/// Makes a route, or replaces the one that is there; TCP over it does this about congestion, as in
+/// `bbr`.
+pub(crate) fn set_route(route: Route<'_>, congestion_control: &str) -> Result<()> {
+    let (prefix, scope) = match route {
+        Route::Network(_, prefix, _) => (prefix, RT_SCOPE_LINK),
+        Route::Default(_) => (0, RT_SCOPE_UNIVERSE),
+    };
+    // A struct rtmsg: family, lengths of destination and source, TOS, table, protocol, scope,
+    // type, flags.
     let mut body = vec![
         IPV4,
-        0,
+        prefix,
         0,
         0,
         RT_TABLE_MAIN,
         RTPROT_STATIC,
-        0,
+        scope,
         RTN_UNICAST,
         0,
         0,
         0,
         0,
     ];
-    attribute(&mut body, RTA_GATEWAY, &gateway.octets());
-    ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, &body)
-        .with_context(|| format!("a route to {gateway}"))
+    match route {
+        Route::Network(address, prefix, device) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+            let network = Ipv4Addr::from_bits(address.to_bits() & mask);
+            attribute(&mut body, RTA_DST, &network.octets());
+            attribute(&mut body, RTA_OIF, &index(device)?.to_ne_bytes());
+        }
+        Route::Default(gateway) => attribute(&mut body, RTA_GATEWAY, &gateway.octets()),
+    }
+    let mut metrics = Vec::new();
+    attribute(&mut metrics, RTAX_CC_ALGO, &text(congestion_control));
+    attribute(&mut body, RTA_METRICS, &metrics);
+    ask(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, &body)
+        .with_context(|| format!("{route:?} with congestion control {congestion_control}"))
 }
 
 fn bring_up(index: u32) -> Result<()> {

@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::line::{End, Line, MTU, Quality};
 use crate::namespace::Namespace;
-use crate::netlink::{add_default_route, make_veth, set_address};
+use crate::netlink::{Route, make_veth, set_address, set_route};
 
 /// The client's address.
 pub const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 81, 0, 1);
@@ -81,8 +81,6 @@ impl Network {
             host_leg,
             seed.wrapping_add(1),
         )?;
-        client.enter(|| add_default_route(GATEWAY))??;
-        host.enter(|| add_default_route(INSIDE))??;
         gateway.set("ipv4/ip_forward", "1")?;
         let network = Self {
             client,
@@ -99,11 +97,25 @@ impl Network {
         Ok(network)
     }
 
-    /// What TCP does about congestion in all three from now on, as in `bbr`.
+    /// What TCP does about congestion between the three from now on, as in `bbr`.
+    ///
+    /// The routes say it: as the default of a namespace the kernel takes those algorithms only that
+    /// the whole machine allows to everybody (`tcp_set_default_congestion_control()` of the file
+    /// `net/ipv4/tcp_cong.c`).
     pub fn set_congestion_control(&self, name: &str) -> Result<()> {
-        self.namespaces()
-            .iter()
-            .try_for_each(|namespace| namespace.set("ipv4/tcp_congestion_control", name))
+        let outside = |device| Route::Network(CLIENT, PREFIX, device);
+        let inside = |device| Route::Network(HOST, PREFIX, device);
+        for (namespace, route) in [
+            (&self.client, outside("gateway")),
+            (&self.client, Route::Default(GATEWAY)),
+            (&self.gateway, outside("client")),
+            (&self.gateway, inside("host")),
+            (&self.host, inside("gateway")),
+            (&self.host, Route::Default(INSIDE)),
+        ] {
+            namespace.enter(|| set_route(route, name))??;
+        }
+        Ok(())
     }
 
     fn namespaces(&self) -> [&Namespace; 3] {
@@ -130,13 +142,14 @@ fn connect(first: &End, second: &End, leg: Leg, seed: u64) -> Result<Option<Line
 mod tests {
     use std::time::{Duration, Instant};
 
+    use socket2::SockRef;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::time::timeout;
 
     use super::*;
     use crate::host::Host;
     use crate::line::Direction;
-    use crate::net::Endpoint;
+    use crate::net::{Endpoint, listen_in};
 
     const ROUND_TRIP: Duration = Duration::from_millis(60);
 
@@ -196,5 +209,21 @@ mod tests {
         let network = Network::new(Leg::Ethernet, Leg::Ethernet, 1).unwrap();
         assert!(network.set_congestion_control("unheard-of").is_err());
         network.set_congestion_control("reno").unwrap();
+    }
+
+    #[tokio::test]
+    async fn both_ends_of_a_connection_have_the_congestion_control_of_the_network() {
+        let network = Network::new(Leg::Ethernet, Leg::Ethernet, 1).unwrap();
+        for name in [CONGESTION_CONTROL, "reno"] {
+            network.set_congestion_control(name).unwrap();
+            let listener = listen_in(&network.host, (HOST, 0).into()).unwrap();
+            let addr = listener.local_addr().unwrap();
+            let endpoint = Endpoint::plain(addr).in_namespace(&network.client);
+            let (client, host) = tokio::join!(endpoint.connect_tcp(), listener.accept());
+            for end in [client.unwrap(), host.unwrap().0] {
+                let used = SockRef::from(&end).tcp_congestion().unwrap();
+                assert_eq!(String::from_utf8_lossy(&used).trim_end_matches('\0'), name);
+            }
+        }
     }
 }
