@@ -58,6 +58,11 @@ impl Namespace {
         Ok(done)
     }
 
+    /// Moves this thread into the namespace for good.
+    pub fn settle(&self) -> Result<()> {
+        move_into(&self.0).context("entering a network namespace")
+    }
+
     /// Sets one of the namespace's settings, named from `/proc/sys/net` on.
     pub fn set(&self, name: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{name}");

@@ -18,6 +18,11 @@ pub const SPICE_HTML5: &str = "/usr/share/spice-html5";
 /// Where Debian puts what nginx must load to relay byte streams.
 pub const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// Where Debian puts the X server.
+pub const XORG: &str = "/usr/lib/xorg/Xorg";
+/// Where Debian puts what makes an X server a Spice server.
+const XORG_SPICE_DRIVER: &str = "/usr/lib/xorg/modules/drivers/spiceqxl_drv.so";
+
 /// Where Debian puts systemd.
 pub const SYSTEMD: &str = "/lib/systemd/systemd";
 
@@ -74,6 +79,8 @@ pub enum Package {
     Systemd,
     /// What rotates logs.
     Logrotate,
+    /// An X server that is a Spice server, which only the benchmarks use.
+    XorgSpice,
     /// Environments of Python that packages of `PyPI` are installed into.
     PythonVenv,
 }
@@ -128,6 +135,7 @@ impl Package {
             Self::Rpm => find_program("rpm").is_some() && find_program("rpmbuild").is_some(),
             Self::Systemd => Path::new(SYSTEMD).is_file() && find_program("systemctl").is_some(),
             Self::Logrotate => find_program("logrotate").is_some(),
+            Self::XorgSpice => Path::new(XORG).is_file() && Path::new(XORG_SPICE_DRIVER).is_file(),
             Self::PythonVenv => python_has_venv(),
         }
     }
@@ -169,6 +177,7 @@ impl Package {
             Self::Rpm => (&["rpm"], &[]),
             Self::Systemd => (&["systemd"], &[]),
             Self::Logrotate => (&["logrotate"], &[]),
+            Self::XorgSpice => (&["xserver-xspice"], &[]),
             Self::PythonVenv => (&["python3-venv"], &[]),
         }
     }

@@ -78,6 +78,8 @@ pub(crate) struct Gauge {
     /// The process of the peer; `None` when there is none.
     pid: Option<u32>,
     peer: CpuTime,
+    /// Process and time of a host that is a program of its own.
+    host: Option<(u32, f64)>,
     own: Duration,
     busy: f64,
     at: Instant,
@@ -92,7 +94,7 @@ pub(crate) struct Usage {
     pub(crate) peer: CpuTime,
     /// Seconds for which processors were busy, whoever kept them so.
     pub(crate) busy: f64,
-    /// The share of the machine, 0 to 1, that was busy with neither the peer nor this program.
+    /// The share of the machine, 0 to 1, that was busy with neither peer, host nor this program.
     pub(crate) elsewhere: f64,
 }
 
@@ -102,10 +104,17 @@ impl Gauge {
         Ok(Self {
             pid,
             peer: peer_time(pid)?,
+            host: None,
             own: procfs::run_time(std::process::id()),
             busy: procfs::busy_seconds()?,
             at: Instant::now(),
         })
+    }
+
+    /// Counts this process as the host, not as something else that keeps the machine busy.
+    pub(crate) fn with_host(self, pid: u32) -> Result<Self> {
+        let host = Some((pid, CpuTime::of_tree(pid)?.total));
+        Ok(Self { host, ..self })
     }
 
     /// Ends it.
@@ -116,7 +125,11 @@ impl Gauge {
         let peer = peer_time(self.pid)?.minus(&self.peer);
         let cores = std::thread::available_parallelism()?.get();
         let capacity = wall * super::statistics::float(cores as u64);
-        let unexplained = (busy - own.as_secs_f64() - peer.total).max(0.0);
+        let host = match self.host {
+            Some((pid, before)) => CpuTime::of_tree(pid)?.total - before,
+            None => 0.0,
+        };
+        let unexplained = (busy - own.as_secs_f64() - peer.total - host).max(0.0);
         Ok(Usage {
             wall,
             peer,

@@ -5,6 +5,7 @@ mod block;
 mod chart;
 mod client;
 mod cpu;
+mod desktop;
 mod document;
 mod excerpt;
 mod figures;
@@ -21,6 +22,7 @@ mod progress;
 mod results;
 mod runner;
 mod statistics;
+mod sweep;
 mod table;
 mod vm;
 mod wan;
@@ -30,17 +32,20 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use testkit::namespace::Namespace;
+use testkit::network::{Leg, Network};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::build_ebpf;
 use crate::cargo;
 use crate::steps::Steps;
+use desktop::DesktopPlan;
 pub(crate) use options::Options;
 use options::{Output, Task};
 use peers::Kind;
 use results::{PeerInfo, Problem, Results};
-use runner::Plan;
+use runner::{Link, Plan};
 use wan::WanPlan;
 
 /// Does what the options say.
@@ -49,6 +54,9 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         Task::Measure(..) if cfg!(debug_assertions) => run_optimised(),
         // Whoever names a program may not want to wait for optimised builds.
         Task::Wan(plan, ..) if cfg!(debug_assertions) && plan.gateway.is_none() => run_optimised(),
+        Task::Desktop(plan, ..) if cfg!(debug_assertions) && plan.gateway.is_none() => {
+            run_optimised()
+        }
         Task::Measure(plan, json, output) => {
             let results = measure(steps, *plan)?;
             results.save(&json)?;
@@ -58,6 +66,13 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         }
         Task::Wan(plan, json, output) => {
             let results = measure_wan(steps, *plan)?;
+            results.save(json)?;
+            show(&results, output)?;
+            println!("all values: {}", json.display());
+            Ok(())
+        }
+        Task::Desktop(plan, json, output) => {
+            let results = measure_desktop(steps, *plan)?;
             results.save(json)?;
             show(&results, output)?;
             println!("all values: {}", json.display());
@@ -76,13 +91,24 @@ fn measure(steps: &mut Steps, mut plan: Plan) -> Result<Results> {
         "Measure {} in {} rounds",
         plan.comparison, plan.rounds
     ));
-    finish(steps, runner::run(&plan, infos, problems))
+    let network = match plan.link {
+        Link::Loopback => None,
+        Link::Veth => Some(Network::new(Leg::Ethernet, Leg::Ethernet, 0)?),
+    };
+    let client = network.as_ref().map(|network| network.client.clone());
+    finish(steps, client, runner::run(&plan, network, infos, problems))
 }
 
 fn measure_wan(steps: &mut Steps, mut plan: WanPlan) -> Result<Results> {
     let (infos, problems) = build_and_prepare(steps, &mut plan.kinds, plan.gateway.as_deref())?;
     steps.begin(format!("Measure lines in {} rounds", plan.rounds));
-    finish(steps, wan::run(&plan, infos, problems))
+    finish(steps, None, wan::run(&plan, infos, problems))
+}
+
+fn measure_desktop(steps: &mut Steps, mut plan: DesktopPlan) -> Result<Results> {
+    let (infos, problems) = build_and_prepare(steps, &mut plan.kinds, plan.gateway.as_deref())?;
+    steps.begin(format!("Measure desktops in {} rounds", plan.rounds));
+    finish(steps, None, desktop::run(&plan, infos, problems))
 }
 
 /// Builds the gateway, unless its program is given, and installs the others.
@@ -103,15 +129,30 @@ fn build_and_prepare(
     prepare(steps, kinds, gateway)
 }
 
-/// Runs measurements to their end, or until somebody stops them.
-fn finish(steps: &mut Steps, run: impl Future<Output = Result<Results>>) -> Result<Results> {
-    let runtime = runtime::Builder::new_multi_thread().enable_all().build()?;
-    let results = runtime.block_on(async {
+/// Runs measurements to their end, or until somebody stops them; all threads of the client are in
+/// this namespace, if it is given.
+fn finish(
+    steps: &mut Steps,
+    client: Option<Namespace>,
+    run: impl Future<Output = Result<Results>>,
+) -> Result<Results> {
+    let mut builder = runtime::Builder::new_multi_thread();
+    if let Some(client) = client.clone() {
+        builder.on_thread_start(move || {
+            client.settle().expect("what made a namespace may enter it");
+        });
+    }
+    let runtime = builder.enable_all().build()?;
+    let run = async {
         tokio::select! {
             results = run => results,
             stopped = stop_signal() => stopped.and_then(|()| bail!("stopped")),
         }
-    });
+    };
+    let results = match client {
+        Some(client) => client.enter(|| runtime.block_on(run))?,
+        None => runtime.block_on(run),
+    };
     runtime.shutdown_background();
     let results = results?;
     steps.done(table::duration(results.seconds));

@@ -9,9 +9,10 @@ use serde_json::Value;
 use testkit::command::target_dir;
 use testkit::network::CONGESTION_CONTROL;
 
+use super::desktop::DesktopPlan;
 use super::figures::{FIGURES, Figure};
 use super::peers::Kind;
-use super::runner::Plan;
+use super::runner::{Link, Plan};
 use super::vm::VmOptions;
 use super::wan::WanPlan;
 
@@ -34,6 +35,9 @@ enum What {
         /// Only these: gateway, haproxy, nginx, websockify, websocat, direct.
         #[arg(long, value_delimiter = ',')]
         peers: Vec<String>,
+        /// What connects client, peer and host.
+        #[arg(long, value_enum, default_value_t = Link::Loopback)]
+        link: Link,
         #[command(flatten)]
         run: RunOptions,
     },
@@ -43,6 +47,8 @@ enum What {
     Reload(RunOptions),
     /// Measure how much a desktop lags over lines with delay and losses; needs root.
     Wan(WanOptions),
+    /// Measure from key to pixel with Xorg's Spice driver over lines with delay; needs root.
+    Desktop(DesktopOptions),
     /// Count the instructions that codec and relay take for a message; the same on any machine,
     /// however busy.
     Instructions {
@@ -94,6 +100,35 @@ struct WanOptions {
     output: Output,
 }
 
+/// What `bench desktop` can be asked.
+#[derive(Args)]
+struct DesktopOptions {
+    /// Fewer scenes, shorter, once.
+    #[arg(long)]
+    quick: bool,
+    /// How often everything is measured.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
+    /// Only these scenes, as in 80ms-10m-320x240.
+    #[arg(long, value_delimiter = ',')]
+    scenes: Vec<String>,
+    /// Only these: direct, haproxy, gateway, gateway-plain, gateway-sockmap, gateway-ktls.
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
+    /// A key of the gateway's configuration and its value in JSON, as in KeepAlive=30; may be
+    /// given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_key)]
+    set: Vec<(String, Value)>,
+    /// The gateway's program, instead of a release build; nothing is built then.
+    #[arg(long)]
+    gateway: Option<PathBuf>,
+    /// Where to put all values.
+    #[arg(long, default_value_os_t = default_file("desktop.json"))]
+    json: PathBuf,
+    #[command(flatten)]
+    output: Output,
+}
+
 /// What to make of what was measured, besides tables in the terminal.
 #[derive(Args)]
 pub(crate) struct Output {
@@ -111,6 +146,8 @@ pub(crate) enum Task<'a> {
     Measure(Box<Plan>, PathBuf, &'a Output),
     /// Measure lag on lines, keep the values in this file and show them.
     Wan(Box<WanPlan>, &'a Path, &'a Output),
+    /// Measure from key to pixel, keep the values in this file and show them.
+    Desktop(Box<DesktopPlan>, &'a Path, &'a Output),
     /// Count instructions.
     Instructions {
         /// And keep them as the baseline.
@@ -133,7 +170,7 @@ struct RunOptions {
     /// Only these figures; `down` means all whose names begin so.
     #[arg(long, value_delimiter = ',')]
     figures: Vec<String>,
-    /// Where to put all values [default: target/bench/peers.json or paths.json].
+    /// Where to put all values [default: target/bench/peers.json, named after what is compared].
     #[arg(long)]
     json: Option<PathBuf>,
     #[command(flatten)]
@@ -144,18 +181,29 @@ impl Options {
     /// What they ask for.
     pub(crate) fn task(&self) -> Result<Task<'_>> {
         match &self.what {
-            What::Peers { peers, run } => {
+            What::Peers { peers, link, run } => {
                 let kinds = chosen_kinds(&Kind::PEERS, peers)?;
                 let reference = if kinds.contains(&Kind::Haproxy) {
                     Kind::Haproxy
                 } else {
                     kinds[0]
                 };
-                run.task("peers", kinds, reference)
+                let comparison = match link {
+                    Link::Loopback => "peers",
+                    Link::Veth => "peers-veth",
+                };
+                run.task(comparison, *link, kinds, reference)
             }
-            What::Paths(run) => run.task("paths", Kind::PATHS.to_vec(), Kind::PATHS[0]),
-            What::Reload(run) => run.task("reload", Kind::RELOAD.to_vec(), Kind::RELOAD[0]),
+            What::Paths(run) => {
+                let kinds = Kind::PATHS.to_vec();
+                run.task("paths", Link::Loopback, kinds, Kind::PATHS[0])
+            }
+            What::Reload(run) => {
+                let kinds = Kind::RELOAD.to_vec();
+                run.task("reload", Link::Loopback, kinds, Kind::RELOAD[0])
+            }
             What::Wan(options) => options.task(),
+            What::Desktop(options) => options.task(),
             What::Instructions { write_baseline } => Ok(Task::Instructions {
                 write_baseline: *write_baseline,
             }),
@@ -180,6 +228,20 @@ impl WanOptions {
     }
 }
 
+impl DesktopOptions {
+    fn task(&self) -> Result<Task<'_>> {
+        const ROUNDS: u16 = 3;
+        let rounds = if self.quick { 1 } else { ROUNDS };
+        let mut plan = DesktopPlan::new(&self.scenes, self.quick)?;
+        plan.command = command_line();
+        plan.kinds = chosen_kinds(&Kind::DESKTOP, &self.peers)?;
+        plan.rounds = self.rounds.unwrap_or(rounds).into();
+        plan.keys.clone_from(&self.set);
+        plan.gateway.clone_from(&self.gateway);
+        Ok(Task::Desktop(Box::new(plan), &self.json, &self.output))
+    }
+}
+
 /// A key and its value, which is text where it is no JSON.
 fn parse_key(text: &str) -> Result<(String, Value)> {
     let (key, value) = text.split_once('=').context("KEY=VALUE is wanted")?;
@@ -191,12 +253,14 @@ impl RunOptions {
     fn task(
         &self,
         comparison: &'static str,
+        link: Link,
         kinds: Vec<Kind>,
         reference: Kind,
     ) -> Result<Task<'_>> {
         let pick = |(full, quick)| if self.quick { quick } else { full };
         let plan = Plan {
             comparison,
+            link,
             command: command_line(),
             kinds,
             reference,

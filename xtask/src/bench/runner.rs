@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
+use testkit::network::Network;
 use tokio::time::timeout;
 
 use super::client::PARAMETERS;
@@ -18,10 +20,21 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// How far from the first amount of work the later ones may be, up and down.
 const SPREAD: u64 = 256;
 
+/// What connects client, peer and host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Link {
+    /// The loopback device.
+    Loopback,
+    /// Pairs of Ethernet devices between namespaces of their own, with an MTU of 1500; needs root.
+    Veth,
+}
+
 /// What to measure.
 pub(crate) struct Plan {
-    /// What is compared: `peers` or `paths`.
+    /// What is compared, as in `peers`.
     pub(crate) comparison: &'static str,
+    /// What connects client, peer and host.
+    pub(crate) link: Link,
     /// The command line, for the record.
     pub(crate) command: String,
     /// Who is measured.
@@ -36,9 +49,11 @@ pub(crate) struct Plan {
     pub(crate) seconds: f64,
 }
 
-/// Measures what the plan says. `problems` tells who could not be prepared.
+/// Measures what the plan says, in this network or on loopback. `problems` tells who could not be
+/// prepared.
 pub(crate) async fn run(
     plan: &Plan,
+    network: Option<Network>,
     peers: Vec<PeerInfo>,
     problems: Vec<Problem>,
 ) -> Result<Results> {
@@ -53,7 +68,7 @@ pub(crate) async fn run(
     results.problems = problems;
     results.figures = plan.figures.iter().map(Figure::info).collect();
 
-    let mut run = Run::new(plan, results)?;
+    let mut run = Run::new(plan, network, results)?;
     run.start_peers().await;
     run.warm_up().await;
     for round in 1..=plan.rounds {
@@ -79,7 +94,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(plan: &'a Plan, results: Results) -> Result<Self> {
+    fn new(plan: &'a Plan, network: Option<Network>, results: Results) -> Result<Self> {
         let of_round = plan.figures.iter().map(|figure| {
             let measured = plan
                 .kinds
@@ -89,7 +104,7 @@ impl<'a> Run<'a> {
         });
         Ok(Self {
             plan,
-            bench: Bench::new()?,
+            bench: Bench::new(network)?,
             peers: BTreeMap::new(),
             work: BTreeMap::new(),
             given_up: BTreeSet::new(),
@@ -105,7 +120,7 @@ impl<'a> Run<'a> {
     }
 
     async fn start_peer(&mut self, kind: Kind) {
-        match Peer::start(kind, &self.bench.cert, self.bench.host.addr()).await {
+        match self.bench.start_peer(kind).await {
             Ok(peer) => {
                 self.peers.insert(kind, peer);
             }

@@ -35,7 +35,7 @@ pub(crate) struct Target {
     pub(crate) websocket: Option<u16>,
 }
 
-/// An open channel on which the link message was sent.
+/// An open channel.
 pub(crate) struct Channel {
     stream: Connection,
     /// Present on a WebSocket.
@@ -50,16 +50,14 @@ impl Channel {
         let tcp = TcpStream::connect(target.addr)
             .await
             .with_context(|| format!("connecting to {}", target.addr))?;
-        Self::over(tcp, target, tls, kind).await
+        let mut channel = Self::connect(tcp, target, tls).await?;
+        channel.link(kind).await?;
+        Ok(channel)
     }
 
-    /// The same over a connection to the target's address.
-    pub(crate) async fn over(
-        tcp: TcpStream,
-        target: &Target,
-        tls: &Tls,
-        kind: ChannelType,
-    ) -> Result<Self> {
+    /// TLS and upgrade over a connection to the target's address; the link message is left to
+    /// the caller.
+    pub(crate) async fn connect(tcp: TcpStream, target: &Target, tls: &Tls) -> Result<Self> {
         tcp.set_nodelay(true)?;
         let mut stream = match target.tls {
             Some(version) => Connection::Tls(Box::new(tls.handshake(tcp, version).await?)),
@@ -68,14 +66,17 @@ impl Channel {
         if let Some(token) = target.websocket {
             upgrade(&mut stream, token).await?;
         }
-        let mut channel = Self {
+        Ok(Self {
             stream,
             decoder: target.websocket.map(|_| Decoder::default()),
             input: vec![0; READ],
             output: Vec::new(),
-        };
-        channel.send(&link_message(kind, 0)).await?;
-        Ok(channel)
+        })
+    }
+
+    /// Sends the link message.
+    pub(crate) async fn link(&mut self, kind: ChannelType) -> Result<()> {
+        self.send(&link_message(kind, 0)).await
     }
 
     /// Whether its TLS session was resumed.

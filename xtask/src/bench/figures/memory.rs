@@ -10,7 +10,7 @@ use super::{Bench, Outcome, all, close_channels, open_channels};
 use crate::bench::client::Channel;
 use crate::bench::cpu::Gauge;
 use crate::bench::memory::Memory;
-use crate::bench::peers::{Kind, Peer};
+use crate::bench::peers::Kind;
 use crate::bench::statistics::float;
 
 /// How many channels are kept open, where the peer carries as many.
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Measures a peer that did nothing before: memory that was used once is seldom given back.
 pub(super) async fn measure(bench: &Bench, kind: Kind) -> Result<Outcome> {
     let channels = CHANNELS.min(kind.most_channels());
-    let peer = Peer::start(kind, &bench.cert, bench.host.addr()).await?;
+    let peer = bench.start_peer(kind).await?;
     let pid = peer.pid().context("a peer without a process")?;
     let first = open_channels(bench, &peer, ChannelType::Display, 1).await?;
     close_channels(bench, first).await?;

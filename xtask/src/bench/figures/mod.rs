@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use testkit::cert::TestCert;
+use testkit::network::Network;
 use testkit::spice::ChannelType;
 use tokio::task::JoinSet;
 
@@ -19,6 +20,7 @@ use super::client::{Channel, Target, Tls};
 use super::cpu::Usage;
 use super::excerpt::Excerpt;
 use super::host::BenchHost;
+use super::peers::gateway::Setup;
 use super::peers::{Kind, Peer};
 use super::results::FigureInfo;
 pub(crate) use metric::{ADDED, Metric, ROUND_TRIP, Values};
@@ -39,18 +41,34 @@ pub(crate) struct Bench {
     pub(crate) excerpt: Arc<Excerpt>,
     /// The clients' TLS, which resumes nothing.
     pub(crate) tls: Tls,
+    /// Where peers are; none: on loopback.
+    network: Option<Network>,
 }
 
 impl Bench {
-    /// Starts the host and makes the certificate.
-    pub(crate) fn new() -> Result<Self> {
+    /// Starts the host, in this network or on loopback, and makes the certificate.
+    pub(crate) fn new(network: Option<Network>) -> Result<Self> {
         let excerpt = Excerpt::load()?;
+        let host = match &network {
+            Some(network) => BenchHost::start_in(network, Arc::clone(&excerpt))?,
+            None => BenchHost::start(Arc::clone(&excerpt))?,
+        };
         Ok(Self {
-            host: BenchHost::start(Arc::clone(&excerpt))?,
+            host,
             cert: TestCert::new()?,
             excerpt,
             tls: Tls::new(false)?,
+            network,
         })
+    }
+
+    /// Starts a peer in front of the host.
+    pub(crate) async fn start_peer(&self, kind: Kind) -> Result<Peer> {
+        let setup = Setup {
+            network: self.network.as_ref(),
+            ..Setup::default()
+        };
+        Peer::start_in(kind, &self.cert, self.host.addr(), setup).await
     }
 }
 
@@ -311,12 +329,34 @@ where
 mod tests {
     use std::collections::BTreeSet;
 
+    use testkit::network::Leg;
+    use testkit::packages::{self, Package};
+    use tokio::runtime;
+
     use super::*;
 
     #[test]
     fn ids_are_unique() {
         let ids: BTreeSet<_> = FIGURES.iter().map(|figure| figure.id).collect();
         assert_eq!(ids.len(), FIGURES.len());
+    }
+
+    #[test]
+    fn clients_in_their_own_network_reach_the_host_through_peers() {
+        packages::ensure(&[Package::Haproxy]).unwrap();
+        let network = Network::new(Leg::Ethernet, Leg::Ethernet, 1).unwrap();
+        let client = network.client.clone();
+        let runtime = runtime::Builder::new_current_thread().enable_all().build();
+        let measure = async {
+            let bench = Bench::new(Some(network)).unwrap();
+            for kind in [Kind::Direct, Kind::Haproxy] {
+                let peer = bench.start_peer(kind).await.unwrap();
+                let measured = latency::measure(&bench, &peer, 3).await.unwrap();
+                assert_eq!(measured.work, 3);
+            }
+        };
+        let run = || runtime.unwrap().block_on(measure);
+        client.enter(run).unwrap();
     }
 
     #[test]

@@ -3,7 +3,7 @@
 pub(crate) mod gateway;
 mod haproxy;
 mod nginx;
-mod program;
+pub(crate) mod program;
 mod websocat;
 mod websockify;
 
@@ -74,8 +74,24 @@ impl Kind {
         Self::GatewayKtls,
     ];
 
+    /// What `bench desktop` compares.
+    pub(crate) const DESKTOP: [Self; 6] = [
+        Self::Direct,
+        Self::Haproxy,
+        Self::Gateway,
+        Self::GatewayPlain,
+        Self::GatewaySockmap,
+        Self::GatewayKtls,
+    ];
+
     /// What `bench reload` compares.
     pub(crate) const RELOAD: [Self; 2] = [Self::Gateway, Self::GatewayReloading];
+
+    /// Whom ratios on lines refer to: the connection without a peer, if it is measured.
+    pub(crate) fn reference(kinds: &[Self]) -> Self {
+        let direct = kinds.iter().find(|kind| **kind == Self::Direct);
+        *direct.unwrap_or(&kinds[0])
+    }
 
     /// Its name in options, tables and files.
     pub(crate) fn name(self) -> &'static str {
@@ -193,13 +209,8 @@ enum Process {
 }
 
 impl Peer {
-    /// Starts a peer on loopback in front of the host and waits until it listens.
-    pub(crate) async fn start(kind: Kind, cert: &TestCert, host: SocketAddr) -> Result<Self> {
-        Self::start_in(kind, cert, host, Setup::default()).await
-    }
-
-    /// The same in the setup's network, for those that `bench wan` knows; ports and data path are
-    /// the kind's own.
+    /// Starts a peer in front of the host and waits until it listens; ports and data path are the
+    /// kind's own.
     pub(crate) async fn start_in(
         kind: Kind,
         cert: &TestCert,
@@ -227,8 +238,8 @@ impl Peer {
             }
             Kind::Haproxy => Process::Program(haproxy::start(cert, host, network).await?),
             Kind::Nginx => Process::Program(nginx::start(cert, host, network).await?),
-            Kind::Websockify => Process::Program(websockify::start(cert, host).await?),
-            Kind::Websocat => Process::Program(websocat::start(cert, host).await?),
+            Kind::Websockify => Process::Program(websockify::start(cert, host, network).await?),
+            Kind::Websocat => Process::Program(websocat::start(cert, host, network).await?),
             Kind::Direct => Process::None,
         };
         let addr = match &process {

@@ -21,22 +21,31 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A folder with the files of a program, and the port that it shall listen on.
-pub(super) struct Place {
+pub(crate) struct Place {
     dir: TempDir,
     /// The network in which the program is; none: that of this process.
     namespace: Option<Namespace>,
     /// Where to listen.
-    pub(super) addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
 }
 
 impl Place {
     /// A place of its own for each program, on loopback or where a network has its gateway.
-    pub(super) fn new(network: Option<&Network>) -> Result<Self> {
+    pub(crate) fn new(network: Option<&Network>) -> Result<Self> {
         let address = network.map_or(Ipv4Addr::LOCALHOST, |_| network::GATEWAY);
         Ok(Self {
             dir: TempDir::with_prefix("bench-peer-")?,
             namespace: network.map(|network| network.gateway.clone()),
             addr: (address, free_port()?).into(),
+        })
+    }
+
+    /// A place in this namespace for a program that listens there.
+    pub(crate) fn at(namespace: &Namespace, addr: SocketAddr) -> Result<Self> {
+        Ok(Self {
+            dir: TempDir::with_prefix("bench-peer-")?,
+            namespace: Some(namespace.clone()),
+            addr,
         })
     }
 
@@ -54,12 +63,12 @@ impl Place {
     }
 
     /// A path in the folder.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// Writes a file into the folder.
-    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.path(name);
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         Ok(path)
@@ -67,7 +76,7 @@ impl Place {
 }
 
 /// A running program; it and all processes that it started are killed when this is dropped.
-pub(super) struct Program {
+pub(crate) struct Program {
     child: Child,
     log: PathBuf,
     place: Place,
@@ -75,7 +84,7 @@ pub(super) struct Program {
 
 impl Program {
     /// Starts it and waits until it listens.
-    pub(super) async fn start(mut command: Command, place: Place) -> Result<Self> {
+    pub(crate) async fn start(mut command: Command, place: Place) -> Result<Self> {
         let name = command.get_program().to_string_lossy().into_owned();
         let log = place.path("log");
         let output = File::create(&log)?;
@@ -98,13 +107,18 @@ impl Program {
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where it listens.
-    pub(super) fn addr(&self) -> SocketAddr {
+    pub(crate) fn addr(&self) -> SocketAddr {
         self.place.addr
+    }
+
+    /// The file with what it says.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
     }
 
     async fn wait_until_it_listens(&mut self) -> Result<()> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use testkit::cert::TestCert;
 use testkit::command::{find_program, run_bounded, target_dir};
+use testkit::network::Network;
 
 use super::program::{Place, Program};
 use crate::cargo;
@@ -43,8 +44,12 @@ pub(super) fn version() -> String {
 }
 
 /// Starts it in front of the host.
-pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
-    let place = Place::new(None)?;
+pub(super) async fn start(
+    cert: &TestCert,
+    host: SocketAddr,
+    network: Option<&Network>,
+) -> Result<Program> {
+    let place = Place::new(network)?;
     let identity = place.path("identity.p12");
     let mut convert = Command::new(find_program("openssl").context("no openssl")?);
     convert

@@ -6,12 +6,17 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use testkit::cert::TestCert;
 use testkit::command::find_program;
+use testkit::network::Network;
 
 use super::program::{Place, Program};
 
 /// Starts it in front of the host.
-pub(super) async fn start(cert: &TestCert, host: SocketAddr) -> Result<Program> {
-    let place = Place::new(None)?;
+pub(super) async fn start(
+    cert: &TestCert,
+    host: SocketAddr,
+    network: Option<&Network>,
+) -> Result<Program> {
+    let place = Place::new(network)?;
     let mut command = Command::new(find_program("websockify").context("no websockify")?);
     command
         .arg("--ssl-only")

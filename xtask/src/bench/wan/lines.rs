@@ -9,23 +9,23 @@ const MEGABIT: u64 = 1_000_000;
 
 /// A line, and how long things take on it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct WanLine {
+pub(in crate::bench) struct WanLine {
     /// Its name in options and files.
-    pub(super) id: &'static str,
+    pub(in crate::bench) id: &'static str,
     /// What it is.
-    pub(super) title: &'static str,
+    pub(in crate::bench) title: &'static str,
     /// From the client to the gateway.
-    pub(super) client_leg: Leg,
+    pub(in crate::bench) client_leg: Leg,
     /// From the gateway to the host.
-    pub(super) host_leg: Leg,
+    pub(in crate::bench) host_leg: Leg,
     /// A round trip from the client to the host.
-    pub(super) round_trip: Duration,
+    pub(in crate::bench) round_trip: Duration,
     /// Part of a quick run.
-    pub(super) is_quick: bool,
+    pub(in crate::bench) is_quick: bool,
 }
 
 /// All lines, in the order in which they are measured and shown.
-pub(super) fn all() -> Vec<WanLine> {
+pub(in crate::bench) fn all() -> Vec<WanLine> {
     let line = |id, title, round_trip: u64, megabits: u64| {
         let round_trip = Duration::from_millis(round_trip);
         WanLine {

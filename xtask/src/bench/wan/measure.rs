@@ -1,14 +1,16 @@
 //! What is measured on a line with a peer.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use tokio::time::timeout;
 
 use super::lines::WanLine;
-use super::stage::{Props, Stage};
+use super::stage::{Place, Props, Stage};
 use super::viewer::{Seen, watch};
 use crate::bench::cpu::{Gauge, Usage};
+use crate::bench::excerpt::Excerpt;
 use crate::bench::figures::Values;
 use crate::bench::peers::Kind;
 use crate::bench::results::MetricInfo;
@@ -79,12 +81,12 @@ pub(super) fn metrics() -> Vec<MetricInfo> {
 /// Measures everything that belongs to a line and a peer.
 pub(super) async fn measure(
     props: &Props,
-    line: &WanLine,
+    place: Place<'_>,
     kind: Kind,
     pace: Pace,
-    seed: u64,
+    excerpt: &Arc<Excerpt>,
 ) -> Result<(Values, Usage)> {
-    let stage = async || Stage::new(props, line, kind, seed).await;
+    let stage = async || Stage::new(props, place, kind, excerpt).await;
     let mut values = Values::new();
     let usage = {
         let stage = stage().await?;
@@ -156,16 +158,13 @@ mod tests {
 
     use super::*;
     use crate::bench::client::Tls;
-    use crate::bench::excerpt::Excerpt;
     use crate::bench::wan::lines;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_show_and_a_client_without_a_peer_feel_the_line() {
         let props = Props {
             cert: TestCert::new().unwrap(),
-            excerpt: Excerpt::load().unwrap(),
             tls: Tls::new(false).unwrap(),
-            congestion_control: "reno".to_owned(),
             keys: Vec::new(),
             gateway: None,
         };
@@ -176,7 +175,13 @@ mod tests {
             time: Duration::from_secs(1),
             is_full: false,
         };
-        let measured = measure(&props, &line, Kind::Direct, pace, 1).await;
+        let place = Place {
+            line: &line,
+            congestion_control: "reno",
+            seed: 1,
+        };
+        let excerpt = Excerpt::load().unwrap();
+        let measured = measure(&props, place, Kind::Direct, pace, &excerpt).await;
         let (values, _) = measured.unwrap();
         let half = line.round_trip.as_secs_f64() / 2.0;
         assert!(values["age"] >= half && values["age95"] >= values["age"]);

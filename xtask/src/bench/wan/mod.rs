@@ -1,28 +1,28 @@
 //! `cargo xtask bench wan`: the gateway and others over lines as people have them.
 
-mod lines;
+pub(super) mod lines;
 mod measure;
 mod message;
 mod show;
-mod stage;
+pub(super) mod stage;
 mod viewer;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 use testkit::cert::TestCert;
 
 use super::client::{PARAMETERS, Tls};
 use super::excerpt::Excerpt;
 use super::peers::Kind;
-use super::progress::Progress;
-use super::results::{Circumstances, FigureInfo, Measurement, PeerInfo, Problem, Results};
+use super::results::{Circumstances, FigureInfo, PeerInfo, Problem, Results};
+use super::sweep::sweep;
 use lines::WanLine;
 use measure::Pace;
 pub(crate) use show::Shows;
-use stage::Props;
+use stage::{Place, Props};
 
 /// What to measure.
 pub(crate) struct WanPlan {
@@ -77,12 +77,6 @@ impl WanPlan {
             gateway: None,
         })
     }
-
-    /// Whom ratios refer to: the connection without a peer, if it is measured.
-    fn reference(&self) -> Kind {
-        let direct = self.kinds.iter().find(|kind| **kind == Kind::Direct);
-        *direct.unwrap_or(&self.kinds[0])
-    }
 }
 
 /// Measures what the plan says. `problems` tells who could not be prepared.
@@ -98,7 +92,7 @@ pub(crate) async fn run(
         comparison: "wan",
         command: plan.command.clone(),
         tls: PARAMETERS,
-        reference: plan.reference().name().to_owned(),
+        reference: Kind::reference(&plan.kinds).name().to_owned(),
     })?;
     results.peers = peers;
     results.problems = problems;
@@ -113,51 +107,27 @@ pub(crate) async fn run(
         .collect();
     let props = Props {
         cert: TestCert::new()?,
-        excerpt: Excerpt::load()?,
         tls: Tls::new(false)?,
-        congestion_control: plan.congestion_control.clone(),
         keys: plan.keys.clone(),
         gateway: plan.gateway.clone(),
     };
-    let mut progress = Progress::new(plan.rounds * plan.lines.len() * plan.kinds.len());
-    for round in 1..=plan.rounds {
-        for (index, line) in plan.lines.iter().enumerate() {
-            let mut kinds = plan.kinds.clone();
-            // Nobody always comes first.
-            kinds.rotate_left((round + index) % plan.kinds.len());
-            for kind in kinds {
-                progress.step(&format!("round {round}: {}, {}", line.id, kind.name()));
-                let pace = Pace::new(line, plan.is_quick);
-                let measured = measure::measure(&props, line, kind, pace, round as u64).await;
-                let (figure, peer) = (line.id.to_owned(), kind.name().to_owned());
-                match measured {
-                    Ok((values, usage)) => results.measurements.push(Measurement {
-                        round,
-                        figure,
-                        peer,
-                        work: 1,
-                        seconds: usage.wall,
-                        elsewhere: usage.elsewhere,
-                        values,
-                    }),
-                    Err(problem) => {
-                        let reason = format!("{problem:#}");
-                        progress.say(&format!("! {peer}, {figure}: {reason}"));
-                        let figure = Some(figure);
-                        results.problems.push(Problem {
-                            peer,
-                            figure,
-                            reason,
-                        });
-                    }
-                }
-            }
-            progress.say(&format!("round {round} of {}: {}", plan.rounds, line.id));
-        }
-    }
-    if results.measurements.is_empty() {
-        bail!("nothing could be measured; see above");
-    }
+    let excerpt = Excerpt::load()?;
+    sweep(
+        &mut results,
+        &plan.kinds,
+        plan.rounds,
+        async |index, kind, round| {
+            let line = &plan.lines[index];
+            let pace = Pace::new(line, plan.is_quick);
+            let place = Place {
+                line,
+                congestion_control: &plan.congestion_control,
+                seed: round as u64,
+            };
+            measure::measure(&props, place, kind, pace, &excerpt).await
+        },
+    )
+    .await?;
     results.seconds = began.elapsed().as_secs_f64();
     Ok(results)
 }

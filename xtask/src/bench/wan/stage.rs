@@ -1,6 +1,7 @@
 //! A line with a host and a peer on it, made anew for each measurement so that none sees what the
 //! one before has left in queues.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,45 +22,78 @@ use crate::bench::peers::{Kind, Peer};
 use crate::bench::statistics::float;
 
 /// What all stages share.
-pub(super) struct Props {
-    pub(super) cert: TestCert,
-    pub(super) excerpt: Arc<Excerpt>,
-    pub(super) tls: Tls,
-    /// What TCP does about congestion, on all machines.
-    pub(super) congestion_control: String,
+pub(in crate::bench) struct Props {
+    pub(in crate::bench) cert: TestCert,
+    pub(in crate::bench) tls: Tls,
     /// Further keys of the gateway's configuration.
-    pub(super) keys: Vec<(String, Value)>,
+    pub(in crate::bench) keys: Vec<(String, Value)>,
     /// The gateway's program; none: the release build.
-    pub(super) gateway: Option<PathBuf>,
+    pub(in crate::bench) gateway: Option<PathBuf>,
+}
+
+/// The network of a stage.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::bench) struct Place<'a> {
+    pub(in crate::bench) line: &'a WanLine,
+    /// What TCP does about congestion, on all machines.
+    pub(in crate::bench) congestion_control: &'a str,
+    /// Decides which packets are lost.
+    pub(in crate::bench) seed: u64,
 }
 
 /// A network with a host and a peer in it.
-pub(super) struct Stage<'a> {
+pub(in crate::bench) struct Stage<'a, H = BenchHost> {
     props: &'a Props,
     // Peer and host go before the network that they are in.
-    pub(super) peer: Peer,
-    pub(super) host: BenchHost,
+    pub(in crate::bench) peer: Peer,
+    pub(in crate::bench) host: H,
     network: Network,
 }
 
 impl<'a> Stage<'a> {
-    /// Makes it; `seed` decides which packets are lost.
+    /// Makes it, with the bench host.
     pub(super) async fn new(
         props: &'a Props,
-        line: &WanLine,
+        place: Place<'_>,
         kind: Kind,
-        seed: u64,
+        excerpt: &Arc<Excerpt>,
     ) -> Result<Self> {
-        let network = Network::new(line.client_leg, line.host_leg, seed)?;
-        set_congestion_control(&network, &props.congestion_control)?;
-        let host = BenchHost::start_in(&network, Arc::clone(&props.excerpt))?;
+        let start = async |network: &Network| {
+            let host = BenchHost::start_in(network, Arc::clone(excerpt))?;
+            let addr = host.addr();
+            Ok((host, addr))
+        };
+        Self::with_host(props, place, kind, start).await
+    }
+
+    /// Opens a channel from the client's network.
+    pub(super) async fn open(&self) -> Result<Channel> {
+        let mut channel = self.connect().await?;
+        channel.link(ChannelType::Display).await?;
+        self.peer.expect_path().await?;
+        Ok(channel)
+    }
+}
+
+impl<'a, H> Stage<'a, H> {
+    /// Makes it; `start` starts the host in the network and says where it listens.
+    pub(in crate::bench) async fn with_host(
+        props: &'a Props,
+        place: Place<'_>,
+        kind: Kind,
+        start: impl AsyncFnOnce(&Network) -> Result<(H, SocketAddr)>,
+    ) -> Result<Self> {
+        let line = place.line;
+        let network = Network::new(line.client_leg, line.host_leg, place.seed)?;
+        set_congestion_control(&network, place.congestion_control)?;
+        let (host, addr) = start(&network).await?;
         let setup = Setup {
             network: Some(&network),
             binary: props.gateway.as_deref(),
             keys: &props.keys,
             ..Setup::default()
         };
-        let peer = Peer::start_in(kind, &props.cert, host.addr(), setup).await?;
+        let peer = Peer::start_in(kind, &props.cert, addr, setup).await?;
         Ok(Self {
             props,
             peer,
@@ -68,20 +102,18 @@ impl<'a> Stage<'a> {
         })
     }
 
-    /// Opens a channel from the client's network.
-    pub(super) async fn open(&self) -> Result<Channel> {
+    /// Connects from the client's network, up to the host, and sends nothing yet.
+    pub(in crate::bench) async fn connect(&self) -> Result<Channel> {
         let target = &self.peer.target;
         let endpoint = Endpoint::plain(target.addr).in_namespace(&self.network.client);
         let tcp = endpoint.connect_tcp().await;
         let tcp = tcp.with_context(|| format!("connecting to {}", target.addr))?;
-        let channel = Channel::over(tcp, target, &self.props.tls, ChannelType::Display).await?;
-        self.peer.expect_path().await?;
-        Ok(channel)
+        Channel::connect(tcp, target, &self.props.tls).await
     }
 
     /// The share of packets, in percent, that arrived later than the line would have it: how far
     /// this machine was too busy to play it.
-    pub(super) fn late(&self) -> f64 {
+    pub(in crate::bench) fn late(&self) -> f64 {
         let lines = [&self.network.client_leg, &self.network.host_leg];
         let stats = lines.into_iter().flatten().flat_map(|line| {
             [Direction::There, Direction::Back].map(|direction| line.stats(direction))
@@ -93,7 +125,7 @@ impl<'a> Stage<'a> {
 }
 
 /// Fails where networks cannot be made, or this congestion control not be had.
-pub(super) fn try_network(congestion_control: &str) -> Result<()> {
+pub(in crate::bench) fn try_network(congestion_control: &str) -> Result<()> {
     let line = Leg::from(Quality::default());
     let network = Network::new(line, Leg::Ethernet, 0).context("networks to measure in")?;
     set_congestion_control(&network, congestion_control)
