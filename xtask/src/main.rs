@@ -27,17 +27,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Measure the gateway beside others that do a like job, or its data paths.
+    /// Measure the gateway beside similar programs, or its data paths.
     Bench(bench::Options),
     /// Build the eBPF programs, which the gateway's next build takes in.
     BuildEbpf(build_ebpf::Options),
-    /// Show the gateway at work between a real Spice client and a real Spice server.
+    /// Show a desktop through the gateway, with a real Spice client and server.
     Demo(demo::Options),
-    /// Feed the parsers and the relay with what nobody would write.
+    /// Fuzz the parsers and the relay.
     Fuzz(fuzz::Options),
     /// Make packages for Debian and for Red Hat's systems.
     Package(package::Options),
-    /// Keep a gateway busy while everything around it comes, goes, hangs and breaks.
+    /// Keep a gateway busy while faults are injected all around it.
     Soak(soak::Options),
     /// Check everything that must hold before a change lands.
     Test,
