@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use gateway::listen::proxy_protocol::{HeaderError, ProxyProtocol, Told};
+use gateway::listen::proxy_protocol::{ClientAddresses, HeaderError, ProxyProtocol};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::input::{Input, pieces};
@@ -32,13 +32,13 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-fn show(outcome: &Result<Option<Told>, HeaderError>) -> String {
+fn show(outcome: &Result<Option<ClientAddresses>, HeaderError>) -> String {
     format!("{outcome:?}")
 }
 
 fn receive<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
-) -> (Result<Option<Told>, HeaderError>, usize) {
+) -> (Result<Option<ClientAddresses>, HeaderError>, usize) {
     let mut peer = Peer {
         pieces: pieces.collect(),
         read: 0,
@@ -50,8 +50,8 @@ fn receive<'a>(
 }
 
 /// Who the client is, of a header that was accepted.
-fn second_opinion(header: &[u8]) -> Option<Told> {
-    let told = |source: IpAddr, source_port, destination: IpAddr| Told {
+fn second_opinion(header: &[u8]) -> Option<ClientAddresses> {
+    let told = |source: IpAddr, source_port, destination: IpAddr| ClientAddresses {
         source: source.to_canonical(),
         source_port,
         destination: destination.to_canonical(),

@@ -100,7 +100,7 @@ pub enum EndReason {
 }
 
 /// What the client is told.
-enum Answer {
+enum CloseAnswer {
     /// Nothing: it has gone, or another event will say more.
     Nothing,
     /// What it said itself.
@@ -110,8 +110,8 @@ enum Answer {
 
 impl EndReason {
     /// What a reason means for others than its channel.
-    fn consequences(self) -> (EndKind, Answer) {
-        use Answer::{Code, Echo, Nothing};
+    fn consequences(self) -> (EndKind, CloseAnswer) {
+        use CloseAnswer::{Code, Echo, Nothing};
         match self {
             Self::TooEarly => (EndKind::Violation, Code(CloseCode::PolicyViolation)),
             Self::NoLinkMessage => (EndKind::NoLinkMessage, Code(CloseCode::PolicyViolation)),
@@ -148,9 +148,9 @@ impl EndReason {
     /// The Close frame that tells the client; `None`: there is none for this.
     pub fn close_frame(self) -> Option<Vec<u8>> {
         match self.consequences().1 {
-            Answer::Nothing => None,
-            Answer::Echo(code) => Some(encode::close_echo(code)),
-            Answer::Code(code) => Some(encode::close(code)),
+            CloseAnswer::Nothing => None,
+            CloseAnswer::Echo(code) => Some(encode::close_echo(code)),
+            CloseAnswer::Code(code) => Some(encode::close(code)),
         }
     }
 }

@@ -6,6 +6,7 @@
 mod answers;
 mod bounds;
 pub mod buffer;
+mod carrier_state;
 mod choice;
 mod client_stream;
 pub mod encoded;
@@ -17,7 +18,6 @@ pub mod ktls;
 pub mod label;
 mod legs;
 mod moderation;
-mod moved;
 pub mod os;
 mod outbound;
 mod pipe;
@@ -38,11 +38,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use answers::Answers;
+pub use carrier_state::CarrierState;
 pub use choice::{Carrier, Paths};
 pub use client_stream::{ClientState, ClientStream};
 pub use inbound::{Inbound, InboundState};
 pub use legs::{ClientLeg, HostLeg};
-pub use moved::CarrierState;
 pub use pipe::Pipe;
 pub use queues::{Looked, Queues};
 pub use rest::{Rest, RestState};

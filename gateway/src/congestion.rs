@@ -31,12 +31,12 @@ enum Outcome {
     /// The kernel has this algorithm for the process.
     Algorithm(String),
     /// It does not; connections get what the kernel gives them.
-    Refused(Refusal),
+    Refused(Unusable),
 }
 
 /// Why the kernel does not use an algorithm.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum Refusal {
+enum Unusable {
     #[error(
         "the kernel does not have {0}, or its module is not loaded: `modprobe tcp_{0}` loads it"
     )]
@@ -50,7 +50,7 @@ enum Refusal {
     System(String, String),
 }
 
-impl Refusal {
+impl Unusable {
     fn new(name: &str, error: &io::Error) -> Self {
         let name = name.to_owned();
         // tcp_set_congestion_control() of net/ipv4/tcp_cong.c.
@@ -73,7 +73,7 @@ impl Congestion {
         let outcome = name.map_or(Outcome::System, |name| {
             match tcp_socket().and_then(|socket| socket.set_tcp_congestion(name.as_bytes())) {
                 Ok(()) => Outcome::Algorithm(name.to_owned()),
-                Err(error) => Outcome::Refused(Refusal::new(name, &error)),
+                Err(error) => Outcome::Refused(Unusable::new(name, &error)),
             }
         });
         Self {
@@ -218,7 +218,7 @@ mod tests {
         let Outcome::Refused(refusal) = &congestion.outcome else {
             panic!("taken");
         };
-        assert_eq!(*refusal, Refusal::Unknown("nothing_like_it".to_owned()));
+        assert_eq!(*refusal, Unusable::Unknown("nothing_like_it".to_owned()));
         assert!(refusal.to_string().contains("modprobe tcp_nothing_like_it"));
         let system = systems().unwrap();
         assert_eq!(congestion.in_use(), Some(system.clone()));
@@ -243,7 +243,7 @@ mod tests {
     fn reasons_say_what_helps() {
         let reason = |number| {
             let error = io::Error::from_raw_os_error(number);
-            Refusal::new("bbr", &error).to_string()
+            Unusable::new("bbr", &error).to_string()
         };
         assert!(reason(1).contains("net.ipv4.tcp_allowed_congestion_control"));
         assert!(reason(2).contains("modprobe tcp_bbr"));

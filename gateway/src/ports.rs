@@ -12,7 +12,7 @@ use crate::handover::Inherited;
 use crate::handover::Listeners;
 use crate::limits::ConnectionLimits;
 use crate::listen::proxy_protocol::ProxyProtocol;
-use crate::listen::{Draining, Listener};
+use crate::listen::{Intake, Listener};
 use crate::metrics::Leg;
 use crate::serving::Live;
 use crate::tcp;
@@ -111,19 +111,19 @@ pub struct Ports {
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
     /// Whether connections are taken; the same for those that were taken before.
-    pub drain: watch::Sender<Draining>,
+    pub drain: watch::Sender<Intake>,
 }
 
 /// Connections are being taken.
 pub struct Accepting {
-    drain: watch::Sender<Draining>,
+    drain: watch::Sender<Intake>,
     listeners: Vec<Supervised<()>>,
 }
 
 impl Ports {
     /// Begins to take connections of clients. Must be called in a runtime.
     pub fn accept(&self) -> anyhow::Result<Accepting> {
-        self.drain.send_replace(Draining::Not);
+        self.drain.send_replace(Intake::Open);
         let mut listeners = Vec::with_capacity(self.sockets.public.len());
         for (socket, leg) in &self.sockets.public {
             let listener = Listener {
@@ -159,7 +159,7 @@ impl Accepting {
     }
 
     /// Takes no more connections; the sockets stay open.
-    pub async fn close(&mut self, how: Draining) {
+    pub async fn close(&mut self, how: Intake) {
         self.drain.send_replace(how);
         for listener in self.listeners.drain(..) {
             listener.ended().await;

@@ -22,9 +22,9 @@ use crate::channel::{LostClients, Registry};
 use crate::config::{Config, DataPath, Loaded};
 use crate::congestion::Congestion;
 use crate::handover::Inherited;
-use crate::handover::{self, End, Estate, Farewell, Heir, Listeners, Stored};
+use crate::handover::{self, End, Estate, Farewell, Listeners, Stored, Successor};
 use crate::limits::{self, ConnectionLimits};
-use crate::listen::Draining;
+use crate::listen::Intake;
 use crate::listen::proxy_protocol::ProxyProtocol;
 use crate::log::Verbosity;
 use crate::memory;
@@ -39,7 +39,7 @@ use crate::serving::{Live, Serving};
 use crate::ticket::Tickets;
 use beginning::{Beginning, begin, or_without};
 use gateway_datapath::Paths;
-use gateway_datapath::ktls::{Carried, Ktls};
+use gateway_datapath::ktls::{Ktls, Support};
 use gateway_datapath::probe::{self, Finding};
 use gateway_datapath::sockmap::Sockmap;
 use gateway_datapath::supervise::{Supervised, supervised};
@@ -78,7 +78,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     let (held, inheritance) = match beginning {
         Beginning::Directory(held) => (held, None),
         Beginning::Inheritance(mut inheritance) => {
-            let entered = inheritance.enter(&running.heir()).await;
+            let entered = inheritance.enter(&running.successor()).await;
             entered.context("cannot take over from the running gateway")?;
             // The predecessor has left it.
             let held = or_without(running.directory.take_soon().await)?;
@@ -86,12 +86,12 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
         }
     };
     if let Some(stored) = stored {
-        stored.go_on(&running.heir());
+        stored.go_on(&running.successor());
     }
     let mut open = Open::new(&running, held)?;
     let (farewell, _) = watch::channel(None);
     let inheriting = inheritance.map(|inheritance| {
-        let taking = inheritance.run(running.heir(), farewell.subscribe());
+        let taking = inheritance.run(running.successor(), farewell.subscribe());
         tokio::spawn(taking)
     });
     let reloading = supervised("reload", (reloader, hangup), |(reloader, hangup)| {
@@ -120,7 +120,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     service::stopping(format_args!("ending {} channels", registry.count()));
     farewell.send_replace(Some(Farewell::Stop));
     settled(inheriting).await;
-    open.close(Draining::Now).await;
+    open.close(Intake::Closed).await;
     if end == Ended::Restart && service::is_there() {
         keep_for_next(&config_path, &running.estate()).await;
     }
@@ -258,7 +258,7 @@ impl Running {
                 live: Arc::clone(&live),
                 proxy_protocol,
                 connections: Arc::clone(&connections),
-                drain: watch::channel(Draining::Not).0,
+                drain: watch::channel(Intake::Open).0,
             },
             sources: Sources {
                 channels,
@@ -272,8 +272,8 @@ impl Running {
     }
 
     /// Who takes channels over from another process.
-    fn heir(&self) -> Heir {
-        Heir {
+    fn successor(&self) -> Successor {
+        Successor {
             live: Arc::clone(&self.sources.live),
             connections: Arc::clone(&self.sources.connections),
             tickets: Arc::clone(&self.tickets),
@@ -306,7 +306,7 @@ impl Running {
             let estate = self.estate();
             let close = async || {
                 farewell.send_replace(Some(Farewell::Settled));
-                open.close(Draining::Gently).await;
+                open.close(Intake::Elsewhere).await;
             };
             let ended = tokio::select! {
                 ended = handover::hand_over(successor, &estate, close) => ended,
@@ -452,7 +452,7 @@ async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>
 }
 
 fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Paths {
-    let mut carried = Carried::default();
+    let mut support = Support::default();
     for finding in findings {
         let reason = finding.reason.as_deref();
         let parts = finding.working_parts();
@@ -463,8 +463,8 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
             parts = (!parts.is_empty()).then_some(parts),
             "data path"
         );
-        if let Some(found) = &finding.carried {
-            carried = found.clone();
+        if let Some(found) = &finding.support {
+            support = found.clone();
         }
         if finding.path == config.data_path.name() && !finding.works {
             warn!(wanted = finding.path, "data path relay is used instead");
@@ -473,7 +473,7 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
     }
     match config.data_path {
         DataPath::Auto | DataPath::Relay => return Paths::default(),
-        DataPath::Ktls => return Paths::with_ktls(Ktls::new(carried, config.splice_from)),
+        DataPath::Ktls => return Paths::with_ktls(Ktls::new(support, config.splice_from)),
         DataPath::Sockmap => {}
         DataPath::KtlsSockmap => warn!(
             "DataPath ktls-sockmap is for experiments: the kernel's combination of TLS and sockmap \
@@ -485,7 +485,7 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
     match Sockmap::load(connections, config.queue_limit) {
         Ok(sockmap) if config.data_path == DataPath::KtlsSockmap => {
             // Nothing is spliced: the downlink does not come by here.
-            Paths::with_ktls_sockmap(Ktls::new(carried, usize::MAX), sockmap)
+            Paths::with_ktls_sockmap(Ktls::new(support, usize::MAX), sockmap)
         }
         Ok(sockmap) => Paths::with_sockmap(sockmap),
         Err(error) => {

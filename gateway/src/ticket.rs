@@ -118,7 +118,7 @@ struct Store {
     reconnect: Duration,
     /// Tickets that were issued so far.
     issued: u64,
-    key: Key,
+    key: TicketKey,
     entries: HashMap<Digest, Entry>,
     /// Those without an open channel, of each owner, oldest first.
     waiting: HashMap<Subscriber, BTreeMap<u64, Digest>>,
@@ -142,12 +142,12 @@ struct Entry {
 }
 
 /// The key with its bytes, which a successor is told.
-struct Key {
+struct TicketKey {
     key: hmac::Key,
     bytes: Bytes,
 }
 
-impl Key {
+impl TicketKey {
     fn new(bytes: Bytes) -> Self {
         Self {
             key: hmac::Key::new(hmac::HMAC_SHA256, &bytes),
@@ -183,7 +183,7 @@ impl Tickets {
                 unused,
                 reconnect,
                 issued: 0,
-                key: Key::new(key),
+                key: TicketKey::new(key),
                 entries: HashMap::new(),
                 waiting: HashMap::new(),
                 place: 0,
@@ -399,7 +399,7 @@ impl Tickets {
     pub fn take_over(&self, state: TicketsState, now: Instant) {
         let mut store = self.lock();
         if store.key.bytes != state.key {
-            store.key = Key::new(state.key);
+            store.key = TicketKey::new(state.key);
             store.entries.clear();
             store.waiting.clear();
         }

@@ -27,7 +27,7 @@ use update::Updater;
 
 /// What a kernel carries.
 #[derive(Clone, Debug, Default)]
-pub struct Carried {
+pub struct Support {
     /// Suites that it protects records with.
     pub suites: Vec<Suite>,
     /// It takes payload through a pipe, and loses nothing of it.
@@ -46,7 +46,7 @@ pub struct Ktls {
 
 /// Why a connection stays with the gateway's own record layer.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum BeginError {
     /// The probe did not find its suite to work.
     #[error("the kernel does not carry the suite of this connection")]
     Suite,
@@ -58,7 +58,7 @@ pub enum Refusal {
     Kernel(io::Error),
 }
 
-impl Refusal {
+impl BeginError {
     /// One name for each reason.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -72,7 +72,7 @@ impl Refusal {
 impl Ktls {
     /// Payload of the host is spliced where `splice_from` bytes or more come at a time, if the
     /// kernel carries that.
-    pub fn new(carried: Carried, splice_from: usize) -> Self {
+    pub fn new(carried: Support, splice_from: usize) -> Self {
         Self {
             suites: carried.suites,
             splice_from: carried.splice.then_some(splice_from),
@@ -97,22 +97,25 @@ impl Ktls {
     pub fn enter(
         &self,
         mut client: Box<TlsStream>,
-    ) -> Result<KtlsStream, (Refusal, io::Result<Box<TlsStream>>)> {
-        let keys = client.settle().map_err(Refusal::from).and_then(|secrets| {
-            let version = secrets.version;
-            let (sequence, protection) = &secrets.transmit;
-            let transmit = Key::new(protection, *sequence, version);
-            let (sequence, protection) = &secrets.receive;
-            let receive = Key::new(protection, *sequence, version);
-            transmit.zip(receive).ok_or(Refusal::Suite)
-        });
+    ) -> Result<KtlsStream, (BeginError, io::Result<Box<TlsStream>>)> {
+        let keys = client
+            .settle()
+            .map_err(BeginError::from)
+            .and_then(|secrets| {
+                let version = secrets.version;
+                let (sequence, protection) = &secrets.transmit;
+                let transmit = Key::new(protection, *sequence, version);
+                let (sequence, protection) = &secrets.receive;
+                let receive = Key::new(protection, *sequence, version);
+                transmit.zip(receive).ok_or(BeginError::Suite)
+            });
         let (transmit, receive) = match keys {
             Ok(keys) if self.suites.contains(&keys.0.suite()) => keys,
-            Ok(_) => return Err((Refusal::Suite, Ok(client))),
+            Ok(_) => return Err((BeginError::Suite, Ok(client))),
             Err(refusal) => return Err((refusal, Ok(client))),
         };
         if let Err(error) = attach(client.tcp(), &transmit) {
-            return Err((Refusal::Kernel(error), Ok(client)));
+            return Err((BeginError::Kernel(error), Ok(client)));
         }
         let Parts {
             tcp,
@@ -131,7 +134,7 @@ impl Ktls {
             }
             Err(error) => {
                 let lost = io::Error::new(error.kind(), "the kernel refused the second TLS key");
-                Err((Refusal::Kernel(error), Err(lost)))
+                Err((BeginError::Kernel(error), Err(lost)))
             }
         }
     }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::round_trip::{self, pair};
 use super::{Finding, Part};
 use crate::Carrier;
-use crate::ktls::{self, Carried, Direction, Key, KtlsStream, Suite, begin};
+use crate::ktls::{self, Direction, Key, KtlsStream, Suite, Support, begin};
 
 /// Longest probe of one part.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -38,22 +38,22 @@ pub(super) struct Report {
     /// Why nothing was tried.
     problem: Option<anyhow::Error>,
     parts: Vec<Part>,
-    carried: Carried,
+    support: Support,
 }
 
 impl Report {
     /// A suite that works.
     pub(super) fn suite(&self) -> Option<Suite> {
-        self.carried.suites.first().copied()
+        self.support.suites.first().copied()
     }
 
     /// The path works when one suite does; the reason is that of the first one.
     pub(super) fn finding(mut self, begun: Instant) -> Finding {
-        if !self.carried.suites.is_empty() {
+        if !self.support.suites.is_empty() {
             let finding = Finding::new("ktls", begun, Ok(()));
             return Finding {
                 parts: self.parts,
-                carried: Some(self.carried),
+                support: Some(self.support),
                 ..finding
             };
         }
@@ -73,12 +73,12 @@ pub(super) async fn probe() -> Report {
     }
     for suite in Suite::ALL {
         if report.add(suite.name(), carry(suite)).await {
-            report.carried.suites.push(suite);
+            report.support.suites.push(suite);
         }
     }
-    if let Some(suite) = report.carried.suites.first().copied() {
-        report.carried.splice = report.add("splice", splice(suite)).await;
-        report.carried.new_keys = report.add("new keys", renew(suite)).await;
+    if let Some(suite) = report.support.suites.first().copied() {
+        report.support.splice = report.add("splice", splice(suite)).await;
+        report.support.new_keys = report.add("new keys", renew(suite)).await;
     }
     report
 }
@@ -208,14 +208,14 @@ mod tests {
     #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
     async fn every_suite_works() {
         let report = probe().await;
-        assert_eq!(report.carried.suites, Suite::ALL);
-        assert!(report.carried.splice, "{:?}", report.parts);
+        assert_eq!(report.support.suites, Suite::ALL);
+        assert!(report.support.splice, "{:?}", report.parts);
     }
 
     #[tokio::test]
     async fn without_a_suite_that_works_there_is_a_reason() {
         let finding = probe().await.finding(Instant::now());
-        assert_eq!(finding.works, finding.carried.is_some());
+        assert_eq!(finding.works, finding.support.is_some());
         if !finding.works {
             assert!(finding.reason.is_some_and(|reason| !reason.is_empty()));
         }

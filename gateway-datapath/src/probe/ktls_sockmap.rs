@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::ktls::{keys, open};
 use super::round_trip;
 use crate::Carrier;
-use crate::ktls::{Refusal, Suite, begin};
+use crate::ktls::{BeginError, Suite, begin};
 use crate::sockmap::{self, Sockmap};
 
 /// Small enough for bytes to pass through userspace too.
@@ -33,7 +33,7 @@ pub(super) async fn probe(suite: Option<Suite>) -> anyhow::Result<()> {
             let socket = client_leg.as_fd().try_clone_to_owned()?.into();
             let protect = || {
                 begin(client_leg, &one, &other, None)
-                    .map_err(|error| (Refusal::Kernel(error), Ok(())))
+                    .map_err(|error| (BeginError::Kernel(error), Ok(())))
             };
             let link = sockmap.enter_tls(&socket, host_leg, protect);
             let link = link.map_err(|(refusal, _)| refusal);

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::ktls::Carried;
+use super::ktls::Support;
 
 /// What was found out about one data path.
 #[derive(Clone, Debug, Serialize)]
@@ -31,7 +31,7 @@ pub struct Finding {
     pub parts: Vec<Part>,
     /// The same for the data path `ktls`.
     #[serde(skip)]
-    pub carried: Option<Carried>,
+    pub support: Option<Support>,
 }
 
 /// What was found out about a part of a data path.
@@ -83,7 +83,7 @@ impl Finding {
             reason: outcome.err().map(|error| format!("{error:#}")),
             microseconds: microseconds(begun.elapsed()),
             parts: Vec::new(),
-            carried: None,
+            support: None,
         }
     }
 

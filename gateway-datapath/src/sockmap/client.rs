@@ -10,7 +10,7 @@ use gateway_common::layout::TO_CLIENT;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::drain::Drain;
+use super::flush::Flush;
 use super::link::Link;
 
 /// First byte of a Close frame (RFC 6455, section 5.5.1).
@@ -19,14 +19,14 @@ const CLOSE: u8 = 0x88;
 /// What userspace still has of a client leg. Everything that is written must be whole frames.
 pub(super) struct ClientLeg<'a> {
     link: &'a Link,
-    drain: Drain,
+    flush: Flush,
 }
 
 impl<'a> ClientLeg<'a> {
     pub(super) fn new(link: &'a Link) -> Self {
         Self {
             link,
-            drain: Drain::default(),
+            flush: Flush::default(),
         }
     }
 }
@@ -71,7 +71,7 @@ impl AsyncWrite for ClientLeg<'_> {
         if frames.first() == Some(&CLOSE) {
             // No frame may follow a Close.
             this.link.stop();
-            ready!(this.drain.poll(context, this.link))?;
+            ready!(this.flush.poll(context, this.link))?;
         }
         let datagram = [frames, &TO_CLIENT.to_ne_bytes()].concat();
         ready!(this.link.poll_inject(context, &datagram))?;
@@ -87,7 +87,7 @@ impl AsyncWrite for ClientLeg<'_> {
         this.link.check_client()?;
         this.link.stop();
         // A FIN before the kernel's worker has sent everything would cut it off.
-        ready!(this.drain.poll(context, this.link))?;
+        ready!(this.flush.poll(context, this.link))?;
         this.link.client.poll_shutdown(context)
     }
 }

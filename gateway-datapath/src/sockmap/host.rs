@@ -12,7 +12,7 @@ use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, TO_BRIDGE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::drain::Drain;
+use super::flush::Flush;
 use super::link::Link;
 use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
 use crate::bounds::Bounds;
@@ -41,7 +41,7 @@ pub(super) struct HostLeg<'a> {
     ended: bool,
     /// How the host's stream ended, once it was read to its end.
     end: Option<io::Result<()>>,
-    drain: Drain,
+    flush: Flush,
     /// Time of the next look at a leg whose bytes are not all counted.
     look: Option<Pin<Box<Sleep>>>,
 }
@@ -57,7 +57,7 @@ impl<'a> HostLeg<'a> {
             datagram: None,
             ended: false,
             end: None,
-            drain: Drain::default(),
+            flush: Flush::default(),
             look: None,
         }
     }
@@ -183,7 +183,7 @@ impl AsyncRead for HostLeg<'_> {
         if this.end.is_none() {
             return Poll::Pending;
         }
-        ready!(this.drain.poll(context, this.link))?;
+        ready!(this.flush.poll(context, this.link))?;
         Poll::Ready(this.end.take().unwrap_or(Ok(())))
     }
 }

@@ -18,7 +18,7 @@
 //! the client goes through one queue of the kernel, in whole frames.
 
 mod client;
-mod drain;
+mod flush;
 mod host;
 mod kernel;
 mod leg;
@@ -40,7 +40,7 @@ use gateway_common::layout::State;
 use tokio::net::TcpStream;
 
 pub(super) use kernel::may_have_tls;
-pub use link::{Legs, Link, Refusal, TlsLegs};
+pub use link::{Legs, Link, LinkError, TlsLegs};
 pub use load::LoadError;
 
 use super::ktls::{self, KtlsStream};
@@ -90,7 +90,7 @@ impl Sockmap {
         self: &Arc<Self>,
         client: TcpStream,
         host: TcpStream,
-    ) -> Result<Link, (Refusal, std::io::Result<Legs>)> {
+    ) -> Result<Link, (LinkError, std::io::Result<Legs>)> {
         Link::new(self, client, host)
     }
 
@@ -101,8 +101,8 @@ impl Sockmap {
         self: &Arc<Self>,
         socket: &std::net::TcpStream,
         host: TcpStream,
-        protect: impl FnOnce() -> Result<KtlsStream, (ktls::Refusal, std::io::Result<T>)>,
-    ) -> Result<Link, (Refusal, TlsLegs<T>)> {
+        protect: impl FnOnce() -> Result<KtlsStream, (ktls::BeginError, std::io::Result<T>)>,
+    ) -> Result<Link, (LinkError, TlsLegs<T>)> {
         Link::with_tls(self, socket, host, protect)
     }
 }

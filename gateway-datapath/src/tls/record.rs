@@ -118,7 +118,7 @@ impl Scheme {
 }
 
 /// The key of one direction.
-struct Key {
+struct RecordKey {
     aead: LessSafeKey,
     iv: [u8; 12],
     scheme: Scheme,
@@ -128,7 +128,7 @@ struct Key {
     limit: u64,
 }
 
-impl Key {
+impl RecordKey {
     fn new(
         protection: &Protection,
         sequence: u64,
@@ -188,7 +188,7 @@ fn wire_length(length: usize) -> Result<[u8; 2], RecordError> {
 }
 
 /// Protects records on their way out.
-pub(super) struct Sealer(Key);
+pub(super) struct Sealer(RecordKey);
 
 impl Sealer {
     /// `sequence` is the number of the next record.
@@ -197,7 +197,7 @@ impl Sealer {
         sequence: u64,
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
-        Key::new(protection, sequence, version).map(Self)
+        RecordKey::new(protection, sequence, version).map(Self)
     }
 
     /// Fails when another key is in use than this.
@@ -289,7 +289,7 @@ impl Sealer {
 }
 
 /// Takes the protection off records that come in.
-pub(super) struct Opener(Key);
+pub(super) struct Opener(RecordKey);
 
 /// An opened record: what it carries, and where in its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -306,7 +306,7 @@ impl Opener {
         sequence: u64,
         version: ProtocolVersion,
     ) -> Result<Self, RecordError> {
-        Key::new(protection, sequence, version).map(Self)
+        RecordKey::new(protection, sequence, version).map(Self)
     }
 
     /// Fails when another key is in use than this.

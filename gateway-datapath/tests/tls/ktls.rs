@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use gateway_datapath::ktls::{Carried, Ktls, KtlsStream};
+use gateway_datapath::ktls::{Ktls, KtlsStream, Support};
 use gateway_datapath::tls::TlsStream;
 use gateway_datapath::{ClientLeg, probe};
 use rustls::SupportedCipherSuite;
@@ -15,17 +15,17 @@ use tokio_rustls::client::TlsStream as ClientStream;
 use crate::{client_config, connect, exchange_both_ways, identity, identity_for, pattern};
 
 /// What the kernel carries, by the gateway's own probe.
-pub(crate) async fn carried() -> Carried {
+pub(crate) async fn support() -> Support {
     let found = probe::run(probe::Extent::Usual)
         .await
         .into_iter()
-        .find_map(|finding| finding.carried);
+        .find_map(|finding| finding.support);
     found.expect("a kernel with TLS")
 }
 
 /// Leaves the records to the kernel.
 async fn hand_over(server: TlsStream) -> KtlsStream {
-    enter(&Ktls::new(carried().await, 0), server)
+    enter(&Ktls::new(support().await, 0), server)
 }
 
 fn enter(ktls: &Ktls, server: TlsStream) -> KtlsStream {
@@ -79,9 +79,9 @@ async fn new_keys_of_the_client_are_followed_or_end_what_is_read() {
     let identity = identity(&rcgen::PKCS_ECDSA_P256_SHA256);
     let suite = cipher_suite::TLS13_AES_256_GCM_SHA384;
     let (mut client, server) = connect(&identity, client_config(&identity, suite)).await;
-    let carried = carried().await;
-    let mut server = enter(&Ktls::new(carried.clone(), 0), server);
-    if carried.new_keys {
+    let support = support().await;
+    let mut server = enter(&Ktls::new(support.clone(), 0), server);
+    if support.new_keys {
         for round in 0..5_u8 {
             // This asks for a new key of the server, too.
             client.get_mut().1.refresh_traffic_keys().unwrap();
@@ -150,9 +150,9 @@ async fn a_worn_key_is_changed_by_the_kernel_or_ends_the_channel() {
         cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
     ] {
         let (mut client, server) = connect(&identity, client_config(&identity, suite)).await;
-        let carried = carried().await;
-        let is_changed = carried.new_keys && suite.tls13().is_some();
-        let mut server = enter(&Ktls::new(carried, 0).with_key_limit(1_500), server);
+        let support = support().await;
+        let is_changed = support.new_keys && suite.tls13().is_some();
+        let mut server = enter(&Ktls::new(support, 0).with_key_limit(1_500), server);
         for round in 0..20_u8 {
             server.write_all(&[round; 1_000]).await.unwrap();
             let mut received = [0; 1_000];

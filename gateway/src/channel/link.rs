@@ -22,14 +22,14 @@ const ID_AT: usize = 21;
 
 /// What a channel is, as its link message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct LinkMessage {
     /// `SPICE_CHANNEL_*` in spice/enums.h.
     pub(super) channel_type: u8,
     /// Number of the channel among those of its type.
     pub(super) channel_id: u8,
 }
 
-impl Link {
+impl LinkMessage {
     /// The name of the channel's type, or `unknown`.
     pub(super) fn type_name(self) -> &'static str {
         match self.channel_type {
@@ -51,7 +51,10 @@ impl Link {
 
 /// Reads from the client until its link message is complete; all of it stays in `inbound`. The
 /// error is what ended the channel before.
-pub(super) async fn receive<C>(client: &mut C, inbound: &mut Inbound) -> Result<Link, EndReason>
+pub(super) async fn receive<C>(
+    client: &mut C,
+    inbound: &mut Inbound,
+) -> Result<LinkMessage, EndReason>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
@@ -105,13 +108,13 @@ fn lost(error: &io::Error) -> EndReason {
 }
 
 /// `None`: not yet complete.
-fn parse(payload: &[u8]) -> Result<Option<Link>, EndReason> {
+fn parse(payload: &[u8]) -> Result<Option<LinkMessage>, EndReason> {
     let seen = payload.len().min(MAGIC.len());
     if payload[..seen] != MAGIC[..seen] {
         return Err(EndReason::NotSpice);
     }
     match (payload.get(TYPE_AT), payload.get(ID_AT)) {
-        (Some(&channel_type), Some(&channel_id)) => Ok(Some(Link {
+        (Some(&channel_type), Some(&channel_id)) => Ok(Some(LinkMessage {
             channel_type,
             channel_id,
         })),
@@ -140,7 +143,7 @@ mod tests {
         frame
     }
 
-    async fn receive_all(bytes: Vec<u8>) -> (Result<Link, EndReason>, Inbound) {
+    async fn receive_all(bytes: Vec<u8>) -> (Result<LinkMessage, EndReason>, Inbound) {
         let (mut client, mut gateway) = tokio::io::duplex(7);
         let writer = tokio::spawn(async move {
             let _ = client.write_all(&bytes).await;

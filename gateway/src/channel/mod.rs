@@ -7,9 +7,9 @@ mod host_silence;
 mod journal;
 mod link;
 mod lost_clients;
-mod moved;
 mod registry;
 mod stop;
+mod transfer;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use tracing::debug;
 
 pub use host::{ConnectError, HostConnector};
 pub use lost_clients::LostClients;
-pub use moved::{Arrived, ChannelState, Offer};
 pub use registry::{Carried, Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
 pub use stop::StopSignal;
+pub use transfer::{Arrived, ChannelState, Offer};
 
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
@@ -40,7 +40,7 @@ use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::{Carrier, ClientStream, Inbound, Limits, Order, Outcome, Paths, Rest};
 use host_silence::HostSilence;
 use journal::Journal;
-use link::Link;
+use link::LinkMessage;
 
 /// Time limits of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +174,7 @@ struct Moving {
     permit: Arc<Permit>,
     _place: Place,
     journal: Journal,
-    link: Link,
+    link: LinkMessage,
     carrier: Carrier,
 }
 
@@ -227,7 +227,7 @@ impl Moving {
 struct Begun {
     client: Box<ClientStream>,
     inbound: Inbound,
-    link: Link,
+    link: LinkMessage,
 }
 
 /// Takes the client's connection over from HTTP and reads its link message.

@@ -11,8 +11,8 @@ use std::time::SystemTime;
 
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::moved::Offer;
 use super::stop::StopSignal;
+use super::transfer::Offer;
 use crate::session::{ChannelId, SessionId};
 use crate::target::Target;
 use gateway_datapath::end_reason::{EndKind, StopCause};

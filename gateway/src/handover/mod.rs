@@ -24,9 +24,9 @@ pub use inherited::{Inherited, InheritedError};
 pub use listeners::Listeners;
 #[cfg(feature = "fuzzing")]
 pub(crate) use message::Message;
-pub use predecessor::{Door, End, Estate, Heirless, hand_over};
+pub use predecessor::{Door, End, Estate, SuccessorConnection, hand_over};
 pub use stored::{Stored, store};
-pub use successor::{Farewell, Heir, Inheritance};
+pub use successor::{Farewell, Inheritance, Successor};
 
 /// Name of the socket in `RuntimeDir`.
 const SOCKET: &str = "handover.sock";

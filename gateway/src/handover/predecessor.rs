@@ -51,10 +51,10 @@ impl Door {
     }
 
     /// Waits for a successor of the same user, or root.
-    pub async fn successor(&self) -> Heirless {
+    pub async fn successor(&self) -> SuccessorConnection {
         loop {
             match self.listener.accept().await {
-                Ok(stream) => return Heirless(Connection::new(stream)),
+                Ok(stream) => return SuccessorConnection(Connection::new(stream)),
                 Err(error) => {
                     warn!(%error, "cannot take a successor's connection");
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -65,7 +65,7 @@ impl Door {
 }
 
 /// A process that has connected and not yet said anything.
-pub struct Heirless(Connection);
+pub struct SuccessorConnection(Connection);
 
 /// What the running gateway has.
 pub struct Estate<'a> {
@@ -95,7 +95,7 @@ pub enum End {
 /// `close_ports` is called when the successor is ready: it ends the taking of connections. When
 /// this fails, or is dropped, all that was not handed over is as it was, but for the ports.
 pub async fn hand_over(
-    Heirless(mut successor): Heirless,
+    SuccessorConnection(mut successor): SuccessorConnection,
     estate: &Estate<'_>,
     close_ports: impl AsyncFnOnce(),
 ) -> Result<End> {

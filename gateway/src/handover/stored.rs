@@ -25,7 +25,7 @@ use super::connection::{MAX_DESCRIPTORS, receive_with, send_with};
 use super::listeners::Listeners;
 use super::message::{EstateState, VERSION};
 use super::predecessor::{Estate, Thaw};
-use super::successor::{Heir, arrive, take_over};
+use super::successor::{Successor, arrive, take_over};
 use crate::channel::{ChannelState, Offer};
 
 /// Names in the store, of what is written down and of both ends of the queue.
@@ -245,18 +245,18 @@ impl Stored {
     }
 
     /// Goes on with everything.
-    pub fn go_on(self, heir: &Heir) {
-        if let Err(error) = take_over(self.state.estate, heir) {
+    pub fn go_on(self, successor: &Successor) {
+        if let Err(error) = take_over(self.state.estate, successor) {
             let reason = format!("{error:#}");
             warn!(reason, "the tickets of the previous process are lost");
         }
-        let arrived = arrive(self.state.channels, self.sockets, heir);
+        let arrived = arrive(self.state.channels, self.sockets, successor);
         let milliseconds = now().saturating_sub(self.state.frozen);
         info!(
             channels = arrived.len(),
             milliseconds, "channels taken over"
         );
-        let gateway = &heir.live.current().gateway;
+        let gateway = &successor.live.current().gateway;
         for channel in arrived {
             channel.start(gateway.channel_limits, &gateway.channels);
         }

@@ -31,7 +31,7 @@ pub struct Inheritance {
 
 /// Who takes channels over.
 #[derive(Clone)]
-pub struct Heir {
+pub struct Successor {
     /// What they become channels of.
     pub live: Arc<Live>,
     /// Where they are counted.
@@ -93,18 +93,18 @@ impl Inheritance {
     }
 
     /// Has the predecessor take no more connections, and goes on with its tickets and bans.
-    pub async fn enter(&mut self, heir: &Heir) -> Result<()> {
+    pub async fn enter(&mut self, successor: &Successor) -> Result<()> {
         self.predecessor.send(&Message::Ready, &[]).await?;
         let (estate, _) = self.predecessor.receive_soon().await?;
         let Message::Estate(estate) = estate else {
             bail!("unexpected {}", estate.name());
         };
-        take_over(estate, heir)
+        take_over(estate, successor)
     }
 
     /// Takes channels over until the predecessor has ended; what goes wrong is logged.
-    pub async fn run(self, heir: Heir, farewell: watch::Receiver<Option<Farewell>>) {
-        if let Err(error) = self.take_channels(heir, farewell).await {
+    pub async fn run(self, successor: Successor, farewell: watch::Receiver<Option<Farewell>>) {
+        if let Err(error) = self.take_channels(successor, farewell).await {
             warn!(
                 reason = format!("{error:#}"),
                 "the rest of the hand-over failed"
@@ -116,7 +116,7 @@ impl Inheritance {
     /// the predecessor has ended or `farewell` says how this process ends.
     async fn take_channels(
         mut self,
-        heir: Heir,
+        successor: Successor,
         mut farewell: watch::Receiver<Option<Farewell>>,
     ) -> Result<()> {
         self.predecessor.send(&Message::Serving, &[]).await?;
@@ -134,7 +134,7 @@ impl Inheritance {
                         "channels came without the leave to go on"
                     );
                     let leave = sockets.remove(0);
-                    let arrived = arrive(states, sockets, &heir);
+                    let arrived = arrive(states, sockets, &successor);
                     let ids = arrived.iter().map(Arrived::id).collect();
                     self.predecessor.send(&Message::Taken(ids), &[]).await?;
                     // Without this word the channels are still the predecessor's.
@@ -145,13 +145,13 @@ impl Inheritance {
                     let is_ours = go::take(leave.as_fd());
                     ensure!(is_ours, "the predecessor has taken the channels back");
                     info!(channels = arrived.len(), "channels taken over");
-                    let gateway = Arc::clone(&heir.live.current().gateway);
+                    let gateway = Arc::clone(&successor.live.current().gateway);
                     for channel in arrived {
                         channel.start(gateway.channel_limits, &gateway.channels);
                     }
                     self.predecessor.send(&Message::Begun, &[]).await?;
                 }
-                Some((Message::Estate(estate), _)) => take_over(estate, &heir)?,
+                Some((Message::Estate(estate), _)) => take_over(estate, &successor)?,
                 Some((other, _)) => bail!("unexpected {}", other.name()),
                 None => {
                     info!("the predecessor has ended");
@@ -181,22 +181,22 @@ pub enum Farewell {
 }
 
 /// Fails, and changes nothing, when no gateway writes such a state.
-pub(super) fn take_over(estate: EstateState, heir: &Heir) -> Result<()> {
+pub(super) fn take_over(estate: EstateState, successor: &Successor) -> Result<()> {
     estate.check()?;
     session::leave_out(estate.upcoming);
-    heir.tickets.take_over(estate.tickets, Instant::now());
+    successor.tickets.take_over(estate.tickets, Instant::now());
     let banned = estate.banned.into_iter();
     let banned = banned.map(|(address, left)| (address, Duration::from_millis(left)));
-    heir.live.current().gateway.admissions.ban(banned);
+    successor.live.current().gateway.admissions.ban(banned);
     Ok(())
 }
 
 pub(super) fn arrive(
     states: Vec<ChannelState>,
     sockets: Vec<OwnedFd>,
-    heir: &Heir,
+    successor: &Successor,
 ) -> Vec<Arrived> {
-    let gateway = Arc::clone(&heir.live.current().gateway);
+    let gateway = Arc::clone(&successor.live.current().gateway);
     let mut sockets = sockets.into_iter();
     let mut arrived: Vec<Arrived> = Vec::with_capacity(states.len());
     for state in states {
@@ -217,7 +217,7 @@ pub(super) fn arrive(
             &gateway.admissions,
             &gateway.client_limits,
             gateway.access_log.clone(),
-            &heir.connections,
+            &successor.connections,
         );
         match channel {
             Ok(channel) => arrived.push(channel),

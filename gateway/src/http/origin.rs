@@ -60,8 +60,8 @@ impl Origin {
             };
         }
         let told = match header {
-            ForwardedHeader::XForwarded => Told::by_x_forwarded(headers, is_trusted),
-            ForwardedHeader::Forwarded => Told::by_forwarded(headers, is_trusted),
+            ForwardedHeader::XForwarded => Forwarded::by_x_forwarded(headers, is_trusted),
+            ForwardedHeader::Forwarded => Forwarded::by_forwarded(headers, is_trusted),
         };
         let sender = told.sender();
         let given_id = headers.get(RequestId::HEADER).and_then(RequestId::given);
@@ -118,7 +118,7 @@ impl Origin {
 /// What trusted proxies tell, and nothing that may be invented: their entries are read from the
 /// nearest on, up to the first address that no trusted proxy has.
 #[derive(Default)]
-struct Told {
+struct Forwarded {
     /// Who sent the request to each proxy, the nearest first.
     senders: Vec<SocketAddr>,
     /// The farthest trusted proxy named nobody, or in a way that cannot be read.
@@ -127,7 +127,7 @@ struct Told {
     host: Option<String>,
 }
 
-impl Told {
+impl Forwarded {
     fn by_x_forwarded(headers: &HeaderMap, is_trusted: impl Fn(IpAddr) -> bool) -> Self {
         let first = |name| list(headers, name).into_iter().next();
         let mut told = Self {

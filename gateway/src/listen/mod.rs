@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{timeout, timeout_at};
 use tracing::{debug, warn};
 
-use proxy_protocol::{HeaderError, ProxyProtocol, Told};
+use proxy_protocol::{ClientAddresses, HeaderError, ProxyProtocol};
 
 use crate::http::ConnectionInfo;
 use crate::limits::{ConnectionLimits, Permit, TooMany};
@@ -34,14 +34,14 @@ const SHORTAGE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Whether connections are taken, and what becomes of those that were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Draining {
+pub enum Intake {
     /// They are taken.
-    Not,
+    Open,
     /// Somebody else takes them; those that were taken here get an answer to their first request
     /// here, whenever it comes.
-    Gently,
+    Elsewhere,
     /// No more are taken, and those without a request are ended.
-    Now,
+    Closed,
 }
 
 /// One port.
@@ -57,7 +57,7 @@ pub struct Listener {
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
     /// Whether more connections are to be taken.
-    pub draining: watch::Receiver<Draining>,
+    pub draining: watch::Receiver<Intake>,
 }
 
 impl Listener {
@@ -67,7 +67,7 @@ impl Listener {
         loop {
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
-                () = draining(&mut self.draining, Draining::Gently) => return,
+                () = draining(&mut self.draining, Intake::Elsewhere) => return,
             };
             match accepted {
                 Ok((stream, peer)) => self.accept(stream, peer),
@@ -143,7 +143,7 @@ struct Connection {
     leg: Leg,
     live: Arc<Live>,
     proxy_protocol: Arc<ProxyProtocol>,
-    draining: watch::Receiver<Draining>,
+    draining: watch::Receiver<Intake>,
 }
 
 impl Connection {
@@ -182,7 +182,7 @@ impl Connection {
         };
         let readable = tokio::select! {
             readable = timeout(limit, stream.readable()) => readable,
-            () = draining(&mut self.draining, Draining::Now) => return false,
+            () = draining(&mut self.draining, Intake::Closed) => return false,
         };
         if readable.is_err() && leg == Leg::Tls {
             let metrics = &self.live.current().gateway.metrics;
@@ -200,7 +200,7 @@ impl Connection {
         accepted: Instant,
     ) -> Option<(ClientStream, ConnectionInfo)> {
         let local = stream.local_addr().ok()?;
-        let own = Told {
+        let own = ClientAddresses {
             source: peer.0,
             source_port: peer.1,
             destination: local.ip().to_canonical(),
@@ -231,7 +231,7 @@ impl Connection {
         let limit = self.live.current().config.header_timeout;
         tokio::select! {
             input = timeout(limit, stream.input()) => matches!(input, Ok(Ok(()))),
-            () = draining(&mut self.draining, Draining::Now) => false,
+            () = draining(&mut self.draining, Intake::Closed) => false,
         }
     }
 
@@ -284,15 +284,15 @@ impl Connection {
     async fn introduced(
         &mut self,
         stream: &mut TcpStream,
-        own: Told,
+        own: ClientAddresses,
         permit: Permit,
-    ) -> Option<(Told, Permit)> {
+    ) -> Option<(ClientAddresses, Permit)> {
         if !self.proxy_protocol.expects(own.source) {
             return Some((own, permit));
         }
         let told = tokio::select! {
             told = self.proxy_protocol.receive(stream, own.source) => told,
-            () = draining(&mut self.draining, Draining::Now) => return None,
+            () = draining(&mut self.draining, Intake::Closed) => return None,
         };
         let told = match told {
             Ok(told) => told,
@@ -342,7 +342,7 @@ impl Connection {
         let handshake = timeout_at((begun + limit).into(), tls::accept(tcp, config));
         let shaken = tokio::select! {
             shaken = handshake => shaken,
-            () = draining(&mut self.draining, Draining::Now) => return None,
+            () = draining(&mut self.draining, Intake::Closed) => return None,
         };
         let metrics = &serving.gateway.metrics;
         match shaken {
@@ -365,10 +365,10 @@ impl Connection {
 }
 
 /// Ready once connections are drained like this, or more.
-async fn draining(watched: &mut watch::Receiver<Draining>, how: Draining) {
-    let is_reached = |draining: &Draining| match how {
-        Draining::Now => *draining == Draining::Now,
-        _ => *draining != Draining::Not,
+async fn draining(watched: &mut watch::Receiver<Intake>, how: Intake) {
+    let is_reached = |draining: &Intake| match how {
+        Intake::Closed => *draining == Intake::Closed,
+        _ => *draining != Intake::Open,
     };
     // The sender is never dropped before; were it, stopping would be right as well.
     let _ = watched.wait_for(is_reached).await;
@@ -376,10 +376,10 @@ async fn draining(watched: &mut watch::Receiver<Draining>, how: Draining) {
 
 /// Ready once a connection is to be ended; before its first request only when there is no time
 /// for one.
-async fn draining_after(watched: &mut watch::Receiver<Draining>, asked: &Notify) {
-    draining(watched, Draining::Gently).await;
+async fn draining_after(watched: &mut watch::Receiver<Intake>, asked: &Notify) {
+    draining(watched, Intake::Elsewhere).await;
     tokio::select! {
         () = asked.notified() => {}
-        () = draining(watched, Draining::Now) => {}
+        () = draining(watched, Intake::Closed) => {}
     }
 }

@@ -37,7 +37,7 @@ pub struct ProxyProtocol {
 
 /// What a header says of a client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct ClientAddresses {
     /// Address of the client.
     pub source: IpAddr,
     /// The client's port; 0: not known.
@@ -95,7 +95,7 @@ impl ProxyProtocol {
         &self,
         stream: &mut (impl AsyncRead + Unpin),
         peer: IpAddr,
-    ) -> Result<Option<Told>, HeaderError> {
+    ) -> Result<Option<ClientAddresses>, HeaderError> {
         let read = timeout(self.time_limit, receive(stream));
         let read = read.await.unwrap_or(Err(HeaderError::Timeout));
         if let Err(error) = &read {
@@ -118,14 +118,16 @@ impl ProxyProtocol {
     }
 }
 
-async fn receive(stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Told>, HeaderError> {
+async fn receive(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<Option<ClientAddresses>, HeaderError> {
     let header = read_header(stream).await?;
     let (parsed, length) =
         ProxyHeader::parse(&header, ParseConfig::default()).map_err(|_| HeaderError::Malformed)?;
     if length != header.len() {
         return Err(HeaderError::Malformed);
     }
-    Ok(parsed.proxied_address().map(|address| Told {
+    Ok(parsed.proxied_address().map(|address| ClientAddresses {
         source: address.source.ip().to_canonical(),
         source_port: address.source.port(),
         destination: address.destination.ip().to_canonical(),
@@ -177,14 +179,14 @@ mod tests {
     }
 
     /// What is told by these bytes, and how many of them are left.
-    fn read(bytes: &[u8]) -> Result<(Option<Told>, usize), HeaderError> {
+    fn read(bytes: &[u8]) -> Result<(Option<ClientAddresses>, usize), HeaderError> {
         let mut rest = bytes;
         let told = run(receive(&mut rest))?;
         Ok((told, rest.len()))
     }
 
-    fn told(source: &str, source_port: u16, destination: &str) -> Told {
-        Told {
+    fn told(source: &str, source_port: u16, destination: &str) -> ClientAddresses {
+        ClientAddresses {
             source: source.parse().unwrap(),
             source_port,
             destination: destination.parse().unwrap(),

@@ -5,8 +5,8 @@ use tracing::{info, warn};
 use super::Running;
 use super::beginning::warn_of;
 use crate::admin::{Admin, Doors};
-use crate::handover::{Door, Heirless};
-use crate::listen::Draining;
+use crate::handover::{Door, SuccessorConnection};
+use crate::listen::Intake;
 use crate::ports::Accepting;
 use crate::runtime_dir::{Held, RuntimeDirError};
 
@@ -56,7 +56,7 @@ impl Open {
     }
 
     /// Waits for a successor; cancel safe.
-    pub(super) async fn successor(&mut self, running: &Running) -> Heirless {
+    pub(super) async fn successor(&mut self, running: &Running) -> SuccessorConnection {
         if self.awaits_directory {
             let taken = running.directory.take_once_free().await;
             self.awaits_directory = false;
@@ -91,7 +91,7 @@ impl Open {
         self.accepting.is_closed()
     }
 
-    pub(super) async fn close(&mut self, how: Draining) {
+    pub(super) async fn close(&mut self, how: Intake) {
         self.doors = None;
         self.door = None;
         self.directory = None;

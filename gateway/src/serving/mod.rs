@@ -127,15 +127,15 @@ pub async fn serve(
         complete: false,
     });
     let response = match answer(gateway, connection, &origin, request).await {
-        Answer::Manager(response) => response,
-        Answer::Own(response) => {
+        Answered::Manager(response) => response,
+        Answered::Own(response) => {
             // Somebody may have put a token there.
             if let Some(requested) = &mut requested {
                 requested.path = None;
             }
             response
         }
-        Answer::Channel(response) | Answer::Health(response) => {
+        Answered::Channel(response) | Answered::Health(response) => {
             requested = None;
             response
         }
@@ -152,7 +152,7 @@ pub async fn serve(
 }
 
 /// What a request was, with its answer.
-enum Answer {
+enum Answered {
     /// The manager's, or why there is none.
     Manager(Response<Body>),
     /// This gateway has nothing of the kind.
@@ -168,16 +168,16 @@ async fn answer(
     connection: &ConnectionInfo,
     origin: &Origin,
     request: Request<Incoming>,
-) -> Answer {
+) -> Answered {
     match route(gateway, &request, origin) {
-        Ok(Route::Health) => Answer::Health(gateway.health.answer(request.method()).await),
+        Ok(Route::Health) => Answered::Health(gateway.health.answer(request.method()).await),
         Ok(Route::Manager(path)) => {
-            Answer::Manager(pass_on(gateway, connection, origin, &path, request).await)
+            Answered::Manager(pass_on(gateway, connection, origin, &path, request).await)
         }
         Ok(Route::Channel(query)) => {
-            Answer::Channel(open_channel(gateway, connection, origin, &query, request).await)
+            Answered::Channel(open_channel(gateway, connection, origin, &query, request).await)
         }
-        Err(refusal) => Answer::Own(*refusal),
+        Err(refusal) => Answered::Own(*refusal),
     }
 }
 

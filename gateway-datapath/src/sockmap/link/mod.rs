@@ -31,7 +31,7 @@ use parts::{Parts, has_spoken};
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub enum LinkError {
     /// The host has sent bytes before it was asked to.
     #[error("host spoke first")]
     HostSpoke,
@@ -43,10 +43,10 @@ pub enum Refusal {
     Maps(String),
     /// The client's connection stays with the gateway's own record layer.
     #[error(transparent)]
-    Tls(#[from] ktls::Refusal),
+    Tls(#[from] ktls::BeginError),
 }
 
-impl Refusal {
+impl LinkError {
     /// The kind of reason, by which it is counted.
     pub fn name(&self) -> &'static str {
         match self {
@@ -109,7 +109,7 @@ impl Link {
         sockmap: &Arc<Sockmap>,
         client: tokio::net::TcpStream,
         host: tokio::net::TcpStream,
-    ) -> Result<Self, (Refusal, io::Result<Legs>)> {
+    ) -> Result<Self, (LinkError, io::Result<Legs>)> {
         let (client, host) = match (client.into_std(), host.into_std()) {
             (Ok(client), Ok(host)) => (client, host),
             (Err(error), _) | (_, Err(error)) => {
@@ -119,7 +119,7 @@ impl Link {
         };
         match has_spoken(&host) {
             Ok(false) => Self::enter(sockmap, client, host),
-            Ok(true) => Err((Refusal::HostSpoke, back(client, host))),
+            Ok(true) => Err((LinkError::HostSpoke, back(client, host))),
             Err(error) => Err((error.into(), back(client, host))),
         }
     }
@@ -129,7 +129,7 @@ impl Link {
         sockmap: &Arc<Sockmap>,
         client: TcpStream,
         host: TcpStream,
-    ) -> Result<Self, (Refusal, io::Result<Legs>)> {
+    ) -> Result<Self, (LinkError, io::Result<Legs>)> {
         let parts = match Parts::new(sockmap, &client, &host) {
             Ok(parts) => parts,
             Err(refusal) => return Err((refusal, back(client, host))),
@@ -160,8 +160,8 @@ impl Link {
         sockmap: &Arc<Sockmap>,
         socket: &TcpStream,
         host: tokio::net::TcpStream,
-        protect: impl FnOnce() -> Result<KtlsStream, (ktls::Refusal, io::Result<T>)>,
-    ) -> Result<Self, (Refusal, TlsLegs<T>)> {
+        protect: impl FnOnce() -> Result<KtlsStream, (ktls::BeginError, io::Result<T>)>,
+    ) -> Result<Self, (LinkError, TlsLegs<T>)> {
         let host = match host.into_std() {
             Ok(host) => host,
             Err(error) => return Err((error.into(), TlsLegs::Lost)),

@@ -11,7 +11,7 @@ use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType, socko
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-use super::{Link, Refusal};
+use super::{Link, LinkError};
 use crate::sockmap::Sockmap;
 use crate::sockmap::leg::Client;
 use crate::sockmap::maps::{Cookies, EnterError, Sockets};
@@ -54,7 +54,7 @@ impl Parts {
         sockmap: &Arc<Sockmap>,
         client: &TcpStream,
         host: &TcpStream,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, LinkError> {
         let (bridge, bridge_out) = pair(SocketType::STREAM)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
         // The kernel's worker waits a tick of its clock whenever this is full.
@@ -165,8 +165,8 @@ impl Parts {
     }
 }
 
-fn refused(error: &EnterError) -> Refusal {
-    Refusal::Maps(error.to_string())
+fn refused(error: &EnterError) -> LinkError {
+    LinkError::Maps(error.to_string())
 }
 
 fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {

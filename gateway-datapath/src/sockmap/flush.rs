@@ -17,11 +17,11 @@ const LAST_LOOK: Duration = Duration::from_millis(32);
 
 /// A wait that may be going on.
 #[derive(Default)]
-pub(super) struct Drain {
+pub(super) struct Flush {
     next: Option<(Pin<Box<Sleep>>, Duration)>,
 }
 
-impl Drain {
+impl Flush {
     /// Ready once nothing is left between host leg and client's TCP; an error once nothing can
     /// be any more.
     pub(super) fn poll(&mut self, context: &mut Context<'_>, link: &Link) -> Poll<io::Result<()>> {

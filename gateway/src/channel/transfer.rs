@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::link::Link;
+use super::link::LinkMessage;
 use super::registry::UnansweredOffer;
 use super::{Carried, ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
 use crate::access_log::{AccessLog, RequestId};
@@ -164,7 +164,7 @@ impl Arrived {
                 request_id: RequestId::known(&state.request),
                 begun: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             },
-            link: Link {
+            link: LinkMessage {
                 channel_type: state.kind,
                 channel_id: state.number,
             },
