@@ -28,6 +28,9 @@ const SILENT_INTERVALS: u32 = 3;
 /// Bytes that are read of a host whose client takes nothing any more: more than what is on its way
 /// when the host hears of it.
 const MOST_DISCARDED: usize = 1 << 20;
+/// The same of a host that does not have the uplink yet, which it may want to read when it is done
+/// with sending.
+const MOST_BEFORE_UPLINK: usize = 64 << 20;
 
 /// Moves a channel's bytes until both sides have ended; says what ended it.
 ///
@@ -401,19 +404,20 @@ where
 
     /// Reads what the host still sends, so that closing its socket is no RST that would cost it
     /// bytes of the uplink: until its end or, for a host that goes on, so much that it could have
-    /// heard of ours. Then it is left as soon as it has the uplink, which is looked at each time
-    /// that progress is.
+    /// heard of ours. Then it is left as soon as it has the uplink; once nothing more is read of
+    /// it, that is looked at each time that progress is.
     fn poll_discard_host(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.ends.host_eof {
             return Poll::Pending;
         }
         if self.discarded >= MOST_DISCARDED {
             self.ends.host_eof = self.ends.host_shut && self.host.has_taken_all();
-            return if self.ends.host_eof {
-                Poll::Ready(())
-            } else {
-                Poll::Pending
-            };
+            if self.ends.host_eof {
+                return Poll::Ready(());
+            }
+            if self.discarded >= MOST_BEFORE_UPLINK {
+                return Poll::Pending;
+            }
         }
         match self
             .rest

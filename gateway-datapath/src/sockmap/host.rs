@@ -224,7 +224,9 @@ impl AsyncWrite for HostLeg<'_> {
 
 impl crate::HostLeg for HostLeg<'_> {
     fn has_taken_all(&self) -> bool {
-        not_acknowledged(self.link.host.get_ref().as_raw_fd()) == 0
+        // Nothing is waited for any more once the time for ending is over.
+        self.link.check_abandoned().is_err()
+            || not_acknowledged(self.link.host.get_ref().as_raw_fd()) == 0
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
