@@ -130,7 +130,13 @@ impl Add for Sent {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::time::Instant;
+
     use super::*;
+    use crate::datapath::tcp_info;
 
     /// What is known of a connection that may send 10 segments of 1,000 bytes in each 100 ms, but
     /// for `change`.
@@ -195,5 +201,27 @@ mod tests {
             info.unacked = 1;
         });
         assert!(!answers.is_stalled);
+    }
+
+    #[test]
+    fn a_peer_that_reads_nothing_stands_still_though_its_system_answers() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let _far = listener.accept().unwrap();
+        near.set_nonblocking(true).unwrap();
+        while near.write(&[0; 8_192]).is_ok() {}
+        let begun = Instant::now();
+        loop {
+            let info = tcp_info::read_any(near.as_raw_fd()).unwrap();
+            let is_answered = info.backoff > 1 && info.probes == 0;
+            let stats = TcpStats::from(info);
+            if is_answered {
+                assert!(stats.is_stalled, "{stats:?}");
+                return;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{stats:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
