@@ -56,4 +56,5 @@ pub mod tcp;
 pub mod ticket;
 pub mod timed;
 pub mod tls;
+pub mod told;
 pub mod web_origin;

@@ -18,6 +18,7 @@ use crate::limits::Subscriber;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
 use crate::target::Target;
+use crate::told::Told;
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 
@@ -61,6 +62,7 @@ pub enum IssueError {
 pub struct Tickets {
     pool: ArcSwapOption<PoolKeys>,
     store: Mutex<Store>,
+    told: Told,
 }
 
 /// Bytes that a ticket is recognised by.
@@ -190,6 +192,7 @@ impl Tickets {
                 longer: None,
                 swept: Instant::now(),
             }),
+            told: Told::default(),
         })
     }
 
@@ -368,6 +371,11 @@ impl Tickets {
     /// How many tickets were issued here so far.
     pub fn issued(&self) -> u64 {
         self.lock().issued
+    }
+
+    /// Of how many of those another process knows.
+    pub fn told(&self) -> &Told {
+        &self.told
     }
 
     /// Writes all tickets down. Those with open channels get the life that they have after the

@@ -21,6 +21,7 @@ use crate::runtime_dir::socket::{Bound, OwnListener};
 use crate::serving::Live;
 use crate::session;
 use crate::ticket::Tickets;
+use crate::told::Telling;
 
 /// Channels of a batch: two descriptors each, and one for the leave to go on.
 const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
@@ -28,8 +29,8 @@ const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
 const STANDSTILL: Duration = Duration::from_secs(5);
 /// Longest time that a successor takes to get ready once it was welcomed.
 const GETTING_READY: Duration = Duration::from_secs(60);
-/// How often tickets are looked at while requests are still served here.
-const ESTATE_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the log may be told of progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Numbers that are left to this process for what it still begins.
 const LEFT_NUMBERS: u64 = 1_000;
 
@@ -122,9 +123,8 @@ pub async fn hand_over(
     }
     info!("a successor takes over");
     close_ports().await;
-    successor
-        .send(&Message::Estate(estate.written()), &[])
-        .await?;
+    let telling = estate.tickets.told().begin();
+    tell(&mut successor, estate, &telling).await?;
     let (serving, _) = successor.receive_soon().await?;
     ensure!(
         matches!(serving, Message::Serving),
@@ -134,7 +134,7 @@ pub async fn hand_over(
     let (sender, offers) = mpsc::unbounded_channel();
     estate.channels.freeze_all(sender);
     let _thaw = Thaw(estate.channels);
-    move_channels(successor, estate, offers).await
+    move_channels(successor, estate, offers, telling).await
 }
 
 /// Lets channels move on here, however the hand-over ends.
@@ -165,15 +165,28 @@ fn millis((address, left): &(IpAddr, Duration)) -> (IpAddr, u64) {
     )
 }
 
+/// Tells the successor of everything that belongs to no channel.
+async fn tell(
+    successor: &mut Connection,
+    estate: &Estate<'_>,
+    telling: &Telling<'_>,
+) -> Result<()> {
+    let issued = estate.tickets.issued();
+    let estate = Message::Estate(estate.written());
+    successor.send(&estate, &[]).await?;
+    telling.told(issued);
+    Ok(())
+}
+
 async fn move_channels(
     mut successor: Connection,
     estate: &Estate<'_>,
     mut offers: mpsc::UnboundedReceiver<Offer>,
+    telling: Telling<'_>,
 ) -> Result<End> {
     let mut progress = Progress::new();
-    let first = tokio::time::Instant::now() + ESTATE_INTERVAL;
-    let mut tickets = tokio::time::interval_at(first, ESTATE_INTERVAL);
-    let mut issued = estate.tickets.issued();
+    let first = tokio::time::Instant::now() + PROGRESS_INTERVAL;
+    let mut interval = tokio::time::interval_at(first, PROGRESS_INTERVAL);
     loop {
         tokio::select! {
             biased;
@@ -188,7 +201,7 @@ async fn move_channels(
             message = successor.receive() => match message? {
                 Some((Message::Stop, _)) => return Ok(End::Stop),
                 Some((Message::Settled, _)) => {
-                    drop(offers);
+                    drop((offers, telling));
                     estate.channels.thaw_all();
                     progress.tell(estate.channels);
                     estate.connections.all_closed().await;
@@ -201,15 +214,9 @@ async fn move_channels(
                 progress.tell(estate.channels);
                 return Ok(End::HandedOver);
             }
-            _ = tickets.tick() => {
-                progress.tell(estate.channels);
-                // A request that was under way may have issued one.
-                let now = estate.tickets.issued();
-                if now != issued {
-                    issued = now;
-                    successor.send(&Message::Estate(estate.written()), &[]).await?;
-                }
-            }
+            // A request that was under way has issued one.
+            () = telling.asked() => tell(&mut successor, estate, &telling).await?,
+            _ = interval.tick() => progress.tell(estate.channels),
         }
     }
 }

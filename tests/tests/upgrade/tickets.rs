@@ -1,12 +1,17 @@
 //! Tickets and desktop sessions through an upgrade.
 
-use serde_json::Value;
+use std::sync::Arc;
+
+use http::Response;
+use serde_json::{Value, json};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::gateway_binary;
+use testkit::manager::{full, json_response};
 use testkit::prelude::*;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
+use tokio::sync::Notify;
 
 use crate::support::successor_of;
 
@@ -60,6 +65,46 @@ async fn tickets_stay_good_for_the_same_session() {
         .unwrap();
     let sessions = sessions_of(&successor, "channel open").await;
     assert!(!sessions[..3].contains(&sessions[3]), "{sessions:?}");
+}
+
+#[tokio::test]
+async fn a_ticket_that_the_old_process_still_issues_is_good_at_once() {
+    let host = Host::echo().await.unwrap();
+    let (go, asked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let desktop = DesktopAnswer::new(host.addr());
+    let manager = {
+        let (go, asked) = (Arc::clone(&go), Arc::clone(&asked));
+        Manager::with_handler(move |request| {
+            let (go, asked, desktop) = (Arc::clone(&go), Arc::clone(&asked), desktop.clone());
+            async move {
+                match request.uri.path() {
+                    "/vdi/authmode" => {
+                        json_response(&json!({"status": "OK", "auth_mode": "x"}), false)
+                    }
+                    "/vdi/desktop" => {
+                        asked.notify_one();
+                        go.notified().await;
+                        json_response(&desktop.to_json(), false)
+                    }
+                    _ => Response::new(full("")),
+                }
+            }
+        })
+    };
+    let manager = manager.await.unwrap();
+    let configured = || Gateway::builder().manager(&manager).plain();
+    let mut gateway = configured().spawn().await.unwrap();
+    let endpoint = gateway.tls();
+    let client = FlexVdiClient::new(&endpoint);
+    let answer = tokio::spawn(async move { client.desktop().await });
+    within("a request", asked.notified()).await.unwrap();
+    let successor = successor_of(&gateway, configured()).await;
+    go.notify_one();
+    let token = answer.await.unwrap().unwrap().token;
+    let mut channel = ws::echo_channel(&endpoint, &token).await.unwrap();
+    channel.echo(b"at once").await.unwrap();
+    assert_eq!(sessions_of(&successor, "channel open").await.len(), 1);
+    assert!(gateway.wait().await.unwrap().success());
 }
 
 /// What a command for the running gateway prints.

@@ -1,0 +1,97 @@
+//! Tickets that were issued while another process takes over: it is told of them before the
+//! client is, who may come to it at once.
+
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+/// Longest wait for the other process to be told; channels that move may go before.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Of how many tickets another process has been told.
+#[derive(Default)]
+pub struct Told {
+    /// `None`: no other process takes over.
+    count: watch::Sender<Option<u64>>,
+    is_asked: Notify,
+}
+
+impl Told {
+    /// Another process takes over from now on, until the result is dropped.
+    pub fn begin(&self) -> Telling<'_> {
+        self.count.send_replace(Some(0));
+        Telling(self)
+    }
+
+    /// Waits until a process that takes over has been told of the first `count` tickets.
+    pub async fn wait_for(&self, count: u64) {
+        let is_known = |told: &Option<u64>| told.is_none_or(|told| told >= count);
+        let mut told = self.count.subscribe();
+        if is_known(&told.borrow()) {
+            return;
+        }
+        self.is_asked.notify_one();
+        // After that the client has to try again.
+        let _ = tokio::time::timeout(LIMIT, told.wait_for(is_known)).await;
+    }
+}
+
+/// Tells another process of tickets.
+pub struct Telling<'a>(&'a Told);
+
+impl Telling<'_> {
+    /// Waits until somebody waits for a ticket to be told of.
+    pub async fn asked(&self) {
+        self.0.is_asked.notified().await;
+    }
+
+    /// The other process has been told of the first `count` tickets.
+    pub fn told(&self, count: u64) {
+        self.0.count.send_replace(Some(count));
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.0.count.send_replace(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use super::*;
+
+    async fn waits(waiting: impl Future<Output = ()> + Unpin) -> bool {
+        let limit = Duration::from_millis(1);
+        tokio::time::timeout(limit, waiting).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_unless_a_process_takes_over_that_was_not_told() {
+        let told = Told::default();
+        told.wait_for(1).await;
+        let telling = told.begin();
+        let mut waiting = pin!(told.wait_for(2));
+        assert!(waits(&mut waiting).await);
+        telling.asked().await;
+        telling.told(1);
+        assert!(waits(&mut waiting).await);
+        telling.told(2);
+        waiting.await;
+        let mut third = pin!(told.wait_for(3));
+        assert!(waits(&mut third).await);
+        drop(telling);
+        third.await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_that_cannot_be_told_is_not_waited_for_for_ever() {
+        let told = Told::default();
+        let _telling = told.begin();
+        let begun = tokio::time::Instant::now();
+        told.wait_for(1).await;
+        assert_eq!(begun.elapsed(), LIMIT);
+    }
+}
