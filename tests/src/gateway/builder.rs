@@ -34,6 +34,7 @@ pub struct GatewayBuilder {
     env: Vec<(OsString, OsString)>,
     open_files: Option<u64>,
     tasks: Option<u64>,
+    user: Option<u32>,
     namespace: Option<Namespace>,
 }
 
@@ -49,6 +50,7 @@ impl GatewayBuilder {
             env: Vec::new(),
             open_files: None,
             tasks: None,
+            user: None,
             namespace: None,
         }
     }
@@ -108,10 +110,17 @@ impl GatewayBuilder {
     }
 
     /// Lets it have at most this many tasks (processes and threads), from the start on. The limit
-    /// is one for each user, and none for root, so it runs as a user of its own; only root can
-    /// start it like this.
+    /// is one for each user, and none for root, so it runs as a user of its own, unless
+    /// [`GatewayBuilder::user`] names one; only root can start it like this.
     pub fn tasks(mut self, limit: u64) -> Self {
         self.tasks = Some(limit);
+        self
+    }
+
+    /// Runs it as this user; only root can start it like this. It may read all files, but writes
+    /// only where the user may.
+    pub fn user(mut self, user: u32) -> Self {
+        self.user = Some(user);
         self
     }
 
@@ -141,7 +150,7 @@ impl GatewayBuilder {
             write_config(&config_path, &config)?;
         }
 
-        let user = self.tasks.map(|_| next_user());
+        let user = self.user.or_else(|| self.tasks.map(|_| unused_user()));
         if let Some(user) = user {
             chown(dir.path(), Some(user), Some(user)).context("run the tests as root")?;
         }
@@ -176,6 +185,7 @@ impl GatewayBuilder {
             config_path,
             cert,
             user,
+            tasks: self.tasks,
             _dir: dir,
         };
         gateway.wait_until_ready().await?;
@@ -228,7 +238,7 @@ pub(super) fn util(name: &str) -> Result<PathBuf> {
 }
 
 /// A user that most likely nobody else is, below 65536: namespaces of containers have no others.
-fn next_user() -> u32 {
+pub fn unused_user() -> u32 {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     const FIRST: u32 = 20_000;
     const USERS: u32 = 40_000;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tokio::process::Child;
 
-pub use builder::{GatewayBuilder, gateway_binary};
+pub use builder::{GatewayBuilder, gateway_binary, unused_user};
 pub use rustix::process::Signal;
 
 use crate::cert::TestCert;
@@ -38,6 +38,8 @@ pub struct Gateway {
     cert: TestCert,
     /// One of its own.
     user: Option<u32>,
+    /// How many tasks it may have at most, whatever limit is set later.
+    tasks: Option<u64>,
     _dir: TempDir,
 }
 
@@ -231,8 +233,13 @@ impl Gateway {
     /// later call may allow more again, up to the limit that this process has.
     pub fn limit_open_files(&self, limit: usize) -> Result<()> {
         let maximum = getrlimit(Resource::Nofile).maximum;
+        let current = maximum.map_or(limit as u64, |most| most.min(limit as u64));
+        if self.user.is_some() {
+            let most = maximum.map_or_else(|| "unlimited".to_owned(), |most| most.to_string());
+            return self.limit("nofile", current, &most);
+        }
         let limit = Rlimit {
-            current: Some(maximum.map_or(limit as u64, |most| most.min(limit as u64))),
+            current: Some(current),
             maximum,
         };
         prlimit(Some(self.raw_pid()?), Resource::Nofile, limit)
@@ -240,17 +247,29 @@ impl Gateway {
         Ok(())
     }
 
-    /// Lets it make no further process or thread from now on; for one that was built with
-    /// [`GatewayBuilder::tasks`].
+    /// Lets it make no further process or thread from now on, for good; for one that was built
+    /// with [`GatewayBuilder::tasks`].
     pub fn allow_no_more_tasks(&self) -> Result<()> {
+        self.limit("nproc", 0, "0")
+    }
+
+    /// Lets it make a further process or thread only while its user has fewer than this many. A
+    /// later call may allow more again, up to what [`GatewayBuilder::tasks`] said.
+    pub fn limit_tasks(&self, limit: u64) -> Result<()> {
+        let most = self.tasks.context("a gateway with a limit on its tasks")?;
+        self.limit("nproc", limit.min(most), &most.to_string())
+    }
+
+    /// Sets a limit of a gateway with a user of its own.
+    fn limit(&self, name: &str, current: u64, most: &str) -> Result<()> {
         let user = self.user.context("a gateway with a user of its own")?;
-        // Root may lack CAP_SYS_RESOURCE, which others' limits need; everyone may lower his own.
+        // Root may lack CAP_SYS_RESOURCE, which others' limits need; everyone may set his own.
         let mut command = builder::run_as(user, &[])?;
         command
             .arg(builder::util("prlimit")?)
-            .arg("--nproc=0:0")
+            .arg(format!("--{name}={current}:{most}"))
             .arg(format!("--pid={}", self.pid()));
-        run_bounded(command, PATIENCE).context("limiting the gateway's tasks")?;
+        run_bounded(command, PATIENCE).with_context(|| format!("limiting the gateway's {name}"))?;
         Ok(())
     }
 

@@ -94,6 +94,7 @@ struct Shared {
     compression: Mutex<Compression>,
     files: Option<PathBuf>,
     handler: Option<Box<Handler>>,
+    is_forgetful: bool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -112,6 +113,7 @@ pub struct ManagerBuilder {
     cert: Option<TestCert>,
     files: Option<PathBuf>,
     handler: Option<Box<Handler>>,
+    is_forgetful: bool,
 }
 
 impl ManagerBuilder {
@@ -143,6 +145,12 @@ impl ManagerBuilder {
         self
     }
 
+    /// Keeps no requests for [`Manager::requests`]: for runs of any length.
+    pub fn forgetful(mut self) -> Self {
+        self.is_forgetful = true;
+        self
+    }
+
     /// Starts it.
     pub async fn spawn(self) -> Result<Manager> {
         let cert = Arc::new(self.cert.map_or_else(TestCert::new, Ok)?);
@@ -153,6 +161,7 @@ impl ManagerBuilder {
             compression: Mutex::default(),
             files: self.files,
             handler: self.handler,
+            is_forgetful: self.is_forgetful,
         });
         let connections = shared.clone();
         let server = Server::spawn(self.addr, move |stream, peer| {
@@ -191,6 +200,7 @@ impl Manager {
             cert: None,
             files: None,
             handler: None,
+            is_forgetful: false,
         }
     }
 
@@ -271,7 +281,9 @@ async fn answer(
         trailers,
         peer,
     };
-    lock(&shared.requests).push(request.clone());
+    if !shared.is_forgetful {
+        lock(&shared.requests).push(request.clone());
+    }
     Ok(match &shared.handler {
         Some(handler) => handler(request).await,
         None => shared.api(&request),

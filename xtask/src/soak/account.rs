@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 
 use super::faults::Fault;
+use super::killed::{Outcome, Whose};
 use super::stage::{Held, Stage};
 use super::steady::Steady;
+use super::strangers::{Refused, Strangers};
 use super::visitors::{Visitors, Visits};
 
 /// What the allocator may keep for later, in bytes.
@@ -22,6 +24,8 @@ pub(super) struct Account {
     steady: u64,
     bytes: u64,
     visits: Visits,
+    refused: Refused,
+    killed: BTreeMap<(Whose, Outcome), usize>,
     lost: Vec<String>,
     processes: u64,
     /// Predecessors that stayed for channels which could not be handed over.
@@ -41,8 +45,34 @@ impl Account {
         self.faults.get(fault.name()).copied().unwrap_or_default()
     }
 
-    pub(super) fn seen(&mut self, stage: &Stage) -> Result<()> {
+    pub(super) fn count_all(&self) -> usize {
+        self.faults.values().sum()
+    }
+
+    pub(super) fn killed(&mut self, whose: Whose, outcome: Outcome) {
+        *self.killed.entry((whose, outcome)).or_default() += 1;
+    }
+
+    /// Looks at what there is between two faults.
+    pub(super) async fn seen(&mut self, stage: &mut Stage) -> Result<()> {
         self.most_memory = self.most_memory.max(stage.held()?.rss);
+        for log in stage.left().await? {
+            self.lingered += 1;
+            self.process(&log);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn strangers(&mut self, mut strangers: Strangers) -> Result<()> {
+        while let Some(refused) = strangers.join_next().await {
+            match refused? {
+                Ok(refused) => {
+                    self.refused.guessed += refused.guessed;
+                    self.refused.expired += refused.expired;
+                }
+                Err(error) => self.lost.push(format!("{error:#}")),
+            }
+        }
         Ok(())
     }
 
@@ -100,7 +130,7 @@ impl Account {
 
     /// Ends the gateway.
     pub(super) async fn close(&mut self, stage: Stage) -> Result<()> {
-        self.lingered = stage.lingering.len();
+        self.lingered += stage.lingering.len();
         for log in stage.strike().await? {
             self.process(&log);
         }
@@ -131,15 +161,23 @@ impl Account {
             .iter()
             .map(|(reason, count)| format!("{reason} {count}"))
             .collect();
+        let killed: Vec<_> = self
+            .killed
+            .iter()
+            .map(|((whose, outcome), count)| format!("{whose:?}: {} {count}", outcome.name()))
+            .collect();
+        let Refused { guessed, expired } = self.refused;
         vec![
             format!(
                 "channels that lived to the end: {}, bytes verified: {}",
                 self.steady, self.bytes
             ),
             format!(
-                "channels of visitors: {channels}, bytes verified: {bytes}, reset: {resets}, requests: {requests}, refused while descriptors were short: {refused}"
+                "channels of visitors: {channels}, bytes verified: {bytes}, reset: {resets}, requests: {requests}, refused while descriptors were short or limits low: {refused}"
             ),
+            format!("tickets refused: guessed {guessed}, too old {expired}"),
             format!("faults: {}", self.faults()),
+            format!("killed in the middle: {}", killed.join(", ")),
             format!(
                 "processes: {}, of which {} stayed for channels that were not handed over",
                 self.processes, self.lingered

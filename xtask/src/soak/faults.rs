@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::{Value, json};
+use anyhow::{Context, Result, ensure};
+use http::StatusCode;
+use serde_json::json;
+use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::Signal;
+use testkit::line::Quality;
 use testkit::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use testkit::ws::Connect;
+use tokio::io::AsyncWriteExt;
 
 use super::account::Account;
-use super::stage::Stage;
+use super::heir::{self, break_off};
+use super::killed::{Whose, kill};
+use super::stage::{self, Away, Stage, TASKS};
+use super::steady::Choice;
 
 /// For how long something hangs or is short.
 const HANG: Duration = Duration::from_millis(1_500);
@@ -20,8 +26,13 @@ const LEAVE: Duration = Duration::from_secs(10);
 const LEFT: usize = 6;
 /// What the gateway may have otherwise, as far as this process may have as many.
 const PLENTY: usize = 65_536;
-/// Versions of the hand-over's messages that are tried.
-const VERSIONS: std::ops::Range<u32> = 1..50;
+/// Tasks that are too few for a start.
+const FEW_TASKS: u64 = 10;
+/// For how long the line is dead, and for how long it is bad.
+const OUTAGE: Duration = Duration::from_secs(2);
+const BAD_TIMES: Duration = Duration::from_secs(3);
+/// Latest moment at which a process is killed, in milliseconds since the successor was started.
+const LATEST_KILL: u64 = 1_000;
 
 /// A kind of fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +45,29 @@ pub(super) enum Fault {
     TakeOver,
     TakeOverBrokenOff,
     NoDescriptors,
+    NoTasks,
+    Limits,
+    LineDead,
+    LineBad,
+    SuccessorKilled,
+    PredecessorKilled,
 }
 
 impl Fault {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Reload,
         Self::TakeOverBrokenOff,
+        Self::LineDead,
         Self::Certificate,
+        Self::SuccessorKilled,
         Self::HostHang,
         Self::TakeOver,
+        Self::NoTasks,
         Self::NoDescriptors,
+        Self::Limits,
         Self::ManagerHang,
+        Self::PredecessorKilled,
+        Self::LineBad,
         Self::BrokenConfiguration,
     ];
 
@@ -58,6 +81,12 @@ impl Fault {
             Self::TakeOver => "taken over",
             Self::TakeOverBrokenOff => "successor gone while it takes over",
             Self::NoDescriptors => "descriptors short",
+            Self::NoTasks => "no more threads",
+            Self::Limits => "limits of clients lowered and raised",
+            Self::LineDead => "line dead",
+            Self::LineBad => "line bad",
+            Self::SuccessorKilled => "successor killed",
+            Self::PredecessorKilled => "predecessor killed",
         }
     }
 
@@ -105,24 +134,88 @@ impl Fault {
                 Ok(())
             }
             Self::TakeOverBrokenOff => {
-                for stage_reached in 0..4 {
-                    break_off(stage, stage_reached).await?;
+                for reached in 0..heir::STAGES {
+                    break_off(stage, reached).await?;
                 }
                 Ok(())
             }
-            Self::NoDescriptors => {
-                let refusing = stage.refuses();
-                let open = stage.gateway.open_fds()?;
-                stage.gateway.limit_open_files(open + LEFT)?;
-                tokio::time::sleep(HANG).await;
-                stage.gateway.limit_open_files(PLENTY)?;
-                // Those that wait to be accepted are served first.
-                tokio::time::sleep(HANG).await;
-                drop(refusing);
+            Self::NoDescriptors => no_descriptors(stage).await,
+            Self::NoTasks => no_tasks(stage).await,
+            Self::Limits => limits(stage).await,
+            Self::LineDead => {
+                stage.away.line.interrupt(OUTAGE).await;
                 Ok(())
             }
+            Self::LineBad => {
+                let bad = Quality::new(Duration::from_millis(60), 8_000_000)
+                    .losing(0.03, 2.0)
+                    .varying(Duration::from_millis(10))
+                    .doubling(0.01)
+                    .reordering(0.02, Duration::from_millis(20));
+                stage.away.line.set(bad);
+                tokio::time::sleep(BAD_TIMES).await;
+                stage.away.line.set(Away::usual());
+                Ok(())
+            }
+            Self::SuccessorKilled => killed(stage, account, self, Whose::Successor).await,
+            Self::PredecessorKilled => killed(stage, account, self, Whose::Predecessor).await,
         }
     }
+}
+
+async fn no_descriptors(stage: &Stage) -> Result<()> {
+    let refusing = stage.refusals.begin();
+    let open = stage.gateway.open_fds()?;
+    stage.gateway.limit_open_files(open + LEFT)?;
+    tokio::time::sleep(HANG).await;
+    stage.gateway.limit_open_files(PLENTY)?;
+    // Those that wait to be accepted are served first.
+    tokio::time::sleep(HANG).await;
+    drop(refusing);
+    Ok(())
+}
+
+/// Everything goes on, but for a successor that cannot start.
+async fn no_tasks(stage: &Stage) -> Result<()> {
+    stage.gateway.limit_tasks(0)?;
+    for endpoint in stage.endpoints() {
+        let mut channel = stage::open(&endpoint).await?;
+        channel.echo(b"without further threads").await?;
+        channel.shutdown().await?;
+    }
+    reload(stage, "reloaded").await?;
+    let started = stage.successor().tasks(FEW_TASKS).spawn().await;
+    let error = started.err().context("it starts without threads")?;
+    ensure!(error.to_string().contains("exit status: 71"), error);
+    tokio::time::sleep(HANG).await;
+    stage.gateway.limit_tasks(TASKS)
+}
+
+/// Who has more than he may have keeps it, and is refused more.
+async fn limits(stage: &Stage) -> Result<()> {
+    const KEY: &str = "MaxChannelsPerAddress";
+    let [endpoint, _] = stage.endpoints();
+    let refusing = stage.refusals.begin();
+    let ticket = FlexVdiClient::new(&endpoint).desktop().await?.token;
+    stage.gateway.change_config(&[(KEY, json!(1))])?;
+    reload(stage, "reloaded").await?;
+    let answer = Connect::new(&endpoint, &ticket).open().await?.refused()?;
+    let status = answer.status();
+    ensure!(status == StatusCode::TOO_MANY_REQUESTS, "{status}");
+    stage.gateway.change_config(&[(KEY, json!(0))])?;
+    reload(stage, "reloaded").await?;
+    drop(refusing);
+    Ok(())
+}
+
+async fn killed(stage: &Stage, account: &mut Account, fault: Fault, whose: Whose) -> Result<()> {
+    // Other moments each time, and the same in each run.
+    let mut choice = Choice(account.count(fault) as u64);
+    choice.below(1)?;
+    let after = Duration::from_millis(choice.below(LATEST_KILL)? as u64);
+    let outcome = kill(stage, whose, after).await?;
+    account.killed(whose, outcome);
+    Ok(())
 }
 
 /// Has the gateway read its configuration, and waits until it has said `outcome` once more.
@@ -157,81 +250,4 @@ async fn renew(stage: &Stage) -> Result<()> {
         }
     };
     within("the new certificate", renewed).await?
-}
-
-/// Takes over up to some stage, and is gone.
-async fn break_off(stage: &Stage, reached: u32) -> Result<()> {
-    const FAILED: &str = "hand-over failed";
-    let before = stage.gateway.count_logged(FAILED).await;
-    let mut heir = Heir::welcomed(stage).await?;
-    for (message, answer) in [("Ready", "Estate"), ("Serving", "Channels")]
-        .into_iter()
-        .take(usize::try_from(reached)?)
-    {
-        heir.say(&json!(message)).await?;
-        let heard = heir.hear().await?;
-        ensure!(heard == answer, "{message} was answered with {heard}");
-    }
-    if reached > 2 {
-        heir.say(&json!("What?")).await?;
-    }
-    drop(heir);
-    let says = |line: &str| line.contains(FAILED);
-    let goes_on = stage.gateway.wait_for_another(before, says, PATIENCE);
-    goes_on.await.context("the predecessor does not go on")?;
-    Ok(())
-}
-
-/// How often the way in for successors is tried.
-const RETRY: Duration = Duration::from_millis(20);
-
-/// A successor that speaks the messages itself: see `gateway/src/handover`.
-struct Heir(UnixStream);
-
-impl Heir {
-    /// One that was welcomed, whatever the version of the messages is.
-    async fn welcomed(stage: &Stage) -> Result<Self> {
-        for version in VERSIONS {
-            let mut heir = Self::connect(stage).await?;
-            heir.say(&json!({"Hello": {"version": version}})).await?;
-            if heir.hear().await? == "Welcome" {
-                return Ok(heir);
-            }
-        }
-        bail!("no version of the hand-over's messages is known")
-    }
-
-    /// A gateway that could not hand over is there again a moment after it has said so.
-    async fn connect(stage: &Stage) -> Result<Self> {
-        let path = stage.runtime_dir().join("handover.sock");
-        let connected = async {
-            loop {
-                match UnixStream::connect(&path).await {
-                    Ok(stream) => return Self(stream),
-                    Err(_) => tokio::time::sleep(RETRY).await,
-                }
-            }
-        };
-        within("the way in for successors", connected).await
-    }
-
-    async fn say(&mut self, message: &Value) -> Result<()> {
-        let body = message.to_string();
-        let length = u32::try_from(body.len())?.to_be_bytes();
-        let bytes = [&length, &[0; 4][..], body.as_bytes()].concat();
-        Ok(self.0.write_all(&bytes).await?)
-    }
-
-    /// The name of the next message. Descriptors that come with it are closed by the system.
-    async fn hear(&mut self) -> Result<String> {
-        let length = within("a message", self.0.read_u32()).await??;
-        self.0.read_u32().await?;
-        let mut body = vec![0; usize::try_from(length)?];
-        self.0.read_exact(&mut body).await?;
-        Ok(match serde_json::from_slice(&body)? {
-            Value::String(name) => name,
-            Value::Object(message) => message.keys().next().cloned().unwrap_or_default(),
-            other => bail!("heard {other}"),
-        })
-    }
 }

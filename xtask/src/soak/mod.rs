@@ -3,13 +3,18 @@
 
 mod account;
 mod faults;
+mod heir;
+mod killed;
 mod stage;
 mod steady;
+mod strangers;
 mod visitors;
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use testkit::namespace::Namespace;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -28,6 +33,9 @@ pub(crate) struct Options {
     /// Channels that must live to the end.
     #[arg(long, default_value_t = 300)]
     channels: usize,
+    /// Channels that must do so over a line that is bad and dead at times.
+    #[arg(long, default_value_t = 30)]
+    away: usize,
     /// Clients that come and go all the time.
     #[arg(long, default_value_t = 20)]
     visitors: usize,
@@ -37,8 +45,11 @@ pub(crate) struct Options {
 const QUICK: Options = Options {
     minutes: 0.75,
     channels: 100,
+    away: 12,
     visitors: 8,
 };
+/// How often somebody who waits is told how far it is.
+const PROGRESS: Duration = Duration::from_mins(1);
 /// Between two faults.
 const PAUSE: Duration = Duration::from_millis(300);
 /// For everything to end, and for what it held to be given back.
@@ -60,9 +71,13 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         "flexvdi-gateway",
     ])?;
     steps.done("built");
-    Runtime::new()
-        .context("a runtime")?
-        .block_on(soak(steps, options))
+    // The line leads here, and to nobody else's network; the runtime's threads are here, too.
+    let here = Namespace::new()?;
+    here.enter(|| {
+        Runtime::new()
+            .context("a runtime")?
+            .block_on(soak(steps, options, &here))
+    })?
 }
 
 /// A short run.
@@ -70,40 +85,30 @@ pub(crate) fn run_quick(steps: &mut Steps) -> Result<()> {
     run(steps, &QUICK)
 }
 
-async fn soak(steps: &mut Steps, options: &Options) -> Result<()> {
+async fn soak(steps: &mut Steps, options: &Options, here: &Namespace) -> Result<()> {
     steps.begin(format!(
-        "{} channels and {} clients that come and go",
-        options.channels, options.visitors
+        "{} channels, {} over a line, and {} clients that come and go",
+        options.channels, options.away, options.visitors
     ));
-    let mut stage = Stage::set().await?;
+    let mut stage = Stage::set(here).await?;
     let before = stage.warm_up().await?;
     let (end, ending) = watch::channel(false);
     let mut account = Account::default();
-    let steady = steady::open(&stage, options.channels, &ending).await?;
+    let steady = steady::open(&stage, options.channels, options.away, &ending).await?;
     let visitors = visitors::start(&stage, options.visitors, &ending);
+    let strangers = strangers::start(&stage, &ending);
     steps.done("all open");
 
     steps.begin(format!("Faults for {:.1} minutes", options.minutes));
-    let began = Instant::now();
     let time = Duration::from_secs_f64(options.minutes * 60.0);
-    for fault in Fault::ALL.into_iter().cycle() {
-        if began.elapsed() >= time {
-            break;
-        }
-        fault
-            .inject(&mut stage, &mut account)
-            .await
-            .with_context(|| format!("fault {:?}", fault.name()))?;
-        account.injected(fault);
-        account.seen(&stage)?;
-        tokio::time::sleep(PAUSE).await;
-    }
+    inject(steps, &mut stage, &mut account, time).await?;
     steps.done(account.faults());
 
     steps.begin("The end of all channels");
     end.send_replace(true);
     account.steady(steady).await?;
     account.visitors(visitors).await?;
+    account.strangers(strangers).await?;
     let after = stage.settle(&before, SETTLE).await?;
     account.close(stage).await?;
     steps.note(format!("before: {before}; after: {after}"));
@@ -112,5 +117,37 @@ async fn soak(steps: &mut Steps, options: &Options) -> Result<()> {
     }
     account.verdict(&before, &after)?;
     steps.done("lost: 0");
+    Ok(())
+}
+
+/// Injects one fault after the other, and tells now and then what was done.
+async fn inject(
+    steps: &Steps,
+    stage: &mut Stage,
+    account: &mut Account,
+    time: Duration,
+) -> Result<()> {
+    let began = Instant::now();
+    let mut told = 1;
+    for fault in Fault::ALL.into_iter().cycle() {
+        if began.elapsed() >= time {
+            break;
+        }
+        let injected = fault.inject(stage, account).await;
+        injected.with_context(|| format!("fault {:?}", fault.name()))?;
+        account.injected(fault);
+        account.seen(stage).await?;
+        if began.elapsed() >= PROGRESS * told {
+            told += 1;
+            steps.note(format!(
+                "{:.1} minutes: {} faults, {} MiB verified, {}",
+                began.elapsed().as_secs_f64() / 60.0,
+                account.count_all(),
+                stage.verified.load(Ordering::Relaxed) >> 20,
+                stage.held()?
+            ));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Channels that have no reason to end before they are told to.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use testkit::net::Endpoint;
 use testkit::pattern::Pattern;
 use testkit::prelude::*;
 use testkit::ws::Channel;
@@ -11,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::stage::Stage;
+use super::stage::{self, Stage};
 
 /// Channels that are opened at the same time.
 const AT_ONCE: usize = 20;
@@ -23,55 +24,62 @@ const PIECES: [usize; 6] = [1, 17, 500, 4_000, 20_000, 60_000];
 /// The channels, each of which comes to the bytes that were verified.
 pub(super) type Steady = JoinSet<Result<u64>>;
 
-/// Opens channels, half of them over TLS.
+/// Opens channels, half of them over TLS, and `away` more over the line.
 pub(super) async fn open(
     stage: &Stage,
     count: usize,
+    away: usize,
     ending: &watch::Receiver<bool>,
 ) -> Result<Steady> {
-    let token = stage.host().port().to_string();
-    let endpoints = stage.endpoints();
-    let mut steady = JoinSet::new();
-    let mut opening: JoinSet<Result<(usize, Channel)>> = JoinSet::new();
-    for number in 0..count {
-        if opening.len() == AT_ONCE {
-            take(&mut opening, &mut steady, ending).await?;
+    let (here, far) = (stage.endpoints(), stage.endpoints_away());
+    let mut opening = Opening {
+        steady: JoinSet::new(),
+        channels: JoinSet::new(),
+        verified: Arc::clone(&stage.verified),
+        ending: ending.clone(),
+    };
+    for number in 0..count + away {
+        if opening.channels.len() == AT_ONCE {
+            opening.take().await?;
         }
-        opening.spawn(open_one(
-            endpoints[number % 2].clone(),
-            token.clone(),
-            number,
-        ));
+        let endpoints = if number < count { &here } else { &far };
+        let endpoint = endpoints[number % 2].clone();
+        opening
+            .channels
+            .spawn(async move { Ok((number, stage::open(&endpoint).await?)) });
     }
-    while !opening.is_empty() {
-        take(&mut opening, &mut steady, ending).await?;
+    while !opening.channels.is_empty() {
+        opening.take().await?;
     }
-    Ok(steady)
+    Ok(opening.steady)
 }
 
-async fn open_one(endpoint: Endpoint, token: String, number: usize) -> Result<(usize, Channel)> {
-    Ok((number, ws::echo_channel(&endpoint, &token).await?))
+/// Channels that are being opened, and those that are.
+struct Opening {
+    steady: Steady,
+    channels: JoinSet<Result<(usize, Channel)>>,
+    verified: Arc<AtomicU64>,
+    ending: watch::Receiver<bool>,
 }
 
-async fn take(
-    opening: &mut JoinSet<Result<(usize, Channel)>>,
-    steady: &mut Steady,
-    ending: &watch::Receiver<bool>,
-) -> Result<()> {
-    let opened = opening.join_next().await.context("a channel")?;
-    let (number, channel) = opened?.context("opening a channel")?;
-    let ending = ending.clone();
-    steady.spawn(async move {
-        let moved = move_bytes(channel, number, ending).await;
-        moved.with_context(|| format!("channel {number}"))
-    });
-    Ok(())
+impl Opening {
+    async fn take(&mut self) -> Result<()> {
+        let opened = self.channels.join_next().await.context("a channel")?;
+        let (number, channel) = opened?.context("opening a channel")?;
+        let (verified, ending) = (Arc::clone(&self.verified), self.ending.clone());
+        self.steady.spawn(async move {
+            let moved = move_bytes(channel, number, &verified, ending).await;
+            moved.with_context(|| format!("channel {number}"))
+        });
+        Ok(())
+    }
 }
 
 /// Sends pieces to a host that echoes, and verifies what comes back, until told to end.
 async fn move_bytes(
     mut channel: Channel,
     number: usize,
+    verified: &AtomicU64,
     mut ending: watch::Receiver<bool>,
 ) -> Result<u64> {
     let pattern = Pattern::new(number as u64);
@@ -85,6 +93,7 @@ async fn move_bytes(
             .await
             .with_context(|| format!("after {at} bytes"))?;
         at += length as u64;
+        verified.fetch_add(2 * length as u64, Ordering::Relaxed);
         let pause = Duration::from_millis(choice.below(LONGEST_PAUSE)? as u64);
         let _ = tokio::time::timeout(pause, ending.wait_for(|ends| *ends)).await;
     }

@@ -13,11 +13,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::stage::Stage;
+use super::stage::{self, Refusals, Stage};
 use super::steady::Choice;
 
 /// Longest pause between two visits, in milliseconds.
 const LONGEST_PAUSE: u64 = 60;
+/// One of so many visitors comes over the line.
+const AWAY: usize = 5;
 
 /// What a visitor came to.
 #[derive(Debug, Default)]
@@ -36,11 +38,13 @@ pub(super) type Visitors = JoinSet<Result<Visits>>;
 
 pub(super) fn start(stage: &Stage, count: usize, ending: &watch::Receiver<bool>) -> Visitors {
     let mut visitors = JoinSet::new();
+    let (here, away) = (stage.endpoints(), stage.endpoints_away());
+    let endpoints = |number| if number % AWAY == 0 { &away } else { &here };
     for number in 0..count {
         let visitor = Visitor {
-            endpoint: stage.endpoints()[number % 2].clone(),
-            token: stage.host().port().to_string(),
-            refusing: Arc::clone(&stage.refusing),
+            endpoint: endpoints(number)[number / 2 % 2].clone(),
+            refusals: stage.refusals.clone(),
+            verified: Arc::clone(&stage.verified),
             choice: Choice(number as u64 + 1_000_000),
             visits: Visits::default(),
         };
@@ -57,8 +61,8 @@ pub(super) fn start(stage: &Stage, count: usize, ending: &watch::Receiver<bool>)
 
 struct Visitor {
     endpoint: Endpoint,
-    token: String,
-    refusing: Arc<AtomicU64>,
+    refusals: Refusals,
+    verified: Arc<AtomicU64>,
     choice: Choice,
     visits: Visits,
 }
@@ -66,12 +70,8 @@ struct Visitor {
 impl Visitor {
     async fn visit_on(mut self, mut ending: watch::Receiver<bool>) -> Result<Visits> {
         while !*ending.borrow() {
-            let before = self.refusing.load(Ordering::SeqCst);
-            if let Err(error) = self.visit().await {
-                let after = self.refusing.load(Ordering::SeqCst);
-                if before == after && before.is_multiple_of(2) {
-                    return Err(error);
-                }
+            let refusals = self.refusals.clone();
+            if refusals.bear(self.visit()).await?.is_none() {
                 self.visits.refused += 1;
             }
             let pause = Duration::from_millis(self.choice.below(LONGEST_PAUSE)? as u64);
@@ -94,13 +94,15 @@ impl Visitor {
             }
             _ => {}
         }
-        let mut channel = ws::echo_channel(&self.endpoint, &self.token).await?;
+        let mut channel = stage::open(&self.endpoint).await?;
         self.visits.channels += 1;
         for _ in 0..self.choice.below(4)? {
             let length = self.choice.below(10_000)? + 1;
             let piece = Pattern::new(self.visits.channels).bytes(0, length);
             channel.echo(&piece).await?;
             self.visits.bytes += 2 * length as u64;
+            self.verified
+                .fetch_add(2 * length as u64, Ordering::Relaxed);
         }
         match self.choice.below(3)? {
             0 => {
