@@ -3,15 +3,20 @@
 //! A target says what must be true of any input and panics where it is not.
 
 pub mod configuration;
+pub mod forwarded;
 pub mod frames;
 pub mod hijack;
 mod input;
 pub mod path;
 pub mod pool;
 pub mod proxy_header;
+pub mod records;
 pub mod relay;
 pub mod resume;
 pub mod tls_accept;
+#[path = "../../gateway-datapath/tests/tls/peer.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod tls_peer;
 #[path = "../../gateway-datapath/tests/codec/reference.rs"]
 mod tungstenite_reference;
 

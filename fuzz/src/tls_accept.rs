@@ -9,6 +9,7 @@ use gateway::config::Config;
 use gateway::tls::Identity;
 use gateway_datapath::tls::{AcceptError, accept};
 use rustls::{ServerConfig, ServerConnection};
+use rustls_pki_types::CertificateDer;
 
 use crate::input::{Input, pieces};
 
@@ -24,7 +25,7 @@ enum Outcome {
 /// One byte that says where to cut, then what the client sends before it ends its stream.
 pub fn run(bytes: &[u8]) {
     thread_local! {
-        static SERVER: Arc<ServerConfig> = server();
+        static SERVER: Arc<ServerConfig> = identity().0.tls;
         static RUNTIME: tokio::runtime::Runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -39,8 +40,8 @@ pub fn run(bytes: &[u8]) {
     assert_eq!(own, expected);
 }
 
-/// A certificate of its own.
-fn server() -> Arc<ServerConfig> {
+/// A server with a certificate of its own, and that certificate.
+pub(crate) fn identity() -> (Identity, CertificateDer<'static>) {
     let key = rcgen::KeyPair::generate().expect("a key");
     let certificate = rcgen::CertificateParams::new(vec!["gateway.test".to_owned()])
         .and_then(|parameters| parameters.self_signed(&key))
@@ -53,7 +54,8 @@ fn server() -> Arc<ServerConfig> {
         key_file: path,
         ..Config::default()
     };
-    Identity::read(&config).expect("a good pair").tls
+    let identity = Identity::read(&config).expect("a good pair");
+    (identity, certificate.der().clone())
 }
 
 async fn own(server: Arc<ServerConfig>, bytes: &[u8], seed: u8) -> Outcome {

@@ -136,7 +136,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::datapath::tcp_info;
+    use crate::tcp_info;
 
     /// What is known of a connection that may send 10 segments of 1,000 bytes in each 100 ms, but
     /// for `change`.

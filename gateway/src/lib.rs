@@ -54,7 +54,7 @@ pub mod session;
 pub mod target;
 pub mod tcp;
 pub mod ticket;
+pub mod ticket_sync;
 pub mod timed;
 pub mod tls;
-pub mod told;
 pub mod web_origin;

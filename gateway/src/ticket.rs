@@ -18,7 +18,7 @@ use crate::limits::Subscriber;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
 use crate::target::Target;
-use crate::told::Told;
+use crate::ticket_sync::TicketSync;
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 
@@ -62,7 +62,7 @@ pub enum IssueError {
 pub struct Tickets {
     pool: ArcSwapOption<PoolKeys>,
     store: Mutex<Store>,
-    told: Told,
+    sync: TicketSync,
 }
 
 /// Bytes that a ticket is recognised by.
@@ -192,7 +192,7 @@ impl Tickets {
                 longer: None,
                 swept: Instant::now(),
             }),
-            told: Told::default(),
+            sync: TicketSync::default(),
         })
     }
 
@@ -374,8 +374,8 @@ impl Tickets {
     }
 
     /// Of how many of those another process knows.
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn sync(&self) -> &TicketSync {
+        &self.sync
     }
 
     /// Writes all tickets down. Those with open channels get the life that they have after the

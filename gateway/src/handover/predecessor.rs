@@ -21,7 +21,7 @@ use crate::runtime_dir::socket::{Bound, OwnListener};
 use crate::serving::Live;
 use crate::session;
 use crate::ticket::Tickets;
-use crate::told::Telling;
+use crate::ticket_sync::Syncing;
 
 /// Channels of a batch: two descriptors each, and one for the leave to go on.
 const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
@@ -123,8 +123,8 @@ pub async fn hand_over(
     }
     info!("a successor takes over");
     close_ports().await;
-    let telling = estate.tickets.told().begin();
-    tell(&mut successor, estate, &telling).await?;
+    let syncing = estate.tickets.sync().begin();
+    send_tickets(&mut successor, estate, &syncing).await?;
     let (serving, _) = successor.receive_soon().await?;
     ensure!(
         matches!(serving, Message::Serving),
@@ -134,7 +134,7 @@ pub async fn hand_over(
     let (sender, offers) = mpsc::unbounded_channel();
     estate.channels.freeze_all(sender);
     let _thaw = Thaw(estate.channels);
-    move_channels(successor, estate, offers, telling).await
+    move_channels(successor, estate, offers, syncing).await
 }
 
 /// Lets channels move on here, however the hand-over ends.
@@ -166,15 +166,15 @@ fn millis((address, left): &(IpAddr, Duration)) -> (IpAddr, u64) {
 }
 
 /// Tells the successor of everything that belongs to no channel.
-async fn tell(
+async fn send_tickets(
     successor: &mut Connection,
     estate: &Estate<'_>,
-    telling: &Telling<'_>,
+    syncing: &Syncing<'_>,
 ) -> Result<()> {
     let issued = estate.tickets.issued();
     let estate = Message::Estate(estate.written());
     successor.send(&estate, &[]).await?;
-    telling.told(issued);
+    syncing.acknowledge(issued);
     Ok(())
 }
 
@@ -182,7 +182,7 @@ async fn move_channels(
     mut successor: Connection,
     estate: &Estate<'_>,
     mut offers: mpsc::UnboundedReceiver<Offer>,
-    telling: Telling<'_>,
+    syncing: Syncing<'_>,
 ) -> Result<End> {
     let mut progress = Progress::new();
     let first = tokio::time::Instant::now() + PROGRESS_INTERVAL;
@@ -201,7 +201,7 @@ async fn move_channels(
             message = successor.receive() => match message? {
                 Some((Message::Stop, _)) => return Ok(End::Stop),
                 Some((Message::Settled, _)) => {
-                    drop((offers, telling));
+                    drop((offers, syncing));
                     estate.channels.thaw_all();
                     progress.tell(estate.channels);
                     estate.connections.all_closed().await;
@@ -215,7 +215,7 @@ async fn move_channels(
                 return Ok(End::HandedOver);
             }
             // A request that was under way has issued one.
-            () = telling.asked() => tell(&mut successor, estate, &telling).await?,
+            () = syncing.requested() => send_tickets(&mut successor, estate, &syncing).await?,
             _ = interval.tick() => progress.tell(estate.channels),
         }
     }

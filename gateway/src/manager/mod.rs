@@ -163,7 +163,7 @@ impl Manager {
         };
         match self.changed(&parts, &whole, origin, local) {
             Ok(Some(changed)) => {
-                self.tickets.told().wait_for(self.tickets.issued()).await;
+                self.tickets.sync().wait_for(self.tickets.issued()).await;
                 let headers = &mut parts.headers;
                 for stale in [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, ETAG] {
                     headers.remove(stale);

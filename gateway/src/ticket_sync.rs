@@ -10,17 +10,17 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Of how many tickets another process has been told.
 #[derive(Default)]
-pub struct Told {
+pub struct TicketSync {
     /// `None`: no other process takes over.
     count: watch::Sender<Option<u64>>,
     is_asked: Notify,
 }
 
-impl Told {
+impl TicketSync {
     /// Another process takes over from now on, until the result is dropped.
-    pub fn begin(&self) -> Telling<'_> {
+    pub fn begin(&self) -> Syncing<'_> {
         self.count.send_replace(Some(0));
-        Telling(self)
+        Syncing(self)
     }
 
     /// Waits until a process that takes over has been told of the first `count` tickets.
@@ -37,21 +37,21 @@ impl Told {
 }
 
 /// Tells another process of tickets.
-pub struct Telling<'a>(&'a Told);
+pub struct Syncing<'a>(&'a TicketSync);
 
-impl Telling<'_> {
+impl Syncing<'_> {
     /// Waits until somebody waits for a ticket to be told of.
-    pub async fn asked(&self) {
+    pub async fn requested(&self) {
         self.0.is_asked.notified().await;
     }
 
     /// The other process has been told of the first `count` tickets.
-    pub fn told(&self, count: u64) {
+    pub fn acknowledge(&self, count: u64) {
         self.0.count.send_replace(Some(count));
     }
 }
 
-impl Drop for Telling<'_> {
+impl Drop for Syncing<'_> {
     fn drop(&mut self) {
         self.0.count.send_replace(None);
     }
@@ -70,25 +70,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_unless_a_process_takes_over_that_was_not_told() {
-        let told = Told::default();
+        let told = TicketSync::default();
         told.wait_for(1).await;
-        let telling = told.begin();
+        let syncing = told.begin();
         let mut waiting = pin!(told.wait_for(2));
         assert!(waits(&mut waiting).await);
-        telling.asked().await;
-        telling.told(1);
+        syncing.requested().await;
+        syncing.acknowledge(1);
         assert!(waits(&mut waiting).await);
-        telling.told(2);
+        syncing.acknowledge(2);
         waiting.await;
         let mut third = pin!(told.wait_for(3));
         assert!(waits(&mut third).await);
-        drop(telling);
+        drop(syncing);
         third.await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_process_that_cannot_be_told_is_not_waited_for_for_ever() {
-        let told = Told::default();
+        let told = TicketSync::default();
         let _telling = told.begin();
         let begun = tokio::time::Instant::now();
         told.wait_for(1).await;
