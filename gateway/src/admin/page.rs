@@ -84,12 +84,12 @@ fn write_tiles(page: &mut String, status: &Status, all: &[Rates]) -> fmt::Result
         (
             "Desktop sessions",
             status.sessions.len().to_string(),
-            format!("{} in all", status.sessions_opened),
+            format!("{} in total", status.sessions_opened),
         ),
         (
             "Channels",
             channels.to_string(),
-            format!("{} in all", status.channels_opened),
+            format!("{} in total", status.channels_opened),
         ),
     ];
     for (title, value, note) in plain {
@@ -119,7 +119,7 @@ fn write_tiles(page: &mut String, status: &Status, all: &[Rates]) -> fmt::Result
         writeln!(
             page,
             "<div class=\"tile\"><h2>{title}</h2><p class=\"value\">{}/s</p>{}\
-             <p class=\"note\">{} in all</p></div>",
+             <p class=\"note\">{} in total</p></div>",
             bytes(rate),
             Sparkline {
                 rates: &rates,
