@@ -167,7 +167,7 @@ impl Account {
             .map(|((whose, outcome), count)| format!("{whose:?}: {} {count}", outcome.name()))
             .collect();
         let Refused { guessed, expired } = self.refused;
-        vec![
+        let mut lines = vec![
             format!(
                 "channels that lived to the end: {}, bytes verified: {}",
                 self.steady, self.bytes
@@ -189,18 +189,14 @@ impl Account {
             ),
             format!("most memory: {} MiB", self.most_memory >> 20),
             format!("lost: {}", self.lost.len()),
-        ]
+        ];
+        lines.extend(self.lost.iter().take(TOLD).cloned());
+        lines
     }
 
     /// Fails unless everything is as it must be.
     pub(super) fn verdict(&self, before: &Held, after: &Held) -> Result<()> {
-        let told: Vec<_> = self.lost.iter().take(TOLD).cloned().collect();
-        ensure!(
-            self.lost.is_empty(),
-            "lost: {}\n{}",
-            self.lost.len(),
-            told.join("\n")
-        );
+        ensure!(self.lost.is_empty(), "lost: {}", self.lost.len());
         let ended: u64 = self.reasons.values().sum();
         ensure!(
             self.without_reason == 0,

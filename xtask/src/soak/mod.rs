@@ -110,11 +110,13 @@ async fn soak(steps: &mut Steps, options: &Options, here: &Namespace) -> Result<
     account.visitors(visitors).await?;
     account.strangers(strangers).await?;
     let after = stage.settle(&before, SETTLE).await?;
-    account.close(stage).await?;
+    let closed = account.close(stage).await;
     steps.note(format!("before: {before}; after: {after}"));
     for line in account.lines() {
         steps.note(line);
     }
+    // Figures say more about a process that does not end than its last lines do.
+    closed?;
     account.verdict(&before, &after)?;
     steps.done("lost: 0");
     Ok(())
