@@ -2,7 +2,7 @@
 //! can be told from everything else on the screen.
 //!
 //! Noise is what Spice servers neither compress nor take for a video, whose rate they would adapt
-//! to the line: a picture takes four bytes a pixel, and the line is always full.
+//! to the line: a picture takes four bytes a pixel.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +18,8 @@ use crate::bench::peers::program::{Place, Program};
 const PORT: u16 = 5930;
 /// How long it may take from its port's opening until X programs can come.
 const LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take to end.
+const END_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
 /// What the driver is set up with, besides its defaults: one screen, and buffers as large as the
@@ -77,11 +80,13 @@ impl Xorg {
             .replace("ADDRESS", &addr.ip().to_string())
             .replace("PORT", &addr.port().to_string());
         let config = place.write("xorg.conf", &config)?;
+        let display = display_number();
         // Xorg closes the descriptor that it has written its display's number to. That of standard
         // output would go to its first client, which then gets what the driver prints.
         let mut command = Command::new("sh");
         command
             .args(["-c", r#"exec "$0" "$@" 3>&1"#, XORG])
+            .arg(format!(":{display}"))
             .args(["-displayfd", "3", "-nolisten", "tcp", "-noreset"])
             // It draws into memory, not on a console of this machine.
             .args(["-novtswitch", "-sharevts"])
@@ -90,7 +95,7 @@ impl Xorg {
             .arg("-config")
             .arg(config);
         let server = Program::start(command, place).await?;
-        let display = display(server.log()).await?;
+        await_programs(server.log(), display).await?;
         let animation = network.host.enter(|| Animation::start(display, load))??;
         let xorg = Self {
             server,
@@ -105,13 +110,31 @@ impl Xorg {
     }
 }
 
-/// The display's number, which the server writes once programs can come.
-async fn display(output: &Path) -> Result<u32> {
+impl Drop for Xorg {
+    fn drop(&mut self) {
+        // Killed, it would leave its socket and lock behind.
+        self.server.terminate(END_LIMIT);
+    }
+}
+
+/// A display that no other process takes. Left to choose, a server takes the first one that is
+/// free in its network, and with it the path of the socket of a server in another network.
+fn display_number() -> u32 {
+    const FIRST: u32 = 1_000;
+    const COUNT: u32 = 50_000;
+    static STARTED: AtomicU32 = AtomicU32::new(0);
+    let started = STARTED.fetch_add(1, Ordering::Relaxed);
+    FIRST + (std::process::id() + started) % COUNT
+}
+
+/// Waits until programs can come: then the server writes its display's number.
+async fn await_programs(output: &Path, display: u32) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
+    let number = display.to_string();
     loop {
         let text = fs::read_to_string(output).context("reading what Xorg says")?;
-        if let Some(number) = text.lines().find_map(|line| line.parse().ok()) {
-            return Ok(number);
+        if text.lines().any(|line| line == number) {
+            return Ok(());
         }
         ensure!(
             Instant::now() < deadline,

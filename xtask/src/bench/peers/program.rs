@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 use testkit::namespace::Namespace;
 use testkit::net::free_port;
@@ -114,6 +114,19 @@ impl Program {
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.place.addr
+    }
+
+    /// Asks it to end and waits until it has, at most this long; blocks.
+    pub(crate) fn terminate(&mut self, limit: Duration) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        if let Some(pid) = pid {
+            // It may have ended already.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + limit;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(POLL);
+        }
     }
 
     /// The file with what it says.
