@@ -85,6 +85,33 @@ fn every_link_leads_to_a_file_and_a_heading_that_exist() -> Result<()> {
 }
 
 #[test]
+fn every_file_of_the_repository_that_is_named_exists() -> Result<()> {
+    let mut missing = Vec::new();
+    let mut seen = 0;
+    for document in files(&repository(), "md")? {
+        let text = fs::read_to_string(&document)?;
+        // Every second part stands between backticks.
+        let code = text
+            .lines()
+            .flat_map(|line| line.split('`').skip(1).step_by(2));
+        for path in code {
+            let extension = path.rsplit_once('.').map(|(_, extension)| extension);
+            let is_source = extension.is_some_and(|it| it == "rs" || it == "md");
+            let folder = path.split_once('/').map(|(folder, _)| folder);
+            if is_source && folder.is_some_and(|folder| repository().join(folder).is_dir()) {
+                seen += 1;
+                if !repository().join(path).exists() {
+                    missing.push(format!("{}: {path}", document.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+    assert!(seen > 10, "{seen} files");
+    Ok(())
+}
+
+#[test]
 fn every_document_is_in_the_index() -> Result<()> {
     let docs = repository().join("docs");
     let index = fs::read_to_string(docs.join("README.md"))?;
