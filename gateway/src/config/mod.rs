@@ -177,7 +177,7 @@ pub struct Config {
 /// How channels are moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataPath {
-    /// `"auto"`: as costs least, by the measurements in docs/datapaths.md.
+    /// `"auto"`: as costs least, by the measurements in docs/data-paths.md.
     Auto,
     /// `"relay"`: through the process.
     Relay,
@@ -306,7 +306,7 @@ impl Default for Config {
             reconnect_timeout: seconds(300),
             pool_key_file: None,
             data_path: DataPath::Auto,
-            // More than is moved at a time: see docs/datapaths.md, "ktls".
+            // More than is moved at a time: see docs/data-paths.md, "ktls".
             splice_from: 65_536,
             queue_limit: 1 << 20,
             congestion_control: CongestionControl::Auto,

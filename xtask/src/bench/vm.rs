@@ -13,7 +13,7 @@ use super::document;
 use crate::steps::Steps;
 use crate::vm::{Bench, bench};
 
-const DOCUMENT: &str = "docs/datapaths.md";
+const DOCUMENT: &str = "docs/data-paths.md";
 const MIB: f64 = 1_048_576.0;
 
 /// What is measured inside the virtual machine.
@@ -37,7 +37,7 @@ pub(crate) struct VmOptions {
     /// How long one start may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3_000)]
     time_limit: u64,
-    /// Put the table into docs/datapaths.md, between its markers.
+    /// Put the table into docs/data-paths.md, between its markers.
     #[arg(long)]
     write_docs: bool,
 }

@@ -16,7 +16,7 @@ pub(crate) struct Class {
     versions: Range<Release>,
     /// Whether they are looked for among Debian's backports, too.
     pub(crate) backports: bool,
-    /// Data paths that these kernels carry; docs/datapaths.md says why not all.
+    /// Data paths that these kernels carry; docs/data-paths.md says why not all.
     pub(crate) carries: &'static [&'static str],
 }
 
