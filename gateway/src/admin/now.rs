@@ -11,7 +11,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::channel::{Carried, Totals};
+use crate::channel::Totals;
+use crate::metrics::Carried;
 use crate::metrics::PREFIX;
 use gateway_datapath::end_reason::EndKind;
 use gateway_datapath::label::Label as _;

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::channel::{Carried, Registry};
+use crate::channel::Registry;
+use crate::metrics::Carried;
 use crate::metrics::ChannelTimes;
 use gateway_datapath::{Queues, Sent};
 

@@ -3,8 +3,9 @@
 use tokio::time::Instant;
 use tracing::info;
 
-use super::{Carried, Registration};
+use super::Registration;
 use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
+use crate::metrics::Carried;
 use gateway_datapath::end_reason::EndReason;
 
 /// Tells of one channel.

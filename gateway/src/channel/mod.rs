@@ -25,7 +25,7 @@ use tracing::debug;
 
 pub use host::{ConnectError, HostConnector};
 pub use lost_clients::LostClients;
-pub use registry::{Carried, Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
+pub use registry::{Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
 pub use stop::StopSignal;
 pub use transfer::{Arrived, ChannelState, Offer};
 
@@ -34,6 +34,7 @@ use crate::admission::Admission;
 use crate::config::{Config, HostProxyProtocol};
 use crate::limits::Permit;
 use crate::limits::Place;
+use crate::metrics::Carried;
 use crate::session::ChannelId;
 use crate::timed::Timed;
 use gateway_datapath::end_reason::EndReason;

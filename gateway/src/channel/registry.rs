@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::stop::StopSignal;
 use super::transfer::Offer;
+use crate::metrics::Carried;
 use crate::session::{ChannelId, SessionId};
 use crate::target::Target;
 use gateway_datapath::end_reason::{EndKind, StopCause};
@@ -69,22 +70,6 @@ pub struct Entry {
     /// Bytes that had been sent to the client when its times were last observed.
     observed: AtomicU64,
     stop: StopSignal,
-}
-
-/// What a channel carries, and how.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Carried {
-    /// Name of the data path, or `none` before one was taken.
-    pub path: &'static str,
-    /// The channel's type (`main`, `display`, ...), or `none` before the client has told it.
-    pub kind: &'static str,
-}
-
-impl Carried {
-    const NOT_YET: Self = Self {
-        path: "none",
-        kind: "none",
-    };
 }
 
 impl Entry {

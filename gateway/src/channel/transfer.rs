@@ -12,10 +12,11 @@ use tokio::time::Instant;
 
 use super::link::LinkMessage;
 use super::registry::UnansweredOffer;
-use super::{Carried, ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
+use super::{ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::{AdmissionState, Admissions};
 use crate::limits::{ClientLimits, ConnectionLimits};
+use crate::metrics::Carried;
 use crate::session::{ChannelId, MANY};
 use gateway_datapath::state_error::StateError;
 use gateway_datapath::{Carrier, CarrierState, Counters, Rest};

@@ -104,3 +104,20 @@ labels! {
         Plain => "plain",
     }
 }
+
+/// What a channel carries, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Carried {
+    /// Name of the data path, or `none` before one was taken.
+    pub path: &'static str,
+    /// The channel's type (`main`, `display`, ...), or `none` before the client has told it.
+    pub kind: &'static str,
+}
+
+impl Carried {
+    /// A channel that has said nothing yet.
+    pub(crate) const NOT_YET: Self = Self {
+        path: "none",
+        kind: "none",
+    };
+}

@@ -19,7 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use labels::{
-    ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg, ManagerResult,
+    Carried, ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg, ManagerResult,
     WebSocketRefusal,
 };
 

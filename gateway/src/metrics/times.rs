@@ -5,8 +5,7 @@ use std::time::Duration;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::{Entered, SECONDS};
-use crate::channel::Carried;
+use super::{Carried, Entered, SECONDS};
 
 /// Upper bounds of the buckets, in seconds: from a network in a house to a satellite's, close to
 /// each other where people begin to feel the difference.
