@@ -179,7 +179,11 @@ impl Registration {
         let successor = self.registry.lock().successor.clone();
         let taken = match (offer, successor) {
             (Some((offer, taken)), Some(successor)) => {
-                successor.send(offer).is_ok() && taken.await.unwrap_or(false)
+                let is_sent = successor.send(offer).is_ok();
+                // An offer that is sent just as nobody receives any more is dropped with the last
+                // sender, which must not be the one that waits for the answer.
+                drop(successor);
+                is_sent && taken.await.unwrap_or(false)
             }
             _ => false,
         };
