@@ -38,7 +38,7 @@ impl AnswerLook {
     pub(super) fn now(&self) -> Option<Answers> {
         // Locked while the socket is asked, so that its number means nothing else meanwhile.
         let socket = self.lock();
-        tcp_info::answers((*socket)?).ok()
+        answers((*socket)?).ok()
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<RawFd>> {
@@ -110,6 +110,24 @@ fn goes_on_for(pause: Duration) -> Duration {
     } else {
         SHORTEST_PAUSE * ((2 << doubled) - 1) + pause * (REPETITIONS - doubled)
     }
+}
+
+/// What is known of the answers of a TCP socket's peer; `socket` may be no socket any more.
+///
+/// A segment that acknowledges nothing new counts as data only (`tcp_rcv_established`,
+/// `net/ipv4/tcp_input.c`), so that both times are looked at, as keep-alive does
+/// (`keepalive_time_elapsed`, include/net/tcp.h). What counts as unanswered are segments, and
+/// questions to a window or of keep-alive (`icsk_probes_out`), which each answer sets to 0; so it
+/// is from 6.1 to 6.18.
+///
+/// Fails as [`tcp_info::bytes_written`] does.
+fn answers(socket: RawFd) -> io::Result<Answers> {
+    let info = tcp_info::read_open(socket)?;
+    let heard = info.last_data_recv.min(info.last_ack_recv);
+    Ok(Answers {
+        heard: Duration::from_millis(heard.into()),
+        is_awaited: info.unacked > 0 || info.probes > 0,
+    })
 }
 
 #[cfg(test)]

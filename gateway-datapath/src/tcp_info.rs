@@ -6,8 +6,6 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
-use super::answers::Answers;
-
 /// `struct tcp_info` of include/uapi/linux/tcp.h up to what is needed (Linux 4.19).
 #[derive(Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C)]
@@ -32,8 +30,8 @@ pub(super) struct TcpInfo {
     /// Milliseconds since, as the next three.
     pub(super) last_data_sent: u32,
     last_ack_sent: u32,
-    last_data_recv: u32,
-    last_ack_recv: u32,
+    pub(super) last_data_recv: u32,
+    pub(super) last_ack_recv: u32,
     paths: [u32; 2],
     /// Microseconds.
     pub(super) rtt: u32,
@@ -124,30 +122,13 @@ pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
     Ok(Duration::from_micros(micros.into()))
 }
 
-/// What is known of the answers of a TCP socket's peer; `socket` may be no socket any more.
-///
-/// A segment that acknowledges nothing new counts as data only (`tcp_rcv_established`,
-/// `net/ipv4/tcp_input.c`), so that both times are looked at, as keep-alive does
-/// (`keepalive_time_elapsed`, include/net/tcp.h). What counts as unanswered are segments, and
-/// questions to a window or of keep-alive (`icsk_probes_out`), which each answer sets to 0; so it
-/// is from 6.1 to 6.18.
-///
-/// Fails as [`bytes_written`] does.
-pub(super) fn answers(socket: RawFd) -> io::Result<Answers> {
-    let info = read_open(socket)?;
-    let heard = info.last_data_recv.min(info.last_ack_recv);
-    Ok(Answers {
-        heard: Duration::from_millis(heard.into()),
-        is_awaited: info.unacked > 0 || info.probes > 0,
-    })
-}
-
 /// Fails when the connection is gone, and on a kernel that tells less.
 fn read(socket: impl AsFd) -> io::Result<TcpInfo> {
     read_open(socket.as_fd().as_raw_fd())
 }
 
-fn read_open(socket: RawFd) -> io::Result<TcpInfo> {
+/// The same of a descriptor, which may be no socket any more.
+pub(super) fn read_open(socket: RawFd) -> io::Result<TcpInfo> {
     let info = read_any(socket)?;
     if info.state == TCP_CLOSE {
         return Err(io::ErrorKind::NotConnected.into());

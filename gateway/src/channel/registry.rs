@@ -180,8 +180,9 @@ impl Registration {
         let taken = match (offer, successor) {
             (Some((offer, taken)), Some(successor)) => {
                 let is_sent = successor.send(offer).is_ok();
-                // An offer that is sent just as nobody receives any more is dropped with the last
-                // sender, which must not be the one that waits for the answer.
+                // Offers that are sent just as the receiver goes stay in the queue, also those
+                // behind one whose sender was interrupted on the way, and are dropped with the
+                // last sender: that must be nobody who waits for an answer.
                 drop(successor);
                 is_sent && taken.await.unwrap_or(false)
             }
