@@ -1,0 +1,411 @@
+//! Tickets: what clients get in place of a host's address and port.
+
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwapOption;
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
+
+use crate::host::Host;
+use crate::limits::Subscriber;
+use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
+use crate::session::SessionId;
+use crate::target::Target;
+use crate::ticket_sync::TicketSync;
+use gateway_datapath::encoded::Bytes;
+use gateway_datapath::state_error::StateError;
+use store::{Entry, Store, TicketKey};
+
+/// 96 random bits make 16 characters; old clients cut a token at 17.
+const RANDOM_BYTES: usize = 12;
+/// Tickets that may be in memory: those that wait, and those with open channels.
+const MAX_ENTRIES: usize = 1_000_000;
+/// Bytes of the key by which tickets are recognised.
+const KEY: usize = 32;
+
+/// Why no ticket can be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    /// Too many tickets wait to be used.
+    #[error("too many tickets are waiting to be used")]
+    Full,
+    /// The system's random source failed.
+    #[error("the system's random source failed")]
+    Random,
+    /// A ticket for the pool cannot be sealed.
+    #[error(transparent)]
+    Seal(#[from] SealError),
+}
+
+/// All tickets of this gateway, in memory; with keys of a pool, those that are in use here.
+///
+/// A pool's tickets hold what they stand for. Until they expire, which is as late as a ticket that
+/// was used once may be used again, any gateway takes them; after that only those where a channel
+/// of the session is open or was a short time ago.
+///
+/// Tickets are found by their HMAC under a key of this process, so that neither memory holds
+/// them in clear nor the time of a look-up tells anything about them.
+pub struct Tickets {
+    pool: ArcSwapOption<PoolKeys>,
+    store: Mutex<Store>,
+    sync: TicketSync,
+}
+
+/// Bytes that a ticket is recognised by.
+pub(crate) const DIGEST: usize = 32;
+
+type Digest = [u8; DIGEST];
+
+/// Tickets written down: what is needed to recognise them, not the tickets themselves.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TicketsState {
+    key: Bytes,
+    entries: Vec<EntryState>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct EntryState {
+    digest: Bytes,
+    host: String,
+    port: u16,
+    session: SessionId,
+    /// Who is counted for it.
+    owner: Option<IpAddr>,
+    /// What is left of its life, in milliseconds; counts only while no channel is open.
+    expires: u64,
+}
+
+/// Longest life of a ticket that is taken over: more than the configuration can ask for.
+const LONGEST_LIFE: Duration = Duration::from_secs(2 * 366 * 86_400);
+
+/// Whether a ticket may lead there.
+pub(crate) fn check_target(host: &str, port: u16) -> Result<(), StateError> {
+    let is_host = host.parse::<Host>().is_ok();
+    StateError::unless(is_host && port != 0, "host or port")
+}
+
+impl TicketsState {
+    /// Whether it is one that [`Tickets::state`] makes.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        let check = StateError::unless;
+        check(self.key.len() == KEY, "key for tickets")?;
+        check(self.entries.len() <= MAX_ENTRIES, "number of tickets")?;
+        for entry in &self.entries {
+            check(entry.digest.len() == DIGEST, "ticket")?;
+            check_target(&entry.host, entry.port)?;
+            check(entry.session.is_sound(), "number of a desktop session")?;
+            let life = Duration::from_millis(entry.expires);
+            check(life <= LONGEST_LIFE, "life of a ticket")?;
+        }
+        Ok(())
+    }
+}
+
+impl Tickets {
+    /// `unused`: life of a ticket that was never used; `reconnect`: its life after the last
+    /// channel of its desktop session closed.
+    pub fn new(unused: Duration, reconnect: Duration) -> Result<Self, IssueError> {
+        let mut key = Bytes::from(&[0; KEY][..]);
+        SystemRandom::new()
+            .fill(key.as_mut_vec())
+            .map_err(|_| IssueError::Random)?;
+        Ok(Self {
+            pool: ArcSwapOption::empty(),
+            store: Mutex::new(Store {
+                unused,
+                reconnect,
+                issued: 0,
+                key: TicketKey::new(key),
+                entries: HashMap::new(),
+                waiting: HashMap::new(),
+                place: 0,
+                longer: None,
+                swept: Instant::now(),
+            }),
+            sync: TicketSync::default(),
+        })
+    }
+
+    /// Changes the lives that [`Tickets::new`] was given; what has begun to run out already does
+    /// so as it was.
+    pub fn set_lives(&self, unused: Duration, reconnect: Duration) {
+        let mut store = self.lock();
+        let before = store.unused + store.reconnect;
+        if before > unused + reconnect {
+            store.longer = Some((before, Instant::now() + before));
+        }
+        store.unused = unused;
+        store.reconnect = reconnect;
+    }
+
+    /// Makes and takes the tickets of a pool.
+    #[must_use]
+    pub fn with_pool(self, keys: PoolKeys) -> Self {
+        self.set_pool(Some(keys));
+        self
+    }
+
+    /// Makes tickets with these keys from now on, or such as only this gateway knows; what is in
+    /// use here stays good.
+    pub fn set_pool(&self, keys: Option<PoolKeys>) {
+        self.pool.store(keys.map(Arc::new));
+    }
+
+    /// Makes a ticket for a new desktop session. `owner`: who is counted for it; where it has too
+    /// many already, its oldest that waits is forgotten.
+    pub fn issue(
+        &self,
+        target: Target,
+        owner: Option<Subscriber>,
+        now: Instant,
+    ) -> Result<(String, SessionId), IssueError> {
+        if let Some(keys) = &*self.pool.load() {
+            let life = {
+                let store = self.lock();
+                store.unused + store.reconnect
+            };
+            let expires = SystemTime::now() + life;
+            let ticket = keys.seal(&Contents { target, expires })?;
+            let session = SessionId::of_pool(session_number(&ticket));
+            return Ok((ticket, session));
+        }
+        let mut random = [0; RANDOM_BYTES];
+        SystemRandom::new()
+            .fill(&mut random)
+            .map_err(|_| IssueError::Random)?;
+        let ticket = URL_SAFE_NO_PAD.encode(random);
+        let session = SessionId::next();
+        let mut store = self.lock();
+        store.sweep(now);
+        store.make_room()?;
+        let entry = Entry {
+            target,
+            session,
+            owner,
+            place: 0,
+            open: 0,
+            expires: now + store.unused,
+        };
+        let digest = store.key.digest(&ticket);
+        store.insert(digest, entry);
+        store.issued += 1;
+        Ok((ticket, session))
+    }
+
+    /// Opens a channel with a ticket; `None`: it is unknown or has expired. `owner` is counted for
+    /// one that was made elsewhere.
+    pub fn redeem(
+        self: &Arc<Self>,
+        token: &str,
+        owner: Option<Subscriber>,
+        now: Instant,
+    ) -> Option<Lease> {
+        let mut store = self.lock();
+        let digest = store.key.digest(token);
+        store.sweep(now);
+        if store
+            .entries
+            .get(&digest)
+            .is_none_or(|entry| entry.is_expired(now))
+        {
+            store.remove(&digest);
+            let sealed_life = store.sealed_life(now);
+            // Entered only as it is used: a ticket that was made elsewhere is not known before.
+            let entry = self.open_sealed(token, owner, sealed_life, now)?;
+            // Where others hold all the room, this one is used all the same.
+            let _ = store.make_room();
+            store.insert(digest, entry);
+        }
+        self.open(&mut store, digest)
+    }
+
+    /// Opens a channel with a ticket that is known.
+    fn open(self: &Arc<Self>, store: &mut Store, digest: Digest) -> Option<Lease> {
+        store.stop_waiting(&digest);
+        let entry = store.entries.get_mut(&digest)?;
+        entry.open += 1;
+        Some(Lease {
+            target: entry.target.clone(),
+            session: entry.session,
+            digest,
+            tickets: Arc::clone(self),
+        })
+    }
+
+    /// What a pool's ticket stands for; `None`: it is wrong or has expired.
+    fn open_sealed(
+        &self,
+        token: &str,
+        owner: Option<Subscriber>,
+        life: Duration,
+        now: Instant,
+    ) -> Option<Entry> {
+        let keys = self.pool.load();
+        let keys = keys.as_ref()?;
+        let contents = match keys.open(token) {
+            Ok(contents) => contents,
+            Err(reason) => {
+                debug!(%reason, "no ticket of this pool");
+                return None;
+            }
+        };
+        let clock = SystemTime::now();
+        if contents.is_expired(clock) {
+            let late = clock
+                .duration_since(contents.expires)
+                .unwrap_or_default()
+                .as_secs();
+            debug!(seconds = late, "ticket of this pool has expired");
+            return None;
+        }
+        // A member whose clock was far ahead for a moment has made tickets that would be good for
+        // as long.
+        let ahead = contents.expires.duration_since(clock).unwrap_or_default();
+        if ahead > life + CLOCK_TOLERANCE {
+            let (seconds, most) = (ahead.as_secs(), life.as_secs());
+            warn!(
+                seconds,
+                most,
+                "ticket of this pool would live too long: does each gateway have the right time, \
+                 and the same TicketTimeout and ReconnectTimeout?"
+            );
+            return None;
+        }
+        Some(Entry {
+            target: contents.target,
+            session: SessionId::of_pool(session_number(token)),
+            owner,
+            place: 0,
+            open: 0,
+            expires: now,
+        })
+    }
+
+    /// How many tickets are in memory; some may have expired.
+    pub fn count(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    fn close(&self, digest: &Digest, now: Instant) {
+        let mut store = self.lock();
+        let reconnect = store.reconnect;
+        if let Some(entry) = store.entries.get_mut(digest) {
+            entry.open -= 1;
+            entry.expires = now + reconnect;
+            if entry.open == 0 {
+                store.wait(*digest);
+            }
+        }
+    }
+
+    /// How many tickets were issued here so far.
+    pub fn issued(&self) -> u64 {
+        self.lock().issued
+    }
+
+    /// Of how many of those another process knows.
+    pub fn sync(&self) -> &TicketSync {
+        &self.sync
+    }
+
+    /// Writes all tickets down. Those with open channels get the life that they have after the
+    /// last one: the channels are moved on their own.
+    pub fn state(&self, now: Instant) -> TicketsState {
+        let store = self.lock();
+        let entries = store.entries.iter().map(|(digest, entry)| {
+            let left = match entry.open {
+                0 => entry.expires.saturating_duration_since(now),
+                _ => store.reconnect,
+            };
+            EntryState {
+                digest: Bytes::from(&digest[..]),
+                host: entry.target.host.to_string(),
+                port: entry.target.port,
+                session: entry.session,
+                owner: entry.owner.map(Subscriber::address),
+                expires: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            }
+        });
+        TicketsState {
+            key: store.key.bytes.clone(),
+            entries: entries.collect(),
+        }
+    }
+
+    /// Takes over tickets that were written down, and their key: tickets issued here before are
+    /// worth nothing then. Tickets that are known already stay as they are.
+    pub fn take_over(&self, state: TicketsState, now: Instant) {
+        let mut store = self.lock();
+        if store.key.bytes != state.key {
+            store.key = TicketKey::new(state.key);
+            store.entries.clear();
+            store.waiting.clear();
+        }
+        for known in state.entries {
+            let digest = Digest::try_from(&known.digest[..]);
+            let (Ok(digest), Ok(host)) = (digest, known.host.parse()) else {
+                continue;
+            };
+            if store.entries.contains_key(&digest) {
+                continue;
+            }
+            let entry = Entry {
+                target: Target {
+                    host,
+                    port: known.port,
+                },
+                session: known.session,
+                owner: known.owner.map(Subscriber::from),
+                place: 0,
+                open: 0,
+                expires: now + Duration::from_millis(known.expires),
+            };
+            store.insert(digest, entry);
+        }
+    }
+
+    /// Holds the ticket of a channel that was moved here; `None`: it is not known.
+    pub fn hold(self: &Arc<Self>, digest: &[u8]) -> Option<Lease> {
+        let digest = Digest::try_from(digest).ok()?;
+        self.open(&mut self.lock(), digest)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Store> {
+        // No code panics with the lock held; were it so, the map would still be whole.
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One channel's hold on its ticket; ends when dropped.
+pub struct Lease {
+    /// Where the channel leads.
+    pub target: Target,
+    /// The desktop session that the channel belongs to.
+    pub session: SessionId,
+    digest: Digest,
+    tickets: Arc<Tickets>,
+}
+
+impl Lease {
+    /// What the ticket is recognised by.
+    pub(crate) fn digest(&self) -> &[u8] {
+        &self.digest
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.tickets.close(&self.digest, Instant::now());
+    }
+}

@@ -1,0 +1,254 @@
+use super::store::{MAX_TICKETS, MAX_WAITING};
+use super::*;
+
+const UNUSED: Duration = Duration::from_secs(120);
+const RECONNECT: Duration = Duration::from_secs(300);
+
+fn tickets() -> Arc<Tickets> {
+    Arc::new(Tickets::new(UNUSED, RECONNECT).unwrap())
+}
+
+fn target() -> Target {
+    Target {
+        host: "10.0.0.7".parse().unwrap(),
+        port: 5900,
+    }
+}
+
+#[test]
+fn is_short_url_safe_and_never_the_same() {
+    let tickets = tickets();
+    let now = Instant::now();
+    let mut seen = std::collections::HashSet::new();
+    for _ in 0..1_000 {
+        let (ticket, _) = tickets.issue(target(), None, now).unwrap();
+        assert_eq!(ticket.len(), 16);
+        let url_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        assert!(ticket.chars().all(url_safe));
+        assert!(seen.insert(ticket));
+    }
+}
+
+#[test]
+fn opens_all_channels_of_one_session() {
+    let tickets = tickets();
+    let now = Instant::now();
+    let (ticket, session) = tickets.issue(target(), None, now).unwrap();
+    let leases: Vec<_> = (0..9)
+        .map(|_| tickets.redeem(&ticket, None, now).unwrap())
+        .collect();
+    assert!(
+        leases
+            .iter()
+            .all(|l| l.session == session && l.target == target())
+    );
+    assert!(tickets.redeem("AAAAAAAAAAAAAAAA", None, now).is_none());
+    assert!(tickets.redeem("", None, now).is_none());
+    assert!(tickets.redeem(&ticket[..15], None, now).is_none());
+}
+
+#[test]
+fn expires_when_unused() {
+    let tickets = tickets();
+    let now = Instant::now();
+    let (ticket, _) = tickets.issue(target(), None, now).unwrap();
+    let just_before = now + Duration::from_secs(119);
+    let lease = tickets.redeem(&ticket, None, just_before).unwrap();
+    // While a channel is open the ticket lives on, however long.
+    assert!(tickets.redeem(&ticket, None, now + 10 * UNUSED).is_some());
+    drop(lease);
+
+    let (ticket, _) = tickets.issue(target(), None, now).unwrap();
+    assert!(tickets.redeem(&ticket, None, now + UNUSED).is_none());
+}
+
+#[test]
+fn outlives_its_last_channel_for_a_reconnect() {
+    let tickets = tickets();
+    let (ticket, session) = tickets.issue(target(), None, Instant::now()).unwrap();
+    drop(tickets.redeem(&ticket, None, Instant::now()).unwrap());
+    let soon = Instant::now() + Duration::from_secs(295);
+    assert_eq!(
+        tickets.redeem(&ticket, None, soon).unwrap().session,
+        session
+    );
+    let late = Instant::now() + RECONNECT + Duration::from_secs(5);
+    assert!(tickets.redeem(&ticket, None, late).is_none());
+}
+
+fn pool(fill: &[u8]) -> Arc<Tickets> {
+    let tickets = Tickets::new(UNUSED, RECONNECT).unwrap();
+    Arc::new(tickets.with_pool(crate::pool::key_for_test(fill)))
+}
+
+#[test]
+fn a_pools_ticket_is_good_in_every_gateway_with_its_key() {
+    let (first, second, stranger) = (pool(&[1]), pool(&[2, 1]), pool(&[3]));
+    let now = Instant::now();
+    let (ticket, session) = first.issue(target(), None, now).unwrap();
+    for gateway in [&first, &second] {
+        let leases = [(); 3].map(|()| gateway.redeem(&ticket, None, now).unwrap());
+        assert!(leases.iter().all(|l| l.session == session));
+        assert!(leases.iter().all(|l| l.target == target()));
+        assert_eq!(gateway.lock().entries.len(), 1);
+    }
+    assert!(stranger.redeem(&ticket, None, now).is_none());
+    assert!(first.redeem("AAAAAAAAAAAAAAAA", None, now).is_none());
+    assert!(stranger.lock().entries.is_empty());
+    assert!(session.to_string().starts_with('p'));
+}
+
+#[test]
+fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
+    let tickets = pool(&[1]);
+    let expired = Contents {
+        target: target(),
+        expires: SystemTime::now() - Duration::from_secs(60),
+    };
+    let keys = tickets.pool.load_full().unwrap();
+    let sealed = keys.seal(&expired).unwrap();
+    let now = Instant::now();
+    assert!(tickets.redeem(&sealed, None, now).is_none());
+    let used = Entry {
+        target: target(),
+        session: SessionId::next(),
+        owner: None,
+        place: 0,
+        open: 1,
+        expires: now,
+    };
+    let digest = tickets.lock().key.digest(&sealed);
+    tickets.lock().entries.insert(digest, used);
+    drop(tickets.redeem(&sealed, None, now + UNUSED).unwrap());
+    tickets.close(&digest, now);
+    let soon = now + Duration::from_secs(295);
+    drop(tickets.redeem(&sealed, None, soon).unwrap());
+    let late = Instant::now() + RECONNECT + Duration::from_secs(5);
+    assert!(tickets.redeem(&sealed, None, late).is_none());
+    assert!(tickets.lock().entries.is_empty());
+}
+
+#[test]
+fn a_successor_knows_them_and_their_channels() {
+    let old = tickets();
+    let now = Instant::now();
+    let (unused, _) = old.issue(target(), None, now).unwrap();
+    let (used, session) = old.issue(target(), None, now).unwrap();
+    let lease = old.redeem(&used, None, now).unwrap();
+    let state = serde_json::to_string(&old.state(now)).unwrap();
+    assert!(!state.contains(&used));
+    let new = tickets();
+    for _ in 0..2 {
+        new.take_over(serde_json::from_str(&state).unwrap(), now);
+    }
+    let held = new.hold(lease.digest()).unwrap();
+    assert_eq!((held.session, &held.target), (session, &target()));
+    // With an open channel it lives on; the other one does not.
+    assert!(new.redeem(&used, None, now + 2 * RECONNECT).is_some());
+    assert!(new.redeem(&unused, None, now + UNUSED).is_none());
+    assert!(new.hold(&[0; 32]).is_none());
+}
+
+#[test]
+fn sweeps_expired_tickets_out() {
+    let tickets = tickets();
+    let now = Instant::now();
+    for _ in 0..100 {
+        tickets.issue(target(), None, now).unwrap();
+    }
+    tickets.issue(target(), None, now + 2 * UNUSED).unwrap();
+    assert_eq!(tickets.lock().entries.len(), 1);
+}
+
+fn client(address: &str) -> Subscriber {
+    address.parse::<IpAddr>().unwrap().into()
+}
+
+#[test]
+fn one_client_forgets_only_its_own() {
+    let tickets = tickets();
+    let now = Instant::now();
+    let issue = |owner| tickets.issue(target(), Some(client(owner)), now).unwrap().0;
+    let others = issue("192.0.2.8");
+    let used = issue("192.0.2.7");
+    let lease = tickets.redeem(&used, None, now).unwrap();
+    let first = issue("192.0.2.7");
+    let rest: Vec<_> = (0..MAX_WAITING).map(|_| issue("192.0.2.7")).collect();
+    assert_eq!(tickets.count(), MAX_WAITING + 2);
+    assert!(tickets.redeem(&first, None, now).is_none());
+    for good in [&others, &used, &rest[0], &rest[MAX_WAITING - 1]] {
+        assert!(tickets.redeem(good, None, now).is_some());
+    }
+    // Back among those that wait, as the last one.
+    drop(lease);
+    for _ in 0..MAX_WAITING - 1 {
+        issue("192.0.2.7");
+    }
+    assert!(tickets.redeem(&used, None, now).is_some());
+    issue("192.0.2.7");
+    issue("192.0.2.7");
+    assert_eq!(tickets.count(), MAX_WAITING + 1);
+}
+
+#[test]
+fn a_full_table_costs_who_has_most() {
+    let tickets = tickets();
+    let now = Instant::now();
+    let issue = |owner: Option<Subscriber>| tickets.issue(target(), owner, now);
+    let (mine, _) = issue(Some(client("192.0.2.7"))).unwrap();
+    let mut greedy = Vec::new();
+    for _ in 0..10 {
+        greedy.push(issue(Some(client("2001:db8::1"))).unwrap().0);
+    }
+    while tickets.count() < MAX_TICKETS {
+        issue(None).unwrap();
+    }
+    for _ in 0..5 {
+        issue(Some(client("192.0.2.9"))).unwrap();
+    }
+    assert_eq!(tickets.count(), MAX_TICKETS);
+    assert!(tickets.redeem(&mine, None, now).is_some());
+    let good = |ticket: &String| tickets.redeem(ticket, None, now).is_some();
+    let gone = greedy.iter().filter(|ticket| !good(ticket)).count();
+    assert_eq!(gone, 5);
+}
+
+#[test]
+fn owners_are_known_to_a_successor_and_forgotten_with_their_tickets() {
+    let (old, new) = (tickets(), tickets());
+    let now = Instant::now();
+    for _ in 0..MAX_WAITING {
+        old.issue(target(), Some(client("2001:db8::1")), now)
+            .unwrap();
+    }
+    new.take_over(old.state(now), now);
+    new.issue(target(), Some(client("2001:db8::2")), now)
+        .unwrap();
+    assert_eq!(new.count(), MAX_WAITING);
+    new.issue(target(), None, now + 2 * UNUSED).unwrap();
+    assert_eq!(new.count(), 1);
+    assert!(new.lock().waiting.is_empty());
+}
+
+#[test]
+fn a_pools_ticket_of_a_clock_far_ahead_is_refused() {
+    let tickets = pool(&[1]);
+    let seal = |ahead: Duration| {
+        let contents = Contents {
+            target: target(),
+            expires: SystemTime::now() + ahead,
+        };
+        tickets.pool.load_full().unwrap().seal(&contents).unwrap()
+    };
+    let now = Instant::now();
+    let life = UNUSED + RECONNECT;
+    let good = |ticket: &str, now| tickets.redeem(ticket, None, now).is_some();
+    assert!(good(&seal(life + CLOCK_TOLERANCE / 2), now));
+    assert!(!good(&seal(life + CLOCK_TOLERANCE * 2), now));
+    assert!(!good(&seal(Duration::from_secs(10 * 365 * 86_400)), now));
+    // What was made before lives became shorter stays good, for as long as it can live.
+    let before = seal(life);
+    tickets.set_lives(UNUSED / 10, RECONNECT / 10);
+    assert!(good(&before, now));
+    assert!(!good(&seal(life), now + life + Duration::from_secs(5)));
+}
