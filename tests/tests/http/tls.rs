@@ -143,12 +143,14 @@ async fn a_resumed_connection_carries_channels() {
 }
 
 #[tokio::test]
-async fn http_1_1_is_the_only_application_protocol() {
+async fn the_versions_1_of_http_are_the_only_application_protocols() {
     let gateway = gateway(TestCert::new().unwrap()).await;
     for (offered, chosen) in [
         (&[][..], None),
         (&["http/1.1"][..], Some("http/1.1")),
         (&["h2", "http/1.1"][..], Some("http/1.1")),
+        (&["http/1.0"][..], Some("http/1.0")),
+        (&["http/1.0", "http/1.1"][..], Some("http/1.1")),
     ] {
         let endpoint = gateway.tls().with_tls(TlsClient::new().alpn(offered));
         let connection = ask(&endpoint).await;
