@@ -12,10 +12,10 @@ use testkit::command::run_bounded;
 const DEPMOD_LIMIT: Duration = Duration::from_mins(1);
 const XZ_LIMIT: Duration = Duration::from_secs(30);
 
-/// What kTLS and its ciphers are made of, and the device by which tests play a network; there is no
-/// modprobe in the virtual machine that could load them when they are asked for. Not every kernel
+/// What kTLS and its ciphers are made of, the devices by which tests play a network, and the
+/// congestion control that clients get; there is no modprobe in the virtual machine that could load them when they are asked for. Not every kernel
 /// has all of them.
-const WANTED: [&str; 13] = [
+const WANTED: [&str; 15] = [
     "tls",
     "gcm",
     "ghash-generic",
@@ -29,6 +29,8 @@ const WANTED: [&str; 13] = [
     "poly1305_generic",
     "poly1305-x86_64",
     "tun",
+    "veth",
+    "tcp_bbr",
 ];
 
 /// A kernel module, ready to be loaded.
