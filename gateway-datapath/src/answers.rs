@@ -21,6 +21,8 @@ pub struct Answers {
     pub heard: Duration,
     /// Something was sent, if only a question, that it has not answered.
     pub is_awaited: bool,
+    /// How often something was sent again, or asked, since the peer answered last.
+    pub attempts: u32,
 }
 
 /// A client's socket, to be asked while it is open.
@@ -127,6 +129,7 @@ fn answers(socket: RawFd) -> io::Result<Answers> {
     Ok(Answers {
         heard: Duration::from_millis(heard.into()),
         is_awaited: info.unacked > 0 || info.probes > 0,
+        attempts: u32::from(info.retransmits) + u32::from(info.probes),
     })
 }
 

@@ -1,14 +1,14 @@
-//! Tickets that were issued while another process takes over: it is told of them before the
-//! client is, who may come to it at once.
+//! Tickets that are issued while another process takes over: they are on their way to it before
+//! the client gets them, who may come to it at once.
 
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-/// Longest wait for the other process to be told; channels that move may go before.
+/// Longest wait until a ticket was sent to the other process; channels that move may go before.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// Of how many tickets another process has been told.
+/// How many tickets were sent to another process.
 #[derive(Default)]
 pub struct TicketSync {
     /// `None`: no other process takes over.

@@ -222,7 +222,8 @@ impl Link {
                 // What the host sends is taken out of its socket at once: what passed waits for
                 // the process, the rest before the bridge.
                 host_receive: state.passed.saturating_sub(state.returned),
-                bridge: state.waiting(),
+                // Read word by word while the programs count: a later word may be ahead.
+                bridge: (state.redirected + state.returned).saturating_sub(state.framed),
                 ..sockets.queues()
             }
         }
