@@ -1,14 +1,14 @@
-//! Tickets that are issued while another process takes over: they are on their way to it before
-//! the client gets them, who may come to it at once.
+//! Tickets that are issued while another process takes over: it knows them before the client gets
+//! them, who may come to it at once.
 
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
-/// Longest wait until a ticket was sent to the other process; channels that move may go before.
+/// Longest wait until the other process knows a ticket; channels that move may go before.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How many tickets were sent to another process.
+/// How many tickets another process knows.
 #[derive(Default)]
 pub struct TicketSync {
     /// `None`: no other process takes over.

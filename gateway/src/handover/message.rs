@@ -12,6 +12,7 @@
 //!                  <-------    Go                                } [`go`](super::go)
 //!   Begun          ------->                                     /
 //!                  <-------    Estate: tickets that were issued late
+//!   Serving        ------->    (it knows them)
 //!   Settled        ------->    (the successor goes; the predecessor is on its own)
 //!   Stop           ------->    (the gateway is being stopped: all of it)
 //! ```
@@ -29,7 +30,7 @@ use crate::ticket::TicketsState;
 use gateway_datapath::state_error::StateError;
 
 /// Version of these messages and of all that is in them. Another one is refused.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Message {

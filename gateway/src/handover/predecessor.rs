@@ -124,13 +124,9 @@ pub async fn hand_over(
     info!("a successor takes over");
     close_ports().await;
     let syncing = estate.tickets.sync().begin();
-    send_tickets(&mut successor, estate, &syncing).await?;
-    let (serving, _) = successor.receive_soon().await?;
-    ensure!(
-        matches!(serving, Message::Serving),
-        "unexpected {}",
-        serving.name()
-    );
+    if let Some(other) = send_tickets(&mut successor, estate, &syncing).await? {
+        bail!("unexpected {}", other.name());
+    }
     let (sender, offers) = mpsc::unbounded_channel();
     estate.channels.freeze_all(sender);
     let _thaw = Thaw(estate.channels);
@@ -165,17 +161,22 @@ fn millis((address, left): &(IpAddr, Duration)) -> (IpAddr, u64) {
     )
 }
 
-/// Tells the successor of everything that belongs to no channel.
+/// Tells the successor of everything that belongs to no channel, and waits until it knows that;
+/// returns what it says instead.
 async fn send_tickets(
     successor: &mut Connection,
     estate: &Estate<'_>,
     syncing: &Syncing<'_>,
-) -> Result<()> {
+) -> Result<Option<Message>> {
     let issued = estate.tickets.issued();
     let estate = Message::Estate(estate.written());
     successor.send(&estate, &[]).await?;
+    let (answer, _) = successor.receive_soon().await?;
+    if !matches!(answer, Message::Serving) {
+        return Ok(Some(answer));
+    }
     syncing.acknowledge(issued);
-    Ok(())
+    Ok(None)
 }
 
 async fn move_channels(
@@ -187,7 +188,7 @@ async fn move_channels(
     let mut progress = Progress::new();
     let first = tokio::time::Instant::now() + PROGRESS_INTERVAL;
     let mut interval = tokio::time::interval_at(first, PROGRESS_INTERVAL);
-    loop {
+    let farewell = loop {
         tokio::select! {
             biased;
             Some(offer) = offers.recv() => {
@@ -199,15 +200,7 @@ async fn move_channels(
                 progress.note(moved);
             }
             message = successor.receive() => match message? {
-                Some((Message::Stop, _)) => return Ok(End::Stop),
-                Some((Message::Settled, _)) => {
-                    drop((offers, syncing));
-                    estate.channels.thaw_all();
-                    progress.tell(estate.channels);
-                    estate.connections.all_closed().await;
-                    return Ok(End::HandedOver);
-                }
-                Some((other, _)) => bail!("unexpected {}", other.name()),
+                Some((message, _)) => break message,
                 None => bail!("the successor has ended"),
             },
             () = estate.connections.all_closed() => {
@@ -215,9 +208,24 @@ async fn move_channels(
                 return Ok(End::HandedOver);
             }
             // A request that was under way has issued one.
-            () = syncing.requested() => send_tickets(&mut successor, estate, &syncing).await?,
+            () = syncing.requested() => {
+                if let Some(message) = send_tickets(&mut successor, estate, &syncing).await? {
+                    break message;
+                }
+            }
             _ = interval.tick() => progress.tell(estate.channels),
         }
+    };
+    match farewell {
+        Message::Stop => Ok(End::Stop),
+        Message::Settled => {
+            drop((offers, syncing));
+            estate.channels.thaw_all();
+            progress.tell(estate.channels);
+            estate.connections.all_closed().await;
+            Ok(End::HandedOver)
+        }
+        other => bail!("unexpected {}", other.name()),
     }
 }
 

@@ -151,7 +151,10 @@ impl Inheritance {
                     }
                     self.predecessor.send(&Message::Begun, &[]).await?;
                 }
-                Some((Message::Estate(estate), _)) => take_over(estate, &successor)?,
+                Some((Message::Estate(estate), _)) => {
+                    take_over(estate, &successor)?;
+                    self.predecessor.send(&Message::Serving, &[]).await?;
+                }
                 Some((other, _)) => bail!("unexpected {}", other.name()),
                 None => {
                     info!("the predecessor has ended");
