@@ -30,8 +30,9 @@ pub(super) async fn break_off(stage: &Stage, reached: usize) -> Result<()> {
     {
         heir.say(&json!(message)).await?;
         heard = heir.next().await?;
-        // Of tickets that are still issued it is told at any time.
+        // Of tickets that are still issued it is told at any time, and says that it knows them.
         while answer != "Estate" && name(&heard) == "Estate" {
+            heir.say(&json!("Serving")).await?;
             heard = heir.next().await?;
         }
         let name = name(&heard);
@@ -46,10 +47,7 @@ pub(super) async fn break_off(stage: &Stage, reached: usize) -> Result<()> {
                 .context("a batch of channels")?;
             let numbers: Vec<_> = channels.iter().map(|state| &state["id"]).collect();
             heir.say(&json!({"Taken": numbers})).await?;
-            let mut go = heir.next().await?;
-            while name(&go) == "Estate" {
-                go = heir.next().await?;
-            }
+            let go = heir.next().await?;
             ensure!(go == "Go", "Taken was answered with {}", name(&go));
         }
         _ => {}
