@@ -323,7 +323,10 @@ impl Tickets {
     /// last one: the channels are moved on their own.
     pub fn state(&self, now: Instant) -> TicketsState {
         let store = self.lock();
-        let entries = store.entries.iter().map(|(digest, entry)| {
+        // Those that have waited longest come first, and so are forgotten first by a successor too.
+        let mut entries: Vec<_> = store.entries.iter().collect();
+        entries.sort_unstable_by_key(|(_, entry)| entry.place);
+        let entries = entries.into_iter().map(|(digest, entry)| {
             let left = match entry.open {
                 0 => entry.expires.saturating_duration_since(now),
                 _ => store.reconnect,

@@ -252,3 +252,19 @@ fn a_pools_ticket_of_a_clock_far_ahead_is_refused() {
     assert!(good(&before, now));
     assert!(!good(&seal(life), now + life + Duration::from_secs(5)));
 }
+
+#[test]
+fn a_successor_forgets_those_first_that_have_waited_longest() {
+    let (before, after) = (tickets(), tickets());
+    let now = Instant::now();
+    let owner = Some(client("192.0.2.7"));
+    let issue = |tickets: &Tickets| tickets.issue(target(), owner, now).unwrap().0;
+    let issued: Vec<_> = (0..MAX_WAITING).map(|_| issue(&before)).collect();
+    after.take_over(before.state(now), now);
+    for _ in 0..MAX_WAITING / 2 {
+        issue(&after);
+    }
+    let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
+    assert!(!issued[..MAX_WAITING / 2].iter().any(is_good));
+    assert!(issued[MAX_WAITING / 2..].iter().all(is_good));
+}
