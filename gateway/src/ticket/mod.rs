@@ -84,6 +84,8 @@ struct EntryState {
     owner: Option<IpAddr>,
     /// What is left of its life, in milliseconds; counts only while no channel is open.
     expires: u64,
+    /// It has a channel, so it does not wait to be used.
+    is_open: bool,
 }
 
 /// Longest life of a ticket that is taken over: more than the configuration can ask for.
@@ -338,6 +340,7 @@ impl Tickets {
                 session: entry.session,
                 owner: entry.owner.map(Subscriber::address),
                 expires: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+                is_open: entry.open > 0,
             }
         });
         TicketsState {
@@ -374,7 +377,12 @@ impl Tickets {
                 open: 0,
                 expires: now + Duration::from_millis(known.expires),
             };
-            store.insert(digest, entry);
+            if known.is_open {
+                // Its channel comes, or ends where it is.
+                store.entries.insert(digest, entry);
+            } else {
+                store.insert(digest, entry);
+            }
         }
     }
 

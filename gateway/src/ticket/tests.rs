@@ -268,3 +268,18 @@ fn a_successor_forgets_those_first_that_have_waited_longest() {
     assert!(!issued[..MAX_WAITING / 2].iter().any(is_good));
     assert!(issued[MAX_WAITING / 2..].iter().all(is_good));
 }
+
+#[test]
+fn tickets_with_channels_take_no_place_of_those_that_wait_in_a_successor() {
+    let (before, after) = (tickets(), tickets());
+    let now = Instant::now();
+    let owner = Some(client("192.0.2.7"));
+    let issue = || before.issue(target(), owner, now).unwrap().0;
+    let open = issue();
+    let _channel = before.redeem(&open, owner, now).unwrap();
+    let waiting: Vec<_> = (0..MAX_WAITING).map(|_| issue()).collect();
+    after.take_over(before.state(now), now);
+    let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
+    assert!(waiting.iter().all(is_good));
+    assert!(is_good(&open));
+}
