@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::channel::Registry;
-use crate::metrics::Carried;
-use crate::metrics::ChannelTimes;
+use crate::metrics::{Carried, ChannelTimes};
 use gateway_datapath::{Queues, Sent};
 
 /// What was seen of all channels.
