@@ -10,14 +10,15 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::host::{Host, HostError};
+use crate::grant::{Grant, GrantState};
+use crate::host::Host;
 use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
 use crate::metrics::WebSocketRefusal;
 use crate::session::SessionId;
 use crate::target::Target;
-use crate::ticket::{DIGEST, Lease, Tickets, check_target};
+use crate::ticket::{DIGEST, Lease, Tickets};
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 
@@ -72,8 +73,8 @@ impl Refusal {
 
 /// A channel's leave to connect to its target; its session knows of it until it is dropped.
 pub struct Admission {
-    /// Where the channel leads.
-    pub target: Target,
+    /// Where the channel leads, and what it may do.
+    pub grant: Arc<Grant>,
     /// The desktop session that the channel belongs to.
     pub session: SessionId,
     hold: Hold,
@@ -82,8 +83,7 @@ pub struct Admission {
 /// An [`Admission`] written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AdmissionState {
-    host: String,
-    port: u16,
+    grant: GrantState,
     session: SessionId,
     hold: HoldState,
 }
@@ -98,7 +98,7 @@ enum HoldState {
 impl AdmissionState {
     /// Whether it is one that a gateway writes down.
     pub(crate) fn check(&self) -> Result<(), StateError> {
-        check_target(&self.host, self.port)?;
+        self.grant.check()?;
         let is_known = match &self.hold {
             HoldState::Ticket(digest) => digest.len() == DIGEST,
             HoldState::Port(_) | HoldState::None => true,
@@ -120,8 +120,7 @@ impl Admission {
     /// Writes it down.
     pub fn state(&self) -> AdmissionState {
         AdmissionState {
-            host: self.target.host.to_string(),
-            port: self.target.port,
+            grant: self.grant.state(),
             session: self.session,
             hold: match &self.hold {
                 Hold::Ticket(lease) => HoldState::Ticket(lease.digest().into()),
@@ -135,23 +134,20 @@ impl Admission {
 impl Admissions {
     /// The admission of a channel that was moved here: it was good once, and stays so. Fails when
     /// its host is none.
-    pub fn take_over(&self, state: AdmissionState) -> Result<Admission, HostError> {
+    pub fn take_over(&self, state: AdmissionState) -> Result<Admission, StateError> {
         let session = state.session;
-        let host = state.host.parse()?;
+        let grant = Grant::try_from(state.grant)?;
         let hold = match (&self.mode, state.hold) {
             (Mode::Tickets { tickets, .. }, HoldState::Ticket(digest)) => {
                 tickets.hold(&digest).map_or(Hold::None, Hold::Ticket)
             }
             (Mode::Ports { sessions, .. }, HoldState::Port(client)) => {
-                Hold::Port(sessions.open_as((client, state.port), || session))
+                Hold::Port(sessions.open_as((client, grant.target.port), || session))
             }
             _ => Hold::None,
         };
         Ok(Admission {
-            target: Target {
-                host,
-                port: state.port,
-            },
+            grant: Arc::new(grant),
             session,
             hold,
         })
@@ -257,8 +253,8 @@ impl Mode {
         match self {
             Self::Tickets { tickets, ports } => {
                 let lease = tickets.redeem(token, owner, now)?;
-                ports.contains(&lease.target.port).then(|| Admission {
-                    target: lease.target.clone(),
+                ports.contains(&lease.grant.target.port).then(|| Admission {
+                    grant: Arc::clone(&lease.grant),
                     session: lease.session,
                     hold: Hold::Ticket(lease),
                 })
@@ -271,10 +267,7 @@ impl Mode {
                 let port = parse_port(token).filter(|port| ports.contains(port))?;
                 let lease = sessions.open((client, port));
                 Some(Admission {
-                    target: Target {
-                        host: host.clone(),
-                        port,
-                    },
+                    grant: Arc::new(Grant::new(Target::new(host.clone(), port))),
                     session: lease.session,
                     hold: Hold::Port(lease),
                 })
@@ -355,25 +348,19 @@ mod tests {
     fn a_plain_port_is_no_token_when_hijacking() {
         let (admissions, tickets) = admissions(true);
         assert!(admissions.admit(Some("5900"), CLIENT).is_err());
-        let target = Target {
-            host: "h".parse().unwrap(),
-            port: 5900,
-        };
-        let (ticket, _) = tickets.issue(target.clone(), None, Instant::now()).unwrap();
+        let grant = Grant::new(Target::new("h".parse().unwrap(), 5900));
+        let (ticket, _) = tickets.issue(grant.clone(), None, Instant::now()).unwrap();
         assert_eq!(
-            admissions.admit(Some(&ticket), CLIENT).unwrap().target,
-            target
+            *admissions.admit(Some(&ticket), CLIENT).unwrap().grant,
+            grant
         );
     }
 
     #[test]
     fn a_ticket_for_a_port_outside_the_range_is_refused() {
         let (admissions, tickets) = admissions(true);
-        let target = Target {
-            host: "h".parse().unwrap(),
-            port: 22,
-        };
-        let (ticket, _) = tickets.issue(target, None, Instant::now()).unwrap();
+        let grant = Grant::new(Target::new("h".parse().unwrap(), 22));
+        let (ticket, _) = tickets.issue(grant, None, Instant::now()).unwrap();
         assert!(admissions.admit(Some(&ticket), CLIENT).is_err());
     }
 
@@ -411,11 +398,8 @@ mod tests {
     #[test]
     fn tickets_sessions_and_failures_outlive_a_configuration() {
         let (old, tickets) = admissions(true);
-        let target = Target {
-            host: "h".parse().unwrap(),
-            port: 5900,
-        };
-        let (ticket, session) = tickets.issue(target, None, Instant::now()).unwrap();
+        let grant = Grant::new(Target::new("h".parse().unwrap(), 5900));
+        let (ticket, session) = tickets.issue(grant, None, Instant::now()).unwrap();
         assert!(old.admit(Some("guess"), CLIENT).is_err());
         let ports = old.changed(&Config {
             hijack_all: false,
@@ -458,13 +442,10 @@ mod tests {
     #[test]
     fn a_ban_does_not_concern_those_with_good_tokens() {
         let (admissions, tickets) = admissions(true);
-        let target = Target {
-            host: "h".parse().unwrap(),
-            port: 5900,
-        };
+        let grant = Grant::new(Target::new("h".parse().unwrap(), 5900));
         let issue = || {
             tickets
-                .issue(target.clone(), None, Instant::now())
+                .issue(grant.clone(), None, Instant::now())
                 .unwrap()
                 .0
         };

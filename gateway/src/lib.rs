@@ -6,7 +6,7 @@
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
 //! `manager` -> `drain` -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
-//! {`metrics`, `access_log`, `target`, `session`, `config`}.
+//! {`metrics`, `access_log`, `grant`, `target`, `session`, `config`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -30,6 +30,7 @@ pub mod drain;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod grant;
 pub mod handover;
 pub mod host;
 pub mod http;

@@ -13,6 +13,13 @@ pub struct Target {
     pub port: u16,
 }
 
+impl Target {
+    /// A host's TCP port.
+    pub fn new(host: Host, port: u16) -> Self {
+        Self { host, port }
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host.for_uri(), self.port)

@@ -145,10 +145,7 @@ mod tests {
     }
 
     fn target(host: &str, port: u16) -> Target {
-        Target {
-            host: host.parse().unwrap(),
-            port,
-        }
+        Target::new(host.parse().unwrap(), port)
     }
 
     #[tokio::test]

@@ -104,7 +104,7 @@ impl Channel {
             id: self.id,
             session: self.admission.session,
             client: self.client,
-            host: self.admission.target.clone(),
+            host: self.admission.grant.target.clone(),
             opened: SystemTime::now(),
             counters: Arc::default(),
         });

@@ -368,10 +368,7 @@ mod tests {
             id: ChannelId::next(),
             session,
             client: IpAddr::from([192, 0, 2, 7]),
-            host: Target {
-                host: "10.0.0.7".parse().unwrap(),
-                port: 5900,
-            },
+            host: Target::new("10.0.0.7".parse().unwrap(), 5900),
             opened: SystemTime::now(),
             counters: Arc::default(),
         }

@@ -147,7 +147,7 @@ impl Arrived {
             id: ChannelId::known(state.id),
             session: admission.session,
             client: state.client,
-            host: admission.target.clone(),
+            host: admission.grant.target.clone(),
             opened,
             counters: Arc::new(Counters::starting_at(
                 state.uplink,

@@ -30,7 +30,7 @@ use crate::ticket::TicketsState;
 use gateway_datapath::state_error::StateError;
 
 /// Version of these messages and of all that is in them. Another one is refused.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Message {

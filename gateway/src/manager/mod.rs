@@ -28,6 +28,7 @@ use crate::canonical_path::CanonicalPath;
 use crate::channel::HostConnector;
 use crate::config::Config;
 use crate::drain::{self, Drain};
+use crate::grant::Grant;
 use crate::host::address_for_uri;
 use crate::http::body::Body;
 use crate::http::steady::BodyError;
@@ -228,10 +229,7 @@ impl Manager {
             Ok(destination) => destination,
             Err(reason) => return Err(Box::new(self.withheld(client, &reason))),
         };
-        let target = Target {
-            host: destination.host,
-            port: destination.port,
-        };
+        let target = Target::new(destination.host, destination.port);
         let refuse = |counted, reason: &str, status, message| {
             self.metrics.desktops_refused.count(counted);
             warn!(%client, host = %target, reason, "no ticket for this desktop");
@@ -252,7 +250,9 @@ impl Manager {
             ));
         }
         let owner = Subscriber::unless_many(client.address(), &speak_for_many(&self.config));
-        let issued = self.tickets.issue(target.clone(), owner, Instant::now());
+        let issued = self
+            .tickets
+            .issue(Grant::new(target.clone()), owner, Instant::now());
         let (ticket, session) = issued.map_err(|error| {
             let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, reply::TOO_MANY_DESKTOPS);
             refuse(DesktopRefusal::Tickets, &error.to_string(), status, message)

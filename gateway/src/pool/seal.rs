@@ -31,6 +31,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::PoolKeys;
+use crate::grant::Grant;
 use crate::host::Host;
 use crate::target::Target;
 
@@ -44,8 +45,8 @@ pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 /// What a ticket stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
-    /// Where it leads.
-    pub target: Target,
+    /// What it permits.
+    pub grant: Grant,
     /// When it expires.
     pub expires: SystemTime,
 }
@@ -91,8 +92,8 @@ impl PoolKeys {
             .map_err(|_| SealError::Random)?;
         let header = [VERSION, key.id];
         let mut sealed = expires.to_be_bytes().to_vec();
-        sealed.extend(contents.target.port.to_be_bytes());
-        write_host(&contents.target.host, &mut sealed);
+        sealed.extend(contents.grant.target.port.to_be_bytes());
+        write_host(&contents.grant.target.host, &mut sealed);
         let nonce_bytes = nonce;
         key.aead
             .seal_in_place_append_tag(
@@ -183,10 +184,7 @@ fn read_contents(plain: &[u8]) -> Option<Contents> {
     };
     let expires = Duration::from_secs(u32::from_be_bytes([e0, e1, e2, e3]).into());
     Some(Contents {
-        target: Target {
-            host,
-            port: u16::from_be_bytes([p0, p1]),
-        },
+        grant: Grant::new(Target::new(host, u16::from_be_bytes([p0, p1]))),
         expires: UNIX_EPOCH + expires,
     })
 }
@@ -202,10 +200,7 @@ mod tests {
 
     fn contents(host: &str, port: u16, expires: u32) -> Contents {
         Contents {
-            target: Target {
-                host: host.parse().unwrap(),
-                port,
-            },
+            grant: Grant::new(Target::new(host.parse().unwrap(), port)),
             expires: UNIX_EPOCH + Duration::from_secs(expires.into()),
         }
     }

@@ -310,11 +310,11 @@ async fn begin_channel(
     let place = gateway.client_limits.admit(client, session);
     let place = place.map_err(|too_many| Refused::TooMany { too_many, session })?;
     let connecting = Instant::now();
-    let connected = gateway.hosts.connect(&admission.target).await;
+    let connected = gateway.hosts.connect(&admission.grant.target).await;
     let host = connected.map_err(|failure| Refused::Host {
         failure,
         session,
-        target: admission.target.clone(),
+        target: admission.grant.target.clone(),
     })?;
     let took = connecting.elapsed().as_secs_f64();
     gateway.metrics.host_connect.observe(took);

@@ -17,11 +17,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use tracing::{debug, warn};
 
-use crate::host::Host;
+use crate::grant::{Grant, GrantState};
 use crate::limits::Subscriber;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
-use crate::target::Target;
 use crate::ticket_sync::TicketSync;
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
@@ -77,8 +76,7 @@ pub struct TicketsState {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct EntryState {
     digest: Bytes,
-    host: String,
-    port: u16,
+    grant: GrantState,
     session: SessionId,
     /// Who is counted for it.
     owner: Option<IpAddr>,
@@ -91,12 +89,6 @@ struct EntryState {
 /// Longest life of a ticket that is taken over: more than the configuration can ask for.
 const LONGEST_LIFE: Duration = Duration::from_secs(2 * 366 * 86_400);
 
-/// Whether a ticket may lead there.
-pub(crate) fn check_target(host: &str, port: u16) -> Result<(), StateError> {
-    let is_host = host.parse::<Host>().is_ok();
-    StateError::unless(is_host && port != 0, "host or port")
-}
-
 impl TicketsState {
     /// Whether it is one that [`Tickets::state`] makes.
     pub(crate) fn check(&self) -> Result<(), StateError> {
@@ -105,7 +97,7 @@ impl TicketsState {
         check(self.entries.len() <= MAX_ENTRIES, "number of tickets")?;
         for entry in &self.entries {
             check(entry.digest.len() == DIGEST, "ticket")?;
-            check_target(&entry.host, entry.port)?;
+            entry.grant.check()?;
             check(entry.session.is_sound(), "number of a desktop session")?;
             let life = Duration::from_millis(entry.expires);
             check(life <= LONGEST_LIFE, "life of a ticket")?;
@@ -168,7 +160,7 @@ impl Tickets {
     /// many already, its oldest that waits is forgotten.
     pub fn issue(
         &self,
-        target: Target,
+        grant: Grant,
         owner: Option<Subscriber>,
         now: Instant,
     ) -> Result<(String, SessionId), IssueError> {
@@ -178,7 +170,7 @@ impl Tickets {
                 store.unused + store.reconnect
             };
             let expires = SystemTime::now() + life;
-            let ticket = keys.seal(&Contents { target, expires })?;
+            let ticket = keys.seal(&Contents { grant, expires })?;
             let session = SessionId::of_pool(session_number(&ticket));
             return Ok((ticket, session));
         }
@@ -192,7 +184,7 @@ impl Tickets {
         store.sweep(now);
         store.make_room()?;
         let entry = Entry {
-            target,
+            grant: Arc::new(grant),
             session,
             owner,
             place: 0,
@@ -238,7 +230,7 @@ impl Tickets {
         let entry = store.entries.get_mut(&digest)?;
         entry.open += 1;
         Some(Lease {
-            target: entry.target.clone(),
+            grant: Arc::clone(&entry.grant),
             session: entry.session,
             digest,
             tickets: Arc::clone(self),
@@ -285,7 +277,7 @@ impl Tickets {
             return None;
         }
         Some(Entry {
-            target: contents.target,
+            grant: Arc::new(contents.grant),
             session: SessionId::of_pool(session_number(token)),
             owner,
             place: 0,
@@ -335,8 +327,7 @@ impl Tickets {
             };
             EntryState {
                 digest: Bytes::from(&digest[..]),
-                host: entry.target.host.to_string(),
-                port: entry.target.port,
+                grant: entry.grant.state(),
                 session: entry.session,
                 owner: entry.owner.map(Subscriber::address),
                 expires: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
@@ -360,17 +351,14 @@ impl Tickets {
         }
         for known in state.entries {
             let digest = Digest::try_from(&known.digest[..]);
-            let (Ok(digest), Ok(host)) = (digest, known.host.parse()) else {
+            let (Ok(digest), Ok(grant)) = (digest, Grant::try_from(known.grant)) else {
                 continue;
             };
             if store.entries.contains_key(&digest) {
                 continue;
             }
             let entry = Entry {
-                target: Target {
-                    host,
-                    port: known.port,
-                },
+                grant: Arc::new(grant),
                 session: known.session,
                 owner: known.owner.map(Subscriber::from),
                 place: 0,
@@ -400,8 +388,8 @@ impl Tickets {
 
 /// One channel's hold on its ticket; ends when dropped.
 pub struct Lease {
-    /// Where the channel leads.
-    pub target: Target,
+    /// What it permits.
+    pub grant: Arc<Grant>,
     /// The desktop session that the channel belongs to.
     pub session: SessionId,
     digest: Digest,

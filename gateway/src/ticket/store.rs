@@ -1,15 +1,16 @@
 //! The tickets that are known, and room for more.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws_lc_rs::hmac;
 use tracing::debug;
 
 use super::{Digest, IssueError};
+use crate::grant::Grant;
 use crate::limits::Subscriber;
 use crate::session::SessionId;
-use crate::target::Target;
 use gateway_datapath::encoded::Bytes;
 
 /// Tickets that may be known at a time: a bound on memory, far above any real login rate.
@@ -38,7 +39,7 @@ pub(super) struct Store {
 }
 
 pub(super) struct Entry {
-    pub(super) target: Target,
+    pub(super) grant: Arc<Grant>,
     pub(super) session: SessionId,
     /// Who is counted for it; `None`: a proxy that does not tell whom it speaks for.
     pub(super) owner: Option<Subscriber>,

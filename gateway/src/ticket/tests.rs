@@ -1,5 +1,6 @@
 use super::store::{MAX_TICKETS, MAX_WAITING};
 use super::*;
+use crate::target::Target;
 
 const UNUSED: Duration = Duration::from_secs(120);
 const RECONNECT: Duration = Duration::from_secs(300);
@@ -8,11 +9,8 @@ fn tickets() -> Arc<Tickets> {
     Arc::new(Tickets::new(UNUSED, RECONNECT).unwrap())
 }
 
-fn target() -> Target {
-    Target {
-        host: "10.0.0.7".parse().unwrap(),
-        port: 5900,
-    }
+fn grant() -> Grant {
+    Grant::new(Target::new("10.0.0.7".parse().unwrap(), 5900))
 }
 
 #[test]
@@ -21,7 +19,7 @@ fn is_short_url_safe_and_never_the_same() {
     let now = Instant::now();
     let mut seen = std::collections::HashSet::new();
     for _ in 0..1_000 {
-        let (ticket, _) = tickets.issue(target(), None, now).unwrap();
+        let (ticket, _) = tickets.issue(grant(), None, now).unwrap();
         assert_eq!(ticket.len(), 16);
         let url_safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         assert!(ticket.chars().all(url_safe));
@@ -33,14 +31,14 @@ fn is_short_url_safe_and_never_the_same() {
 fn opens_all_channels_of_one_session() {
     let tickets = tickets();
     let now = Instant::now();
-    let (ticket, session) = tickets.issue(target(), None, now).unwrap();
+    let (ticket, session) = tickets.issue(grant(), None, now).unwrap();
     let leases: Vec<_> = (0..9)
         .map(|_| tickets.redeem(&ticket, None, now).unwrap())
         .collect();
     assert!(
         leases
             .iter()
-            .all(|l| l.session == session && l.target == target())
+            .all(|l| l.session == session && *l.grant == grant())
     );
     assert!(tickets.redeem("AAAAAAAAAAAAAAAA", None, now).is_none());
     assert!(tickets.redeem("", None, now).is_none());
@@ -51,21 +49,21 @@ fn opens_all_channels_of_one_session() {
 fn expires_when_unused() {
     let tickets = tickets();
     let now = Instant::now();
-    let (ticket, _) = tickets.issue(target(), None, now).unwrap();
+    let (ticket, _) = tickets.issue(grant(), None, now).unwrap();
     let just_before = now + Duration::from_secs(119);
     let lease = tickets.redeem(&ticket, None, just_before).unwrap();
     // While a channel is open the ticket lives on, however long.
     assert!(tickets.redeem(&ticket, None, now + 10 * UNUSED).is_some());
     drop(lease);
 
-    let (ticket, _) = tickets.issue(target(), None, now).unwrap();
+    let (ticket, _) = tickets.issue(grant(), None, now).unwrap();
     assert!(tickets.redeem(&ticket, None, now + UNUSED).is_none());
 }
 
 #[test]
 fn outlives_its_last_channel_for_a_reconnect() {
     let tickets = tickets();
-    let (ticket, session) = tickets.issue(target(), None, Instant::now()).unwrap();
+    let (ticket, session) = tickets.issue(grant(), None, Instant::now()).unwrap();
     drop(tickets.redeem(&ticket, None, Instant::now()).unwrap());
     let soon = Instant::now() + Duration::from_secs(295);
     assert_eq!(
@@ -85,11 +83,11 @@ fn pool(fill: &[u8]) -> Arc<Tickets> {
 fn a_pools_ticket_is_good_in_every_gateway_with_its_key() {
     let (first, second, stranger) = (pool(&[1]), pool(&[2, 1]), pool(&[3]));
     let now = Instant::now();
-    let (ticket, session) = first.issue(target(), None, now).unwrap();
+    let (ticket, session) = first.issue(grant(), None, now).unwrap();
     for gateway in [&first, &second] {
         let leases = [(); 3].map(|()| gateway.redeem(&ticket, None, now).unwrap());
         assert!(leases.iter().all(|l| l.session == session));
-        assert!(leases.iter().all(|l| l.target == target()));
+        assert!(leases.iter().all(|l| *l.grant == grant()));
         assert_eq!(gateway.lock().entries.len(), 1);
     }
     assert!(stranger.redeem(&ticket, None, now).is_none());
@@ -102,7 +100,7 @@ fn a_pools_ticket_is_good_in_every_gateway_with_its_key() {
 fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
     let tickets = pool(&[1]);
     let expired = Contents {
-        target: target(),
+        grant: grant(),
         expires: SystemTime::now() - Duration::from_secs(60),
     };
     let keys = tickets.pool.load_full().unwrap();
@@ -110,7 +108,7 @@ fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
     let now = Instant::now();
     assert!(tickets.redeem(&sealed, None, now).is_none());
     let used = Entry {
-        target: target(),
+        grant: Arc::new(grant()),
         session: SessionId::next(),
         owner: None,
         place: 0,
@@ -132,8 +130,8 @@ fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
 fn a_successor_knows_them_and_their_channels() {
     let old = tickets();
     let now = Instant::now();
-    let (unused, _) = old.issue(target(), None, now).unwrap();
-    let (used, session) = old.issue(target(), None, now).unwrap();
+    let (unused, _) = old.issue(grant(), None, now).unwrap();
+    let (used, session) = old.issue(grant(), None, now).unwrap();
     let lease = old.redeem(&used, None, now).unwrap();
     let state = serde_json::to_string(&old.state(now)).unwrap();
     assert!(!state.contains(&used));
@@ -142,7 +140,7 @@ fn a_successor_knows_them_and_their_channels() {
         new.take_over(serde_json::from_str(&state).unwrap(), now);
     }
     let held = new.hold(lease.digest()).unwrap();
-    assert_eq!((held.session, &held.target), (session, &target()));
+    assert_eq!((held.session, &*held.grant), (session, &grant()));
     // With an open channel it lives on; the other one does not.
     assert!(new.redeem(&used, None, now + 2 * RECONNECT).is_some());
     assert!(new.redeem(&unused, None, now + UNUSED).is_none());
@@ -154,9 +152,9 @@ fn sweeps_expired_tickets_out() {
     let tickets = tickets();
     let now = Instant::now();
     for _ in 0..100 {
-        tickets.issue(target(), None, now).unwrap();
+        tickets.issue(grant(), None, now).unwrap();
     }
-    tickets.issue(target(), None, now + 2 * UNUSED).unwrap();
+    tickets.issue(grant(), None, now + 2 * UNUSED).unwrap();
     assert_eq!(tickets.lock().entries.len(), 1);
 }
 
@@ -168,7 +166,7 @@ fn client(address: &str) -> Subscriber {
 fn one_client_forgets_only_its_own() {
     let tickets = tickets();
     let now = Instant::now();
-    let issue = |owner| tickets.issue(target(), Some(client(owner)), now).unwrap().0;
+    let issue = |owner| tickets.issue(grant(), Some(client(owner)), now).unwrap().0;
     let others = issue("192.0.2.8");
     let used = issue("192.0.2.7");
     let lease = tickets.redeem(&used, None, now).unwrap();
@@ -194,7 +192,7 @@ fn one_client_forgets_only_its_own() {
 fn a_full_table_costs_who_has_most() {
     let tickets = tickets();
     let now = Instant::now();
-    let issue = |owner: Option<Subscriber>| tickets.issue(target(), owner, now);
+    let issue = |owner: Option<Subscriber>| tickets.issue(grant(), owner, now);
     let (mine, _) = issue(Some(client("192.0.2.7"))).unwrap();
     let mut greedy = Vec::new();
     for _ in 0..10 {
@@ -218,14 +216,14 @@ fn owners_are_known_to_a_successor_and_forgotten_with_their_tickets() {
     let (old, new) = (tickets(), tickets());
     let now = Instant::now();
     for _ in 0..MAX_WAITING {
-        old.issue(target(), Some(client("2001:db8::1")), now)
+        old.issue(grant(), Some(client("2001:db8::1")), now)
             .unwrap();
     }
     new.take_over(old.state(now), now);
-    new.issue(target(), Some(client("2001:db8::2")), now)
+    new.issue(grant(), Some(client("2001:db8::2")), now)
         .unwrap();
     assert_eq!(new.count(), MAX_WAITING);
-    new.issue(target(), None, now + 2 * UNUSED).unwrap();
+    new.issue(grant(), None, now + 2 * UNUSED).unwrap();
     assert_eq!(new.count(), 1);
     assert!(new.lock().waiting.is_empty());
 }
@@ -235,7 +233,7 @@ fn a_pools_ticket_of_a_clock_far_ahead_is_refused() {
     let tickets = pool(&[1]);
     let seal = |ahead: Duration| {
         let contents = Contents {
-            target: target(),
+            grant: grant(),
             expires: SystemTime::now() + ahead,
         };
         tickets.pool.load_full().unwrap().seal(&contents).unwrap()
@@ -258,7 +256,7 @@ fn a_successor_forgets_those_first_that_have_waited_longest() {
     let (before, after) = (tickets(), tickets());
     let now = Instant::now();
     let owner = Some(client("192.0.2.7"));
-    let issue = |tickets: &Tickets| tickets.issue(target(), owner, now).unwrap().0;
+    let issue = |tickets: &Tickets| tickets.issue(grant(), owner, now).unwrap().0;
     let issued: Vec<_> = (0..MAX_WAITING).map(|_| issue(&before)).collect();
     after.take_over(before.state(now), now);
     for _ in 0..MAX_WAITING / 2 {
@@ -274,7 +272,7 @@ fn tickets_with_channels_take_no_place_of_those_that_wait_in_a_successor() {
     let (before, after) = (tickets(), tickets());
     let now = Instant::now();
     let owner = Some(client("192.0.2.7"));
-    let issue = || before.issue(target(), owner, now).unwrap().0;
+    let issue = || before.issue(grant(), owner, now).unwrap().0;
     let open = issue();
     let _channel = before.redeem(&open, owner, now).unwrap();
     let waiting: Vec<_> = (0..MAX_WAITING).map(|_| issue()).collect();

@@ -1,0 +1,53 @@
+//! What a ticket permits.
+
+use serde::{Deserialize, Serialize};
+
+use crate::target::Target;
+use gateway_datapath::state_error::StateError;
+
+/// What whoever holds a ticket may do with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Where its channels lead.
+    pub target: Target,
+}
+
+impl Grant {
+    /// The leave to open channels to a target, and no more.
+    pub fn new(target: Target) -> Self {
+        Self { target }
+    }
+
+    /// Writes it down.
+    pub fn state(&self) -> GrantState {
+        GrantState {
+            host: self.target.host.to_string(),
+            port: self.target.port,
+        }
+    }
+}
+
+/// A [`Grant`] written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GrantState {
+    host: String,
+    port: u16,
+}
+
+impl GrantState {
+    /// Whether it is one that [`Grant::state`] makes.
+    pub(crate) fn check(&self) -> Result<(), StateError> {
+        Grant::try_from(self.clone()).map(drop)
+    }
+}
+
+impl TryFrom<GrantState> for Grant {
+    type Error = StateError;
+
+    fn try_from(state: GrantState) -> Result<Self, StateError> {
+        let unsound = || StateError::Unsound("host or port");
+        let host = state.host.parse().map_err(|_| unsound())?;
+        StateError::unless(state.port != 0, "host or port")?;
+        Ok(Self::new(Target::new(host, state.port)))
+    }
+}
