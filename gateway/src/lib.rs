@@ -5,7 +5,7 @@
 //! the process down to what describes a configuration:
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
-//! `manager` -> `drain` -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
+//! `manager` -> {`assignment`, `drain`} -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
 //! {`metrics`, `access_log`, `grant`, `target`, `session`, `config`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
@@ -16,6 +16,7 @@
 pub mod access_log;
 pub mod admin;
 pub mod admission;
+pub mod assignment;
 pub mod authority;
 pub mod background;
 pub mod canonical_path;

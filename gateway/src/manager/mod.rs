@@ -9,7 +9,6 @@ mod limited;
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, ETAG, HeaderMap, TRANSFER_ENCODING,
@@ -23,9 +22,8 @@ pub use certificate::{ManagerTlsError, client_config};
 pub use forward::{Forwarder, ManagerError};
 pub use headers::has_known_coding;
 
-use crate::access_log::{AccessLog, Event};
+use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
-use crate::channel::HostConnector;
 use crate::config::Config;
 use crate::drain::{self, Drain};
 use crate::grant::Grant;
@@ -33,11 +31,8 @@ use crate::host::address_for_uri;
 use crate::http::body::Body;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
-use crate::limits::Subscriber;
-use crate::limits::speak_for_many;
 use crate::metrics::{DesktopRefusal, ManagerResult, Metrics};
 use crate::target::Target;
-use crate::ticket::Tickets;
 use collect::Collected;
 use hijack::{Answer, DesktopAnswer, HijackError, Replacement};
 
@@ -47,33 +42,26 @@ const MAX_ANSWER: usize = 1 << 20;
 /// The manager, and what the gateway does to its answers.
 pub struct Manager {
     forwarder: Forwarder,
-    hosts: HostConnector,
-    tickets: Arc<Tickets>,
+    assignments: Assignments,
     drain: Arc<Drain>,
     metrics: Arc<Metrics>,
-    access_log: AccessLog,
     config: Config,
 }
 
 impl Manager {
-    /// `tickets` are those that the gateway accepts; `hosts` the way to where they lead. While
-    /// `drain` is on there are no new tickets.
+    /// `assignments` makes the tickets. While `drain` is on there are no new ones.
     pub fn new(
         config: &Config,
         forwarder: Forwarder,
-        hosts: HostConnector,
-        tickets: Arc<Tickets>,
+        assignments: Assignments,
         drain: Arc<Drain>,
         metrics: Arc<Metrics>,
-        access_log: AccessLog,
     ) -> Self {
         Self {
             forwarder,
-            hosts,
-            tickets,
+            assignments,
             drain,
             metrics,
-            access_log,
             config: config.clone(),
         }
     }
@@ -162,9 +150,8 @@ impl Manager {
                 ));
             }
         };
-        match self.changed(&parts, &whole, origin, local) {
+        match self.changed(&parts, &whole, origin, local).await {
             Ok(Some(changed)) => {
-                self.tickets.sync().wait_for(self.tickets.issued()).await;
                 let headers = &mut parts.headers;
                 for stale in [CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING, ETAG] {
                     headers.remove(stale);
@@ -177,7 +164,7 @@ impl Manager {
     }
 
     /// The answer as the client is to see it; `None`: as it is. The error is another answer.
-    fn changed(
+    async fn changed(
         &self,
         parts: &Parts,
         body: &[u8],
@@ -205,7 +192,7 @@ impl Manager {
             Err(reason) => return unchanged(&reason, hides && parts.status.is_success()),
         };
         if self.config.hijack_all {
-            self.hijacked(&answer, origin, local)
+            self.hijacked(&answer, origin, local).await
         } else {
             Ok(Some(answer.rewrite(None)))
         }
@@ -218,7 +205,7 @@ impl Manager {
         reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
     }
 
-    fn hijacked(
+    async fn hijacked(
         &self,
         answer: &DesktopAnswer<'_>,
         origin: &Origin,
@@ -229,50 +216,19 @@ impl Manager {
             Ok(destination) => destination,
             Err(reason) => return Err(Box::new(self.withheld(client, &reason))),
         };
-        let target = Target::new(destination.host, destination.port);
-        let refuse = |counted, reason: &str, status, message| {
-            self.metrics.desktops_refused.count(counted);
-            warn!(%client, host = %target, reason, "no ticket for this desktop");
-            Box::new(reply::error(status, message))
-        };
-        let out_of_reach =
-            |counted, reason| refuse(counted, reason, StatusCode::BAD_GATEWAY, reply::NO_DESKTOP);
-        if !self.config.allows_port(target.port) {
-            return Err(out_of_reach(
-                DesktopRefusal::Port,
-                "FirstSpicePort, LastSpicePort",
-            ));
-        }
-        if !self.hosts.may_reach(&target.host) {
-            return Err(out_of_reach(
-                DesktopRefusal::Host,
-                "AllowedHosts, DeniedHosts",
-            ));
-        }
-        let owner = Subscriber::unless_many(client.address(), &speak_for_many(&self.config));
-        let issued = self
-            .tickets
-            .issue(Grant::new(target.clone()), owner, Instant::now());
-        let (ticket, session) = issued.map_err(|error| {
-            let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, reply::TOO_MANY_DESKTOPS);
-            refuse(DesktopRefusal::Tickets, &error.to_string(), status, message)
-        })?;
-        self.metrics.desktops_assigned.inc();
+        let grant = Grant::new(Target::new(destination.host, destination.port));
+        let assigned = self.assignments.assign(grant, client, &origin.request_id);
+        let assigned = assigned
+            .await
+            .map_err(|refused| Box::new(refused.answer()))?;
         let own_address = match (&self.config.external_name, origin.host()) {
             (Some(name), _) => name.for_uri(),
             (None, Some(host)) => host.for_uri(),
             (None, None) => address_for_uri(local),
         };
-        info!(%session, %client, host = %target, "desktop assigned");
-        self.access_log.write(|| Event::DesktopAssigned {
-            request: origin.request_id.clone(),
-            session: session.to_string(),
-            client: client.address(),
-            host: target.to_string(),
-        });
         Ok(Some(answer.rewrite(Some(&Replacement {
             address: &own_address,
-            ticket: &ticket,
+            ticket: &assigned.ticket,
         }))))
     }
 }

@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 use super::{Gateway, Health};
 use crate::access_log::AccessLog;
 use crate::admission::Admissions;
+use crate::assignment::Assignments;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::config::Config;
 use crate::drain::Drain;
@@ -79,16 +80,20 @@ impl Gateway {
         } = lasting;
         let hosts = HostConnector::new(config);
         let forwarder = Forwarder::new(config, manager_tls);
-        let tickets = Arc::clone(admissions.tickets());
+        let assignments = Assignments::new(
+            config,
+            hosts.clone(),
+            Arc::clone(admissions.tickets()),
+            Arc::clone(&metrics),
+            access_log.clone(),
+        );
         Self {
             manager: Manager::new(
                 config,
                 forwarder,
-                hosts.clone(),
-                tickets,
+                assignments,
                 Arc::clone(&drain),
                 Arc::clone(&metrics),
-                access_log.clone(),
             ),
             access_log,
             manager_paths: config.manager_paths.clone(),
