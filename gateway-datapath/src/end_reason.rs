@@ -28,6 +28,8 @@ labels! {
         NoLinkMessage => "no link message",
         /// It does not speak Spice.
         NotSpice => "not spice",
+        /// Channels of its type may not pass.
+        ChannelNotAllowed => "channel not allowed",
         /// By the host, in order.
         HostEnded => "host ended",
         /// Its connection broke.
@@ -71,6 +73,8 @@ pub enum EndReason {
     NoLinkMessage,
     /// The client's first bytes are not a Spice link message.
     NotSpice,
+    /// The client's link message names a type of channel, this one, that may not pass.
+    ChannelNotAllowed(&'static str),
     /// The kernel took one of the channel's sockets over in part.
     Resources(ErrorKind),
     /// The client sent a Close frame with this code.
@@ -116,6 +120,9 @@ impl EndReason {
             Self::TooEarly => (EndKind::Violation, Code(CloseCode::PolicyViolation)),
             Self::NoLinkMessage => (EndKind::NoLinkMessage, Code(CloseCode::PolicyViolation)),
             Self::NotSpice => (EndKind::NotSpice, Code(CloseCode::PolicyViolation)),
+            Self::ChannelNotAllowed(_) => {
+                (EndKind::ChannelNotAllowed, Code(CloseCode::PolicyViolation))
+            }
             Self::Resources(_) => (EndKind::Resources, Nothing),
             Self::ClientClose(code) => (EndKind::ClientEnded, Echo(code)),
             Self::ClientEnd => (EndKind::ClientEnded, Nothing),
@@ -163,6 +170,7 @@ impl fmt::Display for EndReason {
             Self::TooEarly => f.write_str("client sent too much before its answer"),
             Self::NoLinkMessage => f.write_str("no Spice link message in time"),
             Self::NotSpice => f.write_str("client does not speak Spice"),
+            Self::ChannelNotAllowed(kind) => write!(f, "{kind} channels are not allowed"),
             Self::Resources(kind) => write!(f, "sockets cannot be registered any more: {kind}"),
             Self::ClientClose(Some(code)) => write!(f, "client sent Close {code}"),
             Self::ClientClose(None) => f.write_str("client sent Close"),
@@ -200,7 +208,12 @@ mod tests {
             (EndReason::AnswerNotTaken, "client lost", None),
             (EndReason::TooEarly, "violation", policy.clone()),
             (EndReason::NoLinkMessage, "no link message", policy.clone()),
-            (EndReason::NotSpice, "not spice", policy),
+            (EndReason::NotSpice, "not spice", policy.clone()),
+            (
+                EndReason::ChannelNotAllowed("record"),
+                "channel not allowed",
+                policy,
+            ),
             (EndReason::Resources(ErrorKind::Other), "resources", None),
             (EndReason::ClientEnd, "client ended", None),
             (

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel_type::ChannelTypes;
 use crate::target::Target;
 use gateway_datapath::state_error::StateError;
 
@@ -10,12 +11,17 @@ use gateway_datapath::state_error::StateError;
 pub struct Grant {
     /// Where its channels lead.
     pub target: Target,
+    /// What they may carry.
+    pub channels: ChannelTypes,
 }
 
 impl Grant {
-    /// The leave to open channels to a target, and no more.
+    /// The leave to open channels of all types to a target, and no more.
     pub fn new(target: Target) -> Self {
-        Self { target }
+        Self {
+            target,
+            channels: ChannelTypes::ALL,
+        }
     }
 
     /// Writes it down.
@@ -23,6 +29,7 @@ impl Grant {
         GrantState {
             host: self.target.host.to_string(),
             port: self.target.port,
+            channels: self.channels,
         }
     }
 }
@@ -32,6 +39,7 @@ impl Grant {
 pub struct GrantState {
     host: String,
     port: u16,
+    channels: ChannelTypes,
 }
 
 impl GrantState {
@@ -48,6 +56,9 @@ impl TryFrom<GrantState> for Grant {
         let unsound = || StateError::Unsound("host or port");
         let host = state.host.parse().map_err(|_| unsound())?;
         StateError::unless(state.port != 0, "host or port")?;
-        Ok(Self::new(Target::new(host, state.port)))
+        Ok(Self {
+            target: Target::new(host, state.port),
+            channels: state.channels,
+        })
     }
 }

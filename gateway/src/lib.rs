@@ -23,6 +23,7 @@ pub mod canonical_path;
 mod capabilities;
 mod causes;
 pub mod channel;
+mod channel_type;
 pub mod cli;
 pub mod config;
 pub mod congestion;

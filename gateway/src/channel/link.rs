@@ -8,6 +8,7 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
+use crate::channel_type::ChannelType;
 use gateway_datapath::Inbound;
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::websocket::decode::{Event, Violation};
@@ -23,30 +24,10 @@ const ID_AT: usize = 21;
 /// What a channel is, as its link message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkMessage {
-    /// `SPICE_CHANNEL_*` in spice/enums.h.
-    pub(super) channel_type: u8,
+    /// What it carries.
+    pub(super) channel_type: ChannelType,
     /// Number of the channel among those of its type.
     pub(super) channel_id: u8,
-}
-
-impl LinkMessage {
-    /// The name of the channel's type, or `unknown`.
-    pub(super) fn type_name(self) -> &'static str {
-        match self.channel_type {
-            1 => "main",
-            2 => "display",
-            3 => "inputs",
-            4 => "cursor",
-            5 => "playback",
-            6 => "record",
-            7 => "tunnel",
-            8 => "smartcard",
-            9 => "usbredir",
-            10 => "port",
-            11 => "webdav",
-            _ => "unknown",
-        }
-    }
 }
 
 /// Reads from the client until its link message is complete; all of it stays in `inbound`. The
@@ -115,7 +96,7 @@ fn parse(payload: &[u8]) -> Result<Option<LinkMessage>, EndReason> {
     }
     match (payload.get(TYPE_AT), payload.get(ID_AT)) {
         (Some(&channel_type), Some(&channel_id)) => Ok(Some(LinkMessage {
-            channel_type,
+            channel_type: ChannelType::new(channel_type),
             channel_id,
         })),
         _ => Ok(None),
@@ -169,7 +150,7 @@ mod tests {
             .concat();
             let (link, inbound) = receive_all(bytes).await;
             let link = link.unwrap();
-            assert_eq!((link.type_name(), link.channel_id), ("display", 0));
+            assert_eq!((link.channel_type.name(), link.channel_id), ("display", 0));
             assert!(message.starts_with(inbound.payload()));
         }
     }

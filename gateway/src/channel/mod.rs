@@ -31,6 +31,7 @@ pub use transfer::{Arrived, ChannelState, Offer};
 
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
+use crate::channel_type::ChannelTypes;
 use crate::config::{Config, HostProxyProtocol};
 use crate::limits::Permit;
 use crate::limits::Place;
@@ -88,6 +89,8 @@ pub struct Channel {
     pub permit: Arc<Permit>,
     /// Its place among the channels of the client's address.
     pub place: Place,
+    /// What it may carry.
+    pub allowed: ChannelTypes,
 }
 
 impl Channel {
@@ -129,13 +132,14 @@ impl Channel {
             mut host,
             permit,
             place,
+            allowed,
         } = self;
         let journal = Journal {
             access_log,
             request_id,
             begun: Instant::now(),
         };
-        let client_began = begin(upgrade, limits, registration.stop_signal()).await;
+        let client_began = begin(upgrade, limits, allowed, registration.stop_signal()).await;
         if client_began.is_ok() {
             let client = SocketAddr::new(address, client_port);
             let announced = announce::announce(limits.host_proxy_protocol, client, &mut host);
@@ -152,7 +156,7 @@ impl Channel {
             Ok(begun_well) => begun_well,
             Err(reason) => return journal.closed(&registration, reason, String::new()),
         };
-        let (kind, path) = (link.type_name(), carrier.name());
+        let (kind, path) = (link.channel_type.name(), carrier.name());
         registration.carries(Carried { path, kind }, link.channel_id);
         journal.open(&registration, link.channel_id);
         let moving = Moving {
@@ -235,6 +239,7 @@ struct Begun {
 async fn begin(
     upgrade: OnUpgrade,
     limits: ChannelLimits,
+    allowed: ChannelTypes,
     stop: &StopSignal,
 ) -> Result<Begun, EndReason> {
     let upgraded = match timeout(limits.link_timeout, upgrade).await {
@@ -259,6 +264,9 @@ async fn begin(
             }
             reason = stop.stopped() => return Err(reason),
         };
+        if !allowed.contains(link.channel_type) {
+            return Err(EndReason::ChannelNotAllowed(link.channel_type.name()));
+        }
         Ok((inbound, link))
     };
     match received.await {

@@ -15,6 +15,7 @@ use super::registry::UnansweredOffer;
 use super::{ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::{AdmissionState, Admissions};
+use crate::channel_type::ChannelType;
 use crate::limits::{ClientLimits, ConnectionLimits};
 use crate::metrics::Carried;
 use crate::session::{ChannelId, MANY};
@@ -101,7 +102,7 @@ impl Moving {
             peer: self.permit.peer(),
             answers_pings: self.answers_pings,
             opened: u64::try_from(opened.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
-            kind: self.link.channel_type,
+            kind: self.link.channel_type.number(),
             number: self.link.channel_id,
             uplink: channel.counters.uplink(),
             downlink: channel.counters.downlink(),
@@ -166,7 +167,7 @@ impl Arrived {
                 begun: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             },
             link: LinkMessage {
-                channel_type: state.kind,
+                channel_type: ChannelType::new(state.kind),
                 channel_id: state.number,
             },
             carrier,
@@ -184,7 +185,7 @@ impl Arrived {
         let registration = registry.register(self.new);
         let carried = Carried {
             path: self.moving.carrier.name(),
-            kind: self.moving.link.type_name(),
+            kind: self.moving.link.channel_type.name(),
         };
         registration.carries(carried, self.moving.link.channel_id);
         self.moving.spawn(Box::new(self.rest), limits, registration);

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::Config;
 use super::report::Problem;
+use crate::channel_type::ChannelType;
 
 /// Room for `/?ver=2&token=` and the ticket of a host with the longest name.
 const MIN_POOL_URI: usize = 512;
@@ -13,6 +14,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_spice_ports(config, problems);
     check_listening_ports(config, problems);
     check_pool(config, problems);
+    check_channels(config, problems);
 }
 
 fn check_spice_ports(config: &Config, problems: &mut Vec<Problem>) {
@@ -53,6 +55,20 @@ fn check_pool(config: &Config, problems: &mut Vec<Problem>) {
             key: "MaxUriSize",
             expected: format!("at least {MIN_POOL_URI}, as tickets of a pool are long"),
             found: config.max_uri_size.to_string(),
+        });
+    }
+}
+
+fn check_channels(config: &Config, problems: &mut Vec<Problem>) {
+    let allowed = &config.allowed_channels;
+    if !allowed.is_empty()
+        && !allowed.contains(&ChannelType::MAIN)
+        && are_right(problems, &["AllowedChannels"])
+    {
+        problems.push(Problem {
+            key: "AllowedChannels",
+            expected: "\"main\" among them, without which there is no desktop session".to_owned(),
+            found: "a list without it".to_owned(),
         });
     }
 }

@@ -6,6 +6,7 @@ use super::congestion_control::Algorithm;
 use super::text::{Address, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, UriPath};
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
+use crate::channel_type::ChannelType;
 
 /// More connections than a process may have open files.
 const MAX_CONNECTIONS: u64 = 1_000_000;
@@ -65,6 +66,7 @@ keys! {
     "SpiceHost" => spice_host: Host,
     "AllowedHosts" => allowed_hosts: List<Network>,
     "DeniedHosts" => denied_hosts: List<Network>,
+    "AllowedChannels" => allowed_channels: List<OneOf<ChannelType>>,
     "HostProxyProtocol" => host_proxy_protocol: OneOf<HostProxyProtocol>,
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,

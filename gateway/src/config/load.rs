@@ -232,6 +232,7 @@ mod tests {
             ("BanTime", json!(600)),
             ("AllowedClients", json!(["192.0.2.0/24"])),
             ("AllowedOrigins", json!(["https://portal.example:8443"])),
+            ("AllowedChannels", json!(["main", "display"])),
             ("DeniedClients", json!(["192.0.2.1", "2001:db8::/32"])),
             ("MaxHeaderSize", json!(8192)),
             ("MaxHeaderSize", json!(1_048_576)),

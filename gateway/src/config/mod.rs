@@ -25,6 +25,7 @@ pub use load::{Loaded, load};
 pub use report::{ConfigError, Problem, Warning};
 use value::Choice;
 
+use crate::channel_type::ChannelType;
 use crate::host::Host;
 use crate::web_origin::WebOrigin;
 
@@ -85,6 +86,8 @@ pub struct Config {
     pub allowed_hosts: Vec<IpNet>,
     /// Networks that hosts must not belong to; goes before the former.
     pub denied_hosts: Vec<IpNet>,
+    /// Types of channels that may pass; empty: all.
+    pub allowed_channels: Vec<ChannelType>,
     /// What connections to hosts begin with.
     pub host_proxy_protocol: HostProxyProtocol,
     /// Seconds in the file; life of a ticket that was never used.
@@ -252,6 +255,14 @@ impl Choice for ForwardedHeader {
     }
 }
 
+impl Choice for ChannelType {
+    const ALL: &[Self] = Self::ALL;
+
+    fn name(self) -> &'static str {
+        self.name()
+    }
+}
+
 /// The header of the PROXY protocol that connections to hosts begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostProxyProtocol {
@@ -301,6 +312,7 @@ impl Default for Config {
             spice_host: Host::LOCALHOST,
             allowed_hosts: Vec::new(),
             denied_hosts: Vec::new(),
+            allowed_channels: Vec::new(),
             host_proxy_protocol: HostProxyProtocol::Off,
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),

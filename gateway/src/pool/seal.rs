@@ -4,7 +4,7 @@
 //!
 //! | Bytes | Content |
 //! | --- | --- |
-//! | 1 | version, 1 |
+//! | 1 | version: 1, or 2 as below |
 //! | 1 | id of the key |
 //! | 12 | random nonce |
 //! | 4 | sealed: the second at which the ticket expires, since 1970, big endian |
@@ -15,6 +15,9 @@
 //!
 //! That makes 55 characters for an IPv4 address and 71 for an IPv6 address. Version and key id are
 //! authenticated too.
+//!
+//! A ticket that permits more or less than channels of all types to a host and port is one of
+//! version 2. There the expiry is followed by the whole grant as JSON, in place of port and host.
 //!
 //! The cipher is AES-256-GCM-SIV (RFC 8452) with random nonces of 96 bits. With 2^32 tickets under
 //! one key, two share a nonce with a probability of 2^-33; and were it so, all that this cipher
@@ -31,14 +34,19 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::keys::PoolKeys;
-use crate::grant::Grant;
+use crate::grant::{Grant, GrantState};
 use crate::host::Host;
 use crate::target::Target;
 
-const VERSION: u8 = 1;
+/// Of tickets that say where they lead, and no more.
+const SHORT: u8 = 1;
+/// Of tickets with all that they permit.
+const WHOLE: u8 = 2;
 const CLEAR_BYTES: usize = 2 + NONCE_LEN;
-/// Expiry, port and the kind of host.
-const FIXED_BYTES: usize = 7;
+/// Of the time at which a ticket expires.
+const EXPIRY_BYTES: usize = 4;
+/// Port and the kind of host.
+const FIXED_BYTES: usize = 3;
 /// How far apart the clocks of a pool may be.
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
@@ -90,10 +98,15 @@ impl PoolKeys {
         SystemRandom::new()
             .fill(&mut nonce)
             .map_err(|_| SealError::Random)?;
-        let header = [VERSION, key.id];
+        let version = version_of(&contents.grant);
+        let header = [version, key.id];
         let mut sealed = expires.to_be_bytes().to_vec();
-        sealed.extend(contents.grant.target.port.to_be_bytes());
-        write_host(&contents.grant.target.host, &mut sealed);
+        if version == WHOLE {
+            let grant = serde_json::to_vec(&contents.grant.state());
+            sealed.extend(grant.unwrap_or_else(|_| unreachable!("numbers and texts have a JSON")));
+        } else {
+            write_target(&contents.grant.target, &mut sealed);
+        }
         let nonce_bytes = nonce;
         key.aead
             .seal_in_place_append_tag(
@@ -116,7 +129,7 @@ impl PoolKeys {
             .split_at_checked(CLEAR_BYTES)
             .ok_or(OpenError::Malformed)?;
         let (&[version, id], nonce) = clear.split_first_chunk().ok_or(OpenError::Malformed)?;
-        if version != VERSION {
+        if !matches!(version, SHORT | WHOLE) {
             return Err(OpenError::Malformed);
         }
         let mut failure = OpenError::UnknownKey;
@@ -128,7 +141,7 @@ impl PoolKeys {
                 .aead
                 .open_in_place(nonce, Aad::from([version, id]), &mut sealed)
             {
-                Ok(plain) => return read_contents(plain).ok_or(OpenError::Malformed),
+                Ok(plain) => return read_contents(version, plain).ok_or(OpenError::Malformed),
                 Err(_) => failure = OpenError::Forged,
             }
         }
@@ -152,8 +165,18 @@ pub(crate) fn session_number(ticket: &str) -> u64 {
     first.fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-fn write_host(host: &Host, to: &mut Vec<u8>) {
-    match host.address() {
+/// A grant that the short version tells whole has no other ticket.
+fn version_of(grant: &Grant) -> u8 {
+    if *grant == Grant::new(grant.target.clone()) {
+        SHORT
+    } else {
+        WHOLE
+    }
+}
+
+fn write_target(target: &Target, to: &mut Vec<u8>) {
+    to.extend(target.port.to_be_bytes());
+    match target.host.address() {
         Some(IpAddr::V4(v4)) => {
             to.push(4);
             to.extend(v4.octets());
@@ -164,14 +187,28 @@ fn write_host(host: &Host, to: &mut Vec<u8>) {
         }
         None => {
             to.push(0);
-            to.extend(host.to_string().as_bytes());
+            to.extend(target.host.to_string().as_bytes());
         }
     }
 }
 
-fn read_contents(plain: &[u8]) -> Option<Contents> {
-    let (fixed, host) = plain.split_first_chunk::<FIXED_BYTES>()?;
-    let [e0, e1, e2, e3, p0, p1, kind] = *fixed;
+fn read_contents(version: u8, plain: &[u8]) -> Option<Contents> {
+    let (expires, rest) = plain.split_first_chunk::<EXPIRY_BYTES>()?;
+    let grant = if version == WHOLE {
+        let state: GrantState = serde_json::from_slice(rest).ok()?;
+        Grant::try_from(state).ok()?
+    } else {
+        Grant::new(read_target(rest)?)
+    };
+    let expires = Duration::from_secs(u32::from_be_bytes(*expires).into());
+    Some(Contents {
+        grant,
+        expires: UNIX_EPOCH + expires,
+    })
+}
+
+fn read_target(bytes: &[u8]) -> Option<Target> {
+    let (&[high, low, kind], host) = bytes.split_first_chunk::<FIXED_BYTES>()?;
     let host = match kind {
         4 => Host::try_from(IpAddr::from(<[u8; 4]>::try_from(host).ok()?)).ok()?,
         6 => Host::try_from(IpAddr::from(<[u8; 16]>::try_from(host).ok()?)).ok()?,
@@ -182,11 +219,7 @@ fn read_contents(plain: &[u8]) -> Option<Contents> {
         }
         _ => return None,
     };
-    let expires = Duration::from_secs(u32::from_be_bytes([e0, e1, e2, e3]).into());
-    Some(Contents {
-        grant: Grant::new(Target::new(host, u16::from_be_bytes([p0, p1]))),
-        expires: UNIX_EPOCH + expires,
-    })
+    Some(Target::new(host, u16::from_be_bytes([high, low])))
 }
 
 #[cfg(test)]
@@ -197,6 +230,7 @@ mod tests {
 
     use super::super::key_for_test;
     use super::*;
+    use crate::channel_type::{ChannelType, ChannelTypes};
 
     fn contents(host: &str, port: u16, expires: u32) -> Contents {
         Contents {
@@ -290,7 +324,7 @@ mod tests {
     fn hosts_that_are_none_are_refused() {
         let plain = |kind: u8, host: &[u8]| {
             let fixed = [0, 0, 0, 1, 23, 12, kind];
-            read_contents(&[&fixed[..], host].concat())
+            read_contents(SHORT, &[&fixed[..], host].concat())
         };
         assert_eq!(plain(0, b"h"), Some(contents("h", 5900, 1)));
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets();
@@ -315,10 +349,33 @@ mod tests {
         let keys = key_for_test(&[1]);
         let ticket = keys.seal(&contents("h", 1, 1)).unwrap();
         let mut bytes = URL_SAFE_NO_PAD.decode(&ticket).unwrap();
-        for version in (0..=255).filter(|version| *version != VERSION) {
+        for version in (0..=255).filter(|version| !matches!(*version, SHORT | WHOLE)) {
             bytes[0] = version;
             let other = URL_SAFE_NO_PAD.encode(&bytes);
             assert_eq!(keys.open(&other), Err(OpenError::Malformed));
+        }
+        for version in [SHORT, WHOLE] {
+            bytes[0] = version;
+            let relabelled = URL_SAFE_NO_PAD.encode(&bytes);
+            assert_eq!(keys.open(&relabelled).is_ok(), version == SHORT);
+        }
+    }
+
+    #[test]
+    fn what_a_ticket_does_not_permit_stays_out() {
+        let keys = key_for_test(&[1]);
+        let mut contents = contents("10.0.0.7", 5900, 1);
+        contents.grant.channels = ChannelTypes::only(&[ChannelType::MAIN]);
+        let ticket = keys.seal(&contents).unwrap();
+        assert_eq!(keys.open(&ticket).unwrap(), contents);
+        for wrong in [
+            "",
+            "{}",
+            "[]",
+            r#"{"host":"0.0.0.0","port":5900,"channels":1}"#,
+        ] {
+            let plain = [&[0, 0, 0, 1], wrong.as_bytes()].concat();
+            assert_eq!(read_contents(WHOLE, &plain), None, "{wrong}");
         }
     }
 
@@ -368,7 +425,7 @@ mod tests {
         #[test]
         fn nothing_else_opens(bytes in prop::collection::vec(any::<u8>(), 0..120), text: String) {
             let keys = key_for_test(&[1]);
-            let mut labelled = vec![VERSION, keys.sealing().id];
+            let mut labelled = vec![SHORT, keys.sealing().id];
             labelled.extend(&bytes);
             prop_assert!(keys.open(&URL_SAFE_NO_PAD.encode(labelled)).is_err());
             prop_assert!(keys.open(&URL_SAFE_NO_PAD.encode(bytes)).is_err());

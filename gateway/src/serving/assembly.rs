@@ -9,6 +9,7 @@ use crate::access_log::AccessLog;
 use crate::admission::Admissions;
 use crate::assignment::Assignments;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
+use crate::channel_type::ChannelTypes;
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::limits::ClientLimits;
@@ -102,6 +103,7 @@ impl Gateway {
             hosts,
             channels,
             paths,
+            allowed_channels: ChannelTypes::only(&config.allowed_channels),
             channel_limits: ChannelLimits::new(config),
             origins: OriginRules::new(&config.allowed_origins, config.hijack_all),
             clients: NetworkRules::new(&config.allowed_clients, &config.denied_clients),

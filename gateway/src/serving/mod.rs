@@ -21,6 +21,7 @@ use crate::access_log::{AccessLog, Event, Requested};
 use crate::admission::{Admission, Admissions};
 use crate::canonical_path::CanonicalPath;
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
+use crate::channel_type::ChannelTypes;
 use crate::config::ForwardedHeader;
 use crate::drain::Drain;
 use crate::http::body::Body;
@@ -58,6 +59,8 @@ pub struct Gateway {
     pub channels: Arc<Registry>,
     /// The data paths that channels can take.
     pub paths: Arc<Paths>,
+    /// What channels may carry.
+    pub allowed_channels: ChannelTypes,
     /// Time limits of channels.
     pub channel_limits: ChannelLimits,
     /// Whose web pages may open WebSockets.
@@ -318,6 +321,7 @@ async fn begin_channel(
     })?;
     let took = connecting.elapsed().as_secs_f64();
     gateway.metrics.host_connect.observe(took);
+    let allowed = gateway.allowed_channels.and(admission.grant.channels);
     let channel = Channel {
         id: ChannelId::next(),
         request_id: origin.request_id.clone(),
@@ -329,6 +333,7 @@ async fn begin_channel(
         host,
         permit: Arc::clone(&connection.permit),
         place,
+        allowed,
     };
     let upgrade = hyper::upgrade::on(request);
     channel.spawn(

@@ -3,10 +3,11 @@
 use http::StatusCode;
 use testkit::http::{Call, exchange};
 use testkit::prelude::*;
-use testkit::ws::Connect;
+use testkit::ws::{Connect, Frame, RawClient};
 
 use crate::support::{
-    Stage, ask_desktop, assert_error, get, logged, outlast, refused, refused_token,
+    Stage, ask_desktop, assert_error, get, logged, outlast, port_gateway, port_token, refused,
+    refused_token,
 };
 
 #[tokio::test]
@@ -165,4 +166,40 @@ async fn a_ban_ends_when_it_should() {
     assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
     outlast(std::time::Duration::from_secs(1)).await;
     refused_token(&endpoint, "guess").await;
+}
+
+#[tokio::test]
+async fn channels_that_may_not_pass_are_closed_before_the_host_hears_of_them() {
+    let gateway = port_gateway()
+        .set("AllowedChannels", vec!["main", "display"])
+        .spawn()
+        .await
+        .unwrap();
+    let host = Host::record().await.unwrap();
+    let target = format!("/?ver=2&token={}", port_token(&host));
+    for (kind, passes) in [
+        (ChannelType::Main, true),
+        (ChannelType::UsbRedir, false),
+        (ChannelType::Display, true),
+        (ChannelType::Record, false),
+    ] {
+        let mut client = RawClient::open(&gateway.tls(), &target).await.unwrap();
+        let link = link_message(kind, 0);
+        client
+            .send_frame(&Frame::binary(link.clone()))
+            .await
+            .unwrap();
+        if passes {
+            client.send_frame(&Frame::close(1000)).await.unwrap();
+            client.expect_close(1000).await.unwrap();
+            drop(client);
+            assert_eq!(host.outcome().await.unwrap(), link, "{kind}");
+        } else {
+            client.expect_close(1008).await.unwrap();
+            drop(client);
+            assert_eq!(host.outcome().await.unwrap(), b"", "{kind}");
+            let reason = format!("{kind} channels are not allowed");
+            logged(&gateway, &["channel closed", &reason]).await;
+        }
+    }
 }

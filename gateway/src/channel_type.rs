@@ -1,0 +1,126 @@
+//! The types of Spice channels, and which of them may pass.
+
+use serde::{Deserialize, Serialize};
+
+/// A type of channel, by its number (`SPICE_CHANNEL_*` in spice/enums.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelType(u8);
+
+/// Number and name of every type that is known.
+const NAMES: &[(u8, &str)] = &[
+    (1, "main"),
+    (2, "display"),
+    (3, "inputs"),
+    (4, "cursor"),
+    (5, "playback"),
+    (6, "record"),
+    (7, "tunnel"),
+    (8, "smartcard"),
+    (9, "usbredir"),
+    (10, "port"),
+    (11, "webdav"),
+];
+
+impl ChannelType {
+    /// The channel without which there is no desktop session.
+    pub const MAIN: Self = Self(1);
+    /// Every type that is known.
+    pub const ALL: &[Self] = &{
+        let mut all = [Self(0); NAMES.len()];
+        let mut index = 0;
+        while index < NAMES.len() {
+            all[index] = Self(NAMES[index].0);
+            index += 1;
+        }
+        all
+    };
+
+    /// The type with this number, known or not.
+    pub fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its name, or `unknown`.
+    pub fn name(self) -> &'static str {
+        let known = NAMES.iter().find(|(number, _)| *number == self.0);
+        known.map_or("unknown", |(_, name)| name)
+    }
+}
+
+/// A set of types. By default it holds all of them, those that are not known included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChannelTypes(u64);
+
+/// All that have no place of their own in a set.
+const OTHERS: u32 = u64::BITS - 1;
+
+impl ChannelTypes {
+    /// Every type.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// These types and no others; an empty list means every type.
+    pub fn only(types: &[ChannelType]) -> Self {
+        if types.is_empty() {
+            return Self::ALL;
+        }
+        Self(types.iter().fold(0, |set, kind| set | bit(*kind)))
+    }
+
+    /// The types that are in both sets.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether a type is in the set.
+    pub fn contains(self, kind: ChannelType) -> bool {
+        self.0 & bit(kind) != 0
+    }
+}
+
+impl Default for ChannelTypes {
+    fn default() -> Self {
+        Self::ALL
+    }
+}
+
+fn bit(kind: ChannelType) -> u64 {
+    1 << u32::from(kind.0).min(OTHERS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_known_type_has_its_name() {
+        assert_eq!(ChannelType::new(9).name(), "usbredir");
+        assert_eq!(ChannelType::MAIN.name(), "main");
+        for number in [0, 12, 63, 64, 255] {
+            assert_eq!(ChannelType::new(number).name(), "unknown");
+        }
+        assert_eq!(ChannelType::ALL.len(), NAMES.len());
+    }
+
+    #[test]
+    fn a_set_holds_its_types_and_no_others() {
+        let set = ChannelTypes::only(&[ChannelType::MAIN, ChannelType::new(11)]);
+        for number in 0..=255 {
+            let kind = ChannelType::new(number);
+            assert_eq!(set.contains(kind), matches!(number, 1 | 11), "{number}");
+            assert!(ChannelTypes::ALL.contains(kind));
+            assert!(ChannelTypes::only(&[]).contains(kind));
+        }
+        let both = set.and(ChannelTypes::only(&[
+            ChannelType::MAIN,
+            ChannelType::new(2),
+        ]));
+        assert_eq!(both, ChannelTypes::only(&[ChannelType::MAIN]));
+    }
+}
