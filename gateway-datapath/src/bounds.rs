@@ -48,8 +48,9 @@ pub(super) fn is_near(host: impl AsFd) -> bool {
     tcp_info::round_trip(host).is_ok_and(|time| time <= NEAR)
 }
 
-/// What a channel's legs are read from and written to: host, client.
-type Sockets<'a> = Option<(BorrowedFd<'a>, BorrowedFd<'a>)>;
+/// What a channel's legs are read from and written to: host, client. A host that is no TCP
+/// connection has none: what its system keeps waiting is its own affair.
+type Sockets<'a> = Option<(Option<BorrowedFd<'a>>, BorrowedFd<'a>)>;
 
 /// Follows the rate of one channel's downlink, and bounds what waits of it.
 #[derive(Debug)]
@@ -115,7 +116,10 @@ impl Bounds {
             return None;
         }
         let (host, client) = sockets?;
-        let round_trip = || tcp_info::round_trip(host).unwrap_or_default();
+        let round_trip = || {
+            let time = host.and_then(|host| tcp_info::round_trip(host).ok());
+            time.unwrap_or_default()
+        };
         let before = self.set;
         let bound = self.sample(Instant::now(), round_trip)?;
         bound.set(before, host, client);
@@ -184,9 +188,11 @@ impl Bound {
     }
 
     /// `before` is what was set until now.
-    fn set(self, before: Self, host: BorrowedFd<'_>, client: BorrowedFd<'_>) {
+    fn set(self, before: Self, host: Option<BorrowedFd<'_>>, client: BorrowedFd<'_>) {
         // A system that refuses one of these keeps what it has: bytes move as well.
-        if !(self.is_free() && before.is_free()) {
+        if let Some(host) = host
+            && !(self.is_free() && before.is_free())
+        {
             let receive = self.receive.min(MOST_RECEIVE);
             let _ = SockRef::from(&host).set_recv_buffer_size(receive);
             // The kernel doubles the size that it is given.
@@ -322,14 +328,14 @@ mod tests {
         let near = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (far, _) = listener.accept().unwrap();
         let (host, client) = (near.as_fd(), far.as_fd());
-        Bounds::begin(Some((host, client)));
+        Bounds::begin(Some((Some(host), client)));
         // The kernel doubles it, for its own structures.
         let receive = SockRef::from(&host).recv_buffer_size().unwrap();
         assert_eq!(receive, 2 * LEAST_RECEIVE);
         let unsent = SockRef::from(&client).tcp_notsent_lowat().unwrap();
         assert_eq!(unsent as usize, LEAST_UNSENT);
         let fast = Bound::of(1_000_000_000, NEAR);
-        fast.set(Bound::LEAST, host, client);
+        fast.set(Bound::LEAST, Some(host), client);
         let receive = SockRef::from(&host).recv_buffer_size().unwrap();
         assert!(receive >= MOST_RECEIVE, "{receive}");
     }

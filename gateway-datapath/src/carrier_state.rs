@@ -2,13 +2,13 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
 
 use super::ktls::{KtlsState, KtlsStream};
 use super::{Carrier, ClientLeg, Rest, RestState};
 use crate::client_stream::{ClientState, ClientStream};
+use crate::host_stream::{HostState, HostStream};
+use crate::received_socket;
 use crate::state_error::StateError;
 
 /// Both legs, without their sockets, and what is on its way between them. Holds the secrets of a
@@ -16,6 +16,7 @@ use crate::state_error::StateError;
 #[derive(Clone, Serialize, Deserialize)]
 pub struct CarrierState {
     client: LegState,
+    host: HostState,
     rest: RestState,
 }
 
@@ -31,21 +32,28 @@ impl Carrier {
     /// Writes a channel that stands still down, its sockets apart: those of client and host.
     /// `None`: it has to go on here.
     pub fn state(&self, rest: &Rest) -> Option<(CarrierState, [OwnedFd; 2])> {
-        let (client, rest, sockets) = match self {
+        let (client, host_leg, rest, sockets) = match self {
             Self::Relay(client, host) => (
                 LegState::Relay(client.state()?),
+                host.state(),
                 rest.state(client.layout()),
                 [client.socket(), host.as_fd()],
             ),
             Self::Ktls(client, host) => (
                 LegState::Ktls(Box::new(client.state()?)),
+                HostState::Tcp,
                 rest.state(client.layout()),
                 [client.as_fd(), host.as_fd()],
             ),
             Self::Sockmap(_) | Self::KtlsSockmap(_) => return None,
         };
         let [client_socket, host] = sockets.map(|fd| fd.try_clone_to_owned().ok());
-        Some((CarrierState { client, rest }, [client_socket?, host?]))
+        let state = CarrierState {
+            client,
+            host: host_leg,
+            rest,
+        };
+        Some((state, [client_socket?, host?]))
     }
 
     /// Goes on with a channel that was written down, on the same data path. Fails when the state
@@ -55,7 +63,8 @@ impl Carrier {
         state: CarrierState,
         [client, host]: [OwnedFd; 2],
     ) -> Result<(Self, Rest), StateError> {
-        let (client, host) = (tcp_stream(client)?, tcp_stream(host)?);
+        let client = received_socket::tcp(client)?;
+        let host = HostStream::resume(host, state.host)?;
         Ok(match state.client {
             LegState::Relay(leg) => {
                 let client = Box::new(ClientStream::resume(client, leg)?);
@@ -67,23 +76,13 @@ impl Carrier {
                 (Self::Relay(client, host), rest)
             }
             LegState::Ktls(leg) => {
+                let HostStream::Tcp(host) = host else {
+                    return Err(StateError::Unsound("host of a channel on ktls"));
+                };
                 let client = Box::new(KtlsStream::resume(client, *leg)?);
                 let rest = Rest::resume(&state.rest, client.layout())?;
                 (Self::Ktls(client, host), rest)
             }
         })
     }
-}
-
-/// The socket of a descriptor that came from elsewhere: a file or a blocking socket would stop a
-/// thread instead of one channel.
-fn tcp_stream(descriptor: OwnedFd) -> Result<TcpStream, StateError> {
-    let domain = sockopt::socket_domain(&descriptor).map_err(std::io::Error::from)?;
-    let kind = sockopt::socket_type(&descriptor).map_err(std::io::Error::from)?;
-    let is_tcp =
-        matches!(domain, AddressFamily::INET | AddressFamily::INET6) && kind == SocketType::STREAM;
-    StateError::unless(is_tcp, "a descriptor that is no TCP socket")?;
-    let socket = std::net::TcpStream::from(descriptor);
-    socket.set_nonblocking(true)?;
-    Ok(TcpStream::from_std(socket)?)
 }

@@ -20,6 +20,7 @@ use super::sockmap::{Link, Sockmap, TlsLegs};
 use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::client_stream::ClientStream;
 use crate::end_reason::EndReason;
+use crate::host_stream::HostStream;
 use crate::tls::TlsStream;
 
 /// The data paths that can be had, and which is wanted.
@@ -51,7 +52,7 @@ enum Wanted {
 /// A channel's two legs on the data path that moves them.
 pub enum Carrier {
     /// Userspace copies.
-    Relay(Box<ClientStream>, TcpStream),
+    Relay(Box<ClientStream>, HostStream),
     /// The kernel moves the downlink.
     Sockmap(Box<Link>),
     /// It makes and opens TLS records as well.
@@ -98,7 +99,14 @@ impl Paths {
     /// to the host yet.
     ///
     /// Fails only when the system has taken a socket over in part.
-    pub fn take(&self, client: ClientStream, host: TcpStream) -> io::Result<Carrier> {
+    pub fn take(&self, client: ClientStream, host: HostStream) -> io::Result<Carrier> {
+        let host = match host {
+            HostStream::Tcp(host) => host,
+            other @ HostStream::Unix(_) => {
+                self.fall_back_for(&other);
+                return Ok(Carrier::relay(client, other));
+            }
+        };
         let client = match (&self.wanted, client) {
             (Wanted::Relay, client) => client,
             (Wanted::Sockmap(sockmap), ClientStream::Plain(tcp)) => {
@@ -131,6 +139,23 @@ impl Paths {
             }
         };
         Ok(Carrier::relay(client, host))
+    }
+
+    /// The kernel moves nothing of a host that is no plain TCP connection.
+    fn fall_back_for(&self, host: &HostStream) {
+        let wanted = match self.wanted {
+            Wanted::Relay => return,
+            Wanted::Sockmap(_) => "sockmap",
+            Wanted::Ktls(_) => "ktls",
+            Wanted::KtlsSockmap(..) => "ktls-sockmap",
+        };
+        match host {
+            HostStream::Tcp(_) => {}
+            HostStream::Unix(_) => {
+                let detail = "the host is a Unix socket";
+                self.fall_back(wanted, "Unix socket of a host", &detail);
+            }
+        }
     }
 
     fn take_sockmap(
@@ -228,8 +253,8 @@ impl Counted {
 }
 
 impl Carrier {
-    fn relay(client: ClientStream, host: TcpStream) -> Self {
-        Self::Relay(Box::new(client), host)
+    fn relay(client: ClientStream, host: impl Into<HostStream>) -> Self {
+        Self::Relay(Box::new(client), host.into())
     }
 
     /// Name of the data path in the log.

@@ -75,7 +75,7 @@ where
     C: ClientLeg,
     H: HostLeg,
 {
-    let bounds = Bounds::begin(host.socket().zip(client.socket()));
+    let bounds = Bounds::begin(client.socket().map(|client| (host.socket(), client)));
     let mut relay = Relay {
         client,
         host,
@@ -389,7 +389,8 @@ where
                 if let Some(bytes) = self.moderation.on_read(len, Instant::now) {
                     self.host.set_low_water(bytes);
                 }
-                let sockets = self.host.socket().zip(self.client.socket());
+                let client = self.client.socket();
+                let sockets = client.map(|client| (self.host.socket(), client));
                 self.bounds.on_moved(len, sockets);
             }
             Poll::Ready(Err(error)) => {

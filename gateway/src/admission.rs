@@ -142,7 +142,7 @@ impl Admissions {
                 tickets.hold(&digest).map_or(Hold::None, Hold::Ticket)
             }
             (Mode::Ports { sessions, .. }, HoldState::Port(client)) => {
-                Hold::Port(sessions.open_as((client, grant.target.port), || session))
+                Hold::Port(sessions.open_as((client, grant.target.clone()), || session))
             }
             _ => Hold::None,
         };
@@ -253,7 +253,12 @@ impl Mode {
         match self {
             Self::Tickets { tickets, ports } => {
                 let lease = tickets.redeem(token, owner, now)?;
-                ports.contains(&lease.grant.target.port).then(|| Admission {
+                let may = match &lease.grant.target {
+                    Target::Tcp { port, .. } => ports.contains(port),
+                    // Which sockets may be reached is looked at when one is connected.
+                    Target::Unix(_) => true,
+                };
+                may.then(|| Admission {
                     grant: Arc::clone(&lease.grant),
                     session: lease.session,
                     hold: Hold::Ticket(lease),
@@ -265,9 +270,10 @@ impl Mode {
                 sessions,
             } => {
                 let port = parse_port(token).filter(|port| ports.contains(port))?;
-                let lease = sessions.open((client, port));
+                let target = Target::new(host.clone(), port);
+                let lease = sessions.open((client, target.clone()));
                 Some(Admission {
-                    grant: Arc::new(Grant::new(Target::new(host.clone(), port))),
+                    grant: Arc::new(Grant::new(target)),
                     session: lease.session,
                     hold: Hold::Port(lease),
                 })
@@ -282,9 +288,9 @@ fn parse_port(token: &str) -> Option<u16> {
     digits.then(|| token.parse().ok()).flatten()
 }
 
-type PortKey = (IpAddr, u16);
+type PortKey = (IpAddr, Target);
 
-/// Without tickets, the open channels of one client to one port are a desktop session.
+/// Without tickets, the open channels of one client to one target are a desktop session.
 #[derive(Default)]
 struct PortSessions(Mutex<HashMap<PortKey, (SessionId, usize)>>);
 
@@ -295,7 +301,7 @@ impl PortSessions {
 
     fn open_as(self: &Arc<Self>, key: PortKey, new: impl FnOnce() -> SessionId) -> PortLease {
         let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (session, open) = sessions.entry(key).or_insert_with(|| (new(), 0));
+        let (session, open) = sessions.entry(key.clone()).or_insert_with(|| (new(), 0));
         *open += 1;
         PortLease {
             key,

@@ -17,6 +17,7 @@ use crate::http::{Client, reply};
 use crate::limits::{Subscriber, speak_for_many};
 use crate::metrics::{DesktopRefusal, Metrics};
 use crate::session::SessionId;
+use crate::target::Target;
 use crate::ticket::{IssueError, Tickets};
 
 /// Makes tickets for what the configuration lets clients reach.
@@ -119,10 +120,12 @@ impl Assignments {
     }
 
     fn issue(&self, grant: Grant, client: Client) -> Result<Assigned, AssignError> {
-        if !self.ports.contains(&grant.target.port) {
+        if let Target::Tcp { port, .. } = grant.target
+            && !self.ports.contains(&port)
+        {
             return Err(AssignError::Port);
         }
-        if !self.hosts.may_reach(&grant.target.host) {
+        if !self.hosts.may_reach(&grant.target) {
             return Err(AssignError::Host);
         }
         let owner = Subscriber::unless_many(client.address(), &self.speak_for_many);

@@ -26,9 +26,13 @@ impl Grant {
 
     /// Writes it down.
     pub fn state(&self) -> GrantState {
+        let (host, port) = match &self.target {
+            Target::Tcp { host, port } => (host.to_string(), *port),
+            socket @ Target::Unix(_) => (socket.to_string(), 0),
+        };
         GrantState {
-            host: self.target.host.to_string(),
-            port: self.target.port,
+            host,
+            port,
             channels: self.channels,
         }
     }
@@ -37,7 +41,9 @@ impl Grant {
 /// A [`Grant`] written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GrantState {
+    /// The host, or a Unix socket as [`Target`] shows it.
     host: String,
+    /// 0 for a Unix socket.
     port: u16,
     channels: ChannelTypes,
 }
@@ -54,10 +60,14 @@ impl TryFrom<GrantState> for Grant {
 
     fn try_from(state: GrantState) -> Result<Self, StateError> {
         let unsound = || StateError::Unsound("host or port");
-        let host = state.host.parse().map_err(|_| unsound())?;
-        StateError::unless(state.port != 0, "host or port")?;
+        let target = match Target::socket(&state.host) {
+            Some(path) => Target::Unix(path.map_err(|_| unsound())?),
+            None => Target::new(state.host.parse().map_err(|_| unsound())?, state.port),
+        };
+        let has_port = matches!(target, Target::Tcp { .. });
+        StateError::unless((state.port != 0) == has_port, "host or port")?;
         Ok(Self {
-            target: Target::new(host, state.port),
+            target,
             channels: state.channels,
         })
     }

@@ -7,7 +7,7 @@ use crate::client_stream::ClientStream;
 pub(super) async fn probe() -> anyhow::Result<()> {
     round_trip::run(|client, host| {
         let client = Box::new(ClientStream::Plain(client));
-        Ok(Carrier::Relay(client, host))
+        Ok(Carrier::Relay(client, host.into()))
     })
     .await
 }

@@ -116,7 +116,7 @@ impl<'a> HostLeg<'a> {
         self.framed = state.framed;
         let moved = usize::try_from(moved).unwrap_or(usize::MAX);
         let sockets = Some((
-            self.link.host.get_ref().as_fd(),
+            Some(self.link.host.get_ref().as_fd()),
             self.link.client.socket().as_fd(),
         ));
         if let Some(queue) = self.bounds.on_moved(moved, sockets) {

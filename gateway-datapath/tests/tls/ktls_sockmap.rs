@@ -28,7 +28,7 @@ async fn a_worn_key_ends_a_channel_on_which_only_the_host_speaks() {
     let ktls = Ktls::new(support().await, usize::MAX).with_key_limit(KEY_LIMIT);
     let paths = Paths::with_ktls_sockmap(ktls, Sockmap::load(1, 1 << 20).unwrap());
     let server = gateway_datapath::ClientStream::Tls(Box::new(server));
-    let mut carrier = paths.take(server, host_leg).unwrap();
+    let mut carrier = paths.take(server, host_leg.into()).unwrap();
     assert_eq!(carrier.name(), "ktls-sockmap");
 
     let limits = Limits {

@@ -7,19 +7,22 @@ use std::net::{IpAddr, SocketAddr};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::config::HostProxyProtocol;
 use crate::http::Client;
+use gateway_datapath::HostStream;
 
-/// Sends the header that begins a connection to a host, if hosts expect one. A host that is lost
-/// already is noticed by whoever moves its stream.
+/// Sends the header that begins a TCP connection to a host, if hosts expect one. A host that is
+/// lost already is noticed by whoever moves its stream.
 pub(super) async fn announce(
     protocol: HostProxyProtocol,
     client: SocketAddr,
-    host: &mut TcpStream,
+    host: &mut HostStream,
 ) {
+    let HostStream::Tcp(host) = host else {
+        return;
+    };
     if protocol == HostProxyProtocol::Off {
         return;
     }

@@ -5,8 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use super::dial::dial;
 use crate::background::{self, HOSTS, Places};
 use crate::causes::find;
@@ -16,6 +14,7 @@ use crate::limits::NetworkRules;
 use crate::metrics::HostFailure;
 use crate::target::Target;
 use crate::tcp;
+use gateway_datapath::HostStream;
 
 /// Connects to hosts by name or address, IPv6 and IPv4 (RFC 8305), within a time limit.
 #[derive(Clone)]
@@ -70,16 +69,25 @@ impl HostConnector {
     }
 
     /// Whether a host given by address is allowed; what a name means shows when connecting.
-    pub fn may_reach(&self, host: &Host) -> bool {
-        host.address()
-            .is_none_or(|address| self.rules.allow(address))
+    pub fn may_reach(&self, target: &Target) -> bool {
+        match target {
+            Target::Tcp { host, .. } => host
+                .address()
+                .is_none_or(|address| self.rules.allow(address)),
+            Target::Unix(_) => false,
+        }
     }
 
     /// Connects to a target.
-    pub async fn connect(&self, target: &Target) -> Result<TcpStream, ConnectError> {
+    pub async fn connect(&self, target: &Target) -> Result<HostStream, ConnectError> {
         let connect = async {
-            let addresses = self.addresses(target).await?;
-            dial(addresses).await.map_err(|error| self.classify(&error))
+            let Target::Tcp { host, port } = target else {
+                return Err(ConnectError::NotAllowed);
+            };
+            let addresses = self.addresses(host, *port).await?;
+            let connected = dial(addresses).await;
+            let tcp = connected.map_err(|error| self.classify(&error))?;
+            Ok(HostStream::Tcp(tcp))
         };
         let connected = tokio::time::timeout(self.timeout, connect).await;
         connected.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
@@ -87,16 +95,16 @@ impl HostConnector {
 
     /// The system's answer, less the addresses that are not allowed, and those that are no host's:
     /// so a name cannot lead elsewhere between check and use.
-    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, ConnectError> {
-        if let Some(address) = target.host.address() {
+    async fn addresses(&self, host: &Host, port: u16) -> Result<Vec<SocketAddr>, ConnectError> {
+        if let Some(address) = host.address() {
             return if self.rules.allow(address) {
-                Ok(vec![(address, target.port).into()])
+                Ok(vec![(address, port).into()])
             } else {
                 Err(ConnectError::NotAllowed)
             };
         }
-        let name = target.host.to_string();
-        let resolved = background::resolve(self.places, &name, target.port, self.timeout / 2).await;
+        let name = host.to_string();
+        let resolved = background::resolve(self.places, &name, port, self.timeout / 2).await;
         let mut addresses = resolved.map_err(|error| self.classify(&*error))?;
         addresses.retain(|address| {
             let host = Host::try_from(address.ip());

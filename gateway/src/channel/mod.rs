@@ -19,7 +19,6 @@ use std::time::{Duration, SystemTime};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tracing::debug;
 
@@ -39,7 +38,9 @@ use crate::metrics::Carried;
 use crate::session::ChannelId;
 use crate::timed::Timed;
 use gateway_datapath::end_reason::EndReason;
-use gateway_datapath::{Carrier, ClientStream, Inbound, Limits, Order, Outcome, Paths, Rest};
+use gateway_datapath::{
+    Carrier, ClientStream, HostStream, Inbound, Limits, Order, Outcome, Paths, Rest,
+};
 use host_silence::HostSilence;
 use journal::Journal;
 use link::LinkMessage;
@@ -84,7 +85,7 @@ pub struct Channel {
     /// The client said `ver=2`: it answers Pings.
     pub answers_pings: bool,
     /// The connection to the host.
-    pub host: TcpStream,
+    pub host: HostStream,
     /// The client's place among the connections that are counted.
     pub permit: Arc<Permit>,
     /// Its place among the channels of the client's address.

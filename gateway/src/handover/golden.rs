@@ -7,6 +7,8 @@
 
 use std::fmt::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -105,10 +107,15 @@ fn resumes(state: &ChannelState) -> Result<(), String> {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (host, _) = listener.accept().unwrap();
     state.check().map_err(|error| error.to_string())?;
-    let carrier = state.carrier().clone();
-    Carrier::resume(carrier, [client.into(), host.into()])
-        .map(drop)
-        .map_err(|error| error.to_string())
+    let (unix, _far) = UnixStream::pair().unwrap();
+    let client = OwnedFd::from(client);
+    let hosts = [OwnedFd::from(host), OwnedFd::from(unix)];
+    let resumed = hosts.map(|host| {
+        let sockets = [client.try_clone().unwrap(), host];
+        Carrier::resume(state.carrier().clone(), sockets)
+    });
+    let [tcp, unix] = resumed;
+    tcp.or(unix).map(drop).map_err(|error| error.to_string())
 }
 
 #[tokio::test]

@@ -8,9 +8,9 @@
 //! | 1 | id of the key |
 //! | 12 | random nonce |
 //! | 4 | sealed: the second at which the ticket expires, since 1970, big endian |
-//! | 2 | sealed: the Spice port, big endian |
-//! | 1 | sealed: how the host is given: 4, 6 or 0 |
-//! | 4, 16 or more | sealed: its IPv4 address, IPv6 address, or name |
+//! | 2 | sealed: the Spice port, big endian; 0 for a Unix socket |
+//! | 1 | sealed: how the host is given: 4, 6, 0 or 1 |
+//! | 4, 16 or more | sealed: its IPv4 address, IPv6 address, name, or the path of a Unix socket |
 //! | 16 | tag |
 //!
 //! That makes 55 characters for an IPv4 address and 71 for an IPv6 address. Version and key id are
@@ -47,6 +47,8 @@ const CLEAR_BYTES: usize = 2 + NONCE_LEN;
 const EXPIRY_BYTES: usize = 4;
 /// Port and the kind of host.
 const FIXED_BYTES: usize = 3;
+/// The kind of host that is a Unix socket.
+const SOCKET: u8 = 1;
 /// How far apart the clocks of a pool may be.
 pub(crate) const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
@@ -175,8 +177,20 @@ fn version_of(grant: &Grant) -> u8 {
 }
 
 fn write_target(target: &Target, to: &mut Vec<u8>) {
-    to.extend(target.port.to_be_bytes());
-    match target.host.address() {
+    match target {
+        Target::Tcp { host, port } => {
+            to.extend(port.to_be_bytes());
+            write_host(host, to);
+        }
+        Target::Unix(path) => {
+            to.extend([0, 0, SOCKET]);
+            to.extend(path.to_string().as_bytes());
+        }
+    }
+}
+
+fn write_host(host: &Host, to: &mut Vec<u8>) {
+    match host.address() {
         Some(IpAddr::V4(v4)) => {
             to.push(4);
             to.extend(v4.octets());
@@ -187,7 +201,7 @@ fn write_target(target: &Target, to: &mut Vec<u8>) {
         }
         None => {
             to.push(0);
-            to.extend(target.host.to_string().as_bytes());
+            to.extend(host.to_string().as_bytes());
         }
     }
 }
@@ -209,17 +223,20 @@ fn read_contents(version: u8, plain: &[u8]) -> Option<Contents> {
 
 fn read_target(bytes: &[u8]) -> Option<Target> {
     let (&[high, low, kind], host) = bytes.split_first_chunk::<FIXED_BYTES>()?;
-    let host = match kind {
-        4 => Host::try_from(IpAddr::from(<[u8; 4]>::try_from(host).ok()?)).ok()?,
-        6 => Host::try_from(IpAddr::from(<[u8; 16]>::try_from(host).ok()?)).ok()?,
+    let port = u16::from_be_bytes([high, low]);
+    let tcp = |host| Target::new(host, port);
+    let target = match kind {
+        4 => tcp(Host::try_from(IpAddr::from(<[u8; 4]>::try_from(host).ok()?)).ok()?),
+        6 => tcp(Host::try_from(IpAddr::from(<[u8; 16]>::try_from(host).ok()?)).ok()?),
         // A name; what reads as an address has the kinds above.
         0 => {
             let name: Host = std::str::from_utf8(host).ok()?.parse().ok()?;
-            name.address().is_none().then_some(name)?
+            tcp(name.address().is_none().then_some(name)?)
         }
+        SOCKET if port == 0 => Target::Unix(std::str::from_utf8(host).ok()?.parse().ok()?),
         _ => return None,
     };
-    Some(Target::new(host, u16::from_be_bytes([high, low])))
+    Some(target)
 }
 
 #[cfg(test)]
@@ -329,6 +346,8 @@ mod tests {
         assert_eq!(plain(0, b"h"), Some(contents("h", 5900, 1)));
         let mapped = Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets();
         assert_eq!(plain(6, &mapped), Some(contents("127.0.0.1", 5900, 1)));
+        // A socket has no port.
+        assert_eq!(plain(SOCKET, b"/run/a.sock"), None);
         for (kind, host) in [
             (0, &b"x@127.0.0.1"[..]),
             (0, b"127.0.0.1"),
@@ -341,6 +360,21 @@ mod tests {
             (7, b"h"),
         ] {
             assert_eq!(plain(kind, host), None, "{kind} {host:?}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_a_target_too() {
+        let keys = key_for_test(&[1]);
+        let contents = Contents {
+            grant: Grant::new(Target::Unix("/run/vdi/7.sock".parse().unwrap())),
+            ..contents("h", 1, 1)
+        };
+        let ticket = keys.seal(&contents).unwrap();
+        assert_eq!(keys.open(&ticket), Ok(contents));
+        for path in [&b"run/a"[..], b"/run/../a", b"\xff", b""] {
+            let fixed = [0, 0, 0, 1, 0, 0, SOCKET];
+            assert_eq!(read_contents(SHORT, &[&fixed[..], path].concat()), None);
         }
     }
 
