@@ -101,7 +101,7 @@ pub struct Looked {
     pub queues: Queues,
     /// The client leg's connection; `None` on a kernel that tells too little (before Linux 4.19).
     pub client: Option<TcpStats>,
-    /// The host leg's.
+    /// The host leg's; `None` also of a Unix socket.
     pub host: Option<TcpStats>,
     /// Bytes of the downlink that the process holds, as the client takes no more.
     held: u64,

@@ -11,12 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::grant::{Grant, GrantState};
-use crate::host::Host;
 use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
 use crate::metrics::WebSocketRefusal;
 use crate::session::SessionId;
+use crate::spice_host::SpiceHost;
 use crate::target::Target;
 use crate::ticket::{DIGEST, Lease, Tickets};
 use gateway_datapath::encoded::Bytes;
@@ -41,7 +41,7 @@ enum Mode {
     },
     /// `HijackAll` false: a token is a port of the gateway's own host.
     Ports {
-        host: Host,
+        host: SpiceHost,
         ports: RangeInclusive<u16>,
         sessions: Arc<PortSessions>,
     },
@@ -270,7 +270,7 @@ impl Mode {
                 sessions,
             } => {
                 let port = parse_port(token).filter(|port| ports.contains(port))?;
-                let target = Target::new(host.clone(), port);
+                let target = host.target(port);
                 let lease = sessions.open((client, target.clone()));
                 Some(Admission {
                     grant: Arc::new(Grant::new(target)),

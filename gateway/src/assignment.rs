@@ -48,6 +48,9 @@ pub enum AssignError {
     /// The host is in no network of `AllowedHosts`, or in one of `DeniedHosts`.
     #[error("AllowedHosts, DeniedHosts")]
     Host,
+    /// The Unix socket is in no directory of `AllowedSockets`.
+    #[error("AllowedSockets")]
+    Socket,
     /// There is no room, or nothing to make it with.
     #[error(transparent)]
     Issue(#[from] IssueError),
@@ -58,7 +61,7 @@ impl AssignError {
     pub fn label(self) -> DesktopRefusal {
         match self {
             Self::Port => DesktopRefusal::Port,
-            Self::Host => DesktopRefusal::Host,
+            Self::Host | Self::Socket => DesktopRefusal::Host,
             Self::Issue(_) => DesktopRefusal::Tickets,
         }
     }
@@ -66,7 +69,9 @@ impl AssignError {
     /// What a person's client is answered.
     pub fn answer(self) -> Response<Body> {
         match self {
-            Self::Port | Self::Host => reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP),
+            Self::Port | Self::Host | Self::Socket => {
+                reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
+            }
             Self::Issue(_) => {
                 reply::error(StatusCode::SERVICE_UNAVAILABLE, reply::TOO_MANY_DESKTOPS)
             }
@@ -126,7 +131,10 @@ impl Assignments {
             return Err(AssignError::Port);
         }
         if !self.hosts.may_reach(&grant.target) {
-            return Err(AssignError::Host);
+            return Err(match grant.target {
+                Target::Tcp { .. } => AssignError::Host,
+                Target::Unix(_) => AssignError::Socket,
+            });
         }
         let owner = Subscriber::unless_many(client.address(), &self.speak_for_many);
         let (ticket, session) = self.tickets.issue(grant, owner, Instant::now())?;

@@ -6,7 +6,7 @@
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
 //! `manager` -> {`assignment`, `drain`} -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
-//! {`metrics`, `access_log`, `grant`, `target`, `socket_path`, `session`, `config`}.
+//! {`metrics`, `access_log`, `grant`, `target`, `spice_host`, `socket_path`, `session`, `config`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -55,6 +55,7 @@ pub mod service;
 pub mod serving;
 pub mod session;
 pub mod socket_path;
+pub mod spice_host;
 pub mod target;
 pub mod tcp;
 pub mod ticket;

@@ -10,6 +10,7 @@ pub mod browser;
 pub mod cert;
 pub mod command;
 pub mod flexvdi;
+pub mod front;
 pub mod gateway;
 pub mod host;
 pub mod http;
@@ -37,6 +38,7 @@ pub mod ws;
 /// What nearly every test needs.
 pub mod prelude {
     pub use crate::cert::TestCert;
+    pub use crate::front::Front;
     pub use crate::gateway::Gateway;
     pub use crate::host::Host;
     pub use crate::manager::{DesktopAnswer, Manager};

@@ -1,14 +1,14 @@
 //! QEMU with its Spice server: a virtual machine that paints one colourful picture and halts.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::fs;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -50,9 +50,16 @@ const BOOT_CODE: &[u8] = &[
     0xf4, //             hlt
 ];
 
-/// A running QEMU with a Spice server on a port of its own; ends when dropped.
+/// Where a Spice server listens.
+#[derive(Clone, Debug)]
+enum Place {
+    Port(SocketAddr),
+    Socket(PathBuf),
+}
+
+/// A running QEMU with a Spice server on a port or socket of its own; ends when dropped.
 pub struct SpiceVm {
-    address: SocketAddr,
+    place: Place,
     password: Option<String>,
     folder: TempDir,
     child: Child,
@@ -65,7 +72,9 @@ impl SpiceVm {
     pub async fn start(password: Option<&str>) -> Result<Self> {
         let mut problem = None;
         for _ in 0..ATTEMPTS {
-            match Self::start_once(password).await {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, net::free_port()?));
+            let folder = tempfile::tempdir().context("a folder for QEMU")?;
+            match Self::start_once(folder, Place::Port(address), password).await {
                 Ok(vm) => return Ok(vm),
                 Err(error) => problem = Some(error),
             }
@@ -73,23 +82,43 @@ impl SpiceVm {
         Err(problem.context("no attempt was made")?)
     }
 
-    async fn start_once(password: Option<&str>) -> Result<Self> {
+    /// The same with a Unix socket.
+    pub async fn start_on_socket(password: Option<&str>) -> Result<Self> {
         let folder = tempfile::tempdir().context("a folder for QEMU")?;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, net::free_port()?));
-        let child = launch(folder.path(), address, password).await?;
+        let socket = folder.path().join("spice.sock");
+        Self::start_once(folder, Place::Socket(socket), password).await
+    }
+
+    async fn start_once(folder: TempDir, place: Place, password: Option<&str>) -> Result<Self> {
+        let child = launch(folder.path(), &place, password).await?;
         let mut vm = Self {
-            address,
+            place,
             password: password.map(str::to_owned),
             folder,
             child,
         };
-        vm.await_port().await?;
+        vm.await_listening().await?;
         Ok(vm)
     }
 
     /// Where the Spice server listens, on 127.0.0.1.
+    ///
+    /// # Panics
+    ///
+    /// If it listens on a socket.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        match &self.place {
+            Place::Port(address) => *address,
+            Place::Socket(path) => panic!("it listens at {}", path.display()),
+        }
+    }
+
+    /// Where the Spice server listens that was started on a socket.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Port(_) => None,
+            Place::Socket(path) => Some(path),
+        }
     }
 
     /// What the guest shows once it has painted, fetched from QEMU without anything in between.
@@ -100,7 +129,14 @@ impl SpiceVm {
         self.await_painted(deadline).await?;
         let mut last = None;
         while Instant::now() < deadline {
-            let picture = screenshot::take(self.address, self.password.as_deref()).await?;
+            let picture = match &self.place {
+                Place::Port(address) => {
+                    screenshot::take(*address, self.password.as_deref()).await?
+                }
+                Place::Socket(path) => {
+                    screenshot::take_at_socket(path, self.password.as_deref()).await?
+                }
+            };
             if picture.colours() > COLOURS_OF_TEXT && last.as_ref() == Some(&picture) {
                 return Ok(picture);
             }
@@ -109,13 +145,19 @@ impl SpiceVm {
         bail!("the guest's picture did not settle in {LIMIT:?}: {last:?}")
     }
 
-    async fn await_port(&mut self) -> Result<()> {
+    async fn await_listening(&mut self) -> Result<()> {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 bail!("QEMU: {status}: {}", self.said().await);
             }
-            if let Ok(Ok(_)) = timeout_at(deadline, TcpStream::connect(self.address)).await {
+            let connected = timeout_at(deadline, async {
+                match &self.place {
+                    Place::Port(address) => TcpStream::connect(address).await.map(drop),
+                    Place::Socket(path) => UnixStream::connect(path).await.map(drop),
+                }
+            });
+            if let Ok(Ok(())) = connected.await {
                 return Ok(());
             }
             if Instant::now() >= deadline {
@@ -149,7 +191,7 @@ impl SpiceVm {
     }
 }
 
-async fn launch(folder: &Path, address: SocketAddr, password: Option<&str>) -> Result<Child> {
+async fn launch(folder: &Path, place: &Place, password: Option<&str>) -> Result<Child> {
     let disk = folder.join("disk");
     fs::write(&disk, boot_sector())
         .await
@@ -169,7 +211,10 @@ async fn launch(folder: &Path, address: SocketAddr, password: Option<&str>) -> R
             &format!("file,id=painted,path={}", folder.join(PAINTED).display()),
         ])
         .args(["-device", "isa-debugcon,iobase=0xe9,chardev=painted"]);
-    let spice = format!("port={},addr={}", address.port(), address.ip());
+    let spice = match place {
+        Place::Port(address) => format!("port={},addr={}", address.port(), address.ip()),
+        Place::Socket(path) => format!("unix=on,addr={}", path.display()),
+    };
     match password {
         // In a file of its own it stays out of the process list.
         Some(password) => {

@@ -25,6 +25,9 @@ const PASSWORD: &str = "only for Spice";
 /// More than a display channel's handshake, and far less than its first picture, in bytes.
 const BEFORE_PICTURES: u64 = 1_000;
 
+/// The message by which a Spice server measures a TCP connection, in bytes.
+const PING: u64 = 256_018;
+
 /// A virtual machine behind a manager behind a gateway.
 struct Site {
     vm: SpiceVm,
@@ -54,22 +57,32 @@ impl Site {
         })
     }
 
-    /// Lets `spicy-screenshot` see the desktop through WebSockets of this endpoint of the gateway.
     async fn check_screenshot(&self, endpoint: Endpoint, token: String) -> Result<()> {
-        let connect = move || Connect::new(&endpoint, &token);
-        let adapter = Adapter::start(connect).await?;
-        let seen = screenshot::take(adapter.addr(), Some(PASSWORD)).await;
-        let traffic = adapter.finished().await?;
-        assert_eq!(traffic.faults, Vec::<String>::new());
-        assert_eq!(seen?.differing_pixels(&self.picture), 0);
-        assert!(traffic.websockets >= 2, "{traffic:?}");
-        assert!(traffic.downlink_bytes > 256_018, "{traffic:?}");
-        assert!(
-            traffic.largest_downlink_message <= LONGEST_SERVER_FRAME,
-            "{traffic:?}"
-        );
-        Ok(())
+        check_screenshot(endpoint, token, &self.picture, PING).await
     }
+}
+
+/// Lets `spicy-screenshot` see a desktop through WebSockets of this endpoint of the gateway, whose
+/// host sends more than `least` bytes.
+async fn check_screenshot(
+    endpoint: Endpoint,
+    token: String,
+    picture: &Picture,
+    least: u64,
+) -> Result<()> {
+    let connect = move || Connect::new(&endpoint, &token);
+    let adapter = Adapter::start(connect).await?;
+    let seen = screenshot::take(adapter.addr(), Some(PASSWORD)).await;
+    let traffic = adapter.finished().await?;
+    assert_eq!(traffic.faults, Vec::<String>::new());
+    assert_eq!(seen?.differing_pixels(picture), 0);
+    assert!(traffic.websockets >= 2, "{traffic:?}");
+    assert!(traffic.downlink_bytes > least, "{traffic:?}");
+    assert!(
+        traffic.largest_downlink_message <= LONGEST_SERVER_FRAME,
+        "{traffic:?}"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,6 +121,29 @@ async fn a_client_takes_its_picture_with_a_port_on_the_host_itself() {
         .unwrap();
     assert_eq!(desktop.token, site.vm.address().port().to_string());
     site.check_screenshot(site.gateway.tls(), desktop.token)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_takes_its_picture_from_a_unix_socket_of_qemu() {
+    packages::ensure(&[Package::Qemu, Package::SpiceScreenshot]).unwrap();
+    let vm = SpiceVm::start_on_socket(Some(PASSWORD)).await.unwrap();
+    let picture = vm.picture().await.unwrap();
+    let socket = vm.socket().unwrap();
+    let desktop = DesktopAnswer::at(&format!("unix:{}", socket.display()), 5900);
+    let manager = Manager::builder().spawn().await.unwrap();
+    manager.set_desktop(desktop.password(PASSWORD));
+    let directory = socket.parent().and_then(std::path::Path::to_str).unwrap();
+    let gateway = Gateway::builder()
+        .manager(&manager)
+        .set("AllowedSockets", vec![directory])
+        .spawn()
+        .await
+        .unwrap();
+    let desktop = FlexVdiClient::new(&gateway.tls()).desktop().await.unwrap();
+    // Without the ping: the server measures no line where there is none.
+    check_screenshot(gateway.tls(), desktop.token, &picture, BEFORE_PICTURES)
         .await
         .unwrap();
 }

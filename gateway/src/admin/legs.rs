@@ -43,7 +43,8 @@ pub struct LegStatus {
     pub retransmitted_segments: u64,
     /// `retransmitted_bytes` of `sent_bytes`, from 0 to 1.
     pub retransmitted_share: f64,
-    /// Smoothed round-trip time between gateway and host. Of a session: the longest.
+    /// Smoothed round-trip time between gateway and host; 0 to a Unix socket. Of a session: the
+    /// longest.
     pub host_rtt_ms: f64,
 }
 
@@ -51,7 +52,7 @@ impl LegStatus {
     /// Of a channel; `None` before it moves, and on a kernel that tells too little.
     pub fn of(counters: &Counters) -> Option<Self> {
         let looked = counters.look()?;
-        let (client, host) = (looked.client?, looked.host?);
+        let client = looked.client?;
         let waiting = looked.downlink_waiting();
         let sent = client.sent;
         let unacknowledged = looked.queues.client_send.saturating_sub(client.unsent);
@@ -70,7 +71,7 @@ impl LegStatus {
             retransmitted_bytes: sent.retransmitted_bytes,
             retransmitted_segments: sent.retransmitted_segments,
             retransmitted_share: share(sent.retransmitted_bytes, sent.bytes),
-            host_rtt_ms: milliseconds(host.rtt),
+            host_rtt_ms: milliseconds(looked.host.map(|host| host.rtt).unwrap_or_default()),
         })
     }
 

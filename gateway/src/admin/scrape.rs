@@ -38,12 +38,13 @@ impl Scrape {
             let sent = scrape.sent.entry(carried).or_default();
             *sent = *sent + counters.sent();
             if let Some(looked) = looked
-                && let (Some(client), Some(host)) = (looked.client, looked.host)
+                && let Some(client) = looked.client
             {
                 *scrape.stalled.entry(carried).or_default() += u64::from(client.is_stalled);
                 if entry.has_sent_since(client.sent.bytes) {
                     let waits = client.time_for(looked.downlink_waiting());
-                    times.observe(carried, client.rtt, waits, host.rtt);
+                    let host_rtt = looked.host.map(|host| host.rtt);
+                    times.observe(carried, client.rtt, waits, host_rtt);
                 }
             }
         }

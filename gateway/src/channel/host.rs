@@ -3,15 +3,21 @@
 use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::io::Errno;
+use tokio::net::UnixStream;
+
 use super::dial::dial;
+use super::socket::{self, SocketRules};
 use crate::background::{self, HOSTS, Places};
 use crate::causes::find;
 use crate::config::Config;
 use crate::host::Host;
 use crate::limits::NetworkRules;
 use crate::metrics::HostFailure;
+use crate::socket_path::SocketPath;
 use crate::target::Target;
 use crate::tcp;
 use gateway_datapath::HostStream;
@@ -20,8 +26,9 @@ use gateway_datapath::HostStream;
 #[derive(Clone)]
 pub struct HostConnector {
     rules: NetworkRules,
+    sockets: Arc<SocketRules>,
     timeout: Duration,
-    /// For lookups of names.
+    /// For lookups of names and sockets.
     places: &'static Places,
 }
 
@@ -34,6 +41,10 @@ pub enum ConnectError {
     /// The host is in no network of `AllowedHosts`, or in one of `DeniedHosts`; answered with 403.
     #[error("host may not be reached: AllowedHosts, DeniedHosts")]
     NotAllowed,
+    /// The Unix socket lies below no directory of `AllowedSockets`, or a symbolic link leads out of
+    /// it; answered with 403.
+    #[error("socket may not be reached: AllowedSockets")]
+    SocketNotAllowed,
     /// The gateway lacks descriptors, memory or threads; answered with 503.
     #[error("gateway is out of resources: {0}")]
     Resources(io::Error),
@@ -47,7 +58,7 @@ impl ConnectError {
     pub fn label(&self) -> HostFailure {
         match self {
             Self::Timeout(_) => HostFailure::Timeout,
-            Self::NotAllowed => HostFailure::NotAllowed,
+            Self::NotAllowed | Self::SocketNotAllowed => HostFailure::NotAllowed,
             Self::Resources(_) => HostFailure::Resources,
             Self::Unreachable(_) => HostFailure::Unreachable,
         }
@@ -63,6 +74,7 @@ impl HostConnector {
     fn with(config: &Config, places: &'static Places) -> Self {
         Self {
             rules: NetworkRules::new(&config.allowed_hosts, &config.denied_hosts),
+            sockets: Arc::new(SocketRules::new(config)),
             timeout: config.connect_timeout,
             places,
         }
@@ -74,23 +86,44 @@ impl HostConnector {
             Target::Tcp { host, .. } => host
                 .address()
                 .is_none_or(|address| self.rules.allow(address)),
-            Target::Unix(_) => false,
+            Target::Unix(path) => self.sockets.place(path).is_some(),
         }
     }
 
     /// Connects to a target.
     pub async fn connect(&self, target: &Target) -> Result<HostStream, ConnectError> {
         let connect = async {
-            let Target::Tcp { host, port } = target else {
-                return Err(ConnectError::NotAllowed);
-            };
-            let addresses = self.addresses(host, *port).await?;
-            let connected = dial(addresses).await;
-            let tcp = connected.map_err(|error| self.classify(&error))?;
-            Ok(HostStream::Tcp(tcp))
+            match target {
+                Target::Tcp { host, port } => {
+                    let addresses = self.addresses(host, *port).await?;
+                    let connected = dial(addresses).await;
+                    let tcp = connected.map_err(|error| self.classify(&error))?;
+                    Ok(HostStream::Tcp(tcp))
+                }
+                Target::Unix(path) => self.connect_socket(path).await.map(HostStream::Unix),
+            }
         };
         let connected = tokio::time::timeout(self.timeout, connect).await;
         connected.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+    }
+
+    async fn connect_socket(&self, path: &SocketPath) -> Result<UnixStream, ConnectError> {
+        let place = self.sockets.place(path);
+        let place = place.ok_or(ConnectError::SocketNotAllowed)?;
+        let find = move || socket::find(&place);
+        let found = self.places.run(self.timeout / 2, find).await;
+        let found = found.map_err(|error| self.classify(&error))?;
+        let connected = match found {
+            Ok(socket) => socket::connect(&socket).await,
+            Err(error) => Err(error),
+        };
+        connected.map_err(|error| {
+            if error.raw_os_error() == Some(Errno::XDEV.raw_os_error()) {
+                ConnectError::SocketNotAllowed
+            } else {
+                self.classify(&error)
+            }
+        })
     }
 
     /// The system's answer, less the addresses that are not allowed, and those that are no host's:
@@ -118,9 +151,7 @@ impl HostConnector {
 
     fn classify(&self, error: &(dyn StdError + 'static)) -> ConnectError {
         if background::is_busy(error) {
-            return ConnectError::Resources(io::Error::other(
-                "no thread is free to look its name up",
-            ));
+            return ConnectError::Resources(io::Error::other("no thread is free to look it up"));
         }
         let Some(io) = find::<io::Error>(error) else {
             return ConnectError::Unreachable(error.to_string());

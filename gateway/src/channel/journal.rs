@@ -18,8 +18,9 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// The channel moves; `number` is its own among those of its type.
-    pub(super) fn open(&self, registration: &Registration, number: u8) {
+    /// The channel moves; `number` is its own among those of its type. `user` listens on the host's
+    /// Unix socket.
+    pub(super) fn open(&self, registration: &Registration, number: u8, user: Option<u32>) {
         let channel = registration.channel();
         let Carried { path, kind } = registration.carried();
         info!(
@@ -30,6 +31,7 @@ impl Journal {
             kind,
             number,
             path,
+            user,
             "channel open"
         );
         if self.access_log.is_on() {

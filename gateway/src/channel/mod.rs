@@ -8,6 +8,7 @@ mod journal;
 mod link;
 mod lost_clients;
 mod registry;
+mod socket;
 mod stop;
 mod transfer;
 
@@ -147,6 +148,7 @@ impl Channel {
             // The host's window is open; one that is not shows by its silence.
             let _ = timeout(limits.link_timeout, announced).await;
         }
+        let user = host.user();
         let begun_well = client_began.and_then(|begun| {
             // The host has been sent nothing of the client yet, so it has not spoken either.
             let carrier = paths.take(*begun.client, host);
@@ -159,7 +161,7 @@ impl Channel {
         };
         let (kind, path) = (link.channel_type.name(), carrier.name());
         registration.carries(Carried { path, kind }, link.channel_id);
-        journal.open(&registration, link.channel_id);
+        journal.open(&registration, link.channel_id, user);
         let moving = Moving {
             admission,
             answers_pings,

@@ -28,6 +28,7 @@ const AT_ONCE: &[&str] = &[
     "SpiceHost",
     "AllowedHosts",
     "DeniedHosts",
+    "AllowedSockets",
     "AllowedChannels",
     "AllowedClients",
     "DeniedClients",

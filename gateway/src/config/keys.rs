@@ -3,7 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::congestion_control::Algorithm;
-use super::text::{Address, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, UriPath};
+use super::text::{
+    Address, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, SocketDirectory, SpiceHost,
+    UriPath,
+};
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
 use crate::channel_type::ChannelType;
@@ -63,9 +66,10 @@ keys! {
     "HijackAll" => hijack_all: Switch,
     "FirstSpicePort" => first_spice_port: Port<1>,
     "LastSpicePort" => last_spice_port: Port<1>,
-    "SpiceHost" => spice_host: Host,
+    "SpiceHost" => spice_host: SpiceHost,
     "AllowedHosts" => allowed_hosts: List<Network>,
     "DeniedHosts" => denied_hosts: List<Network>,
+    "AllowedSockets" => allowed_sockets: List<SocketDirectory>,
     "AllowedChannels" => allowed_channels: List<OneOf<ChannelType>>,
     "HostProxyProtocol" => host_proxy_protocol: OneOf<HostProxyProtocol>,
     "TicketTimeout" => ticket_timeout: Seconds,

@@ -196,8 +196,13 @@ mod tests {
             ("LastSpicePort", json!(6000)),
             ("LastSpicePort", json!(65535)),
             ("SpiceHost", json!("::1")),
+            ("SpiceHost", json!("unix:/run/spice/%p.sock")),
             ("AllowedHosts", json!(["192.0.2.0/24"])),
             ("DeniedHosts", json!(["192.0.2.1"])),
+            (
+                "AllowedSockets",
+                json!(["/run/spice", "/var/lib/libvirt/qemu"]),
+            ),
             ("HostProxyProtocol", json!("v1")),
             ("HostProxyProtocol", json!("v2")),
             ("TicketTimeout", json!(1)),

@@ -27,6 +27,8 @@ use value::Choice;
 
 use crate::channel_type::ChannelType;
 use crate::host::Host;
+use crate::socket_path::SocketPath;
+use crate::spice_host::SpiceHost;
 use crate::web_origin::WebOrigin;
 
 /// Where the gateway looks for its configuration unless told otherwise.
@@ -80,15 +82,17 @@ pub struct Config {
     pub first_spice_port: u16,
     /// Last Spice port that may be connected to.
     pub last_spice_port: u16,
-    /// Name or address of the host that plain ports as tokens mean (`HijackAll` false).
-    pub spice_host: Host,
+    /// The host, or its Unix sockets, that plain ports as tokens mean (`HijackAll` false).
+    pub spice_host: SpiceHost,
     /// Networks that hosts must belong to; empty: any.
     pub allowed_hosts: Vec<IpNet>,
     /// Networks that hosts must not belong to; goes before the former.
     pub denied_hosts: Vec<IpNet>,
+    /// Directories below which hosts may be Unix sockets; empty: none, those of `SpiceHost` apart.
+    pub allowed_sockets: Vec<SocketPath>,
     /// Types of channels that may pass; empty: all.
     pub allowed_channels: Vec<ChannelType>,
-    /// What connections to hosts begin with.
+    /// What TCP connections to hosts begin with.
     pub host_proxy_protocol: HostProxyProtocol,
     /// Seconds in the file; life of a ticket that was never used.
     pub ticket_timeout: Duration,
@@ -309,9 +313,10 @@ impl Default for Config {
             hijack_all: true,
             first_spice_port: 5900,
             last_spice_port: 25900,
-            spice_host: Host::LOCALHOST,
+            spice_host: SpiceHost::Host(Host::LOCALHOST),
             allowed_hosts: Vec::new(),
             denied_hosts: Vec::new(),
+            allowed_sockets: Vec::new(),
             allowed_channels: Vec::new(),
             host_proxy_protocol: HostProxyProtocol::Off,
             ticket_timeout: seconds(120),

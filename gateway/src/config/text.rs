@@ -9,6 +9,8 @@ use serde_json::Value;
 use super::value::{Form, Mismatch, OrEmpty};
 use crate::canonical_path::CanonicalPath;
 use crate::host::{self, HostError};
+use crate::socket_path::SocketPath;
+use crate::spice_host::{self, SpiceHostError};
 use crate::web_origin::WebOrigin;
 
 /// Bits before an IPv4 address that is mapped into IPv6.
@@ -144,24 +146,68 @@ impl Form for Host {
     type Field = host::Host;
 
     fn read(value: &Value) -> Result<host::Host, Mismatch> {
-        let expected = match value.as_str() {
-            Some(text) if text.contains("://") => {
-                "a host name or IP address without a scheme (\"https://\")"
+        read_text(value, expected_host(value), |text| text.parse().ok())
+    }
+
+    fn write(field: &host::Host) -> Value {
+        Value::from(field.to_string())
+    }
+}
+
+/// What a host should have been that may be none.
+fn expected_host(value: &Value) -> &'static str {
+    match value.as_str() {
+        Some(text) if text.contains("://") => {
+            "a host name or IP address without a scheme (\"https://\")"
+        }
+        Some(text) if has_port(text) => "a host name or IP address without a port",
+        Some(text) => match text.parse::<host::Host>() {
+            Err(HostError::Unspecified) => {
+                "a host name or IP address, which an unspecified one is not"
             }
-            Some(text) if has_port(text) => "a host name or IP address without a port",
-            Some(text) => match text.parse::<host::Host>() {
-                Err(HostError::Unspecified) => {
-                    "a host name or IP address, which an unspecified one is not"
-                }
-                Err(HostError::Scoped) => "a host name or IP address without a scope (\"%\")",
-                _ => "a host name or IP address",
-            },
-            None => "a host name or IP address",
+            Err(HostError::Scoped) => "a host name or IP address without a scope (\"%\")",
+            _ => "a host name or IP address",
+        },
+        None => "a host name or IP address",
+    }
+}
+
+/// A [`Host`], or Unix sockets.
+pub(super) enum SpiceHost {}
+
+impl Form for SpiceHost {
+    type Field = spice_host::SpiceHost;
+
+    fn read(value: &Value) -> Result<spice_host::SpiceHost, Mismatch> {
+        let parsed = value.as_str().map(str::parse::<spice_host::SpiceHost>);
+        let expected = match parsed {
+            Some(Err(SpiceHostError::Path(_))) => {
+                "\"unix:\" and an absolute path of at most 107 bytes without \".\", \"..\" and \
+                 \"//\", in which \"%p\" is the port"
+            }
+            _ => expected_host(value),
         };
         read_text(value, expected, |text| text.parse().ok())
     }
 
-    fn write(field: &host::Host) -> Value {
+    fn write(field: &spice_host::SpiceHost) -> Value {
+        Value::from(field.to_string())
+    }
+}
+
+/// A directory with Unix sockets.
+pub(super) enum SocketDirectory {}
+
+impl Form for SocketDirectory {
+    type Field = SocketPath;
+
+    fn read(value: &Value) -> Result<SocketPath, Mismatch> {
+        let expected = "an absolute path without \".\", \"..\", \"//\" and a slash at its end, \
+                        such as \"/run/spice\"";
+        read_text(value, expected, |text| text.parse().ok())
+    }
+
+    fn write(field: &SocketPath) -> Value {
         Value::from(field.to_string())
     }
 }

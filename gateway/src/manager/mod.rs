@@ -32,7 +32,6 @@ use crate::http::body::Body;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
 use crate::metrics::{DesktopRefusal, ManagerResult, Metrics};
-use crate::target::Target;
 use collect::Collected;
 use hijack::{Answer, DesktopAnswer, HijackError, Replacement};
 
@@ -212,11 +211,11 @@ impl Manager {
         local: IpAddr,
     ) -> Result<Option<Vec<u8>>, Box<Response<Body>>> {
         let client = origin.client;
-        let destination = match answer.destination() {
-            Ok(destination) => destination,
+        let target = match answer.destination() {
+            Ok(target) => target,
             Err(reason) => return Err(Box::new(self.withheld(client, &reason))),
         };
-        let grant = Grant::new(Target::new(destination.host, destination.port));
+        let grant = Grant::new(target);
         let assigned = self.assignments.assign(grant, client, &origin.request_id);
         let assigned = assigned
             .await

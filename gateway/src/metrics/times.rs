@@ -50,13 +50,13 @@ impl ChannelTimes {
     }
 
     /// Observes one channel: the round trip to its client, how long what waits for the client will
-    /// wait, the round trip to its host.
+    /// wait, the round trip to its host, if that is a TCP connection.
     pub fn observe(
         &self,
         carried: Carried,
         client_rtt: Duration,
         queue_delay: Duration,
-        host_rtt: Duration,
+        host_rtt: Option<Duration>,
     ) {
         let labels = [("path", carried.path), ("type", carried.kind)];
         let observe = |family: &ByCarried, time: Duration| {
@@ -64,6 +64,8 @@ impl ChannelTimes {
         };
         observe(&self.client_rtt, client_rtt);
         observe(&self.queue_delay, queue_delay);
-        self.host_rtt.observe(host_rtt.as_secs_f64());
+        if let Some(host_rtt) = host_rtt {
+            self.host_rtt.observe(host_rtt.as_secs_f64());
+        }
     }
 }

@@ -45,7 +45,7 @@ pub(super) fn host(failure: &ConnectError) -> Response<Body> {
             StatusCode::GATEWAY_TIMEOUT,
             "the desktop's host did not answer in time",
         ),
-        ConnectError::NotAllowed => error(
+        ConnectError::NotAllowed | ConnectError::SocketNotAllowed => error(
             StatusCode::FORBIDDEN,
             "the desktop's host may not be reached through this gateway",
         ),

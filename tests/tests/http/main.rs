@@ -25,6 +25,7 @@ mod names;
 mod reload;
 mod service;
 mod shutdown;
+mod sockets;
 mod streaming;
 mod support;
 mod threads;

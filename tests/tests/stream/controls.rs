@@ -19,6 +19,13 @@ on_every_path! {
     nothing_behind_a_close_is_forwarded
 }
 
+on_every_host! {
+    pings_are_answered_with_their_payload
+    pings_are_answered_on_a_busy_downlink
+    a_close_is_answered_with_its_code
+    nothing_behind_a_close_is_forwarded
+}
+
 async fn pings_are_answered_with_their_payload(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
     let mut channel = stage.open().await?;

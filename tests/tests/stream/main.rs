@@ -44,12 +44,21 @@ macro_rules! on_every_path {
     };
 }
 
+/// Runs the named functions with hosts of every kind but the usual one, on the one path that they
+/// take.
+macro_rules! on_every_host {
+    ($($test:ident)*) => {
+        on_path!(unix_host, UNIX_HOST, $($test)*);
+    };
+}
+
 mod bpf_maps;
 mod conformance;
 mod controls;
 mod desktop;
 mod endings;
 mod felt;
+mod host_legs;
 mod host_proxy;
 mod kernel;
 mod ktls;

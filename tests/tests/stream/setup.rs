@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use testkit::gateway::GatewayBuilder;
 use testkit::net::StreamEnd;
 use testkit::network::{self, Network};
@@ -25,24 +26,51 @@ pub(crate) struct Setup {
     configure: fn(GatewayBuilder) -> GatewayBuilder,
     /// The port whose channels use it.
     endpoint: fn(&Gateway) -> Endpoint,
+    /// How the gateway reaches the host.
+    host_leg: HostLeg,
+}
+
+/// How the gateway reaches a host.
+#[derive(Clone, Copy)]
+enum HostLeg {
+    /// By its TCP port.
+    Tcp,
+    /// By a Unix socket.
+    Unix,
 }
 
 pub(crate) const RELAY_TLS: Setup = Setup {
     path: "relay",
     configure: |gateway| gateway,
     endpoint: Gateway::tls,
+    host_leg: HostLeg::Tcp,
 };
 
 pub(crate) const RELAY_PLAIN: Setup = Setup {
     path: "relay",
     configure: GatewayBuilder::plain,
     endpoint: Gateway::plain,
+    host_leg: HostLeg::Tcp,
+};
+
+/// A host by its Unix socket, which every gateway moves so.
+pub(crate) const UNIX_HOST: Setup = Setup {
+    host_leg: HostLeg::Unix,
+    ..RELAY_TLS
+};
+
+/// The same where another path is wanted, which cannot have that socket.
+pub(crate) const UNIX_HOST_WITHOUT_SOCKMAP: Setup = Setup {
+    path: "relay",
+    host_leg: HostLeg::Unix,
+    ..SOCKMAP
 };
 
 pub(crate) const SOCKMAP: Setup = Setup {
     path: "sockmap",
     configure: |gateway| gateway.plain().set("DataPath", "sockmap"),
     endpoint: Gateway::plain,
+    host_leg: HostLeg::Tcp,
 };
 
 /// The same gateway on its TLS port, where that data path cannot be.
@@ -57,12 +85,14 @@ pub(crate) const KTLS: Setup = Setup {
     // Both ways are taken: by default nothing is spliced.
     configure: |gateway| gateway.set("DataPath", "ktls").set("SpliceFrom", 4_096),
     endpoint: Gateway::tls,
+    host_leg: HostLeg::Tcp,
 };
 
 pub(crate) const KTLS_SOCKMAP: Setup = Setup {
     path: "ktls-sockmap",
     configure: |gateway| gateway.plain().set("DataPath", "ktls-sockmap"),
     endpoint: Gateway::tls,
+    host_leg: HostLeg::Tcp,
 };
 
 /// The same where kernel or privileges do not carry it.
@@ -82,6 +112,7 @@ pub(crate) const KTLS_ON_PLAIN: Setup = Setup {
     path: "relay",
     configure: |gateway| gateway.plain().set("DataPath", "ktls"),
     endpoint: Gateway::plain,
+    host_leg: HostLeg::Tcp,
 };
 
 impl Setup {
@@ -124,7 +155,17 @@ impl Setup {
         host: Host<TcpStream>,
         more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
     ) -> Result<Stage> {
-        let builder = (self.configure)(Gateway::builder().set("HijackAll", false));
+        let mut builder = (self.configure)(Gateway::builder().set("HijackAll", false));
+        let front = match self.host_leg {
+            HostLeg::Tcp => None,
+            HostLeg::Unix => {
+                let dir = TempDir::with_prefix("testkit-host-")?;
+                let socket = dir.path().join(host.addr().port().to_string());
+                let template = format!("unix:{}/%p", dir.path().display());
+                builder = builder.set("SpiceHost", template);
+                Some((Front::unix(&socket, host.addr())?, dir))
+            }
+        };
         let gateway = more(builder).spawn().await?;
         let endpoint = (self.endpoint)(&gateway);
         let open_fds = gateway.open_fds_but_pipes()?;
@@ -134,6 +175,7 @@ impl Setup {
             gateway,
             endpoint,
             open_fds,
+            _front: front,
         })
     }
 }
@@ -156,6 +198,8 @@ pub(crate) struct Stage {
     path: &'static str,
     /// Before the first channel.
     open_fds: usize,
+    /// What the gateway reaches the host by, and where that lies.
+    _front: Option<(Front, TempDir)>,
 }
 
 impl Stage {

@@ -7,6 +7,7 @@
 
 mod channels;
 mod failures;
+mod hosts;
 mod pretender;
 mod runtime_dir;
 mod support;

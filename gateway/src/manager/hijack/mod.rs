@@ -16,21 +16,12 @@ pub use error::HijackError;
 pub use gunzip::gunzip;
 use members::{Members, string};
 
-use crate::host::Host;
+use crate::target::Target;
 
 const STATUS: &str = "status";
 const SPICE_ADDRESS: &str = "spice_address";
 const SPICE_PORT: &str = "spice_port";
 const USE_WS: &str = "use_ws";
-
-/// Where an answer sends the client.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
-    /// The host.
-    pub host: Host,
-    /// The Spice port; never 0.
-    pub port: u16,
-}
 
 /// What takes the place of the host's address and port (`HijackAll`).
 pub struct Replacement<'a> {
@@ -85,22 +76,22 @@ pub fn parse(body: &[u8]) -> Result<Answer<'_>, HijackError> {
 }
 
 impl DesktopAnswer<'_> {
-    /// The host and port of the desktop.
+    /// The host and port of the desktop, or its Unix socket, which has no port.
     ///
     /// Fails when one of them is missing or unusable.
-    pub fn destination(&self) -> Result<Destination, HijackError> {
-        let host = self
-            .members
-            .last(SPICE_ADDRESS)
-            .and_then(string)
-            .and_then(|address| address.parse().ok())
-            .ok_or(HijackError::Address)?;
+    pub fn destination(&self) -> Result<Target, HijackError> {
+        let address = self.members.last(SPICE_ADDRESS).and_then(string);
+        let address = address.ok_or(HijackError::Address)?;
+        if let Some(path) = Target::socket(&address) {
+            return path.map(Target::Unix).map_err(|_| HijackError::Address);
+        }
+        let host = address.parse().map_err(|_| HijackError::Address)?;
         let port = self
             .members
             .last(SPICE_PORT)
             .and_then(|value| port(&string(value).unwrap_or_else(|| value.get().to_owned())))
             .ok_or(HijackError::Port)?;
-        Ok(Destination { host, port })
+        Ok(Target::new(host, port))
     }
 
     /// The answer for the client: it is told to use WebSockets, and given the replacement, if
@@ -152,21 +143,23 @@ mod tests {
         String::from_utf8(desktop(body).rewrite(replacement)).unwrap()
     }
 
-    fn destination(address: &str, port: &str) -> Result<Destination, HijackError> {
+    fn destination(address: &str, port: &str) -> Result<Target, HijackError> {
         let body = format!(r#"{{"status":"OK","spice_address":{address},"spice_port":{port}}}"#);
         desktop(&body).destination()
     }
 
     fn host_of(address: &str) -> Option<String> {
-        destination(&json!(address).to_string(), "1")
-            .map(|destination| destination.host.to_string())
-            .ok()
+        match destination(&json!(address).to_string(), "1").ok()? {
+            Target::Tcp { host, .. } => Some(host.to_string()),
+            Target::Unix(_) => None,
+        }
     }
 
     fn port_of(port: &str) -> Option<u16> {
-        destination("\"host\"", port)
-            .map(|destination| destination.port)
-            .ok()
+        match destination("\"host\"", port).ok()? {
+            Target::Tcp { port, .. } => Some(port),
+            Target::Unix(_) => None,
+        }
     }
 
     #[test]
@@ -186,10 +179,7 @@ mod tests {
         );
         assert_eq!(
             desktop(body).destination(),
-            Ok(Destination {
-                host: "10.0.0.1".parse().unwrap(),
-                port: 5900
-            })
+            Ok(Target::new("10.0.0.1".parse().unwrap(), 5900))
         );
     }
 
@@ -239,10 +229,7 @@ mod tests {
             "status":"OK","spice_address":"b","spice_port":"2","use_ws":1}"#;
         assert_eq!(
             desktop(body).destination(),
-            Ok(Destination {
-                host: "b".parse().unwrap(),
-                port: 2
-            })
+            Ok(Target::new("b".parse().unwrap(), 2))
         );
         assert_eq!(
             rewritten(body, Some(&REPLACEMENT)),
@@ -400,6 +387,26 @@ mod tests {
             desktop(r#"{"status":"OK","spice_port":"1"}"#).destination(),
             Err(HijackError::Address)
         );
+    }
+
+    #[test]
+    fn a_unix_socket_needs_no_port() {
+        let body = r#"{"status":"OK","spice_address":"unix:/run/vdi/7.sock"}"#;
+        let path = "/run/vdi/7.sock".parse().unwrap();
+        assert_eq!(desktop(body).destination(), Ok(Target::Unix(path)));
+        assert_eq!(
+            rewritten(body, Some(&REPLACEMENT)),
+            concat!(
+                r#"{"status":"OK","spice_address":"gateway.example.com","#,
+                r#""use_ws":true,"spice_port":"ticket"}"#
+            )
+        );
+        for address in ["unix:", "unix:a", "unix:/a/../b", "unix:/a\n", "UNIX:/a"] {
+            assert_eq!(
+                destination(&json!(address).to_string(), "1"),
+                Err(HijackError::Address)
+            );
+        }
     }
 
     #[test]

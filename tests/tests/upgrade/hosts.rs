@@ -1,0 +1,53 @@
+//! Channels to hosts that are reached otherwise than by a plain TCP port go through upgrades too.
+
+use testkit::gateway::GatewayBuilder;
+use testkit::prelude::*;
+
+use crate::support::{Traffic, port_gateway, successor_in};
+
+const UPGRADES: usize = 3;
+
+/// Channels to the host of this token lose nothing while one gateway follows another.
+async fn replace_under_traffic(configured: impl Fn() -> GatewayBuilder, token: &str) {
+    let mut gateway = configured().spawn().await.unwrap();
+    let mut traffic = Vec::new();
+    let mut silent = Vec::new();
+    for endpoint in [gateway.tls(), gateway.plain()] {
+        for piece in [1, 1_000, 30_000, 200_000] {
+            let channel = ws::echo_channel(&endpoint, token).await.unwrap();
+            traffic.push(Traffic::start(channel, piece));
+        }
+        silent.push(ws::echo_channel(&endpoint, token).await.unwrap());
+    }
+    // The directory goes with the first one.
+    let directory = gateway.runtime_dir();
+    let mut gone = Vec::new();
+    for _ in 0..UPGRADES {
+        let successor = successor_in(&directory, &gateway, configured()).await;
+        assert!(gateway.wait().await.unwrap().success());
+        let left = gateway.log().await;
+        let closed = |line: &&String| line.contains("channel closed");
+        assert_eq!(left.iter().find(closed), None);
+        gone.push(std::mem::replace(&mut gateway, successor));
+        for traffic in &mut traffic {
+            traffic.goes_on().await;
+        }
+    }
+    for traffic in traffic {
+        assert!(traffic.finish().await > 0);
+    }
+    for channel in &mut silent {
+        channel.echo(b"still here").await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_to_unix_sockets_lose_no_byte() {
+    let host = Host::echo().await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let token = host.addr().port().to_string();
+    let _front = Front::unix(&dir.path().join(&token), host.addr()).unwrap();
+    let template = format!("unix:{}/%p", dir.path().display());
+    let configured = || port_gateway().set("SpiceHost", template.clone());
+    replace_under_traffic(configured, &token).await;
+}
