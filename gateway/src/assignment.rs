@@ -120,7 +120,7 @@ impl Assignments {
             client: client.address(),
             host: target.to_string(),
         });
-        self.tickets.sync().wait_for(self.tickets.issued()).await;
+        self.tickets.sync().wait_for(self.tickets.changes()).await;
         Ok(assigned)
     }
 

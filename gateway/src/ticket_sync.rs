@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 /// Longest wait until the other process knows a ticket; channels that move may go before.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// How many tickets another process knows.
+/// How many changes of tickets another process knows.
 #[derive(Default)]
 pub struct TicketSync {
     /// `None`: no other process takes over.
@@ -23,7 +23,7 @@ impl TicketSync {
         Syncing(self)
     }
 
-    /// Waits until a process that takes over has been told of the first `count` tickets.
+    /// Waits until a process that takes over has been told of the first `count` changes.
     pub async fn wait_for(&self, count: u64) {
         let is_known = |told: &Option<u64>| told.is_none_or(|told| told >= count);
         let mut told = self.count.subscribe();
@@ -45,7 +45,12 @@ impl Syncing<'_> {
         self.0.is_asked.notified().await;
     }
 
-    /// The other process has been told of the first `count` tickets.
+    /// Of how many changes the other process knows.
+    pub fn told(&self) -> u64 {
+        self.0.count.borrow().unwrap_or_default()
+    }
+
+    /// The other process has been told of the first `count` changes.
     pub fn acknowledge(&self, count: u64) {
         self.0.count.send_replace(Some(count));
     }

@@ -145,10 +145,15 @@ impl Drop for Thaw<'_> {
 impl Estate<'_> {
     /// Writes down what belongs to no channel.
     pub(super) fn written(&self) -> EstateState {
+        self.written_since(0)
+    }
+
+    /// Writes it down for whom the first `told` changes of tickets are no news.
+    fn written_since(&self, told: u64) -> EstateState {
         let banned = self.live.current().gateway.admissions.banned();
         EstateState {
             upcoming: session::upcoming().map(|next| next + LEFT_NUMBERS),
-            tickets: self.tickets.state(Instant::now()),
+            tickets: self.tickets.state_since(told, Instant::now()),
             banned: banned.iter().map(millis).collect(),
         }
     }
@@ -161,21 +166,21 @@ fn millis((address, left): &(IpAddr, Duration)) -> (IpAddr, u64) {
     )
 }
 
-/// Tells the successor of everything that belongs to no channel, and waits until it knows that;
-/// returns what it says instead.
+/// Tells the successor of everything that belongs to no channel and is news, and waits until it
+/// knows that; returns what it says instead.
 async fn send_tickets(
     successor: &mut Connection,
     estate: &Estate<'_>,
     syncing: &Syncing<'_>,
 ) -> Result<Option<Message>> {
-    let issued = estate.tickets.issued();
-    let estate = Message::Estate(estate.written());
+    let changes = estate.tickets.changes();
+    let estate = Message::Estate(estate.written_since(syncing.told()));
     successor.send(&estate, &[]).await?;
     let (answer, _) = successor.receive_soon().await?;
     if !matches!(answer, Message::Serving) {
         return Ok(Some(answer));
     }
-    syncing.acknowledge(issued);
+    syncing.acknowledge(changes);
     Ok(None)
 }
 
@@ -195,6 +200,11 @@ async fn move_channels(
                 let mut batch = vec![offer];
                 while batch.len() < BATCH && let Ok(offer) = offers.try_recv() {
                     batch.push(offer);
+                }
+                if estate.tickets.changes() > syncing.told()
+                    && let Some(message) = send_tickets(&mut successor, estate, &syncing).await?
+                {
+                    break message;
                 }
                 let moved = move_batch(&mut successor, batch).await?;
                 progress.note(moved);

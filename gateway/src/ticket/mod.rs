@@ -119,7 +119,7 @@ impl Tickets {
             store: Mutex::new(Store {
                 unused,
                 reconnect,
-                issued: 0,
+                changes: 0,
                 key: TicketKey::new(key),
                 entries: HashMap::new(),
                 waiting: HashMap::new(),
@@ -189,11 +189,11 @@ impl Tickets {
             owner,
             place: 0,
             open: 0,
+            change: 0,
             expires: now + store.unused,
         };
         let digest = store.key.digest(&ticket);
         store.insert(digest, entry);
-        store.issued += 1;
         Ok((ticket, session))
     }
 
@@ -226,9 +226,7 @@ impl Tickets {
 
     /// Opens a channel with a ticket that is known.
     fn open(self: &Arc<Self>, store: &mut Store, digest: Digest) -> Option<Lease> {
-        store.stop_waiting(&digest);
-        let entry = store.entries.get_mut(&digest)?;
-        entry.open += 1;
+        let entry = store.open(&digest)?;
         Some(Lease {
             grant: Arc::clone(&entry.grant),
             session: entry.session,
@@ -282,6 +280,7 @@ impl Tickets {
             owner,
             place: 0,
             open: 0,
+            change: 0,
             expires: now,
         })
     }
@@ -303,9 +302,10 @@ impl Tickets {
         }
     }
 
-    /// How many tickets were issued here so far.
-    pub fn issued(&self) -> u64 {
-        self.lock().issued
+    /// How many changes there were so far that another process has to know of: tickets that came,
+    /// and first channels that were opened with them.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
     }
 
     /// Of how many of those another process knows.
@@ -316,9 +316,16 @@ impl Tickets {
     /// Writes all tickets down. Those with open channels get the life that they have after the
     /// last one: the channels are moved on their own.
     pub fn state(&self, now: Instant) -> TicketsState {
+        self.state_since(0, now)
+    }
+
+    /// Writes those tickets down that are affected by a later change than the first `told`. Who was
+    /// told of those may have forgotten some of the tickets since, with good reason.
+    pub fn state_since(&self, told: u64, now: Instant) -> TicketsState {
         let store = self.lock();
         // Those that have waited longest come first, and so are forgotten first by a successor too.
-        let mut entries: Vec<_> = store.entries.iter().collect();
+        let is_news = |(_, entry): &(&Digest, &Entry)| entry.change > told;
+        let mut entries: Vec<_> = store.entries.iter().filter(is_news).collect();
         entries.sort_unstable_by_key(|(_, entry)| entry.place);
         let entries = entries.into_iter().map(|(digest, entry)| {
             let left = match entry.open {
@@ -341,7 +348,7 @@ impl Tickets {
     }
 
     /// Takes over tickets that were written down, and their key: tickets issued here before are
-    /// worth nothing then. Tickets that are known already stay as they are.
+    /// worth nothing then. Of those that are known already it is only noted which have channels.
     pub fn take_over(&self, state: TicketsState, now: Instant) {
         let mut store = self.lock();
         if store.key.bytes != state.key {
@@ -354,7 +361,12 @@ impl Tickets {
             let (Ok(digest), Ok(grant)) = (digest, Grant::try_from(known.grant)) else {
                 continue;
             };
-            if store.entries.contains_key(&digest) {
+            let expires = now + Duration::from_millis(known.expires);
+            if let Some(entry) = store.entries.get_mut(&digest) {
+                if known.is_open && entry.open == 0 {
+                    entry.expires = entry.expires.max(expires);
+                    store.stop_waiting(&digest);
+                }
                 continue;
             }
             let entry = Entry {
@@ -363,11 +375,12 @@ impl Tickets {
                 owner: known.owner.map(Subscriber::from),
                 place: 0,
                 open: 0,
-                expires: now + Duration::from_millis(known.expires),
+                change: 0,
+                expires,
             };
             if known.is_open {
                 // Its channel comes, or ends where it is.
-                store.entries.insert(digest, entry);
+                store.enter(digest, entry);
             } else {
                 store.insert(digest, entry);
             }

@@ -25,8 +25,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 pub(super) struct Store {
     pub(super) unused: Duration,
     pub(super) reconnect: Duration,
-    /// Tickets that were issued so far.
-    pub(super) issued: u64,
+    /// Changes so far that another process has to know of.
+    pub(super) changes: u64,
     pub(super) key: TicketKey,
     pub(super) entries: HashMap<Digest, Entry>,
     /// Those without an open channel, of each owner, oldest first.
@@ -46,6 +46,8 @@ pub(super) struct Entry {
     /// Its place among those of its owner that wait.
     pub(super) place: u64,
     pub(super) open: usize,
+    /// The last of the changes that another process has to know of.
+    pub(super) change: u64,
     /// Counts only while no channel is open.
     pub(super) expires: Instant,
 }
@@ -101,8 +103,27 @@ impl Store {
     /// Enters a ticket without an open channel; where its owner has too many of them, the oldest
     /// is forgotten.
     pub(super) fn insert(&mut self, digest: Digest, entry: Entry) {
-        self.entries.insert(digest, entry);
+        self.enter(digest, entry);
         self.wait(digest);
+    }
+
+    /// Enters a ticket that does not wait.
+    pub(super) fn enter(&mut self, digest: Digest, mut entry: Entry) {
+        self.changes += 1;
+        entry.change = self.changes;
+        self.entries.insert(digest, entry);
+    }
+
+    /// One more channel has a ticket that is known.
+    pub(super) fn open(&mut self, digest: &Digest) -> Option<&Entry> {
+        self.stop_waiting(digest);
+        let entry = self.entries.get_mut(digest)?;
+        if entry.open == 0 {
+            self.changes += 1;
+            entry.change = self.changes;
+        }
+        entry.open += 1;
+        Some(entry)
     }
 
     pub(super) fn remove(&mut self, digest: &Digest) {

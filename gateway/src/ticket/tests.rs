@@ -113,6 +113,7 @@ fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
         owner: None,
         place: 0,
         open: 1,
+        change: 0,
         expires: now,
     };
     let digest = tickets.lock().key.digest(&sealed);
@@ -280,4 +281,57 @@ fn tickets_with_channels_take_no_place_of_those_that_wait_in_a_successor() {
     let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
     assert!(waiting.iter().all(is_good));
     assert!(is_good(&open));
+}
+
+#[test]
+fn what_is_told_late_brings_nothing_back_that_a_successor_has_forgotten() {
+    let (before, after) = (tickets(), tickets());
+    let now = Instant::now();
+    let owner = Some(client("192.0.2.7"));
+    let issue = |tickets: &Tickets| tickets.issue(grant(), owner, now).unwrap().0;
+    let early: Vec<_> = (0..MAX_WAITING).map(|_| issue(&before)).collect();
+    let mut told = before.changes();
+    after.take_over(before.state(now), now);
+    let fresh: Vec<_> = (0..MAX_WAITING / 2).map(|_| issue(&after)).collect();
+    // Another process has to know of each, so it is told again and again.
+    let late: Vec<_> = (0..MAX_WAITING / 4)
+        .map(|_| {
+            let late = issue(&before);
+            let upto = before.changes();
+            after.take_over(before.state_since(told, now), now);
+            told = upto;
+            late
+        })
+        .collect();
+    let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
+    assert!(fresh.iter().all(is_good));
+    assert!(late.iter().all(is_good));
+    let forgotten = early.iter().filter(|ticket| !is_good(ticket)).count();
+    assert_eq!(forgotten, MAX_WAITING * 3 / 4);
+}
+
+#[test]
+fn a_successor_is_told_late_which_tickets_have_channels() {
+    let (before, after) = (tickets(), tickets());
+    let now = Instant::now();
+    let owner = Some(client("192.0.2.7"));
+    let (ticket, session) = before.issue(grant(), owner, now).unwrap();
+    let mut told = before.changes();
+    after.take_over(before.state(now), now);
+    let channel = before.redeem(&ticket, owner, now).unwrap();
+    // It may have been forgotten meanwhile, or not.
+    for is_forgotten in [false, true] {
+        if is_forgotten {
+            let digest = Digest::try_from(channel.digest()).unwrap();
+            after.lock().remove(&digest);
+        }
+        after.take_over(before.state_since(told, now), now);
+        assert!(after.lock().waiting.is_empty());
+        let held = after.hold(channel.digest()).unwrap();
+        assert_eq!(held.session, session);
+    }
+    // Further channels, and the end of all of them, are no news.
+    told = before.changes();
+    drop((before.redeem(&ticket, owner, now), channel));
+    assert!(before.state_since(told, now).entries.is_empty());
 }

@@ -326,8 +326,7 @@ fn configured(
         .set("HijackAll", true)
         .set("TicketTimeout", TICKET_LIFE.as_secs())
         // What has ended is forgotten soon, so that memory does not depend on the time.
-        // All visitors have one address, which may have 1,000 tickets waiting.
-        .set("ReconnectTimeout", 3)
+        .set("ReconnectTimeout", 10)
         .set("ListenAddress", "0.0.0.0")
         .set("PlainAddress", "0.0.0.0")
         .set("PlainPort", plain_port)
