@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
 use ipnet::IpNet;
@@ -26,6 +26,8 @@ pub struct Assignments {
     ports: RangeInclusive<u16>,
     hosts: HostConnector,
     tickets: Arc<Tickets>,
+    /// Of a ticket that is not used.
+    life: Duration,
     metrics: Arc<Metrics>,
     access_log: AccessLog,
     speak_for_many: Vec<IpNet>,
@@ -37,6 +39,8 @@ pub struct Assigned {
     pub ticket: String,
     /// The desktop session that begins with it.
     pub session: SessionId,
+    /// In which time it has to be used.
+    pub life: Duration,
 }
 
 /// Why there is no ticket.
@@ -80,6 +84,11 @@ impl AssignError {
 }
 
 impl Assignments {
+    /// The longest life with which a ticket can be asked for.
+    pub fn longest_life(&self) -> Duration {
+        self.tickets.longest_life()
+    }
+
     /// As the configuration says. `hosts` is the way to where tickets lead.
     pub fn new(
         config: &Config,
@@ -92,6 +101,7 @@ impl Assignments {
             ports: config.first_spice_port..=config.last_spice_port,
             hosts,
             tickets,
+            life: config.ticket_timeout,
             metrics,
             access_log,
             speak_for_many: speak_for_many(config),
@@ -106,8 +116,24 @@ impl Assignments {
         client: Client,
         request: &RequestId,
     ) -> Result<Assigned, AssignError> {
+        self.assign_for(None, grant, Some(client), request).await
+    }
+
+    /// The same with a life of its own in which the ticket has to be used, not above
+    /// [`Tickets::longest_life`] (`None`: `TicketTimeout`), and for a client that whoever asks need
+    /// not name, against whom nothing is counted then.
+    pub async fn assign_for(
+        &self,
+        life: Option<Duration>,
+        grant: Grant,
+        client: Option<Client>,
+        request: &RequestId,
+    ) -> Result<Assigned, AssignError> {
+        let owner = client
+            .and_then(|client| Subscriber::unless_many(client.address(), &self.speak_for_many));
+        let client = client.unwrap_or(Client::Unnamed);
         let target = grant.target.clone();
-        let assigned = self.issue(grant, client).inspect_err(|reason| {
+        let assigned = self.issue(life, grant, owner).inspect_err(|reason| {
             self.metrics.desktops_refused.count(reason.label());
             warn!(%client, host = %target, %reason, "no ticket for this desktop");
         })?;
@@ -124,7 +150,12 @@ impl Assignments {
         Ok(assigned)
     }
 
-    fn issue(&self, grant: Grant, client: Client) -> Result<Assigned, AssignError> {
+    fn issue(
+        &self,
+        life: Option<Duration>,
+        grant: Grant,
+        owner: Option<Subscriber>,
+    ) -> Result<Assigned, AssignError> {
         if let Target::Tcp { port, .. } = grant.target
             && !self.ports.contains(&port)
         {
@@ -136,8 +167,13 @@ impl Assignments {
                 Target::Unix(_) => AssignError::Socket,
             });
         }
-        let owner = Subscriber::unless_many(client.address(), &self.speak_for_many);
-        let (ticket, session) = self.tickets.issue(grant, owner, Instant::now())?;
-        Ok(Assigned { ticket, session })
+        let life = life.map_or(self.life, |life| life.min(self.tickets.longest_life()));
+        let now = Instant::now();
+        let (ticket, session) = self.tickets.issue_for(life, grant, owner, now)?;
+        Ok(Assigned {
+            ticket,
+            session,
+            life,
+        })
     }
 }

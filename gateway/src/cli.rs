@@ -1,15 +1,18 @@
 //! The command line.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
-use crate::admin::client::{self, Show};
+use crate::admin::client::{self, HandOut, Show, TicketOrder};
+use crate::admin::viewer_file::{self, Destination, ViewerFile};
+use crate::authority::Authority;
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
 use crate::config::{self, Config, DataPath};
 use crate::documents::Document;
@@ -107,6 +110,72 @@ enum Ask {
     },
     /// Make the running gateway accept new desktop sessions again.
     Undrain,
+    /// Have the running gateway make a ticket for a desktop, as its manager's clients get one.
+    Ticket(TicketArguments),
+}
+
+#[derive(Debug, Args)]
+struct TicketArguments {
+    /// The desktop's host and Spice port.
+    #[arg(value_name = "HOST:PORT")]
+    desktop: Authority,
+    /// The ticket must be used within this time. Default: `TicketTimeout`. At most a day, and in a
+    /// pool at most `TicketTimeout`.
+    #[arg(long = "for", value_name = "SECONDS")]
+    for_seconds: Option<u32>,
+    /// Address of the client that the ticket is for. Logs show it, and limits count it.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// Print JSON.
+    #[arg(long, conflicts_with = "vv")]
+    json: bool,
+    /// Write a file for virt-viewer and other native Spice clients, which only you can read. `-`:
+    /// print it.
+    #[arg(long, value_name = "FILE")]
+    vv: Option<PathBuf>,
+    /// File with the desktop's Spice password, for `--vv`.
+    #[arg(long, value_name = "FILE", requires = "vv")]
+    password_file: Option<PathBuf>,
+    /// The gateway as the client knows it, for `--vv`. Default: `ExternalName` and `SslPort`.
+    #[arg(long, value_name = "NAME[:PORT]", requires = "vv")]
+    gateway: Option<Authority>,
+}
+
+impl TicketArguments {
+    async fn run(self, config: &Config) -> anyhow::Result<()> {
+        let order = TicketOrder {
+            desktop: &self.desktop,
+            for_seconds: self.for_seconds,
+            client: self.client,
+        };
+        let hand_out = match &self.vv {
+            None if self.json => HandOut::Json,
+            None => HandOut::Text,
+            Some(path) => {
+                let file = self.viewer_file(config)?;
+                HandOut::Viewer(file, Destination::open(path)?)
+            }
+        };
+        client::ticket(&config.runtime_dir, order, hand_out).await
+    }
+
+    fn viewer_file(&self, config: &Config) -> anyhow::Result<ViewerFile> {
+        let configured = || {
+            let host = config.external_name.clone()?;
+            let port = Some(config.ssl_port).filter(|port| *port != 0);
+            Some(Authority { host, port })
+        };
+        let gateway = self.gateway.clone().or_else(configured).context(
+            "by which name do clients reach the gateway? Set ExternalName, or use \
+             --gateway NAME[:PORT]",
+        )?;
+        let password = self.password_file.as_deref().map(viewer_file::password);
+        Ok(ViewerFile {
+            desktop: self.desktop.clone(),
+            gateway,
+            password: password.transpose()?,
+        })
+    }
 }
 
 /// Runs the command that the process was started with.
@@ -169,6 +238,7 @@ impl Ask {
                 Self::Kick { session } => client::kick(directory, session).await,
                 Self::Drain { timeout, wait } => client::drain(directory, timeout, wait).await,
                 Self::Undrain => client::undrain(directory).await,
+                Self::Ticket(arguments) => arguments.run(config).await,
             }
         })
     }

@@ -1,14 +1,15 @@
 //! The command line's side of the socket.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::header::HOST;
 use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +17,10 @@ use tokio::time::timeout;
 
 use super::screen::Screen;
 use super::status::Status;
+use super::tickets::{Made, Order};
+use super::viewer_file::{Destination, ViewerFile};
 use super::{SOCKET, table};
+use crate::authority::Authority;
 use crate::output::{print, print_line};
 use crate::session::SessionId;
 
@@ -120,6 +124,65 @@ pub async fn undrain(runtime_dir: &Path) -> anyhow::Result<()> {
     act(runtime_dir, "/undrain").await
 }
 
+/// A ticket that somebody asks for on the command line.
+pub struct TicketOrder<'a> {
+    /// The desktop's host and Spice port.
+    pub desktop: &'a Authority,
+    /// In how many seconds it has to be used; `None`: as configured.
+    pub for_seconds: Option<u32>,
+    /// Whom it is for.
+    pub client: Option<IpAddr>,
+}
+
+/// How a ticket is handed out.
+pub enum HandOut {
+    /// For people.
+    Text,
+    /// The gateway's answer.
+    Json,
+    /// A file for virt-viewer.
+    Viewer(ViewerFile, Destination),
+}
+
+/// Has the running gateway make a ticket, and hands it out.
+pub async fn ticket(
+    runtime_dir: &Path,
+    order: TicketOrder<'_>,
+    hand_out: HandOut,
+) -> anyhow::Result<()> {
+    let port = order.desktop.port;
+    let order = Order {
+        host: order.desktop.host.to_string(),
+        port: port.context("expected HOST:PORT, with the desktop's Spice port")?,
+        for_seconds: order.for_seconds.map(u64::from),
+        client: order.client,
+    };
+    let body = serde_json::to_vec(&order)?;
+    let text = ask_with(runtime_dir, Method::POST, "/tickets", body.into()).await?;
+    if matches!(hand_out, HandOut::Json) {
+        return print_line(&text);
+    }
+    let made: Made = serde_json::from_str(&text)
+        .map_err(|_| anyhow!("the running gateway is of another version: use --json"))?;
+    match hand_out {
+        HandOut::Viewer(file, destination) => {
+            let told = destination.told();
+            destination.write(&file.text(&made.ticket))?;
+            if let Some(path) = told {
+                let (session, seconds) = (&made.session, made.expires_in);
+                print_line(&format!(
+                    "{path}: open it within {seconds} seconds (desktop session {session})"
+                ))?;
+            }
+            Ok(())
+        }
+        HandOut::Text | HandOut::Json => print(format!(
+            "ticket      {}\nsession     {}\nexpires in  {} s\npath        {}\n",
+            made.ticket, made.session, made.expires_in, made.path
+        )),
+    }
+}
+
 async fn act(runtime_dir: &Path, target: &str) -> anyhow::Result<()> {
     let answer = ask(runtime_dir, Method::POST, target).await?;
     print_line(&message(&answer))
@@ -127,15 +190,29 @@ async fn act(runtime_dir: &Path, target: &str) -> anyhow::Result<()> {
 
 /// The answer's body; an answer that is no success is an error.
 async fn ask(runtime_dir: &Path, method: Method, target: &str) -> anyhow::Result<String> {
+    ask_with(runtime_dir, method, target, Bytes::new()).await
+}
+
+async fn ask_with(
+    runtime_dir: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> anyhow::Result<String> {
     timeout(
         PATIENCE,
-        exchange(&runtime_dir.join(SOCKET), method, target),
+        exchange(&runtime_dir.join(SOCKET), method, target, body),
     )
     .await
     .context("the gateway does not answer")?
 }
 
-async fn exchange(socket: &Path, method: Method, target: &str) -> anyhow::Result<String> {
+async fn exchange(
+    socket: &Path,
+    method: Method,
+    target: &str,
+    body: Bytes,
+) -> anyhow::Result<String> {
     let stream = UnixStream::connect(socket).await.with_context(|| {
         let socket = socket.display();
         format!("no gateway can be asked at {socket} (RuntimeDir); does it run, and as this user?")
@@ -148,7 +225,7 @@ async fn exchange(socket: &Path, method: Method, target: &str) -> anyhow::Result
         .method(method)
         .uri(target)
         .header(HOST, "localhost")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .context("asking the gateway")?;
     let response = sender
         .send_request(request)

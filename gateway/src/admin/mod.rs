@@ -1,7 +1,7 @@
 //! What an administrator sees of the running gateway, and the little that can be done to it.
 //!
 //! Two doors: a TCP port that only shows (metrics, health, a page), and a socket in `RuntimeDir`
-//! for the command line, which can also end desktop sessions and drain. Both speak HTTP/1.1.
+//! for the command line, which can also end desktop sessions, drain, and make tickets. Both speak HTTP/1.1.
 
 mod asked_host;
 pub mod client;
@@ -16,7 +16,9 @@ mod screen;
 mod serve;
 pub mod status;
 mod table;
+mod tickets;
 mod units;
+pub mod viewer_file;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -96,7 +98,7 @@ impl Admin {
             }
             Err(error) => {
                 let directory = directory.path().display();
-                warn!(%directory, %error, "no socket for the command line: status, kick and drain do not work");
+                warn!(%directory, %error, "no socket for the command line: status, kick, drain and ticket do not work");
                 None
             }
         });

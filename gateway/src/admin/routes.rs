@@ -8,13 +8,14 @@ use http::header::{
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use tokio::task::block_in_place;
 use tracing::info;
 
 use super::asked_host::{self, UnknownName};
 use super::units::counted;
-use super::{Admin, page};
+use super::{Admin, page, tickets};
 use crate::http::body::Body;
 use crate::http::reply;
 use crate::metrics;
@@ -25,7 +26,7 @@ use crate::session::SessionId;
 pub(super) enum Access {
     /// Nothing is changed.
     Show,
-    /// Desktop sessions can be ended, and draining begun and ended.
+    /// Desktop sessions can be ended, draining begun and ended, and tickets made.
     ShowAndAct,
 }
 
@@ -42,11 +43,30 @@ const HEADERS: [(HeaderName, &str); 5] = [
     (X_FRAME_OPTIONS, "DENY"),
 ];
 
-/// Answers one request; its body is not looked at.
-pub(super) async fn answer(admin: &Admin, access: Access, request: &Parts) -> Response<Body> {
+/// Answers one request.
+pub(super) async fn answer(
+    admin: &Admin,
+    access: Access,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let (request, body) = request.into_parts();
+    let mut response = answer_as_such(admin, access, &request, body).await;
+    for (name, value) in HEADERS {
+        let value = HeaderValue::from_static(value);
+        response.headers_mut().entry(name).or_insert(value);
+    }
+    response
+}
+
+async fn answer_as_such(
+    admin: &Admin,
+    access: Access,
+    request: &Parts,
+    body: Incoming,
+) -> Response<Body> {
     let path = request.uri.path();
     let method = &request.method;
-    let mut response = match action(path) {
+    match action(path) {
         Some(action) if access == Access::ShowAndAct => {
             if method == Method::POST {
                 act(admin, action, request.uri.query())
@@ -54,6 +74,11 @@ pub(super) async fn answer(admin: &Admin, access: Access, request: &Parts) -> Re
                 reply::method_not_allowed("POST")
             }
         }
+        _ if path == "/tickets" => match access {
+            Access::Show => reply::error(StatusCode::FORBIDDEN, tickets::NOT_HERE),
+            Access::ShowAndAct if method == Method::POST => tickets::make(admin, body).await,
+            Access::ShowAndAct => reply::method_not_allowed("POST"),
+        },
         _ if path == "/healthz" => {
             let health = Arc::clone(&admin.sources.live.current().gateway.health);
             health.answer(method).await
@@ -73,12 +98,7 @@ pub(super) async fn answer(admin: &Admin, access: Access, request: &Parts) -> Re
             }
             Some(response) => response,
         },
-    };
-    for (name, value) in HEADERS {
-        let value = HeaderValue::from_static(value);
-        response.headers_mut().entry(name).or_insert(value);
     }
-    response
 }
 
 fn show(admin: &Admin, path: &str) -> Option<Response<Body>> {

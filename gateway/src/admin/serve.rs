@@ -95,9 +95,8 @@ async fn serve(
     let place = Arc::new(place);
     let service = service_fn(|request: Request<Incoming>| {
         let (admin, answering) = (Arc::clone(&admin), place.answering());
-        let (parts, _) = request.into_parts();
         async move {
-            let answer = routes::answer(&admin, access, &parts).await;
+            let answer = routes::answer(&admin, access, request).await;
             drop(answering);
             Ok::<_, Infallible>(answer)
         }

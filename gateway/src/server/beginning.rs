@@ -54,7 +54,7 @@ pub(super) fn or_without(
 pub(super) fn warn_of(error: &RuntimeDirError) {
     warn!(
         %error,
-        "no socket for the command line: status, kick and drain do not work, and no other gateway \
-         can take over from this one"
+        "no socket for the command line: status, kick, drain and ticket do not work, and no \
+         other gateway can take over from this one"
     );
 }

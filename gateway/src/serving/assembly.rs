@@ -92,10 +92,11 @@ impl Gateway {
             manager: Manager::new(
                 config,
                 forwarder,
-                assignments,
+                assignments.clone(),
                 Arc::clone(&drain),
                 Arc::clone(&metrics),
             ),
+            assignments,
             access_log,
             manager_paths: config.manager_paths.clone(),
             admissions,

@@ -19,6 +19,7 @@ use tracing::{debug, info};
 
 use crate::access_log::{AccessLog, Event, Requested};
 use crate::admission::{Admission, Admissions};
+use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
 use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
 use crate::channel_type::ChannelTypes;
@@ -49,6 +50,8 @@ pub struct Gateway {
     pub manager_paths: Vec<String>,
     /// Which tokens are good, and for what.
     pub admissions: Admissions,
+    /// Tickets for whoever asks for them besides the manager's clients.
+    pub assignments: Assignments,
     /// How much one client address may have open.
     pub client_limits: ClientLimits,
     /// The way to the hosts.

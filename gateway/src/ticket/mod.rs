@@ -30,6 +30,8 @@ use store::{Entry, Store, TicketKey};
 const RANDOM_BYTES: usize = 12;
 /// Tickets that may be in memory: those that wait, and those with open channels.
 const MAX_ENTRIES: usize = 1_000_000;
+/// Longest time for which a ticket can be asked for to be used.
+const LONGEST_WISH: Duration = Duration::from_secs(86_400);
 /// Bytes of the key by which tickets are recognised.
 const KEY: usize = 32;
 
@@ -156,6 +158,16 @@ impl Tickets {
         self.pool.store(keys.map(Arc::new));
     }
 
+    /// The longest time in which a new ticket can be made to be used. The other gateways of a pool
+    /// know how long tickets live, and take none that would live longer.
+    pub fn longest_life(&self) -> Duration {
+        if self.pool.load().is_some() {
+            self.lock().unused
+        } else {
+            LONGEST_WISH
+        }
+    }
+
     /// Makes a ticket for a new desktop session. `owner`: who is counted for it; where it has too
     /// many already, its oldest that waits is forgotten.
     pub fn issue(
@@ -164,12 +176,20 @@ impl Tickets {
         owner: Option<Subscriber>,
         now: Instant,
     ) -> Result<(String, SessionId), IssueError> {
+        let unused = self.lock().unused;
+        self.issue_for(unused, grant, owner, now)
+    }
+
+    /// The same with a life of its own, in which it has to be used.
+    pub fn issue_for(
+        &self,
+        unused: Duration,
+        grant: Grant,
+        owner: Option<Subscriber>,
+        now: Instant,
+    ) -> Result<(String, SessionId), IssueError> {
         if let Some(keys) = &*self.pool.load() {
-            let life = {
-                let store = self.lock();
-                store.unused + store.reconnect
-            };
-            let expires = SystemTime::now() + life;
+            let expires = SystemTime::now() + unused + self.lock().reconnect;
             let ticket = keys.seal(&Contents { grant, expires })?;
             let session = SessionId::of_pool(session_number(&ticket));
             return Ok((ticket, session));
@@ -190,7 +210,7 @@ impl Tickets {
             place: 0,
             open: 0,
             change: 0,
-            expires: now + store.unused,
+            expires: now + unused,
         };
         let digest = store.key.digest(&ticket);
         store.insert(digest, entry);

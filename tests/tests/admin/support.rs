@@ -20,7 +20,7 @@ pub(crate) const PASSWORD: &str = "Spice-Passw0rd-of-the-test";
 
 /// A gateway in front of a manager that gives everyone the same desktop, on a host that echoes.
 pub(crate) struct Stage {
-    pub(crate) _host: Host<Vec<u8>>,
+    pub(crate) host: Host<Vec<u8>>,
     pub(crate) _manager: Manager,
     pub(crate) gateway: Gateway,
     pub(crate) admin: Endpoint,
@@ -38,7 +38,7 @@ impl Stage {
         let port = free_port().unwrap();
         let gateway = Gateway::builder().manager(&manager).set("AdminPort", port);
         Self {
-            _host: host,
+            host,
             _manager: manager,
             gateway: configure(gateway).spawn().await.unwrap(),
             admin: Endpoint::plain(SocketAddr::from(([127, 0, 0, 1], port))),
