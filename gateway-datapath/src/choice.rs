@@ -20,6 +20,7 @@ use super::sockmap::{Link, Sockmap, TlsLegs};
 use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::client_stream::ClientStream;
 use crate::end_reason::EndReason;
+use crate::framing::Framing;
 use crate::host_stream::HostStream;
 use crate::tls::TlsStream;
 
@@ -95,11 +96,22 @@ impl Paths {
         }
     }
 
-    /// Takes the wanted data path or, where that cannot be, `relay`. Nothing must have been sent
-    /// to the host yet.
+    /// Takes the wanted data path or, where that cannot be, `relay`, as always without frames.
+    /// Nothing must have been sent to the host yet.
     ///
     /// Fails only when the system has taken a socket over in part.
-    pub fn take(&self, client: ClientStream, host: HostStream) -> io::Result<Carrier> {
+    pub fn take(
+        &self,
+        client: ClientStream,
+        host: HostStream,
+        framing: Framing,
+    ) -> io::Result<Carrier> {
+        if framing == Framing::Raw {
+            if let Some(wanted) = self.wanted.name() {
+                self.fall_back(wanted, "tunnel", &"tunnels are moved by relay only");
+            }
+            return Ok(Carrier::relay(client, host));
+        }
         let host = match host {
             HostStream::Tcp(host) => host,
             other @ HostStream::Unix(_) => {
@@ -233,6 +245,18 @@ impl Paths {
         match &self.counted.sockmap {
             Some((path, sockmap)) => (path, sockmap.totals()),
             None => ("sockmap", State::default()),
+        }
+    }
+}
+
+impl Wanted {
+    /// `None`: nothing but `relay`.
+    fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Relay => None,
+            Self::Sockmap(_) => Some("sockmap"),
+            Self::Ktls(_) => Some("ktls"),
+            Self::KtlsSockmap(..) => Some("ktls-sockmap"),
         }
     }
 }

@@ -9,12 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::buffer::{Buffer, SIZE};
 use crate::encoded::Bytes;
+use crate::framing::Framing;
 use crate::websocket::decode::{Cursor, Decoder, DecoderState, Event, Violation};
 
-/// The client's stream of frames, with a buffer only while there is something in it.
-#[derive(Debug, Default)]
+/// The client's stream, with a buffer only while there is something in it. Default: of frames.
+#[derive(Debug)]
 pub struct Inbound {
-    decoder: Decoder,
+    /// `None`: all is payload.
+    decoder: Option<Decoder>,
     buffer: Option<Buffer>,
     cursor: Cursor,
     /// Payload up to here was forwarded.
@@ -23,15 +25,43 @@ pub struct Inbound {
     held: Option<Result<Event, Violation>>,
 }
 
+impl Default for Inbound {
+    fn default() -> Self {
+        Self::new(Framing::WebSocket)
+    }
+}
+
 /// An [`Inbound`] written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InboundState {
-    decoder: DecoderState,
+    decoder: Option<DecoderState>,
     payload: Bytes,
     undecoded: Bytes,
 }
 
 impl Inbound {
+    /// At the first byte behind the request that opened the channel.
+    pub fn new(framing: Framing) -> Self {
+        Self {
+            decoder: match framing {
+                Framing::WebSocket => Some(Decoder::new()),
+                Framing::Raw => None,
+            },
+            buffer: None,
+            cursor: Cursor::default(),
+            forwarded: 0,
+            held: None,
+        }
+    }
+
+    /// How the client's bytes are framed.
+    pub fn framing(&self) -> Framing {
+        match self.decoder {
+            Some(_) => Framing::WebSocket,
+            None => Framing::Raw,
+        }
+    }
+
     /// Whether it can be written down: nothing was put back.
     pub(super) fn is_writable(&self) -> bool {
         self.held.is_none()
@@ -43,7 +73,7 @@ impl Inbound {
             .as_ref()
             .map_or(&[][..], |buffer| &buffer[self.cursor.read..self.cursor.end]);
         InboundState {
-            decoder: self.decoder.state(),
+            decoder: self.decoder.as_ref().map(Decoder::state),
             payload: Bytes::from(self.payload()),
             undecoded: Bytes::from(undecoded),
         }
@@ -56,10 +86,10 @@ impl Inbound {
         if end > SIZE {
             return None;
         }
-        let mut inbound = Self {
-            decoder: Decoder::resume(&state.decoder)?,
-            ..Self::default()
-        };
+        let mut inbound = Self::new(Framing::Raw);
+        if let Some(decoder) = &state.decoder {
+            inbound.decoder = Some(Decoder::resume(decoder)?);
+        }
         if end > 0 {
             let mut buffer = Buffer::take();
             buffer[..write].copy_from_slice(&state.payload);
@@ -74,12 +104,12 @@ impl Inbound {
         Some(inbound)
     }
 
-    /// Starts with bytes that were received together with the handshake.
+    /// Starts with bytes that were received together with the request.
     ///
     /// Returns `None` when they do not fit into one buffer: no client sends as much before it
     /// saw the answer.
-    pub fn with_received(bytes: &[u8]) -> Option<Self> {
-        let mut inbound = Self::default();
+    pub fn with_received(framing: Framing, bytes: &[u8]) -> Option<Self> {
+        let mut inbound = Self::new(framing);
         if !bytes.is_empty() {
             let mut buffer = Buffer::take();
             buffer.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -130,9 +160,15 @@ impl Inbound {
         if let Some(held) = self.held.take() {
             return held.map(Some);
         }
-        match &mut self.buffer {
-            Some(buffer) => self.decoder.decode(buffer, &mut self.cursor),
-            None => Ok(None),
+        match (&mut self.buffer, &mut self.decoder) {
+            (Some(buffer), Some(decoder)) => decoder.decode(buffer, &mut self.cursor),
+            (Some(_), None) => {
+                let Cursor { write, read, end } = &mut self.cursor;
+                debug_assert_eq!(write, read, "nothing is ever left out");
+                (*write, *read) = (*end, *end);
+                Ok(None)
+            }
+            (None, _) => Ok(None),
         }
     }
 

@@ -1,4 +1,5 @@
-//! What goes to the client: whole frames, one after the other, each written to its end.
+//! What goes to the client: whole frames, one after the other, each written to its end. Without
+//! framing, a frame is the payload of one read and has no header.
 
 use std::io;
 use std::pin::Pin;
@@ -11,6 +12,7 @@ use super::pipe::Pipe;
 use super::{ClientLeg, HostLeg};
 use crate::buffer::{Buffer, Layout, SIZE};
 use crate::encoded::Bytes;
+use crate::framing::Framing;
 
 /// Most that is read from the host for one frame, in bytes: with its header the frame fills four
 /// TLS records of 16 KiB.
@@ -25,6 +27,7 @@ const MAX_CONTROL: usize = 2 + 125;
 /// The frame that is being written to the client, if any.
 #[derive(Debug, Default)]
 pub(super) struct Outbound {
+    framing: Framing,
     frame: Option<Frame>,
     /// What is still to be sent of it.
     start: usize,
@@ -54,9 +57,12 @@ struct Header {
 }
 
 impl Header {
-    fn of(payload: usize) -> Self {
+    fn of(framing: Framing, payload: usize) -> Self {
         let mut bytes = [0; frame::MAX_HEADER];
-        let len = frame::write_header(&mut bytes, frame::FIN_BINARY, payload);
+        let len = match framing {
+            Framing::WebSocket => frame::write_header(&mut bytes, frame::FIN_BINARY, payload),
+            Framing::Raw => 0,
+        };
         Self { bytes, len }
     }
 
@@ -68,7 +74,7 @@ impl Header {
 /// The frame that is being written, written down: what is still to be sent of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum OutboundState {
-    /// Header and payload of a binary frame of which nothing was sent.
+    /// Header, if there is one, and payload of a frame of data of which nothing was sent.
     Plain(Bytes),
     /// What is left of a frame as it is sent.
     Protected(Bytes),
@@ -76,16 +82,27 @@ pub(super) enum OutboundState {
     Control(Bytes),
 }
 
-/// Whether this is one binary frame as [`Outbound::poll_fill`] makes it, header included.
-fn is_whole_frame(bytes: &[u8]) -> bool {
+/// Whether this is one frame of data as [`Outbound::poll_fill`] makes it, header included.
+fn is_whole_frame(framing: Framing, bytes: &[u8]) -> bool {
     let lengths = 1..=bytes.len().min(MAX_READ);
     lengths.rev().take(frame::MAX_HEADER).any(|payload| {
-        let header = Header::of(payload);
+        let header = Header::of(framing, payload);
         header.len + payload == bytes.len() && bytes.starts_with(header.bytes())
     })
 }
 
 impl Outbound {
+    pub(super) fn new(framing: Framing) -> Self {
+        Self {
+            framing,
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn framing(&self) -> Framing {
+        self.framing
+    }
+
     /// `layout` is that of the client leg; `None`: no frame is being written.
     pub(super) fn state(&self, layout: Layout) -> Option<OutboundState> {
         Some(match self.frame.as_ref()? {
@@ -126,13 +143,14 @@ impl Outbound {
 
     /// `None`: that state does not occur.
     pub(super) fn resume(
+        framing: Framing,
         state: Option<&OutboundState>,
         unflushed: bool,
         layout: Layout,
     ) -> Option<Self> {
         let mut outbound = Self {
             unflushed,
-            ..Self::default()
+            ..Self::new(framing)
         };
         let Some(state) = state else {
             return Some(outbound);
@@ -146,7 +164,7 @@ impl Outbound {
         outbound.end = bytes.len();
         outbound.frame = Some(match state {
             OutboundState::Plain(bytes) => {
-                if !is_whole_frame(bytes) {
+                if !is_whole_frame(framing, bytes) {
                     return None;
                 }
                 let mut buffer = Buffer::take();
@@ -164,7 +182,11 @@ impl Outbound {
                 outbound.protected = true;
                 Frame::Data(buffer)
             }
-            OutboundState::Control(bytes) if bytes.len() > MAX_CONTROL => return None,
+            OutboundState::Control(bytes)
+                if bytes.len() > MAX_CONTROL || framing == Framing::Raw =>
+            {
+                return None;
+            }
             OutboundState::Control(bytes) => Frame::Control(bytes.to_vec()),
         });
         Some(outbound)
@@ -204,7 +226,7 @@ impl Outbound {
         self.frame = Some(Frame::Control(bytes));
     }
 
-    /// Makes one binary frame of one read from the host, as the client leg wants it; only while
+    /// Makes one frame of data of one read from the host, as the client leg wants it; only while
     /// no frame is being written.
     ///
     /// Returns the length of its payload, `0` at the end of the host's stream.
@@ -231,7 +253,7 @@ impl Outbound {
         let payload = ready!(host.poll_read_room(context, &mut room[..count]))?;
         self.last = payload;
         if payload > 0 {
-            let header = Header::of(payload);
+            let header = Header::of(self.framing, payload);
             // Header and payload stand side by side: one record, one write.
             self.start = HEADER - header.len;
             self.end = HEADER + payload;
@@ -251,7 +273,7 @@ impl Outbound {
         let payload = ready!(host.poll_read_piped(context, &mut pipe, MAX_READ))?;
         self.last = payload;
         if payload > 0 {
-            let header = Header::of(payload);
+            let header = Header::of(self.framing, payload);
             self.start = 0;
             self.end = header.len + payload;
             self.frame = Some(Frame::Piped(header, pipe));

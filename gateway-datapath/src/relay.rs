@@ -1,11 +1,11 @@
 //! The data path `relay`: userspace copies, one task and no idle buffers per channel.
 //!
 //! Each read from the host becomes one binary frame; the payload of the client's frames is
-//! forwarded as it comes. At most one buffer per direction is in flight, and neither side is read
+//! forwarded as it comes. A client without frames gets and sends the payload alone. At most one buffer per direction is in flight, and neither side is read
 //! while the other does not take what was read before: back-pressure is the peers' own.
 //!
-//! At the end of either stream what was received is delivered first; then come Close frame,
-//! `close_notify` and FIN, each within the limit on time without progress.
+//! At the end of either stream what was received is delivered first; then come Close frame (where
+//! there are frames), `close_notify` and FIN, each within the limit on time without progress.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -20,6 +20,7 @@ use super::moderation::Moderation;
 use super::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
 use crate::buffer::SIZE;
 use crate::end_reason::{EndKind, EndReason};
+use crate::framing::Framing;
 use crate::websocket::decode::Event;
 use crate::websocket::encode;
 
@@ -76,6 +77,9 @@ where
     H: HostLeg,
 {
     let bounds = Bounds::begin(client.socket().map(|client| (host.socket(), client)));
+    let pings = limits
+        .ping_interval
+        .filter(|_| rest.framing() == Framing::WebSocket);
     let mut relay = Relay {
         client,
         host,
@@ -85,7 +89,7 @@ where
         queue: Queue::default(),
         ends: Ends::default(),
         reason: None,
-        ping: limits.ping_interval.map(Ping::new),
+        ping: pings.map(Ping::new),
         ending: None,
         uplink_that_counts: u64::MAX,
         discarded: 0,
@@ -153,6 +157,7 @@ struct Relay<'a, C, H> {
 #[derive(Default)]
 struct Queue {
     ping: bool,
+    /// Empty where there are no frames: then FIN alone tells of the end.
     close: Option<Vec<u8>>,
 }
 
@@ -171,7 +176,7 @@ struct Ends {
     client_eof: bool,
     /// Nothing can be sent to the client any more.
     client_broken: bool,
-    /// Our Close frame was written; no frame may follow.
+    /// Our Close frame, if there is one, was written; nothing may follow.
     close_sent: bool,
     /// `close_notify` and FIN were sent to the client.
     client_shut: bool,
@@ -353,7 +358,9 @@ where
             return Poll::Ready(());
         }
         if let Some(close) = self.queue.close.take() {
-            self.rest.outbound.push_control(close);
+            if !close.is_empty() {
+                self.rest.outbound.push_control(close);
+            }
             self.ends.close_sent = true;
             // What came before, and what is in hand.
             self.uplink_that_counts = self.counters.uplink() + SIZE as u64;
@@ -498,7 +505,9 @@ where
     fn leave(&mut self, reason: EndReason) {
         self.end(reason);
         if self.queue.close.is_none() {
-            self.queue.close = reason.close_frame();
+            let framing = self.rest.framing();
+            let close = reason.close_frame();
+            self.queue.close = close.map(|close| framing.farewell(close));
         }
     }
 

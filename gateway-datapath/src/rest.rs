@@ -7,10 +7,11 @@ use super::outbound::{Outbound, OutboundState};
 use super::{Inbound, InboundState};
 use crate::buffer::Layout;
 use crate::encoded::Bytes;
+use crate::framing::Framing;
 use crate::state_error::StateError;
 use crate::websocket::decode::ControlPayload;
 
-/// What is on its way through a channel. Default: nothing.
+/// What is on its way through a channel. Default: nothing, in frames.
 #[derive(Debug, Default)]
 pub struct Rest {
     pub(super) inbound: Inbound,
@@ -22,8 +23,9 @@ pub struct Rest {
 impl From<Inbound> for Rest {
     fn from(inbound: Inbound) -> Self {
         Self {
+            outbound: Outbound::new(inbound.framing()),
             inbound,
-            ..Self::default()
+            pong: None,
         }
     }
 }
@@ -38,6 +40,11 @@ pub struct RestState {
 }
 
 impl Rest {
+    /// How the client's bytes are framed, and those to it alike.
+    pub fn framing(&self) -> Framing {
+        self.outbound.framing()
+    }
+
     /// Writes it down; `layout` is that of the client leg.
     pub fn state(&self, layout: Layout) -> RestState {
         RestState {
@@ -52,12 +59,17 @@ impl Rest {
     /// records as the one before did. Fails when the state is none that [`Rest::state`] makes.
     pub fn resume(state: &RestState, layout: Layout) -> Result<Self, StateError> {
         let outbound = state.outbound.as_ref();
-        let inbound = Inbound::resume(&state.inbound);
-        let outbound = Outbound::resume(outbound, state.unflushed, layout);
-        let pong = state.pong.as_deref().map(ControlPayload::new);
         let wrong = StateError::Unsound;
+        let inbound = Inbound::resume(&state.inbound).ok_or(wrong("frames of the client"))?;
+        let framing = inbound.framing();
+        let outbound = Outbound::resume(framing, outbound, state.unflushed, layout);
+        let pong = state.pong.as_deref().map(ControlPayload::new);
+        StateError::unless(
+            pong.is_none() || framing == Framing::WebSocket,
+            "Pong without frames",
+        )?;
         Ok(Self {
-            inbound: inbound.ok_or(wrong("frames of the client"))?,
+            inbound,
             outbound: outbound.ok_or(wrong("frame to the client"))?,
             pong: pong
                 .map(|pong| pong.ok_or(wrong("Pong to the client")))

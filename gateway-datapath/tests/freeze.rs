@@ -11,7 +11,8 @@ use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::relay;
 use gateway_datapath::tls;
 use gateway_datapath::{
-    ClientLeg, ClientState, ClientStream, Counters, Limits, Order, Outcome, Rest, RestState,
+    ClientLeg, ClientState, ClientStream, Counters, Framing, Inbound, Limits, Order, Outcome, Rest,
+    RestState,
 };
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -157,6 +158,38 @@ async fn play_client(stream: impl AsyncRead + AsyncWrite + Unpin, mut random: Ra
     while read_frame(&mut reader).await.0 != 0x88 {}
 }
 
+/// Sends the pattern without frames in pieces of random size, ends its side, and checks what comes
+/// until the other one has ended too.
+async fn play_tunnel(stream: impl AsyncRead + AsyncWrite + Unpin, mut random: Random) {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut sizes = Random(random.next());
+    let write = async {
+        let (sent, mut at) = (pattern(1), 0);
+        while at < sent.len() {
+            let len = sizes.size().min(sent.len() - at);
+            writer.write_all(&sent[at..at + len]).await.unwrap();
+            writer.flush().await.unwrap();
+            at += len;
+        }
+        writer.shutdown().await.unwrap();
+    };
+    let read = async {
+        let mut received = Vec::new();
+        let mut buffer = vec![0; 50_000];
+        loop {
+            if random.below(40) == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+            match reader.read(&mut buffer).await.unwrap() {
+                0 => break,
+                len => received.extend_from_slice(&buffer[..len]),
+            }
+        }
+        assert!(received == pattern(2), "downlink differs");
+    };
+    tokio::join!(write, read);
+}
+
 async fn read_frame(reader: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
     let first = reader.read_u8().await.unwrap();
     let len = match reader.read_u8().await.unwrap() {
@@ -200,14 +233,30 @@ async fn play_host(mut stream: TcpStream, mut random: Random) {
     tokio::join!(write, read);
 }
 
-/// Relays, frozen after a random number of wake-ups again and again; returns how often.
+/// Relays frames until the client's Close, with the freezes of [`relay_with_freezes`].
+async fn relay_frames(client: ClientStream, host: TcpStream, random: Random) -> usize {
+    let (reason, freezes) = relay_with_freezes(Rest::default(), client, host, random).await;
+    assert_eq!(reason, EndReason::ClientClose(Some(1000)));
+    freezes
+}
+
+/// The same without frames, until the client's end.
+async fn relay_tunnel(client: ClientStream, host: TcpStream, random: Random) -> usize {
+    let rest = Inbound::new(Framing::Raw).into();
+    let (reason, freezes) = relay_with_freezes(rest, client, host, random).await;
+    assert_eq!(reason, EndReason::ClientEnd);
+    freezes
+}
+
+/// Relays, frozen after a random number of wake-ups again and again; returns why it ended, and how often
+/// it was frozen.
 async fn relay_with_freezes(
+    mut rest: Rest,
     mut client: ClientStream,
     mut host: TcpStream,
     mut random: Random,
-) -> usize {
+) -> (EndReason, usize) {
     let counters = Counters::default();
-    let mut rest = Rest::default();
     let mut freezes = 0;
     loop {
         let mut left = random.below(3);
@@ -220,10 +269,9 @@ async fn relay_with_freezes(
         });
         rest = match outcome.await {
             Outcome::Ended(reason) => {
-                assert_eq!(reason, EndReason::ClientClose(Some(1000)));
                 assert_eq!(counters.uplink(), BYTES as u64);
                 assert_eq!(counters.downlink(), BYTES as u64);
-                return freezes;
+                return (reason, freezes);
             }
             Outcome::Frozen(rest) => *rest,
         };
@@ -260,7 +308,7 @@ async fn plaintext_channels_go_on_byte_for_byte() {
         let client = tokio::spawn(play_client(client, Random(random.next())));
         let host = tokio::spawn(play_host(host, Random(random.next())));
         let leg = ClientStream::Plain(client_leg);
-        let freezes = relay_with_freezes(leg, host_leg, Random(random.next())).await;
+        let freezes = relay_frames(leg, host_leg, Random(random.next())).await;
         client.await.unwrap();
         host.await.unwrap();
         assert!(freezes > 2, "{freezes}");
@@ -275,7 +323,28 @@ async fn tls_channels_go_on_byte_for_byte_with_every_suite() {
         let (client, leg) = handshake(*suite, client, client_leg).await;
         let client = tokio::spawn(play_client(client, Random(random.next())));
         let host = tokio::spawn(play_host(host, Random(random.next())));
-        let freezes = relay_with_freezes(leg, host_leg, Random(random.next())).await;
+        let freezes = relay_frames(leg, host_leg, Random(random.next())).await;
+        client.await.unwrap();
+        host.await.unwrap();
+        assert!(freezes > 2, "{suite:?}: {freezes}");
+    }
+}
+
+#[tokio::test]
+async fn tunnels_go_on_byte_for_byte_and_both_ends_hear_of_the_other() {
+    let mut random = Random(seed());
+    for suite in [None, ALL_CIPHER_SUITES.first(), ALL_CIPHER_SUITES.last()] {
+        let [(client, client_leg), (host_leg, host)] = [pair().await, pair().await];
+        let (client, leg) = if let Some(suite) = suite {
+            let (client, leg) = handshake(*suite, client, client_leg).await;
+            let client = tokio::spawn(play_tunnel(client, Random(random.next())));
+            (client, leg)
+        } else {
+            let client = tokio::spawn(play_tunnel(client, Random(random.next())));
+            (client, ClientStream::Plain(client_leg))
+        };
+        let host = tokio::spawn(play_host(host, Random(random.next())));
+        let freezes = relay_tunnel(leg, host_leg, Random(random.next())).await;
         client.await.unwrap();
         host.await.unwrap();
         assert!(freezes > 2, "{suite:?}: {freezes}");

@@ -12,7 +12,9 @@ use std::time::Duration;
 use gateway_datapath::end_reason::{EndReason, StopCause};
 use gateway_datapath::relay::carry;
 use gateway_datapath::websocket::decode::Event;
-use gateway_datapath::{ClientLeg, Counters, Limits, Order, Outcome, Rest, RestState};
+use gateway_datapath::{
+    ClientLeg, Counters, Framing, Inbound, Limits, Order, Outcome, Rest, RestState,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::frames::{Decoded, decode};
@@ -26,6 +28,8 @@ const PINGED: u8 = 1;
 const PROTECTED: u8 = 2;
 /// The channel is stopped in the end, not after a long while only.
 const STOPPED: u8 = 4;
+/// The client's bytes are not framed.
+const RAW: u8 = 8;
 
 const PING_INTERVAL: Duration = Duration::from_secs(60);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -67,7 +71,18 @@ async fn scene(bytes: &[u8]) {
     let client_script = Script::read(Peer::Client, steps.iter().step_by(2).copied());
     let host_script = Script::read(Peer::Host, steps.iter().skip(1).step_by(2).copied());
 
-    let expected = decode(std::iter::once(&client_script.content[..]), 0);
+    let framing = if options & RAW == 0 {
+        Framing::WebSocket
+    } else {
+        Framing::Raw
+    };
+    let expected = match framing {
+        Framing::WebSocket => decode(std::iter::once(&client_script.content[..]), 0),
+        Framing::Raw => Decoded {
+            payload: client_script.content.clone(),
+            ..Decoded::default()
+        },
+    };
     let downlink = host_script.content.clone();
     let is_rough = client_script.is_rough || host_script.is_rough;
     let mut client = Leg::new(client_script, options & PROTECTED != 0);
@@ -81,11 +96,16 @@ async fn scene(bytes: &[u8]) {
         ping_interval: (options & PINGED != 0).then_some(PING_INTERVAL),
         close_timeout: CLOSE_TIMEOUT,
     };
-    let moved = move_to_the_end(&mut client, &mut host, limits, &counters, orders);
+    let rest = Inbound::new(framing).into();
+    let moved = move_to_the_end(rest, &mut client, &mut host, limits, &counters, orders);
     let reason = timeout(FOREVER, moved).await.expect("the channel ends");
 
-    let sent = Sent::read(client.taken(), options & PINGED != 0);
+    let sent = match framing {
+        Framing::WebSocket => Sent::read(client.taken(), options & PINGED != 0),
+        Framing::Raw => Sent::raw(client.taken()),
+    };
     let seen = Seen {
+        framing,
         reason,
         expected,
         downlink: &downlink,
@@ -114,6 +134,7 @@ struct Orders {
 }
 
 async fn move_to_the_end(
+    mut rest: Rest,
     client: &mut Leg,
     host: &mut Leg,
     limits: Limits,
@@ -122,7 +143,6 @@ async fn move_to_the_end(
 ) -> EndReason {
     let mut patience = pin!(sleep(PATIENCE));
     let mut wake_ups = 0;
-    let mut rest = Rest::default();
     loop {
         let layout = client.layout();
         let mut since = 0;
@@ -152,6 +172,7 @@ async fn move_to_the_end(
 
 /// What there is to see when a channel has ended.
 struct Seen<'a> {
+    framing: Framing,
     reason: EndReason,
     /// What the client's stream means.
     expected: Decoded,
@@ -185,7 +206,7 @@ impl Seen<'_> {
         if !self.sent.is_whole || self.client.is_within_piece() {
             assert!(!self.client.is_shut(), "shut down within a frame");
         }
-        if self.client.is_shut() {
+        if self.client.is_shut() && self.framing == Framing::WebSocket {
             assert!(self.sent.close.is_some(), "shut down without a Close");
         }
         if self.host.is_shut() && !self.client.is_write_broken() {
@@ -200,6 +221,12 @@ impl Seen<'_> {
         }
     }
 
+    /// The last that the client got is a Close with this code, where there are frames.
+    fn assert_closed(&self, code: Option<u16>) {
+        let close = (self.framing == Framing::WebSocket).then_some(code);
+        assert_eq!(self.sent.close, close);
+    }
+
     /// What is true besides when neither leg breaks nor takes longer than it may.
     fn check_that_all_arrived(&self) {
         assert!(self.sent.is_whole, "{:?}", self.reason);
@@ -211,23 +238,24 @@ impl Seen<'_> {
                     self.downlink.len(),
                     "lost at the end"
                 );
-                assert_eq!(self.sent.close, Some(Some(1000)));
+                self.assert_closed(Some(1000));
             }
             EndReason::ClientEnd => {
                 assert_eq!(self.uplink, self.expected.payload);
-                assert!(self.sent.close.is_some());
+                let has_close = self.framing == Framing::WebSocket;
+                assert_eq!(self.sent.close.is_some(), has_close);
             }
             EndReason::ClientClose(code) => {
                 assert_eq!(self.uplink, self.expected.payload);
-                assert_eq!(self.sent.close, Some(code));
+                self.assert_closed(code);
             }
             EndReason::Violation(violation) => {
                 assert_eq!(self.expected.violation, Some(violation));
                 assert_eq!(self.uplink, self.expected.payload);
-                assert_eq!(self.sent.close, Some(Some(violation.close_code() as u16)));
+                self.assert_closed(Some(violation.close_code() as u16));
             }
             BY_THE_GATEWAY | EndReason::ClientSilent => {
-                assert_eq!(self.sent.close, Some(Some(1001)));
+                self.assert_closed(Some(1001));
             }
             _ => panic!("neither leg broke: {:?}", self.reason),
         }

@@ -15,6 +15,15 @@ pub(super) struct Sent {
 const MAX_PAYLOAD: usize = 65_536;
 
 impl Sent {
+    /// Takes all for payload.
+    pub(super) fn raw(bytes: &[u8]) -> Self {
+        Self {
+            payload: bytes.to_vec(),
+            is_whole: true,
+            ..Self::default()
+        }
+    }
+
     /// Reads frames; panics where they break a rule. Payload of a frame that is not whole counts.
     pub(super) fn read(mut bytes: &[u8], may_ping: bool) -> Self {
         let mut sent = Self {

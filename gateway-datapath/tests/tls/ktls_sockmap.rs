@@ -6,7 +6,7 @@ use std::time::Duration;
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::ktls::Ktls;
 use gateway_datapath::sockmap::Sockmap;
-use gateway_datapath::{Counters, Inbound, Limits, Paths};
+use gateway_datapath::{Counters, Framing, Inbound, Limits, Paths};
 use rustls::crypto::aws_lc_rs::cipher_suite;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -28,7 +28,9 @@ async fn a_worn_key_ends_a_channel_on_which_only_the_host_speaks() {
     let ktls = Ktls::new(support().await, usize::MAX).with_key_limit(KEY_LIMIT);
     let paths = Paths::with_ktls_sockmap(ktls, Sockmap::load(1, 1 << 20).unwrap());
     let server = gateway_datapath::ClientStream::Tls(Box::new(server));
-    let mut carrier = paths.take(server, host_leg.into()).unwrap();
+    let mut carrier = paths
+        .take(server, host_leg.into(), Framing::WebSocket)
+        .unwrap();
     assert_eq!(carrier.name(), "ktls-sockmap");
 
     let limits = Limits {

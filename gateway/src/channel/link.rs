@@ -105,6 +105,7 @@ fn parse(payload: &[u8]) -> Result<Option<LinkMessage>, EndReason> {
 
 #[cfg(test)]
 mod tests {
+    use gateway_datapath::Framing;
     use tokio::io::AsyncReadExt;
 
     use super::*;
@@ -158,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn keeps_an_event_that_comes_with_the_link_message() {
         let bytes = [masked(0x82, &link_message()), masked(0x88, &[3, 232])].concat();
-        let mut inbound = Inbound::with_received(&bytes).unwrap();
+        let mut inbound = Inbound::with_received(Framing::WebSocket, &bytes).unwrap();
         let link = receive(&mut tokio::io::empty(), &mut inbound).await;
         assert!(link.is_ok());
         assert_eq!(inbound.payload(), link_message());

@@ -40,7 +40,7 @@ use crate::session::ChannelId;
 use crate::timed::Timed;
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::{
-    Carrier, ClientStream, HostStream, Inbound, Limits, Order, Outcome, Paths, Rest,
+    Carrier, ClientStream, Framing, HostStream, Inbound, Limits, Order, Outcome, Paths, Rest,
 };
 use host_silence::HostSilence;
 use journal::Journal;
@@ -151,7 +151,7 @@ impl Channel {
         let user = host.user();
         let begun_well = client_began.and_then(|begun| {
             // The host has been sent nothing of the client yet, so it has not spoken either.
-            let carrier = paths.take(*begun.client, host);
+            let carrier = paths.take(*begun.client, host, Framing::WebSocket);
             let carrier = carrier.map_err(|error| EndReason::Resources(error.kind()))?;
             Ok((carrier, begun.inbound, begun.link))
         });
@@ -258,7 +258,7 @@ async fn begin(
         .unwrap_or_else(|_| unreachable!("every connection is served on a Timed"));
     let mut client = Box::new(parts.io.into_inner().into_inner());
     let received = async {
-        let Some(mut inbound) = Inbound::with_received(&parts.read_buf) else {
+        let Some(mut inbound) = Inbound::with_received(Framing::WebSocket, &parts.read_buf) else {
             return Err(EndReason::TooEarly);
         };
         let link = tokio::select! {
