@@ -34,6 +34,8 @@ labels! {
         HostEnded => "host ended",
         /// Its connection broke.
         HostLost => "host lost",
+        /// It could not be connected once the client had begun.
+        HostNotReached => "host not reached",
         /// It did not answer the link message.
         HostSilent => "host silent",
         /// The system has no room for the channel.
@@ -63,15 +65,16 @@ pub enum StopCause {
 /// Which event ended a channel: the first one, whatever followed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndReason {
-    /// The client was gone before it got its 101.
+    /// The client was gone before it got its 101 or 200.
     AnswerLost,
-    /// The client did not take its 101 in `LinkTimeout`.
+    /// The client did not take its 101 or 200 in `LinkTimeout`.
     AnswerNotTaken,
     /// The client sent more behind its request than any that waits for the answer.
     TooEarly,
     /// The client has not said in `LinkTimeout` what the channel is.
     NoLinkMessage,
-    /// The client's first bytes are not a Spice link message.
+    /// The client's first bytes are neither a Spice link message nor TLS where the host has a port
+    /// for it.
     NotSpice,
     /// The client's link message names a type of channel, this one, that may not pass.
     ChannelNotAllowed(&'static str),
@@ -79,7 +82,8 @@ pub enum EndReason {
     Resources(ErrorKind),
     /// The client sent a Close frame with this code.
     ClientClose(Option<u16>),
-    /// The client ended its TCP stream without a Close frame, as the flexVDI client does.
+    /// The client ended its TCP stream without a Close frame, as the flexVDI client does, or there
+    /// are no frames.
     ClientEnd,
     /// The client's connection broke.
     ClientLost(ErrorKind),
@@ -91,6 +95,8 @@ pub enum EndReason {
     ClientKey,
     /// As much was sent with the TLS key as is safe, and the kernel takes no new one.
     KeyUsedUp,
+    /// The host was not connected once the client had begun.
+    HostNotReached,
     /// The host ended its stream.
     HostEnd,
     /// The host's connection broke.
@@ -137,6 +143,7 @@ impl EndReason {
             Self::HostLost(_) | Self::HostTorn => {
                 (EndKind::HostLost, Code(CloseCode::InternalError))
             }
+            Self::HostNotReached => (EndKind::HostNotReached, Code(CloseCode::InternalError)),
             Self::HostSilent => (EndKind::HostSilent, Code(CloseCode::InternalError)),
             Self::Asked(StopCause::Shutdown) => {
                 (EndKind::GatewayStopped, Code(CloseCode::GoingAway))
@@ -180,6 +187,7 @@ impl fmt::Display for EndReason {
             Self::Violation(violation) => write!(f, "client broke the protocol: {violation}"),
             Self::ClientKey => f.write_str("client changed its TLS key"),
             Self::KeyUsedUp => f.write_str("TLS key used up"),
+            Self::HostNotReached => f.write_str("host not reached"),
             Self::HostEnd => f.write_str("host disconnected"),
             Self::HostLost(kind) => write!(f, "host lost: {kind}"),
             Self::HostTorn => f.write_str("host lost: its segments do not follow each other"),
@@ -228,6 +236,11 @@ mod tests {
             ),
             (EndReason::KeyUsedUp, "key used up", going_away.clone()),
             (EndReason::HostLost(broken), "host lost", internal.clone()),
+            (
+                EndReason::HostNotReached,
+                "host not reached",
+                internal.clone(),
+            ),
             (EndReason::Asked(StopCause::NoAnswer), "client lost", None),
             (EndReason::HostSilent, "host silent", internal),
             (

@@ -1,4 +1,4 @@
-//! What the token of a WebSocket is good for.
+//! What the token of a WebSocket or a tunnel is good for.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::grant::{Grant, GrantState};
 use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
-use crate::metrics::WebSocketRefusal;
+use crate::metrics::ChannelRefusal;
 use crate::session::SessionId;
 use crate::spice_host::SpiceHost;
 use crate::target::Target;
@@ -22,7 +22,7 @@ use crate::ticket::{DIGEST, Lease, Tickets};
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 
-/// Decides which WebSockets are let through, and where they lead.
+/// Decides which channels are let through, and where they lead.
 pub struct Admissions {
     mode: Mode,
     failures: FailureLimit,
@@ -47,7 +47,7 @@ enum Mode {
     },
 }
 
-/// Why a WebSocket is not let through.
+/// Why a channel is not let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// Wrong, expired or missing token; answered with 403.
@@ -63,10 +63,10 @@ pub enum Refusal {
 
 impl Refusal {
     /// The kind of reason, by which it is counted.
-    pub fn label(self) -> WebSocketRefusal {
+    pub fn label(self) -> ChannelRefusal {
         match self {
-            Self::Token => WebSocketRefusal::Token,
-            Self::TooMany { .. } => WebSocketRefusal::TooManyWrongTokens,
+            Self::Token => ChannelRefusal::Token,
+            Self::TooMany { .. } => ChannelRefusal::TooManyWrongTokens,
         }
     }
 }
@@ -253,12 +253,12 @@ impl Mode {
         match self {
             Self::Tickets { tickets, ports } => {
                 let lease = tickets.redeem(token, owner, now)?;
-                let may = match &lease.grant.target {
-                    Target::Tcp { port, .. } => ports.contains(port),
+                let may_be_reached = match &lease.grant.target {
+                    Target::Tcp { .. } => lease.grant.ports().all(|port| ports.contains(&port)),
                     // Which sockets may be reached is looked at when one is connected.
                     Target::Unix(_) => true,
                 };
-                may.then(|| Admission {
+                may_be_reached.then(|| Admission {
                     grant: Arc::clone(&lease.grant),
                     session: lease.session,
                     hold: Hold::Ticket(lease),
@@ -365,9 +365,16 @@ mod tests {
     #[test]
     fn a_ticket_for_a_port_outside_the_range_is_refused() {
         let (admissions, tickets) = admissions(true);
-        let grant = Grant::new(Target::new("h".parse().unwrap(), 22));
-        let (ticket, _) = tickets.issue(grant, None, Instant::now()).unwrap();
+        let mut grant = Grant::new(Target::new("h".parse().unwrap(), 22));
+        let (ticket, _) = tickets.issue(grant.clone(), None, Instant::now()).unwrap();
         assert!(admissions.admit(Some(&ticket), CLIENT).is_err());
+        grant.target = Target::new("h".parse().unwrap(), 5900);
+        for (tls_port, is_good) in [(443, false), (5901, true)] {
+            grant.tls_port = Some(tls_port);
+            let (ticket, _) = tickets.issue(grant.clone(), None, Instant::now()).unwrap();
+            let admitted = admissions.admit(Some(&ticket), CLIENT);
+            assert_eq!(admitted.is_ok(), is_good, "{tls_port}");
+        }
     }
 
     #[test]

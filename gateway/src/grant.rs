@@ -13,6 +13,9 @@ pub struct Grant {
     pub target: Target,
     /// What they may carry.
     pub channels: ChannelTypes,
+    /// The port of the same host on which Spice is spoken inside TLS, for clients that do so
+    /// themselves; `None`: they may not. A Unix socket has none.
+    pub tls_port: Option<u16>,
 }
 
 impl Grant {
@@ -21,7 +24,25 @@ impl Grant {
         Self {
             target,
             channels: ChannelTypes::ALL,
+            tls_port: None,
         }
+    }
+
+    /// Where its channels lead that are inside TLS between client and host.
+    pub fn tls_target(&self) -> Option<Target> {
+        match (&self.target, self.tls_port) {
+            (Target::Tcp { host, .. }, Some(port)) => Some(Target::new(host.clone(), port)),
+            _ => None,
+        }
+    }
+
+    /// The ports of the host to which it leads.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        let port = match self.target {
+            Target::Tcp { port, .. } => Some(port),
+            Target::Unix(_) => None,
+        };
+        [port, self.tls_port].into_iter().flatten()
     }
 
     /// Writes it down.
@@ -34,6 +55,7 @@ impl Grant {
             host,
             port,
             channels: self.channels,
+            tls_port: self.tls_port,
         }
     }
 }
@@ -46,6 +68,7 @@ pub struct GrantState {
     /// 0 for a Unix socket.
     port: u16,
     channels: ChannelTypes,
+    tls_port: Option<u16>,
 }
 
 impl GrantState {
@@ -66,9 +89,12 @@ impl TryFrom<GrantState> for Grant {
         };
         let has_port = matches!(target, Target::Tcp { .. });
         StateError::unless((state.port != 0) == has_port, "host or port")?;
+        let tls_port_is_sound = state.tls_port.is_none_or(|port| port != 0 && has_port);
+        StateError::unless(tls_port_is_sound, "host or port")?;
         Ok(Self {
             target,
             channels: state.channels,
+            tls_port: state.tls_port,
         })
     }
 }

@@ -32,6 +32,7 @@ pub mod sock_diag;
 pub mod spice;
 pub mod tls;
 pub mod tun;
+pub mod tunnel;
 pub mod vm;
 pub mod ws;
 

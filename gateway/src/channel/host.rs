@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use tokio::net::UnixStream;
@@ -16,7 +16,7 @@ use crate::causes::find;
 use crate::config::Config;
 use crate::host::Host;
 use crate::limits::NetworkRules;
-use crate::metrics::HostFailure;
+use crate::metrics::{HostFailure, Metrics};
 use crate::socket_path::SocketPath;
 use crate::target::Target;
 use crate::tcp;
@@ -90,8 +90,21 @@ impl HostConnector {
         }
     }
 
-    /// Connects to a target.
-    pub async fn connect(&self, target: &Target) -> Result<HostStream, ConnectError> {
+    /// Connects to a target, and notes how long that took.
+    pub async fn connect(
+        &self,
+        target: &Target,
+        metrics: &Metrics,
+    ) -> Result<HostStream, ConnectError> {
+        let begun = Instant::now();
+        let connected = self.reach(target).await;
+        if connected.is_ok() {
+            metrics.host_connect.observe(begun.elapsed().as_secs_f64());
+        }
+        connected
+    }
+
+    async fn reach(&self, target: &Target) -> Result<HostStream, ConnectError> {
         let connect = async {
             match target {
                 Target::Tcp { host, port } => {
@@ -191,10 +204,10 @@ mod tests {
     async fn reaches_names_and_both_families() {
         let (_v4, port) = listener("127.0.0.1:0").await;
         for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
-            connector(&[]).connect(&target(host, port)).await.unwrap();
+            connector(&[]).reach(&target(host, port)).await.unwrap();
         }
         let (_v6, port) = listener("[::1]:0").await;
-        connector(&[]).connect(&target("::1", port)).await.unwrap();
+        connector(&[]).reach(&target("::1", port)).await.unwrap();
     }
 
     #[tokio::test]
@@ -202,17 +215,17 @@ mod tests {
         let (_listener, port) = listener("127.0.0.1:0").await;
         let elsewhere = connector(&["192.0.2.0/24"]);
         for host in ["127.0.0.1", "::ffff:127.0.0.1", "localhost"] {
-            let error = elsewhere.connect(&target(host, port)).await.unwrap_err();
+            let error = elsewhere.reach(&target(host, port)).await.unwrap_err();
             assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
         }
         let here = connector(&["127.0.0.0/8"]);
-        here.connect(&target("localhost", port)).await.unwrap();
+        here.reach(&target("localhost", port)).await.unwrap();
         let denied = HostConnector::new(&Config {
             denied_hosts: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
             ..Config::default()
         });
         for host in ["127.0.0.1", "::ffff:127.0.0.1", "localhost"] {
-            let error = denied.connect(&target(host, port)).await.unwrap_err();
+            let error = denied.reach(&target(host, port)).await.unwrap_err();
             assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
         }
     }
@@ -226,21 +239,21 @@ mod tests {
             ..Config::default()
         };
         let connector = HostConnector::with(&config, &NONE);
-        let busy = connector.connect(&target("localhost", port)).await;
+        let busy = connector.reach(&target("localhost", port)).await;
         let busy = busy.unwrap_err();
         assert!(matches!(busy, ConnectError::Resources(_)), "{busy}");
-        connector.connect(&target("127.0.0.1", port)).await.unwrap();
+        connector.reach(&target("127.0.0.1", port)).await.unwrap();
     }
 
     #[tokio::test]
     async fn says_what_failed() {
         let (listener, port) = listener("127.0.0.1:0").await;
         drop(listener);
-        let refused = connector(&[]).connect(&target("127.0.0.1", port)).await;
+        let refused = connector(&[]).reach(&target("127.0.0.1", port)).await;
         let refused = refused.unwrap_err();
         assert!(matches!(&refused, ConnectError::Unreachable(why) if why.contains("refused")));
         let unknown = target("no-such-host.invalid", 1);
-        let unknown = connector(&[]).connect(&unknown).await.unwrap_err();
+        let unknown = connector(&[]).reach(&unknown).await.unwrap_err();
         assert!(matches!(unknown, ConnectError::Unreachable(_)), "{unknown}");
     }
 }

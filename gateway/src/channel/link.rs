@@ -1,6 +1,7 @@
-//! A channel's first bytes: the Spice link message that says what the channel is.
+//! A channel's first bytes: the Spice link message that says what the channel is, or the
+//! beginning of TLS, which hides it.
 //!
-//! The tunnel is for Spice and nothing else, so nothing reaches a host before these bytes have
+//! The gateway is for Spice and nothing else, so nothing reaches a host before these bytes have
 //! come and have been recognised.
 
 use std::future::poll_fn;
@@ -21,27 +22,62 @@ const TYPE_AT: usize = 20;
 /// Offset of `channel_id`.
 const ID_AT: usize = 21;
 
+/// First bytes of TLS: a record with a handshake message (RFC 8446, section 5.1), of whatever
+/// version.
+const TLS_RECORD: [u8; 2] = [22, 3];
+/// Offset of the handshake message's type, behind the record's header.
+const TLS_TYPE_AT: usize = 5;
+/// A `ClientHello` (RFC 8446, section 4).
+const CLIENT_HELLO: u8 = 1;
+
+/// What a client may begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// A link message.
+    Spice,
+    /// The same, or TLS with the host.
+    SpiceOrTls,
+}
+
 /// What a channel is, as its link message says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct LinkMessage {
-    /// What it carries.
-    pub(super) channel_type: ChannelType,
+    /// What it carries; `None`: TLS between client and host hides it.
+    pub(super) channel_type: Option<ChannelType>,
     /// Number of the channel among those of its type.
     pub(super) channel_id: u8,
 }
 
-/// Reads from the client until its link message is complete; all of it stays in `inbound`. The
-/// error is what ended the channel before.
+impl LinkMessage {
+    /// Of a channel inside TLS.
+    const TLS: Self = Self {
+        channel_type: None,
+        channel_id: 0,
+    };
+
+    pub(super) fn is_tls(self) -> bool {
+        self == Self::TLS
+    }
+
+    /// The name of the channel's type, `tls` where that is hidden, or `unknown`.
+    pub(super) fn type_name(self) -> &'static str {
+        self.channel_type.map_or("tls", ChannelType::name)
+    }
+}
+
+/// Reads from the client until its link message is complete, or TLS is recognised; all of it stays
+/// in `inbound`. The error is what ended the channel before.
 pub(super) async fn receive<C>(
     client: &mut C,
     inbound: &mut Inbound,
+    expected: Expected,
 ) -> Result<LinkMessage, EndReason>
 where
     C: AsyncRead + AsyncWrite + Unpin,
 {
     loop {
         let decoded = inbound.decode().transpose();
-        if let Some(link) = parse(inbound.payload())? {
+        if let Some(link) = parse(inbound.payload(), expected)? {
             if let Some(result) = decoded {
                 inbound.put_back(result);
             }
@@ -89,17 +125,32 @@ fn lost(error: &io::Error) -> EndReason {
 }
 
 /// `None`: not yet complete.
-fn parse(payload: &[u8]) -> Result<Option<LinkMessage>, EndReason> {
+fn parse(payload: &[u8], expected: Expected) -> Result<Option<LinkMessage>, EndReason> {
+    if expected == Expected::SpiceOrTls && payload.first() == Some(&TLS_RECORD[0]) {
+        return parse_tls(payload);
+    }
     let seen = payload.len().min(MAGIC.len());
     if payload[..seen] != MAGIC[..seen] {
         return Err(EndReason::NotSpice);
     }
     match (payload.get(TYPE_AT), payload.get(ID_AT)) {
         (Some(&channel_type), Some(&channel_id)) => Ok(Some(LinkMessage {
-            channel_type: ChannelType::new(channel_type),
+            channel_type: Some(ChannelType::new(channel_type)),
             channel_id,
         })),
         _ => Ok(None),
+    }
+}
+
+fn parse_tls(payload: &[u8]) -> Result<Option<LinkMessage>, EndReason> {
+    let seen = payload.len().min(TLS_RECORD.len());
+    if payload[..seen] != TLS_RECORD[..seen] {
+        return Err(EndReason::NotSpice);
+    }
+    match payload.get(TLS_TYPE_AT) {
+        None => Ok(None),
+        Some(&CLIENT_HELLO) => Ok(Some(LinkMessage::TLS)),
+        Some(_) => Err(EndReason::NotSpice),
     }
 }
 
@@ -126,14 +177,22 @@ mod tests {
     }
 
     async fn receive_all(bytes: Vec<u8>) -> (Result<LinkMessage, EndReason>, Inbound) {
+        receive_as(Framing::WebSocket, Expected::Spice, bytes).await
+    }
+
+    async fn receive_as(
+        framing: Framing,
+        expected: Expected,
+        bytes: Vec<u8>,
+    ) -> (Result<LinkMessage, EndReason>, Inbound) {
         let (mut client, mut gateway) = tokio::io::duplex(7);
         let writer = tokio::spawn(async move {
             let _ = client.write_all(&bytes).await;
             let _ = client.shutdown().await;
             client
         });
-        let mut inbound = Inbound::default();
-        let link = receive(&mut gateway, &mut inbound).await;
+        let mut inbound = Inbound::new(framing);
+        let link = receive(&mut gateway, &mut inbound, expected).await;
         drop(gateway);
         let _ = writer.await;
         (link, inbound)
@@ -151,16 +210,52 @@ mod tests {
             .concat();
             let (link, inbound) = receive_all(bytes).await;
             let link = link.unwrap();
-            assert_eq!((link.channel_type.name(), link.channel_id), ("display", 0));
+            assert_eq!((link.type_name(), link.channel_id), ("display", 0));
             assert!(message.starts_with(inbound.payload()));
         }
+    }
+
+    #[tokio::test]
+    async fn without_frames_the_message_comes_as_it_is() {
+        for expected in [Expected::Spice, Expected::SpiceOrTls] {
+            let received = receive_as(Framing::Raw, expected, link_message()).await;
+            let (link, inbound) = received;
+            assert_eq!(link.unwrap().type_name(), "display");
+            assert!(link_message().starts_with(inbound.payload()));
+            let (link, _) = receive_as(Framing::Raw, expected, b"RED".to_vec()).await;
+            assert_eq!(link, Err(EndReason::ClientEnd));
+            for wrong in [&b"GET / "[..], b"\x16\x02\x01\0\x05\x01", b"\x17\x03\x03"] {
+                let (link, _) = receive_as(Framing::Raw, expected, wrong.to_vec()).await;
+                assert_eq!(link, Err(EndReason::NotSpice), "{wrong:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_is_recognised_where_the_host_has_a_port_for_it() {
+        let hello = b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03".to_vec();
+        let (link, inbound) = receive_as(Framing::Raw, Expected::SpiceOrTls, hello.clone()).await;
+        let link = link.unwrap();
+        assert!(link.is_tls());
+        assert_eq!(link.type_name(), "tls");
+        assert!(hello.starts_with(inbound.payload()));
+        let (link, _) = receive_as(Framing::Raw, Expected::Spice, hello.clone()).await;
+        assert_eq!(link, Err(EndReason::NotSpice));
+        // A ServerHello, and what ends early.
+        let mut other = hello.clone();
+        other[TLS_TYPE_AT] = 2;
+        let (link, _) = receive_as(Framing::Raw, Expected::SpiceOrTls, other).await;
+        assert_eq!(link, Err(EndReason::NotSpice));
+        let early = hello[..TLS_TYPE_AT].to_vec();
+        let (link, _) = receive_as(Framing::Raw, Expected::SpiceOrTls, early).await;
+        assert_eq!(link, Err(EndReason::ClientEnd));
     }
 
     #[tokio::test]
     async fn keeps_an_event_that_comes_with_the_link_message() {
         let bytes = [masked(0x82, &link_message()), masked(0x88, &[3, 232])].concat();
         let mut inbound = Inbound::with_received(Framing::WebSocket, &bytes).unwrap();
-        let link = receive(&mut tokio::io::empty(), &mut inbound).await;
+        let link = receive(&mut tokio::io::empty(), &mut inbound, Expected::Spice).await;
         assert!(link.is_ok());
         assert_eq!(inbound.payload(), link_message());
         assert!(matches!(inbound.decode(), Ok(Some(Event::Close(_)))));
@@ -188,7 +283,7 @@ mod tests {
             .write_all(&masked(0x82, &link_message()))
             .await
             .unwrap();
-        receive(&mut gateway, &mut Inbound::default())
+        receive(&mut gateway, &mut Inbound::default(), Expected::Spice)
             .await
             .unwrap();
         let mut pong = [0; 4];

@@ -3,6 +3,7 @@
 mod announce;
 mod dial;
 mod host;
+mod host_side;
 mod host_silence;
 mod journal;
 mod link;
@@ -24,6 +25,7 @@ use tokio::time::{Instant, timeout};
 use tracing::debug;
 
 pub use host::{ConnectError, HostConnector};
+pub use host_side::{HostSide, LateHost};
 pub use lost_clients::LostClients;
 pub use registry::{Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
 pub use stop::StopSignal;
@@ -40,11 +42,11 @@ use crate::session::ChannelId;
 use crate::timed::Timed;
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::{
-    Carrier, ClientStream, Framing, HostStream, Inbound, Limits, Order, Outcome, Paths, Rest,
+    Carrier, ClientStream, Framing, Inbound, Limits, Order, Outcome, Paths, Rest,
 };
 use host_silence::HostSilence;
 use journal::Journal;
-use link::LinkMessage;
+use link::{Expected, LinkMessage};
 
 /// Time limits of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +71,7 @@ impl ChannelLimits {
     }
 }
 
-/// A channel whose host is connected and whose client is about to get its 101.
+/// A channel whose host can be reached and whose client is about to get its 101 or 200.
 pub struct Channel {
     /// Number of the channel.
     pub id: ChannelId,
@@ -83,10 +85,12 @@ pub struct Channel {
     pub client_port: u16,
     /// The leave to connect, and where to.
     pub admission: Admission,
+    /// How the client's bytes are framed.
+    pub framing: Framing,
     /// The client said `ver=2`: it answers Pings.
     pub answers_pings: bool,
-    /// The connection to the host.
-    pub host: HostStream,
+    /// The connection to the host, or the way there.
+    pub host: HostSide,
     /// The client's place among the connections that are counted.
     pub permit: Arc<Permit>,
     /// Its place among the channels of the client's address.
@@ -130,8 +134,9 @@ impl Channel {
             client: address,
             client_port,
             admission,
+            framing,
             answers_pings,
-            mut host,
+            host,
             permit,
             place,
             allowed,
@@ -141,32 +146,47 @@ impl Channel {
             request_id,
             begun: Instant::now(),
         };
-        let client_began = begin(upgrade, limits, allowed, registration.stop_signal()).await;
-        if client_began.is_ok() {
+        let expected = if host.is_open() {
+            Expected::SpiceOrTls
+        } else {
+            Expected::Spice
+        };
+        let stop = registration.stop_signal();
+        let begun_well = async {
+            let mut begun = begin(upgrade, framing, expected, limits, allowed, stop).await?;
+            let connected = tokio::select! {
+                connected = host.connection(begun.link, registration.channel()) => connected,
+                reason = stop.stopped() => Err(reason),
+            };
+            let mut host = match connected {
+                Ok(host) => host,
+                Err(reason) => {
+                    begun.part(reason, limits).await;
+                    return Err(reason);
+                }
+            };
             let client = SocketAddr::new(address, client_port);
             let announced = announce::announce(limits.host_proxy_protocol, client, &mut host);
             // The host's window is open; one that is not shows by its silence.
             let _ = timeout(limits.link_timeout, announced).await;
-        }
-        let user = host.user();
-        let begun_well = client_began.and_then(|begun| {
+            let user = host.user();
             // The host has been sent nothing of the client yet, so it has not spoken either.
-            let carrier = paths.take(*begun.client, host, Framing::WebSocket);
+            let carrier = paths.take(*begun.client, host, framing);
             let carrier = carrier.map_err(|error| EndReason::Resources(error.kind()))?;
-            Ok((carrier, begun.inbound, begun.link))
-        });
-        let (carrier, inbound, link) = match begun_well {
+            Ok((carrier, begun.inbound, begun.link, user))
+        };
+        let (carrier, inbound, link, user) = match begun_well.await {
             Ok(begun_well) => begun_well,
             Err(reason) => return journal.closed(&registration, reason, String::new()),
         };
-        let (kind, path) = (link.channel_type.name(), carrier.name());
+        let (kind, path) = (link.type_name(), carrier.name());
         registration.carries(Carried { path, kind }, link.channel_id);
         journal.open(&registration, link.channel_id, user);
         let moving = Moving {
             admission,
             answers_pings,
             permit,
-            _place: place,
+            place,
             journal,
             link,
             carrier,
@@ -180,7 +200,7 @@ struct Moving {
     admission: Admission,
     answers_pings: bool,
     permit: Arc<Permit>,
-    _place: Place,
+    place: Place,
     journal: Journal,
     link: LinkMessage,
     carrier: Carrier,
@@ -227,7 +247,10 @@ impl Moving {
             }
         };
         let kernel = self.carrier.counts(counters);
-        self.journal.closed(&registration, reason, kernel);
+        let Self { journal, place, .. } = *self;
+        // Whoever reads of the end finds the place free.
+        drop(place);
+        journal.closed(&registration, reason, kernel);
     }
 }
 
@@ -238,9 +261,18 @@ struct Begun {
     link: LinkMessage,
 }
 
+impl Begun {
+    /// Ends the client's stream, and tells it why where there are frames.
+    async fn part(&mut self, reason: EndReason, limits: ChannelLimits) {
+        part(&mut self.client, self.inbound.framing(), reason, limits).await;
+    }
+}
+
 /// Takes the client's connection over from HTTP and reads its link message.
 async fn begin(
     upgrade: OnUpgrade,
+    framing: Framing,
+    expected: Expected,
     limits: ChannelLimits,
     allowed: ChannelTypes,
     stop: &StopSignal,
@@ -258,17 +290,23 @@ async fn begin(
         .unwrap_or_else(|_| unreachable!("every connection is served on a Timed"));
     let mut client = Box::new(parts.io.into_inner().into_inner());
     let received = async {
-        let Some(mut inbound) = Inbound::with_received(Framing::WebSocket, &parts.read_buf) else {
+        let Some(mut inbound) = Inbound::with_received(framing, &parts.read_buf) else {
             return Err(EndReason::TooEarly);
         };
+        let received = link::receive(&mut client, &mut inbound, expected);
         let link = tokio::select! {
-            link = timeout(limits.link_timeout, link::receive(&mut client, &mut inbound)) => {
+            link = timeout(limits.link_timeout, received) => {
                 link.map_err(|_| EndReason::NoLinkMessage)??
             }
             reason = stop.stopped() => return Err(reason),
         };
-        if !allowed.contains(link.channel_type) {
-            return Err(EndReason::ChannelNotAllowed(link.channel_type.name()));
+        let may_pass = match link.channel_type {
+            Some(kind) => allowed.contains(kind),
+            // Whatever it carries is hidden.
+            None => allowed == ChannelTypes::ALL,
+        };
+        if !may_pass {
+            return Err(EndReason::ChannelNotAllowed(link.type_name()));
         }
         Ok((inbound, link))
     };
@@ -279,21 +317,30 @@ async fn begin(
             link,
         }),
         Err(reason) => {
-            if let Some(frame) = reason.close_frame() {
-                // A client that does not take its Close in time is simply left.
-                let _ = timeout(limits.close_timeout, part(&mut client, &frame)).await;
-            }
+            part(&mut client, framing, reason, limits).await;
             Err(reason)
         }
     }
 }
 
-/// Sends a last frame and reads to the client's end, so that closing is no RST that would
-/// overtake the frame.
-async fn part(client: &mut ClientStream, frame: &[u8]) -> std::io::Result<()> {
-    client.write_all(frame).await?;
-    client.shutdown().await?;
-    let mut rest = [0; 512];
-    while client.read(&mut rest).await? > 0 {}
-    Ok(())
+/// Sends the last frame of a channel that ends for this reason, if there is one, and reads to the
+/// client's end, so that closing is no RST that would overtake the frame. A client that does not
+/// take it in time is simply left.
+async fn part(
+    client: &mut ClientStream,
+    framing: Framing,
+    reason: EndReason,
+    limits: ChannelLimits,
+) {
+    let Some(frame) = reason.close_frame() else {
+        return;
+    };
+    let parted = async {
+        client.write_all(&framing.farewell(frame)).await?;
+        client.shutdown().await?;
+        let mut rest = [0; 512];
+        while client.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(limits.close_timeout, parted).await;
 }

@@ -33,7 +33,8 @@ pub struct ChannelState {
     answers_pings: bool,
     /// Milliseconds of the Unix epoch.
     opened: u64,
-    kind: u8,
+    /// `None`: hidden by TLS between client and host.
+    kind: Option<u8>,
     number: u8,
     uplink: u64,
     downlink: u64,
@@ -102,7 +103,7 @@ impl Moving {
             peer: self.permit.peer(),
             answers_pings: self.answers_pings,
             opened: u64::try_from(opened.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
-            kind: self.link.channel_type.number(),
+            kind: self.link.channel_type.map(ChannelType::number),
             number: self.link.channel_id,
             uplink: channel.counters.uplink(),
             downlink: channel.counters.downlink(),
@@ -160,14 +161,14 @@ impl Arrived {
             admission,
             answers_pings: state.answers_pings,
             permit: Arc::new(connections.take_over(state.peer)),
-            _place: limits.take_over(state.client, new.session),
+            place: limits.take_over(state.client, new.session),
             journal: Journal {
                 access_log,
                 request_id: RequestId::known(&state.request),
                 begun: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             },
             link: LinkMessage {
-                channel_type: ChannelType::new(state.kind),
+                channel_type: state.kind.map(ChannelType::new),
                 channel_id: state.number,
             },
             carrier,
@@ -185,7 +186,7 @@ impl Arrived {
         let registration = registry.register(self.new);
         let carried = Carried {
             path: self.moving.carrier.name(),
-            kind: self.moving.link.channel_type.name(),
+            kind: self.moving.link.type_name(),
         };
         registration.carries(carried, self.moving.link.channel_id);
         self.moving.spawn(Box::new(self.rest), limits, registration);

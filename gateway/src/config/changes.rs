@@ -22,6 +22,7 @@ const AT_ONCE: &[&str] = &[
     "ForwardedHeader",
     "ExternalName",
     "HijackAll",
+    "Connect",
     "HostProxyProtocol",
     "FirstSpicePort",
     "LastSpicePort",

@@ -64,6 +64,7 @@ keys! {
     "ExternalName" => external_name: OrEmpty<Host>,
 
     "HijackAll" => hijack_all: Switch,
+    "Connect" => connect: Switch,
     "FirstSpicePort" => first_spice_port: Port<1>,
     "LastSpicePort" => last_spice_port: Port<1>,
     "SpiceHost" => spice_host: SpiceHost,

@@ -191,6 +191,7 @@ mod tests {
             ("ProxyProtocol", json!(["10.1.2.3", "fd00::/8"])),
             ("ExternalName", json!("gateway.example.com")),
             ("HijackAll", json!(false)),
+            ("Connect", json!(false)),
             ("FirstSpicePort", json!(1)),
             ("FirstSpicePort", json!(6000)),
             ("LastSpicePort", json!(6000)),

@@ -78,6 +78,8 @@ pub struct Config {
     /// Whether answers of the manager get the gateway's name and a ticket instead of the host's
     /// address and port.
     pub hijack_all: bool,
+    /// Whether Spice clients without WebSockets may use the gateway as an HTTP proxy, with tickets.
+    pub connect: bool,
     /// First Spice port that may be connected to.
     pub first_spice_port: u16,
     /// Last Spice port that may be connected to.
@@ -157,7 +159,7 @@ pub struct Config {
     pub max_sessions_per_address: Option<usize>,
     /// Most channels of one client address; `None` (0): any number.
     pub max_channels_per_address: Option<usize>,
-    /// Wrong tokens per minute and client address before further WebSockets are refused
+    /// Wrong tokens per minute and client address before further channels are refused
     /// unseen; `None` (0): no limit.
     pub bad_token_limit: Option<u32>,
     /// Seconds in the file; how long an address is refused after so many.
@@ -311,6 +313,7 @@ impl Default for Config {
             proxy_protocol: Vec::new(),
             external_name: None,
             hijack_all: true,
+            connect: true,
             first_spice_port: 5900,
             last_spice_port: 25900,
             spice_host: SpiceHost::Host(Host::LOCALHOST),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use super::{Subscriber, speak_for_many};
 use crate::config::Config;
-use crate::metrics::WebSocketRefusal;
+use crate::metrics::ChannelRefusal;
 use crate::session::SessionId;
 
 /// What addresses may have open, and what they have.
@@ -36,10 +36,10 @@ pub enum TooMany {
 
 impl TooMany {
     /// The kind of reason, by which it is counted.
-    pub fn label(self) -> WebSocketRefusal {
+    pub fn label(self) -> ChannelRefusal {
         match self {
-            Self::Sessions => WebSocketRefusal::TooManySessions,
-            Self::Channels => WebSocketRefusal::TooManyChannels,
+            Self::Sessions => ChannelRefusal::TooManySessions,
+            Self::Channels => ChannelRefusal::TooManyChannels,
         }
     }
 }

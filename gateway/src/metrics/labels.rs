@@ -28,14 +28,20 @@ labels! {
 }
 
 labels! {
-    /// Why a WebSocket is refused before its host is asked.
-    pub enum WebSocketRefusal {
+    /// Why a WebSocket or a tunnel is refused before its host is asked.
+    pub enum ChannelRefusal {
         /// Wrong, expired or missing.
         Token => "token",
         /// `BadTokenLimit`.
         TooManyWrongTokens => "too many wrong tokens",
         /// No handshake as RFC 6455 has it.
         Handshake => "handshake",
+        /// No CONNECT as RFC 9110 has it.
+        Request => "request",
+        /// CONNECT without credentials, to which clients may have to be asked.
+        NoCredentials => "no credentials",
+        /// `Connect`, or `HijackAll` false.
+        ConnectOff => "connect off",
         /// `AllowedOrigins`.
         Origin => "origin",
         /// No new desktop sessions.

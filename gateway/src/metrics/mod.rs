@@ -19,8 +19,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use labels::{
-    Carried, ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg, ManagerResult,
-    WebSocketRefusal,
+    Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg,
+    ManagerResult,
 };
 
 pub use process::{open_files, open_files_limit};
@@ -81,8 +81,8 @@ pub struct Metrics {
     pub tls_handshake: Histogram,
     /// TLS handshakes that did not, by reason.
     pub tls_failures: Labelled<HandshakeFailure>,
-    /// WebSockets that were refused, by reason.
-    pub websockets_refused: Labelled<WebSocketRefusal>,
+    /// WebSockets and tunnels that were refused, by reason.
+    pub channels_refused: Labelled<ChannelRefusal>,
     /// Times of connects to hosts that succeeded, names' resolution included.
     pub host_connect: Histogram,
     /// Connects to hosts that did not, by reason.
@@ -120,9 +120,9 @@ impl Default for Metrics {
                 "TLS handshakes that failed",
                 "reason",
             ),
-            websockets_refused: entered.add_labelled(
-                "websockets_refused",
-                "WebSockets that were refused before a host was asked",
+            channels_refused: entered.add_labelled(
+                "channels_refused",
+                "WebSockets and tunnels that were refused before a host was asked",
                 "reason",
             ),
             host_failures: entered.add_labelled(
@@ -224,13 +224,13 @@ mod tests {
     #[test]
     fn what_was_counted_is_read() {
         let metrics = Metrics::default();
-        metrics.websockets_refused.count(WebSocketRefusal::Token);
-        metrics.websockets_refused.count(WebSocketRefusal::Token);
+        metrics.channels_refused.count(ChannelRefusal::Token);
+        metrics.channels_refused.count(ChannelRefusal::Token);
         metrics.host_connect.observe(0.003);
         metrics.desktops_assigned.inc();
         let text = metrics.encode(Nothing).unwrap();
         for line in [
-            r#"flexvdi_gateway_websockets_refused_total{reason="token"} 2"#,
+            r#"flexvdi_gateway_channels_refused_total{reason="token"} 2"#,
             "flexvdi_gateway_desktops_assigned_total 1",
             r#"flexvdi_gateway_host_connect_seconds_bucket{le="0.0025"} 0"#,
             r#"flexvdi_gateway_host_connect_seconds_bucket{le="0.005"} 1"#,

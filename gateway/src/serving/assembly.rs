@@ -106,6 +106,7 @@ impl Gateway {
             paths,
             allowed_channels: ChannelTypes::only(&config.allowed_channels),
             channel_limits: ChannelLimits::new(config),
+            connect: config.connect && config.hijack_all,
             origins: OriginRules::new(&config.allowed_origins, config.hijack_all),
             clients: NetworkRules::new(&config.allowed_clients, &config.denied_clients),
             trusted_proxies: config.trusted_proxies.clone(),

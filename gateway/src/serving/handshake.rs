@@ -85,8 +85,8 @@ pub(super) fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeE
     Ok(response)
 }
 
-/// Whether a body follows a request's head: its bytes would be taken for frames.
-fn has_body(headers: &HeaderMap) -> bool {
+/// Whether a body follows a request's head: its bytes would be taken for the channel's.
+pub(super) fn has_body(headers: &HeaderMap) -> bool {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     headers.contains_key(TRANSFER_ENCODING) || lengths.any(|length| length.as_bytes() != b"0")
 }

@@ -1,4 +1,4 @@
-//! What happens to a request: a WebSocket, the manager, or an error.
+//! What happens to a request: a channel, the manager, or an error.
 
 mod assembly;
 mod handshake;
@@ -6,6 +6,7 @@ mod health;
 mod live;
 mod refused;
 mod reply;
+mod tunnel;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::access_log::{AccessLog, Event, Requested};
 use crate::admission::{Admission, Admissions};
 use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
-use crate::channel::{Channel, ChannelLimits, HostConnector, Registry};
+use crate::channel::{Channel, ChannelLimits, HostConnector, HostSide, LateHost, Registry};
 use crate::channel_type::ChannelTypes;
 use crate::config::ForwardedHeader;
 use crate::drain::Drain;
@@ -34,10 +35,11 @@ use crate::manager::{Manager, has_known_coding};
 use crate::metrics::Metrics;
 use crate::session::ChannelId;
 use crate::web_origin::OriginRules;
-use gateway_datapath::Paths;
+use gateway_datapath::{Framing, Paths};
 pub use health::Health;
 pub use live::{Live, Serving};
 use refused::Refused;
+use tunnel::TunnelError;
 
 /// Methods that are passed to the manager.
 const MANAGER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -66,6 +68,8 @@ pub struct Gateway {
     pub allowed_channels: ChannelTypes,
     /// Time limits of channels.
     pub channel_limits: ChannelLimits,
+    /// Whether tunnels are opened.
+    pub connect: bool,
     /// Whose web pages may open WebSockets.
     pub origins: OriginRules,
     /// Which clients are served.
@@ -180,8 +184,8 @@ async fn answer(
         Ok(Route::Manager(path)) => {
             Answered::Manager(pass_on(gateway, connection, origin, &path, request).await)
         }
-        Ok(Route::Channel(query)) => {
-            Answered::Channel(open_channel(gateway, connection, origin, &query, request).await)
+        Ok(Route::Channel(opening)) => {
+            Answered::Channel(open_channel(gateway, connection, origin, opening, request).await)
         }
         Err(refusal) => Answered::Own(*refusal),
     }
@@ -190,7 +194,22 @@ async fn answer(
 enum Route {
     Health,
     Manager(CanonicalPath),
-    Channel(Query),
+    Channel(Opening),
+}
+
+/// How a channel is asked for.
+enum Opening {
+    WebSocket(Query),
+    Tunnel,
+}
+
+impl Opening {
+    fn framing(&self) -> Framing {
+        match self {
+            Self::WebSocket(_) => Framing::WebSocket,
+            Self::Tunnel => Framing::Raw,
+        }
+    }
 }
 
 /// Who answers a request; the error is the answer.
@@ -201,9 +220,17 @@ fn route(
 ) -> Result<Route, Box<Response<Body>>> {
     let refuse = |status, message| Err(Box::new(error(status, message)));
     let uri = request.uri();
-    let target_len = uri
+    let path_len = uri
         .path_and_query()
         .map_or(0, |target| target.as_str().len());
+    let authority_len = uri
+        .authority()
+        .map_or(0, |authority| authority.as_str().len());
+    let target_len = if request.method() == Method::CONNECT {
+        authority_len
+    } else {
+        path_len
+    };
     if target_len > gateway.max_uri_size {
         return refuse(StatusCode::URI_TOO_LONG, "request target too long");
     }
@@ -221,6 +248,10 @@ fn route(
             StatusCode::FORBIDDEN,
             "clients of this address are not served",
         );
+    }
+    // Whose target is no path.
+    if request.method() == Method::CONNECT {
+        return Ok(Route::Channel(Opening::Tunnel));
     }
     let query = Query::parse(uri.query().unwrap_or_default());
     let is_upgrade = handshake::is_upgrade(request.headers());
@@ -244,7 +275,7 @@ fn route(
     if request.method() != Method::GET {
         return Err(Box::new(method_not_allowed("GET")));
     }
-    Ok(Route::Channel(query))
+    Ok(Route::Channel(Opening::WebSocket(query)))
 }
 
 async fn pass_on(
@@ -275,14 +306,15 @@ async fn open_channel(
     gateway: &Gateway,
     connection: &ConnectionInfo,
     origin: &Origin,
-    query: &Query,
+    opening: Opening,
     mut request: Request<Incoming>,
 ) -> Response<Body> {
-    match begin_channel(gateway, connection, origin, query, &mut request).await {
+    let framing = opening.framing();
+    match begin_channel(gateway, connection, origin, opening, &mut request).await {
         Ok(accepted) => accepted.map(|()| Body::empty()),
         Err(refused) => {
             let client = origin.client.address();
-            refused.tell(client);
+            refused.tell(client, framing);
             let answer = refused.answered(&gateway.metrics);
             gateway.access_log.write(|| Event::Refused {
                 request: Some(origin.request_id.clone()),
@@ -296,18 +328,30 @@ async fn open_channel(
     }
 }
 
-/// Checks that a channel may be opened, connects to its host and starts it; gives the 101.
+/// Checks that a channel may be opened, connects to its host and starts it; gives the 101, or the
+/// 200 of a tunnel.
 async fn begin_channel(
     gateway: &Gateway,
     connection: &ConnectionInfo,
     origin: &Origin,
-    query: &Query,
+    opening: Opening,
     request: &mut Request<Incoming>,
 ) -> Result<Response<()>, Refused> {
     let client = origin.client.address();
-    let response = handshake::accept(request).map_err(Refused::Handshake)?;
-    check_page(gateway, origin, request.headers())?;
-    let admitted = gateway.admissions.admit(query.token.as_deref(), client);
+    let framing = opening.framing();
+    let (response, token, answers_pings) = match opening {
+        Opening::WebSocket(query) => {
+            let response = handshake::accept(request).map_err(Refused::Handshake)?;
+            check_page(gateway, origin, request.headers())?;
+            (response, query.token, query.version >= 2)
+        }
+        Opening::Tunnel if !gateway.connect => return Err(Refused::Tunnel(TunnelError::Off)),
+        Opening::Tunnel => {
+            let ticket = tunnel::ticket(request).map_err(Refused::Tunnel)?;
+            (Response::new(()), Some(ticket), false)
+        }
+    };
+    let admitted = gateway.admissions.admit(token.as_deref(), client);
     let admission = admitted.map_err(Refused::Token)?;
     if is_too_new(gateway, &admission) {
         return Err(Refused::Draining);
@@ -315,15 +359,7 @@ async fn begin_channel(
     let session = admission.session;
     let place = gateway.client_limits.admit(client, session);
     let place = place.map_err(|too_many| Refused::TooMany { too_many, session })?;
-    let connecting = Instant::now();
-    let connected = gateway.hosts.connect(&admission.grant.target).await;
-    let host = connected.map_err(|failure| Refused::Host {
-        failure,
-        session,
-        target: admission.grant.target.clone(),
-    })?;
-    let took = connecting.elapsed().as_secs_f64();
-    gateway.metrics.host_connect.observe(took);
+    let host = host_side(gateway, framing, &admission).await?;
     let allowed = gateway.allowed_channels.and(admission.grant.channels);
     let channel = Channel {
         id: ChannelId::next(),
@@ -332,7 +368,8 @@ async fn begin_channel(
         client,
         client_port: origin.client_port,
         admission,
-        answers_pings: query.version >= 2,
+        framing,
+        answers_pings,
         host,
         permit: Arc::clone(&connection.permit),
         place,
@@ -346,6 +383,30 @@ async fn begin_channel(
         &gateway.paths,
     );
     Ok(response)
+}
+
+/// Connects to the host; where a tunnel could go to either of two ports, that is for later.
+async fn host_side(
+    gateway: &Gateway,
+    framing: Framing,
+    admission: &Admission,
+) -> Result<HostSide, Refused> {
+    let target = &admission.grant.target;
+    if let (Framing::Raw, Some(tls_target)) = (framing, admission.grant.tls_target()) {
+        return Ok(HostSide::Later(LateHost {
+            hosts: gateway.hosts.clone(),
+            metrics: Arc::clone(&gateway.metrics),
+            target: target.clone(),
+            tls_target,
+        }));
+    }
+    let connected = gateway.hosts.connect(target, &gateway.metrics).await;
+    let host = connected.map_err(|failure| Refused::Host {
+        failure,
+        session: admission.session,
+        target: target.clone(),
+    })?;
+    Ok(HostSide::Connected(host))
 }
 
 /// Whether the web page that opens a WebSocket may do so.

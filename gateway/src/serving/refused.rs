@@ -1,28 +1,33 @@
-//! Why a WebSocket is not opened: what is counted, logged and answered for each reason.
+//! Why a channel is not opened: what is counted, logged and answered for each reason.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use http::{Response, StatusCode};
+use tracing::field::display;
 use tracing::{debug, info};
 
 use super::handshake::HandshakeError;
 use super::reply;
+use super::tunnel::TunnelError;
 use crate::admission::Refusal;
 use crate::channel::ConnectError;
 use crate::drain;
 use crate::http::body::Body;
 use crate::http::reply::error;
 use crate::limits::TooManyChannels as TooMany;
-use crate::metrics::{HostFailure, Metrics, WebSocketRefusal};
+use crate::metrics::{ChannelRefusal, HostFailure, Metrics};
 use crate::session::SessionId;
 use crate::target::Target;
 use crate::web_origin::WrongOrigin;
+use gateway_datapath::Framing;
 
-/// Why a WebSocket is not opened.
+/// Why a WebSocket or a tunnel is not opened.
 pub(super) enum Refused {
-    /// The request is none that opens one.
+    /// The request is none that opens a WebSocket.
     Handshake(HandshakeError),
+    /// The request is none that opens a tunnel, or none is to be opened.
+    Tunnel(TunnelError),
     /// A web page that may not come here.
     Origin {
         wrong: WrongOrigin,
@@ -48,7 +53,7 @@ pub(super) enum Refused {
 
 /// Where a refusal is counted.
 enum Counted {
-    Refused(WebSocketRefusal),
+    Refused(ChannelRefusal),
     Host(HostFailure),
 }
 
@@ -56,19 +61,19 @@ impl Refused {
     fn consequences(&self) -> (Counted, Response<Body>) {
         let refused = Counted::Refused;
         match self {
-            Self::Handshake(error) => (
-                refused(WebSocketRefusal::Handshake),
-                reply::handshake(*error),
-            ),
+            Self::Handshake(error) => {
+                (refused(ChannelRefusal::Handshake), reply::handshake(*error))
+            }
+            Self::Tunnel(error) => (refused(error.label()), reply::tunnel(*error)),
             Self::Origin { .. } => {
                 let message = "web pages of this origin may not come here";
                 let answer = error(StatusCode::FORBIDDEN, message);
-                (refused(WebSocketRefusal::Origin), answer)
+                (refused(ChannelRefusal::Origin), answer)
             }
             Self::Token(refusal) => (refused(refusal.label()), reply::refusal(*refusal)),
             Self::Draining => {
                 let answer = error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
-                (refused(WebSocketRefusal::Draining), answer)
+                (refused(ChannelRefusal::Draining), answer)
             }
             Self::TooMany { too_many, .. } => {
                 let status = StatusCode::TOO_MANY_REQUESTS;
@@ -83,7 +88,7 @@ impl Refused {
     pub(super) fn answered(&self, metrics: &Metrics) -> Response<Body> {
         let (counted, answer) = self.consequences();
         match counted {
-            Counted::Refused(reason) => metrics.websockets_refused.count(reason),
+            Counted::Refused(reason) => metrics.channels_refused.count(reason),
             Counted::Host(reason) => metrics.host_failures.count(reason),
         }
         answer
@@ -93,30 +98,35 @@ impl Refused {
     pub(super) fn session(&self) -> Option<SessionId> {
         match self {
             Self::TooMany { session, .. } | Self::Host { session, .. } => Some(*session),
-            Self::Handshake(_) | Self::Origin { .. } | Self::Token(_) | Self::Draining => None,
+            Self::Handshake(_)
+            | Self::Tunnel(_)
+            | Self::Origin { .. }
+            | Self::Token(_)
+            | Self::Draining => None,
         }
     }
 
-    /// Tells the log.
-    pub(super) fn tell(&self, client: IpAddr) {
-        match self {
-            Self::Handshake(reason) => debug!(%client, %reason, "WebSocket refused"),
-            Self::Origin { wrong, page } => {
-                info!(%client, page, reason = %wrong, "WebSocket refused");
-            }
-            Self::Token(Refusal::Token) | Self::Draining => {
-                info!(%client, reason = %self, "WebSocket refused");
-            }
+    /// Tells the log; `framing` is that of the channel that would have been.
+    pub(super) fn tell(&self, client: IpAddr, framing: Framing) {
+        let session = self.session().map(display);
+        let page = match self {
+            Self::Origin { page, .. } => Some(page),
+            _ => None,
+        };
+        let reason = self;
+        match (self, framing) {
+            (Self::Handshake(_), _) => debug!(%client, %reason, "WebSocket refused"),
+            // The way in which some clients ask whether they need credentials.
+            (Self::Tunnel(_), _) => debug!(%client, %reason, "tunnel refused"),
             // A line for each would let whoever guesses write the log.
-            Self::Token(Refusal::TooMany { .. }) => {}
-            Self::TooMany { too_many, session } => {
-                info!(%client, %session, reason = %too_many, "WebSocket refused");
+            (Self::Token(Refusal::TooMany { .. }), _) => {}
+            (Self::Host { target, .. }, _) => {
+                info!(session, %client, host = %target, %reason, "host not reached");
             }
-            Self::Host {
-                failure,
-                session,
-                target,
-            } => info!(%session, %client, host = %target, reason = %failure, "host not reached"),
+            (_, Framing::WebSocket) => {
+                info!(%client, session, page, %reason, "WebSocket refused");
+            }
+            (_, Framing::Raw) => info!(%client, session, %reason, "tunnel refused"),
         }
     }
 }
@@ -125,6 +135,7 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handshake(error) => error.fmt(f),
+            Self::Tunnel(error) => error.fmt(f),
             Self::Origin { wrong, .. } => wrong.fmt(f),
             Self::Token(refusal) => refusal.fmt(f),
             Self::Draining => f.write_str("draining"),

@@ -1,13 +1,14 @@
 //! Answers to those who may not open a channel, or find no host.
 
-use http::header::{RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
+use http::header::{PROXY_AUTHENTICATE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 
 use super::handshake::HandshakeError;
+use super::tunnel::TunnelError;
 use crate::admission::Refusal;
 use crate::channel::ConnectError;
 use crate::http::body::Body;
-use crate::http::reply::error;
+use crate::http::reply::{error, method_not_allowed};
 
 /// Why a token was not accepted.
 pub(super) fn refusal(refusal: Refusal) -> Response<Body> {
@@ -35,6 +36,21 @@ pub(super) fn handshake(failure: HandshakeError) -> Response<Body> {
             headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
             response
         }
+    }
+}
+
+/// Why no tunnel is opened (RFC 9110, sections 9.3.6 and 15.5.8).
+pub(super) fn tunnel(failure: TunnelError) -> Response<Body> {
+    let message = failure.to_string();
+    match failure {
+        TunnelError::Off => method_not_allowed("GET"),
+        TunnelError::NoCredentials => {
+            let mut response = error(StatusCode::PROXY_AUTHENTICATION_REQUIRED, &message);
+            let basic = HeaderValue::from_static("Basic realm=\"ticket as user name\"");
+            response.headers_mut().insert(PROXY_AUTHENTICATE, basic);
+            response
+        }
+        TunnelError::Malformed(_) => error(StatusCode::BAD_REQUEST, &message),
     }
 }
 

@@ -206,6 +206,12 @@ impl RawClient {
         Ok(client)
     }
 
+    /// The connection, of which nothing may have been read beyond what was taken.
+    pub fn into_connection(self) -> Result<Connection> {
+        ensure!(self.buffer.is_empty(), "{} bytes unread", self.buffer.len());
+        Ok(self.connection)
+    }
+
     /// Ends the connection by RST.
     pub fn reset(self) -> Result<()> {
         self.connection.reset().context("resetting a connection")

@@ -108,7 +108,7 @@ async fn refusals_and_failures_are_counted_by_reason() {
         &text,
         &[
             (
-                r#"flexvdi_gateway_websockets_refused_total{reason="token"}"#,
+                r#"flexvdi_gateway_channels_refused_total{reason="token"}"#,
                 1.0,
             ),
             (

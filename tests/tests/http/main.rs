@@ -31,4 +31,5 @@ mod support;
 mod threads;
 mod tls;
 mod tokens;
+mod tunnels;
 mod waves;
