@@ -18,6 +18,9 @@ pub const SPICE_HTML5: &str = "/usr/share/spice-html5";
 /// Where Debian puts what nginx must load to relay byte streams.
 pub const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// Where Debian has the authorities that everything on the machine trusts.
+pub const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Where Debian puts the X server.
 pub const XORG: &str = "/usr/lib/xorg/Xorg";
 /// Where Debian puts what makes an X server a Spice server.
@@ -41,6 +44,8 @@ pub enum Package {
     Qemu,
     /// `spicy-screenshot`, a Spice client that needs no display.
     SpiceScreenshot,
+    /// TLS for `GLib`'s connections to proxies, and the authorities that it trusts.
+    GlibNetworking,
     /// The reverse proxy nginx.
     Nginx,
     /// The balancer `HAProxy`.
@@ -87,9 +92,10 @@ pub enum Package {
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Qemu,
         Self::SpiceScreenshot,
+        Self::GlibNetworking,
         Self::Nginx,
         Self::Haproxy,
         Self::Apache,
@@ -107,6 +113,7 @@ impl Package {
         match self {
             Self::Qemu => find_program("qemu-system-x86_64").is_some() && qemu_speaks_spice(),
             Self::SpiceScreenshot => find_program("spicy-screenshot").is_some(),
+            Self::GlibNetworking => glib_speaks_tls() && Path::new(AUTHORITIES).is_file(),
             Self::Nginx => find_program("nginx").is_some(),
             Self::Haproxy => find_program("haproxy").is_some(),
             Self::Apache => find_program("apache2").is_some(),
@@ -149,6 +156,7 @@ impl Package {
                 &["qemu-system-modules-spice"],
             ),
             Self::SpiceScreenshot => (&["spice-client-gtk"], &[]),
+            Self::GlibNetworking => (&["glib-networking", "ca-certificates"], &[]),
             Self::Nginx => (&["nginx"], &[]),
             Self::Haproxy => (&["haproxy"], &[]),
             Self::Apache => (&["apache2-bin"], &[]),
@@ -242,6 +250,15 @@ pub fn ensure_playwright() -> Result<PathBuf> {
         "npm left no playwright-core {version} behind"
     );
     Ok(package)
+}
+
+/// Whether `GLib` finds a module for TLS, in the folder of whatever architecture.
+fn glib_speaks_tls() -> bool {
+    let Ok(folders) = fs::read_dir("/usr/lib") else {
+        return false;
+    };
+    let mut folders = folders.flatten();
+    folders.any(|folder| folder.path().join("gio/modules/libgiognutls.so").is_file())
 }
 
 fn missing(packages: &[Package]) -> Vec<Package> {

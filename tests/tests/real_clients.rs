@@ -1,10 +1,12 @@
 //! Real Spice clients see through the gateway what they see without it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use anyhow::Result;
 use testkit::adapter::Adapter;
 use testkit::browser;
+use testkit::cert::TestCert;
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::{Gateway, GatewayBuilder};
 use testkit::host::Host;
@@ -123,6 +125,60 @@ async fn a_client_takes_its_picture_with_a_port_on_the_host_itself() {
     site.check_screenshot(site.gateway.tls(), desktop.token)
         .await
         .unwrap();
+}
+
+/// A client without WebSockets uses the gateway as an HTTP proxy, `proxy` but for the ticket.
+async fn check_native(
+    site: &Site,
+    scheme: &str,
+    gateway: SocketAddr,
+    ca: Option<&Path>,
+) -> Result<()> {
+    let desktop = FlexVdiClient::new(&site.gateway.tls()).desktop().await?;
+    let proxy = format!("{scheme}://{}:x@{gateway}", desktop.token);
+    let seen = screenshot::take_through(&proxy, ca, Some(PASSWORD)).await?;
+    assert_eq!(seen.differing_pixels(&site.picture), 0);
+    let log = site.gateway.log().await;
+    for kind in ["main", "display"] {
+        let kind = format!("kind=\"{kind}\"");
+        let is_open = |line: &String| line.contains("channel open") && line.contains(&kind);
+        assert!(log.iter().any(is_open), "{kind}: {log:#?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_native_client_takes_its_picture_through_a_tunnel_over_plaintext() {
+    let site = Site::start(GatewayBuilder::plain).await.unwrap();
+    let gateway = site.gateway.plain_addr();
+    check_native(&site, "http", gateway, None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_native_client_takes_its_picture_through_a_tunnel_over_tls() {
+    packages::ensure(&[Package::GlibNetworking]).unwrap();
+    let cert = TestCert::builder().chain().build().unwrap();
+    let ca = cert.ca_path();
+    let site = Site::start(|gateway| gateway.cert(cert)).await.unwrap();
+    let gateway = site.gateway.tls_addr();
+    check_native(&site, "https", gateway, Some(&ca))
+        .await
+        .unwrap();
+    // Without an authority that it trusts the client comes no further than to the handshake.
+    let other = TestCert::builder().chain().build().unwrap();
+    let ca = other.ca_path();
+    let untrusted = check_native(&site, "https", gateway, Some(&ca));
+    untrusted.await.unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_native_client_with_a_wrong_ticket_sees_nothing() {
+    let site = Site::start(GatewayBuilder::plain).await.unwrap();
+    let proxy = format!("http://guess:x@{}", site.gateway.plain_addr());
+    let seen = screenshot::take_through(&proxy, None, Some(PASSWORD)).await;
+    seen.unwrap_err();
+    let refused = |line: &str| line.contains("tunnel refused");
+    site.gateway.wait_for_log(refused, PATIENCE).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

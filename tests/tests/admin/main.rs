@@ -17,4 +17,5 @@ mod page;
 mod prometheus;
 mod support;
 mod tickets;
+mod tunnels;
 mod watch;

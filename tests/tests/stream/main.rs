@@ -78,6 +78,7 @@ mod setup;
 mod silent_hosts;
 mod slow_endings;
 mod sockmap;
+mod tunnels;
 mod unsteady;
 mod verdict;
 mod violations;

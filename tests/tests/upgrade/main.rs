@@ -12,3 +12,4 @@ mod pretender;
 mod runtime_dir;
 mod support;
 mod tickets;
+mod tunnels;

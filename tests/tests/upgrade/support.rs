@@ -5,8 +5,7 @@ use std::path::Path;
 use testkit::gateway::GatewayBuilder;
 use testkit::pattern::UPLINK;
 use testkit::prelude::*;
-use testkit::ws::Channel;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -47,7 +46,10 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     /// Over a channel to a host that echoes, in pieces of this many bytes.
-    pub(crate) fn start(channel: Channel, piece: usize) -> Self {
+    pub(crate) fn start(
+        channel: impl AsyncRead + AsyncWrite + Send + 'static,
+        piece: usize,
+    ) -> Self {
         let (mut reader, mut writer) = tokio::io::split(channel);
         let (end, ending) = watch::channel(false);
         let (sender, sent) = watch::channel(0);

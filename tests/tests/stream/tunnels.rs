@@ -1,0 +1,343 @@
+//! Tunnels: the byte stream of a channel without frames, on both ports.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::flexvdi::FlexVdiClient;
+use testkit::gateway::GatewayBuilder;
+use testkit::net::{Connection, StreamEnd, read_to_end, reset};
+use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
+use testkit::prelude::*;
+use testkit::spice::read_link;
+use testkit::tunnel::Tunnel;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::pressure::standstill;
+use crate::setup::{expect_uplink_end, read_uplink, socket_host};
+
+/// A gateway with both ports, and a host behind it that leaves its connections to the test.
+struct Stage {
+    gateway: Gateway,
+    _manager: Manager,
+    host: Host<TcpStream>,
+}
+
+impl Stage {
+    async fn start(configure: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Result<Self> {
+        let host = socket_host().await?;
+        let manager = Manager::spawn(DesktopAnswer::new(host.addr())).await?;
+        let builder = Gateway::builder().manager(&manager).plain();
+        Ok(Self {
+            gateway: configure(builder).spawn().await?,
+            _manager: manager,
+            host,
+        })
+    }
+
+    fn endpoints(&self) -> [Endpoint; 2] {
+        [self.gateway.tls(), self.gateway.plain()]
+    }
+
+    async fn ticket(&self) -> Result<String> {
+        let client = FlexVdiClient::new(&self.gateway.tls());
+        Ok(client.desktop().await?.token)
+    }
+
+    /// Opens a tunnel to the host, where the link message has arrived.
+    async fn open(&self, endpoint: &Endpoint) -> Result<Ends> {
+        let tunnel = Tunnel::new(endpoint, &self.ticket().await?);
+        let mut client = tunnel.stream().await?;
+        let link = link_message(ChannelType::Main, 0);
+        client.write_all(&link).await?;
+        client.flush().await?;
+        let mut host = self.host.outcome().await?;
+        let received = within("link message", read_link(&mut host)).await??;
+        ensure!(received == link, "another link message arrived");
+        Ok(Ends { client, host })
+    }
+
+    async fn expect_reason(&self, reason: &str) -> Result<String> {
+        let is_wanted = |line: &str| line.contains("channel closed") && line.contains(reason);
+        self.gateway.wait_for_log(is_wanted, PATIENCE).await
+    }
+}
+
+/// Both ends of a tunnel.
+struct Ends {
+    client: Connection,
+    host: TcpStream,
+}
+
+/// Reads exactly this part of the downlink's pattern.
+async fn read_downlink(
+    client: &mut (impl AsyncRead + Unpin),
+    start: u64,
+    length: u64,
+) -> Result<()> {
+    let mut buffer = vec![0; 256 * 1024];
+    let mut at = start;
+    while at < start + length {
+        let most = usize::try_from(start + length - at)?.min(buffer.len());
+        let read = within("downlink", client.read(&mut buffer[..most])).await??;
+        ensure!(read > 0, "the downlink ended after {at} bytes");
+        DOWNLINK.check(at, &buffer[..read])?;
+        at += read as u64;
+    }
+    Ok(())
+}
+
+/// The client's stream must end here, and in order.
+async fn expect_end(client: &mut Connection) -> Result<()> {
+    let (rest, end) = read_to_end(client).await?;
+    ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
+    ensure!(end == StreamEnd::Closed, "the end is {end:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn bytes_of_all_lengths_arrive_unchanged_both_ways() -> Result<()> {
+    let stage = Stage::start(|gateway| gateway).await?;
+    for endpoint in stage.endpoints() {
+        let Ends { client, host } = stage.open(&endpoint).await?;
+        let (mut client_reader, mut client_writer) = tokio::io::split(client);
+        let (mut host_reader, mut host_writer) = host.into_split();
+        let (mut up, mut down) = (0, 0);
+        for length in [
+            1_u64, 2, 125, 126, 16_384, 65_532, 65_536, 131_072, 5_000_000,
+        ] {
+            let upward = async {
+                write_pattern(&mut client_writer, UPLINK, up, length).await?;
+                anyhow::Ok(client_writer.flush().await?)
+            };
+            let downward = async {
+                anyhow::Ok(write_pattern(&mut host_writer, DOWNLINK, down, length).await?)
+            };
+            tokio::try_join!(
+                upward,
+                downward,
+                read_uplink(&mut host_reader, up, length),
+                read_downlink(&mut client_reader, down, length),
+            )
+            .with_context(|| format!("{length} bytes"))?;
+            up += length;
+            down += length;
+        }
+        let mut client = client_reader.unsplit(client_writer);
+        client.shutdown().await?;
+        expect_uplink_end(&mut host_reader, up, up).await?;
+        drop((host_reader, host_writer));
+        expect_end(&mut client).await?;
+        let line = stage.expect_reason("client disconnected").await?;
+        let link = link_message(ChannelType::Main, 0).len() as u64;
+        let counts = format!("up={} down={down} ", up + link);
+        ensure!(line.contains(&counts), "not {counts:?} in {line:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_end_of_one_side_is_told_and_the_other_goes_on() -> Result<()> {
+    const LENGTH: u64 = 3_000_000;
+    let stage = Stage::start(|gateway| gateway).await?;
+    for endpoint in stage.endpoints() {
+        // The client ends, and its host has more to say.
+        let Ends {
+            mut client,
+            mut host,
+        } = stage.open(&endpoint).await?;
+        client.shutdown().await?;
+        expect_uplink_end(&mut host, 0, 0).await?;
+        let write = async { anyhow::Ok(write_pattern(&mut host, DOWNLINK, 0, LENGTH).await?) };
+        tokio::try_join!(write, read_downlink(&mut client, 0, LENGTH))?;
+        host.shutdown().await?;
+        expect_end(&mut client).await?;
+        stage.expect_reason("client disconnected").await?;
+
+        // The host ends, and what the client has under way arrives.
+        let Ends {
+            mut client,
+            mut host,
+        } = stage.open(&endpoint).await?;
+        write_pattern(&mut host, DOWNLINK, 0, LENGTH / 10).await?;
+        host.shutdown().await?;
+        read_downlink(&mut client, 0, LENGTH / 10).await?;
+        expect_end(&mut client).await?;
+        write_pattern(&mut client, UPLINK, 0, 50_000).await?;
+        client.shutdown().await?;
+        expect_uplink_end(&mut host, 0, 50_000).await?;
+        stage.expect_reason("host disconnected").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reset_of_one_side_ends_the_other() -> Result<()> {
+    let stage = Stage::start(|gateway| gateway).await?;
+    for endpoint in stage.endpoints() {
+        let Ends { mut client, host } = stage.open(&endpoint).await?;
+        reset(&host)?;
+        drop(host);
+        expect_end(&mut client).await?;
+        drop(client);
+        stage.expect_reason("host lost").await?;
+
+        let Ends { client, mut host } = stage.open(&endpoint).await?;
+        client.reset()?;
+        expect_uplink_end(&mut host, 0, 0).await?;
+        stage.expect_reason("client lost").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn neither_side_is_read_while_the_other_takes_nothing() -> Result<()> {
+    const OFFERED: u64 = 1 << 30;
+    const PIECE: usize = 65_536;
+    /// What the kernel's buffers of four sockets may hold at most.
+    const BUFFERED: u64 = 256 << 20;
+    let stage = Stage::start(|gateway| gateway).await?;
+    for endpoint in stage.endpoints() {
+        for pattern in [DOWNLINK, UPLINK] {
+            let Ends {
+                mut client,
+                mut host,
+            } = stage.open(&endpoint.clone().receive_buffer(65_536)).await?;
+            let before = stage.gateway.memory()?.pss;
+            let sent = AtomicU64::new(0);
+            let send = async {
+                while sent.load(Ordering::Relaxed) < OFFERED {
+                    let bytes = pattern.bytes(sent.load(Ordering::Relaxed), PIECE);
+                    if pattern == DOWNLINK {
+                        host.write_all(&bytes).await?;
+                    } else {
+                        client.write_all(&bytes).await?;
+                    }
+                    sent.fetch_add(PIECE as u64, Ordering::Relaxed);
+                    // The observer must find its turn although this never waits.
+                    tokio::task::yield_now().await;
+                }
+                bail!("the whole of {OFFERED} bytes was taken without a reader")
+            };
+            let observe = async {
+                let stalled = standstill(&sent).await?;
+                ensure!(stalled < BUFFERED, "{stalled} bytes without a reader");
+                let growth = stage.gateway.memory()?.pss.saturating_sub(before);
+                ensure!(growth < 8 << 20, "the gateway grew by {growth} bytes");
+                Ok(())
+            };
+            tokio::select! {
+                sent = send => sent,
+                observed = observe => observed,
+            }?;
+            client.reset()?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nothing_but_spice_reaches_the_host() -> Result<()> {
+    let host = Host::record().await?;
+    let manager = Manager::spawn(DesktopAnswer::new(host.addr())).await?;
+    let builder = Gateway::builder().manager(&manager).plain();
+    let gateway = builder.set("LinkTimeout", 1).spawn().await?;
+    let ended = |reason: &'static str| {
+        let wanted = move |line: &str| line.contains("channel closed") && line.contains(reason);
+        gateway.wait_for_log(wanted, PATIENCE)
+    };
+    for endpoint in [gateway.tls(), gateway.plain()] {
+        let ticket = FlexVdiClient::new(&gateway.tls()).desktop().await?.token;
+        for begin in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            b"SSH-2.0-x\r\n",
+            // TLS, which this host has no port for.
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        ] {
+            let mut client = Tunnel::new(&endpoint, &ticket).stream().await?;
+            client.write_all(begin).await?;
+            client.flush().await?;
+            expect_end(&mut client).await?;
+        }
+        ended("client does not speak Spice").await?;
+        let mut silent = Tunnel::new(&endpoint, &ticket).stream().await?;
+        expect_end(&mut silent).await?;
+        ended("no Spice link message in time").await?;
+    }
+    ensure!(host.received().concat().is_empty(), "{:?}", host.received());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_link_message_may_come_with_the_request() -> Result<()> {
+    let stage = Stage::start(|gateway| gateway).await?;
+    let ticket = stage.ticket().await?;
+    for endpoint in stage.endpoints() {
+        let mut client = endpoint.connect().await?;
+        let link = link_message(ChannelType::Main, 0);
+        let request = Tunnel::new(&endpoint, &ticket).request();
+        client
+            .write_all(&[request.as_bytes(), &link].concat())
+            .await?;
+        client.flush().await?;
+        let mut host = stage.host.outcome().await?;
+        ensure!(within("link message", read_link(&mut host)).await?? == link);
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_host_is_told_of_its_client() -> Result<()> {
+    let stage = Stage::start(|gateway| gateway.set("HostProxyProtocol", "v1")).await?;
+    let ticket = stage.ticket().await?;
+    let mut client = Tunnel::new(&stage.gateway.tls(), &ticket).stream().await?;
+    let own = client.tcp().local_addr()?;
+    client
+        .write_all(&link_message(ChannelType::Main, 0))
+        .await?;
+    client.flush().await?;
+    let mut host = stage.host.outcome().await?;
+    let expected = format!(
+        "PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n",
+        own.port(),
+        stage.host.addr().port()
+    );
+    let mut header = vec![0; expected.len()];
+    within("the header", host.read_exact(&mut header)).await??;
+    ensure!(header == expected.as_bytes(), "{header:?}");
+    within("link message", read_link(&mut host)).await??;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_client_is_never_sent_a_ping() -> Result<()> {
+    let stage = Stage::start(|gateway| gateway.set("KeepAlive", 1)).await?;
+    let Ends {
+        mut client,
+        mut host,
+    } = stage.open(&stage.gateway.tls()).await?;
+    // As long as a client that does not answer would be left alone.
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+    write_pattern(&mut host, DOWNLINK, 0, 1_000).await?;
+    read_downlink(&mut client, 0, 1_000).await
+}
+
+#[tokio::test]
+async fn tunnels_take_relay_whatever_is_wanted() -> Result<()> {
+    let stage = Stage::start(|gateway| gateway.set("DataPath", "sockmap")).await?;
+    for endpoint in stage.endpoints() {
+        let Ends {
+            mut client,
+            mut host,
+        } = stage.open(&endpoint).await?;
+        write_pattern(&mut host, DOWNLINK, 0, 100_000).await?;
+        read_downlink(&mut client, 0, 100_000).await?;
+    }
+    let log = stage.gateway.log().await;
+    let opened = log.iter().filter(|line| line.contains("channel open"));
+    ensure!(opened.clone().count() == 2);
+    ensure!(opened.clone().all(|line| line.contains("path=\"relay\"")));
+    let told = log.iter().filter(|line| line.contains("reason=\"tunnel\""));
+    ensure!(told.count() == 1, "{log:#?}");
+    Ok(())
+}
