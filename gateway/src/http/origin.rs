@@ -12,7 +12,7 @@ use super::{Client, ConnectionInfo};
 use crate::access_log::RequestId;
 use crate::authority::Authority;
 use crate::config::ForwardedHeader;
-use crate::host::Host;
+use crate::host::{Host, address_for_uri};
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -84,6 +84,15 @@ impl Origin {
     /// The host part of what the client asked.
     pub fn host(&self) -> Option<&Host> {
         self.authority.as_ref().map(|authority| &authority.host)
+    }
+
+    /// The gateway's own name as the client is to use it in URIs: `external_name`, else what it
+    /// asked, else `local`, the address that it connected to.
+    pub fn own_address(&self, external_name: Option<&Host>, local: IpAddr) -> String {
+        match external_name.or(self.host()) {
+            Some(host) => host.for_uri(),
+            None => address_for_uri(local),
+        }
     }
 
     /// What the client asked, as it sees it.

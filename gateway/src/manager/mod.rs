@@ -27,7 +27,6 @@ use crate::canonical_path::CanonicalPath;
 use crate::config::Config;
 use crate::drain::{self, Drain};
 use crate::grant::Grant;
-use crate::host::address_for_uri;
 use crate::http::body::Body;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
@@ -220,11 +219,7 @@ impl Manager {
         let assigned = assigned
             .await
             .map_err(|refused| Box::new(refused.answer()))?;
-        let own_address = match (&self.config.external_name, origin.host()) {
-            (Some(name), _) => name.for_uri(),
-            (None, Some(host)) => host.for_uri(),
-            (None, None) => address_for_uri(local),
-        };
+        let own_address = origin.own_address(self.config.external_name.as_ref(), local);
         Ok(Some(answer.rewrite(Some(&Replacement {
             address: &own_address,
             ticket: &assigned.ticket,
