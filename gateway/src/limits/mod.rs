@@ -3,11 +3,13 @@
 mod clients;
 mod connections;
 mod failures;
+mod logins;
 mod networks;
 mod subscriber;
 
 pub use clients::{ClientLimits, Place, TooMany as TooManyChannels};
 pub use connections::{ConnectionLimits, Permit, TooMany, most_connections, speak_for_many};
 pub use failures::FailureLimit;
+pub use logins::{Attempt, LoginLimit};
 pub use networks::NetworkRules;
 pub use subscriber::Subscriber;

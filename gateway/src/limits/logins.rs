@@ -1,0 +1,444 @@
+//! A bound on how fast passwords can be tried.
+//!
+//! After a few wrong ones each further attempt has to wait, longer every time: guessing takes for
+//! ever, and nobody is locked out for good. What is counted:
+//!
+//! - a user at one address, where waits become a minute: this is who guesses, or has forgotten;
+//! - a user at all addresses, and an address with all users, where waits stay short, as others
+//!   suffer from them. Whoever has logged in from the same address before suffers from neither.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+
+use super::Subscriber;
+
+/// When waits begin, and how long they become.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// Wrong passwords without a wait.
+    free: u32,
+    longest: Duration,
+}
+
+const AT_ADDRESS: Rule = Rule {
+    free: 5,
+    longest: Duration::from_secs(60),
+};
+const USER: Rule = Rule {
+    free: 20,
+    longest: Duration::from_secs(10),
+};
+const ADDRESS: Rule = Rule {
+    free: 50,
+    longest: Duration::from_secs(10),
+};
+
+/// Wrong passwords are forgotten when there was none for so long.
+const FORGET: Duration = Duration::from_secs(900);
+/// Wait while the outcome of other attempts is not known, which decides how long it really is.
+const SOON: Duration = Duration::from_secs(1);
+/// Entries of a kind that are remembered; a bound on memory.
+const MOST: usize = 65_536;
+
+/// Stands for a user's name, which may be long, and need not be anybody's.
+type User = u64;
+
+/// Counts wrong passwords, and says who has to wait.
+pub struct LoginLimit {
+    /// Clients of these addresses cannot be told apart.
+    speak_for_many: Vec<IpNet>,
+    names: RandomState,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    at_address: Counters<(Subscriber, User)>,
+    users: Counters<User>,
+    addresses: Counters<Subscriber>,
+    /// Who has logged in from where.
+    known: HashSet<(Subscriber, User)>,
+}
+
+/// One attempt to log in, while its outcome is not known. One that is dropped counts as none:
+/// whoever made it has left, and has learnt nothing.
+#[must_use = "its outcome is to be told"]
+pub struct Attempt {
+    state: Arc<Mutex<State>>,
+    address: Option<Subscriber>,
+    user: User,
+    is_failed: bool,
+}
+
+impl LoginLimit {
+    /// Addresses of `speak_for_many` have no limit of their own, as their clients cannot be told
+    /// apart; that of each user holds.
+    pub fn new(speak_for_many: Vec<IpNet>) -> Self {
+        Self {
+            speak_for_many,
+            names: RandomState::new(),
+            state: Arc::default(),
+        }
+    }
+
+    /// Another one that knows what was counted.
+    #[must_use]
+    pub fn changed(&self, speak_for_many: Vec<IpNet>) -> Self {
+        Self {
+            speak_for_many,
+            names: self.names.clone(),
+            state: Arc::clone(&self.state),
+        }
+    }
+
+    /// Begins an attempt to log in as this user; the error says how long it has to wait instead.
+    pub fn begin(&self, client: IpAddr, user: &str, now: Instant) -> Result<Attempt, Duration> {
+        let address = Subscriber::unless_many(client, &self.speak_for_many);
+        let user = self.names.hash_one(user);
+        let mut state = lock(&self.state);
+        if let Some(wait) = state.wait(address, user, now) {
+            return Err(wait);
+        }
+        state.begin(address, user, now);
+        Ok(Attempt {
+            state: Arc::clone(&self.state),
+            address,
+            user,
+            is_failed: false,
+        })
+    }
+}
+
+impl Attempt {
+    /// The password is right.
+    pub fn succeeded(self) {
+        let Some(address) = self.address else {
+            return;
+        };
+        let pair = (address, self.user);
+        let mut state = lock(&self.state);
+        state.at_address.forget(&pair);
+        if state.known.len() >= MOST {
+            state.known.clear();
+        }
+        state.known.insert(pair);
+    }
+
+    /// The password is wrong. Says how long the next attempt will have to wait, if it will.
+    pub fn failed(mut self, now: Instant) -> Option<Duration> {
+        self.is_failed = true;
+        let (address, user) = (self.address, self.user);
+        let mut state = lock(&self.state);
+        if let Some(address) = address {
+            state.at_address.failed(&(address, user), now);
+            state.addresses.failed(&address, now);
+        }
+        state.users.failed(&user, now);
+        state.end(address, user);
+        state.wait(address, user, now)
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.is_failed {
+            lock(&self.state).end(self.address, self.user);
+        }
+    }
+}
+
+impl State {
+    fn wait(&self, address: Option<Subscriber>, user: User, now: Instant) -> Option<Duration> {
+        let pair = address.map(|address| (address, user));
+        let is_known = pair.is_some_and(|pair| self.known.contains(&pair));
+        let of_pair = pair.and_then(|pair| self.at_address.wait(AT_ADDRESS, &pair, now));
+        if is_known {
+            return of_pair;
+        }
+        let of_user = self.users.wait(USER, &user, now);
+        let of_address = address.and_then(|address| self.addresses.wait(ADDRESS, &address, now));
+        of_pair.max(of_user).max(of_address)
+    }
+
+    fn begin(&mut self, address: Option<Subscriber>, user: User, now: Instant) {
+        if let Some(address) = address {
+            self.at_address.begin((address, user), now);
+            self.addresses.begin(address, now);
+        }
+        self.users.begin(user, now);
+    }
+
+    fn end(&mut self, address: Option<Subscriber>, user: User) {
+        if let Some(address) = address {
+            self.at_address.end(&(address, user));
+            self.addresses.end(&address);
+        }
+        self.users.end(&user);
+    }
+}
+
+impl Rule {
+    /// How long after so many wrong passwords the next one may be tried.
+    fn delay(self, failures: u32) -> Duration {
+        match failures.checked_sub(self.free) {
+            None => Duration::ZERO,
+            Some(more) => Duration::from_secs(1 << more.min(16)).min(self.longest),
+        }
+    }
+}
+
+struct Counter {
+    failures: u32,
+    /// Attempts whose outcome is not known.
+    under_way: u32,
+    /// When the latest wrong password came; before there was one, when the first attempt began.
+    last: Instant,
+}
+
+impl Counter {
+    fn is_over(&self, now: Instant) -> bool {
+        self.under_way == 0 && now.saturating_duration_since(self.last) >= FORGET
+    }
+}
+
+struct Counters<K>(HashMap<K, Counter>);
+
+impl<K> Default for Counters<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Eq + Hash> Counters<K> {
+    fn wait(&self, rule: Rule, key: &K, now: Instant) -> Option<Duration> {
+        let counter = self.0.get(key).filter(|counter| !counter.is_over(now))?;
+        let next = counter.last + rule.delay(counter.failures);
+        if let Some(left) = next
+            .checked_duration_since(now)
+            .filter(|left| !left.is_zero())
+        {
+            return Some(left);
+        }
+        // Many at once would be as many as no wait can make good. The first ones are let through:
+        // a class logs in at the same moment.
+        let room = rule.free.saturating_sub(counter.failures).max(1);
+        (counter.failures > 0 && counter.under_way >= room).then_some(SOON)
+    }
+
+    fn begin(&mut self, key: K, now: Instant) {
+        if self.0.len() >= MOST {
+            self.0.retain(|_, counter| !counter.is_over(now));
+            if self.0.len() >= MOST {
+                self.0.clear();
+            }
+        }
+        let counter = self.0.entry(key).or_insert(Counter {
+            failures: 0,
+            under_way: 0,
+            last: now,
+        });
+        if counter.is_over(now) {
+            counter.failures = 0;
+        }
+        counter.under_way += 1;
+    }
+
+    fn failed(&mut self, key: &K, now: Instant) {
+        if let Some(counter) = self.0.get_mut(key) {
+            counter.failures = counter.failures.saturating_add(1);
+            counter.last = now;
+        }
+    }
+
+    fn forget(&mut self, key: &K) {
+        if let Some(counter) = self.0.get_mut(key) {
+            counter.failures = 0;
+        }
+    }
+
+    fn end(&mut self, key: &K) {
+        // There is none if all were forgotten meanwhile.
+        let Some(counter) = self.0.get_mut(key) else {
+            return;
+        };
+        counter.under_way = counter.under_way.saturating_sub(1);
+        if counter.under_way == 0 && counter.failures == 0 {
+            self.0.remove(key);
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    /// Fails to log in, if an attempt is let through; gives the wait until the next one.
+    fn fail(limit: &LoginLimit, from: u8, user: &str, now: Instant) -> Option<Duration> {
+        match limit.begin(address(from), user, now) {
+            Ok(attempt) => attempt.failed(now),
+            Err(wait) => Some(wait),
+        }
+    }
+
+    fn succeed(limit: &LoginLimit, from: u8, user: &str, now: Instant) {
+        limit.begin(address(from), user, now).unwrap().succeeded();
+    }
+
+    #[test]
+    fn waits_grow_and_end() {
+        let limit = LoginLimit::new(vec![]);
+        let mut now = Instant::now();
+        let mut waits = Vec::new();
+        for _ in 0..13 {
+            let wait = fail(&limit, 1, "ana", now).unwrap_or_default();
+            waits.push(wait.as_secs());
+            if let Some(just_before) = wait.checked_sub(Duration::from_millis(1)) {
+                let refused = limit.begin(address(1), "ana", now + just_before);
+                assert_eq!(refused.err(), Some(Duration::from_millis(1)));
+            }
+            now += wait;
+        }
+        assert_eq!(waits, [0, 0, 0, 0, 1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        // The right password is taken once it may be tried, and then all is as new.
+        succeed(&limit, 1, "ana", now);
+        assert_eq!(fail(&limit, 1, "ana", now), None);
+    }
+
+    #[test]
+    fn others_do_not_wait() {
+        let limit = LoginLimit::new(vec![]);
+        let now = Instant::now();
+        for _ in 0..10 {
+            fail(&limit, 1, "ana", now);
+        }
+        assert!(limit.begin(address(1), "ana", now).is_err());
+        assert!(limit.begin(address(2), "ana", now).is_ok());
+        assert!(limit.begin(address(1), "eva", now).is_ok());
+    }
+
+    #[test]
+    fn many_addresses_do_not_make_guessing_a_user_fast_nor_lock_the_user_out() {
+        let limit = LoginLimit::new(vec![]);
+        let mut now = Instant::now();
+        succeed(&limit, 250, "ana", now);
+        let mut last = None;
+        for from in 0..40 {
+            last = fail(&limit, from, "ana", now);
+            now += last.unwrap_or_default();
+        }
+        assert_eq!(last, Some(USER.longest));
+        now -= SECOND;
+        assert_eq!(limit.begin(address(200), "ana", now).err(), Some(SECOND));
+        assert!(limit.begin(address(250), "ana", now).is_ok());
+        assert!(limit.begin(address(200), "eva", now).is_ok());
+    }
+
+    #[test]
+    fn an_address_cannot_try_one_password_with_every_user() {
+        let limit = LoginLimit::new(vec![]);
+        let mut now = Instant::now();
+        succeed(&limit, 1, "ana", now);
+        let mut last = None;
+        for number in 0..70 {
+            last = fail(&limit, 1, &format!("user{number}"), now);
+            now += last.unwrap_or_default();
+        }
+        assert_eq!(last, Some(ADDRESS.longest));
+        now -= SECOND;
+        assert_eq!(limit.begin(address(1), "eva", now).err(), Some(SECOND));
+        // Colleagues who were here before.
+        assert!(limit.begin(address(1), "ana", now).is_ok());
+    }
+
+    #[test]
+    fn attempts_at_once_are_as_few_as_those_one_after_another() {
+        let limit = LoginLimit::new(vec![]);
+        let now = Instant::now();
+        // A class logs in as one user.
+        let class: Vec<_> = (0..40)
+            .map(|_| limit.begin(address(1), "ana", now).unwrap())
+            .collect();
+        class.into_iter().for_each(Attempt::succeeded);
+        fail(&limit, 1, "ana", now);
+        let guesses: Vec<_> = (0..40)
+            .filter_map(|_| limit.begin(address(1), "ana", now).ok())
+            .collect();
+        assert_eq!(guesses.len(), 4);
+        for guess in guesses {
+            guess.failed(now);
+        }
+        assert_eq!(limit.begin(address(1), "ana", now).err(), Some(SECOND));
+        let later = now + SECOND;
+        let one = limit.begin(address(1), "ana", later).unwrap();
+        assert_eq!(limit.begin(address(1), "ana", later).err(), Some(SOON));
+        // Whoever leaves before the outcome has made no attempt.
+        drop(one);
+        assert!(limit.begin(address(1), "ana", later).is_ok());
+    }
+
+    #[test]
+    fn wrong_passwords_are_forgotten() {
+        let limit = LoginLimit::new(vec![]);
+        let now = Instant::now();
+        for _ in 0..6 {
+            fail(&limit, 1, "ana", now);
+        }
+        assert!(fail(&limit, 1, "ana", now).is_some());
+        assert_eq!(fail(&limit, 1, "ana", now + FORGET), None);
+    }
+
+    #[test]
+    fn behind_a_proxy_that_names_nobody_only_the_users_are_counted() {
+        let limit = LoginLimit::new(vec!["192.0.2.0/24".parse().unwrap()]);
+        let now = Instant::now();
+        for _ in 0..19 {
+            assert_eq!(fail(&limit, 1, "ana", now), None);
+        }
+        assert_eq!(fail(&limit, 1, "ana", now), Some(SECOND));
+        for number in 0..100 {
+            assert_eq!(fail(&limit, 1, &format!("user{number}"), now), None);
+        }
+        let changed = limit.changed(vec![]);
+        assert!(changed.begin(address(1), "ana", now).is_err());
+    }
+
+    #[test]
+    fn no_more_logins_are_remembered_than_there_is_room_for() {
+        let limit = LoginLimit::new(vec![]);
+        let now = Instant::now();
+        for number in 0..MOST + 10 {
+            let user = number.to_string();
+            let from = IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
+            limit.begin(from, &user, now).unwrap().failed(now);
+        }
+        for number in 0..MOST + 10 {
+            let user = format!("known {number}");
+            let attempt = limit.begin(address(1), &user, now).unwrap();
+            attempt.succeeded();
+        }
+        let state = lock(&limit.state);
+        for remembered in [
+            state.at_address.0.len(),
+            state.users.0.len(),
+            state.addresses.0.len(),
+            state.known.len(),
+        ] {
+            assert!((1..=MOST).contains(&remembered), "{remembered}");
+        }
+    }
+}
