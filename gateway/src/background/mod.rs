@@ -16,7 +16,7 @@ mod places;
 mod resolve;
 mod start;
 
-pub use places::{Busy, HOSTS, MANAGER, OWN, Places, WorkError};
+pub use places::{Busy, HOSTS, MANAGER, OWN, PASSWORDS, Places, WorkError};
 pub(crate) use resolve::is_busy;
 pub use resolve::{ResolveError, resolve};
 pub use start::{EXIT_NO_THREADS, NoThreads, runtime, thread};

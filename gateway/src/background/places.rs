@@ -13,8 +13,11 @@ const MANAGER_THREADS: usize = 4;
 /// Work of the gateway's own at a time: a reload, a sign of life, the end of the access log; and
 /// one that takes over while another thread of the runtime is busy for long.
 const OWN_THREADS: usize = 4;
+/// Passwords that are checked at a time, each with a core's time and megabytes of memory: as many
+/// more would only make those that wait wait longer, and take time from the channels.
+const PASSWORD_THREADS: usize = 2;
 /// Threads for all places together.
-pub(super) const THREADS: usize = HOST_THREADS + MANAGER_THREADS + OWN_THREADS;
+pub(super) const THREADS: usize = HOST_THREADS + MANAGER_THREADS + OWN_THREADS + PASSWORD_THREADS;
 
 /// Lookups of hosts' names.
 pub static HOSTS: Places = Places::new(HOST_THREADS, 1_000);
@@ -22,6 +25,8 @@ pub static HOSTS: Places = Places::new(HOST_THREADS, 1_000);
 pub static MANAGER: Places = Places::new(MANAGER_THREADS, 1_000);
 /// What the gateway does for itself.
 pub static OWN: Places = Places::new(OWN_THREADS, 16);
+/// Checks of passwords.
+pub static PASSWORDS: Places = Places::new(PASSWORD_THREADS, 64);
 
 /// How many threads one kind of work may block, and how much of it may wait for one.
 ///
