@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
@@ -22,7 +22,7 @@ use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
-use crate::{capabilities, log, server};
+use crate::{capabilities, desktops, log, server};
 use gateway_datapath::ktls::module;
 use gateway_datapath::probe;
 
@@ -60,6 +60,13 @@ enum Command {
         /// seal them yet. The file is created if it is missing. Without FILE, a new one is printed.
         file: Option<PathBuf>,
     },
+    /// Read a password, from the terminal or standard input, and print its hash for `Desktops`.
+    Password,
+    /// Print the JSON schema of a file, for editors.
+    Schema {
+        /// Of which file.
+        file: Schema,
+    },
     /// Find out, with real bytes over loopback, which data paths this kernel supports.
     Probe {
         /// Print JSON.
@@ -80,6 +87,13 @@ enum Command {
     },
     #[command(flatten)]
     Ask(Ask),
+}
+
+/// Files that there is a schema of.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Schema {
+    /// The file that `Desktops` names.
+    Desktops,
 }
 
 /// Commands for the gateway that runs with this configuration.
@@ -187,6 +201,8 @@ pub fn main() -> ExitCode {
     match command {
         Command::Probe { json } => return exit(print_probe(json)),
         Command::Document { document } => return exit(document.print(Arguments::command())),
+        Command::Password => return exit(desktops::print_hash()),
+        Command::Schema { file } => return exit(print_schema(file)),
         Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
         Command::Ask(ask) => {
             return match config::load(&arguments.config) {
@@ -254,6 +270,13 @@ fn print_probe(json: bool) -> anyhow::Result<()> {
     }
 }
 
+fn print_schema(file: Schema) -> anyhow::Result<()> {
+    let schema = match file {
+        Schema::Desktops => desktops::schema(),
+    };
+    print_line(&serde_json::to_string_pretty(&schema)?)
+}
+
 fn make_pool_key(file: Option<&Path>) -> anyhow::Result<()> {
     let Some(path) = file else {
         return print(pool::new_file()?);
@@ -296,6 +319,9 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
         complain(&format!("warning: {warning}"));
     }
+    for warning in prepared.desktops_warnings() {
+        complain(&format!("warning: {warning}"));
+    }
     let identity = &prepared.identity;
     if let Some(oddity) = &identity.oddity {
         complain(&format!("warning: {oddity}"));
@@ -332,6 +358,9 @@ fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
         warn!("{warning}");
     }
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
+        warn!("{warning}");
+    }
+    for warning in prepared.desktops_warnings() {
         warn!("{warning}");
     }
     if let Some(oddity) = &prepared.identity.oddity {

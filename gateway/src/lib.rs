@@ -5,7 +5,7 @@
 //! the process down to what describes a configuration:
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
-//! `manager` -> {`assignment`, `drain`} -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
+//! {`manager`, `desktops`} -> {`assignment`, `drain`} -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
 //! {`metrics`, `access_log`, `grant`, `target`, `spice_host`, `socket_path`, `session`, `config`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
@@ -27,6 +27,7 @@ mod channel_type;
 pub mod cli;
 pub mod config;
 pub mod congestion;
+pub mod desktops;
 mod documents;
 pub mod drain;
 #[cfg(feature = "fuzzing")]
@@ -50,6 +51,7 @@ pub mod ports;
 mod prepared;
 pub mod reload;
 pub mod runtime_dir;
+pub mod secret;
 pub mod server;
 pub mod service;
 pub mod serving;

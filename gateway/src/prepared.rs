@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rustls::ClientConfig;
 
 use crate::config::{self, Config, Loaded};
+use crate::desktops::DesktopsFile;
 use crate::manager::{self, ManagerTlsError};
 use crate::pem_file::{Fingerprint, PemFile};
 use crate::pool::PoolKeys;
@@ -25,6 +26,8 @@ pub struct Prepared {
     pub pool_keys: Option<PoolKeys>,
     /// Tells whether the file still holds these.
     pub pool_fingerprint: Fingerprint,
+    /// Desktops, users and terminals in place of a manager.
+    pub desktops: Option<DesktopsFile>,
 }
 
 impl Prepared {
@@ -35,14 +38,23 @@ impl Prepared {
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
         let pool_file = pool_key_file(&loaded.config);
         let pool_keys = pool_file.as_ref().map(PoolKeys::from_file).transpose()?;
+        let desktops = loaded.config.desktops.as_deref();
+        let desktops = desktops.map(DesktopsFile::read).transpose()?;
         Ok(Self {
             path: path.to_owned(),
+            desktops,
             loaded,
             identity,
             manager_tls,
             pool_keys,
             pool_fingerprint: Fingerprint::of(&pool_file),
         })
+    }
+
+    /// What the administrator should know of the file with desktops.
+    pub fn desktops_warnings(&self) -> &[String] {
+        let file = self.desktops.as_ref();
+        file.map_or(&[], |file| file.inventory.warnings())
     }
 }
 

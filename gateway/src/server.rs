@@ -210,6 +210,7 @@ impl Running {
             manager_tls,
             pool_keys,
             pool_fingerprint,
+            desktops,
         } = prepared;
         let config = Arc::new(config);
         let channels = Arc::<Registry>::default();
@@ -231,6 +232,13 @@ impl Running {
             Arc::clone(&paths),
             access_log,
         );
+        if let Some(file) = &desktops {
+            info!(
+                holds = file.inventory.summary(),
+                "desktops come from a file"
+            );
+        }
+        gateway.desktops.directory().replace(desktops);
         let sockets = Sockets::open(&config, inherited, listeners)?;
         let congestion = Congestion::new(config.congestion_control.clone());
         congestion.tell();
@@ -431,6 +439,9 @@ fn say_what_runs(config: &Config) {
         hijack_all = config.hijack_all,
         "starting"
     );
+    if config.desktops.is_some() {
+        return;
+    }
     if config.manager_ip.is_empty() {
         info!("ManagerIP is empty: WebSockets are served, but no manager");
     } else if config.manager_ca_file.is_none() {

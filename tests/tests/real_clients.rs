@@ -296,3 +296,36 @@ async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
     let has_ended = |line: &String| line.contains("channel closed");
     assert!(!site.gateway.log().await.iter().any(has_ended));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_takes_its_picture_of_a_desktop_of_the_file() {
+    packages::ensure(&[Package::Qemu, Package::SpiceScreenshot]).unwrap();
+    let vm = SpiceVm::start(Some(PASSWORD)).await.unwrap();
+    let picture = vm.picture().await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("desktops.json");
+    let content = serde_json::json!({
+        "desktops": [
+            {"id": "vm", "name": "Virtual machine", "address": vm.address().to_string(), "password": PASSWORD},
+            {"id": "other", "address": "192.0.2.1:5900"},
+        ],
+        "users": [{
+            "name": "ana",
+            // Of "password"; from src/test.c of argon2's reference implementation.
+            "password": "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4",
+            "desktops": ["other", "vm"],
+        }],
+    });
+    std::fs::write(&file, content.to_string()).unwrap();
+    let gateway = Gateway::builder().set("Desktops", file.to_str().unwrap());
+    let gateway = gateway.spawn().await.unwrap();
+    let endpoint = gateway.tls();
+    let client = FlexVdiClient::new(&endpoint).login("ana", "password");
+    let desktop = client.choose("vm").desktop().await.unwrap();
+    let connect = move || Connect::new(&endpoint, &desktop.token);
+    let adapter = Adapter::start(connect).await.unwrap();
+    let seen = screenshot::take(adapter.addr(), Some(&desktop.password)).await;
+    let traffic = adapter.finished().await.unwrap();
+    assert_eq!(traffic.faults, Vec::<String>::new());
+    assert_eq!(seen.unwrap().differing_pixels(&picture), 0);
+}

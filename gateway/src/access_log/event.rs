@@ -23,6 +23,21 @@ pub enum Event {
         /// Host and port of the desktop.
         host: String,
     },
+    /// Somebody has logged in to a desktop of the file, or was refused.
+    Login {
+        /// The request with the login.
+        request: RequestId,
+        /// Address of the client.
+        client: IpAddr,
+        /// The user's name, its beginning.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+        /// The terminal's name, or its hardware address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        terminal: Option<String>,
+        /// What became of it.
+        result: &'static str,
+    },
     /// A client has said what its channel is, and its host is connected.
     ChannelOpen {
         #[serde(flatten)]

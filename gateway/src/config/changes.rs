@@ -15,6 +15,7 @@ const AT_ONCE: &[&str] = &[
     "ManagerCAFile",
     "ManagerTimeout",
     "ManagerPaths",
+    "Desktops",
     "CertFile",
     "KeyFile",
     "CertificatePoll",

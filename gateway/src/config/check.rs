@@ -15,6 +15,35 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_listening_ports(config, problems);
     check_pool(config, problems);
     check_channels(config, problems);
+    check_desktops(config, problems);
+}
+
+/// There is one who says which desktop it is, and clients reach it through this gateway.
+fn check_desktops(config: &Config, problems: &mut Vec<Problem>) {
+    let Some(path) = &config.desktops else {
+        return;
+    };
+    let mut wrong = |key, expected: &str| {
+        if are_right(problems, &["Desktops", key]) {
+            problems.push(Problem {
+                key: "Desktops",
+                expected: expected.to_owned(),
+                found: format!("{:?}", path.display().to_string()),
+            });
+        }
+    };
+    if !config.manager_ip.is_empty() {
+        wrong(
+            "ManagerIP",
+            "\"\", as ManagerIP names a manager that is asked for desktops",
+        );
+    }
+    if !config.hijack_all {
+        wrong(
+            "HijackAll",
+            "\"\", as HijackAll is false and the gateway makes no tickets",
+        );
+    }
 }
 
 fn check_spice_ports(config: &Config, problems: &mut Vec<Problem>) {
@@ -128,6 +157,31 @@ mod tests {
         assert_eq!(
             problems(&config(Some("k"), 511)),
             ["MaxUriSize: expected at least 512, as tickets of a pool are long, found 511"]
+        );
+    }
+
+    #[test]
+    fn desktops_come_from_one_place_and_with_tickets() {
+        let config = |manager: &str, hijack_all| Config {
+            desktops: Some("d.json".into()),
+            manager_ip: manager.to_owned(),
+            hijack_all,
+            ..Config::default()
+        };
+        assert!(problems(&config("", true)).is_empty());
+        assert_eq!(
+            problems(&config("manager", true)),
+            [
+                "Desktops: expected \"\", as ManagerIP names a manager that is asked for desktops, \
+                 found \"d.json\""
+            ]
+        );
+        assert_eq!(
+            problems(&config("", false)),
+            [
+                "Desktops: expected \"\", as HijackAll is false and the gateway makes no tickets, \
+                 found \"d.json\""
+            ]
         );
     }
 

@@ -50,6 +50,7 @@ keys! {
     "ManagerCAFile" => manager_ca_file: OrEmpty<FilePath>,
     "ManagerTimeout" => manager_timeout: Seconds,
     "ManagerPaths" => manager_paths: List<PathPrefix>,
+    "Desktops" => desktops: OrEmpty<FilePath>,
 
     "ListenAddress" => listen_address: OrEmpty<Address>,
     "SslPort" => ssl_port: Port<0>,

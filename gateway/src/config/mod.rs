@@ -49,6 +49,9 @@ pub struct Config {
     pub manager_timeout: Duration,
     /// Path prefixes that are passed to the manager; each begins and ends with a slash.
     pub manager_paths: Vec<String>,
+    /// JSON file with desktops, users and terminals, from which the gateway answers in place of a
+    /// manager; `None` (an empty string): it does not.
+    pub desktops: Option<PathBuf>,
 
     /// Address of the TLS port; `None` (an empty string): all addresses, IPv6 and IPv4.
     pub listen_address: Option<IpAddr>,
@@ -301,6 +304,7 @@ impl Default for Config {
             manager_ca_file: None,
             manager_timeout: seconds(30),
             manager_paths: vec!["/vdi/".to_owned()],
+            desktops: None,
             listen_address: None,
             ssl_port: 443,
             cert_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),

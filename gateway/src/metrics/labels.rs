@@ -102,6 +102,24 @@ labels! {
 }
 
 labels! {
+    /// What became of a login to a desktop of the file.
+    pub enum LoginResult {
+        /// A user with the right password.
+        User => "user",
+        /// A terminal that needs none.
+        Terminal => "terminal",
+        /// There is no such user, or the password is another one.
+        Wrong => "wrong user or password",
+        /// Neither a user nor a terminal that is known.
+        UnknownTerminal => "unknown terminal",
+        /// There were too many wrong passwords, so this one was not checked.
+        TooMany => "too many wrong passwords",
+        /// No thread or memory was left to check it.
+        Busy => "busy",
+    }
+}
+
+labels! {
     /// How the clients of a port reach the gateway.
     pub enum Leg {
         /// TLS ends here.

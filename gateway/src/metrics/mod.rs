@@ -20,7 +20,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use labels::{
     Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg,
-    ManagerResult,
+    LoginResult, ManagerResult,
 };
 
 pub use process::{open_files, open_files_limit};
@@ -93,6 +93,8 @@ pub struct Metrics {
     pub desktops_refused: Labelled<DesktopRefusal>,
     /// Requests for the manager, by what became of them.
     pub manager_requests: Labelled<ManagerResult>,
+    /// Logins to desktops of the file, by what became of them.
+    pub logins: Labelled<LoginResult>,
     /// Times of open channels, observed at a scrape.
     pub channel_times: ChannelTimes,
     registry: Registry,
@@ -140,6 +142,7 @@ impl Default for Metrics {
                 "Requests for the manager",
                 "result",
             ),
+            logins: entered.add_labelled("logins", "Logins to desktops of the file", "result"),
             tls_handshake: entered.add(
                 "tls_handshake_seconds",
                 "Times of TLS handshakes that succeeded",

@@ -1,7 +1,7 @@
 //! Changing the configuration and its files while channels go on.
 //!
-//! SIGHUP reads everything again. Certificate, key, the manager's authorities and the keys of a pool are looked at
-//! every few seconds besides, by content: renewals swap symlinks, and write one file after the
+//! SIGHUP reads everything again. Certificate, key, the manager's authorities, the keys of a pool and the
+//! file with desktops are looked at every few seconds besides, by content: renewals swap symlinks, and write one file after the
 //! other. What cannot be used is told, and everything stays as it was.
 
 mod watched;
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 use crate::background::OWN;
 use crate::config::{Changes, Config, DataPath};
 use crate::congestion::Congestion;
+use crate::desktops::{self, DesktopsFile};
 use crate::limits::{self, ConnectionLimits};
 use crate::log::Verbosity;
 use crate::pem_file::Fingerprint;
@@ -51,6 +52,7 @@ pub struct Reloader {
     identity: Watched,
     manager_ca: Watched,
     pool: Watched,
+    desktops: Watched,
     reminder: Reminder,
     /// Reasons that were told; once each, until all is well again.
     told: Vec<String>,
@@ -125,6 +127,9 @@ impl Reloader {
         Self {
             path,
             identity: Watched::new(live.current().identity.fingerprint),
+            desktops: Watched::new(desktops::fingerprint_of(
+                desktops_of(&live.current()).as_deref(),
+            )),
             live,
             connections,
             loaded,
@@ -186,6 +191,7 @@ impl Reloader {
             manager_tls,
             pool_keys,
             pool_fingerprint,
+            desktops,
             ..
         } = prepared;
         self.told.clear();
@@ -215,6 +221,11 @@ impl Reloader {
             self.pool.take(pool_fingerprint);
             changed.push(take_pool(&next, pool_keys));
         }
+        let found = desktops::fingerprint_of(desktops.as_ref());
+        if found != self.desktops.taken() {
+            self.desktops.take(found);
+            changed.push(take_desktops(&next, desktops));
+        }
         if identity.fingerprint != self.identity.taken() {
             match self.worse(&identity) {
                 Some(reason) => self.keep_certificate(reason),
@@ -228,7 +239,8 @@ impl Reloader {
         let config = Arc::clone(&self.live.current().config);
         let (identity, manager_ca) = (self.identity.taken(), self.manager_ca.taken());
         let pool = self.pool.taken();
-        let look = move || Found::look(&config, identity, manager_ca, pool);
+        let desktops = desktops_of(&self.live.current());
+        let look = move || Found::look(&config, identity, manager_ca, pool, desktops.as_deref());
         let found = match OWN.run(WAIT, look).await {
             Ok(found) => found,
             Err(failure) => return self.refuse_once(&failure.into()),
@@ -246,9 +258,10 @@ impl Reloader {
             .manager_ca
             .judge(found.manager_ca.0, found.manager_ca.1);
         let pool = self.pool.judge(found.pool.0, found.pool.1);
+        let desktops = self.desktops.judge(found.desktops.0, found.desktops.1);
         if matches!(
-            (&identity, &manager_ca, &pool),
-            (News::Same, News::Same, News::Same)
+            (&identity, &manager_ca, &pool, &desktops),
+            (News::Same, News::Same, News::Same, News::Same)
         ) {
             self.told.clear();
             return;
@@ -270,6 +283,11 @@ impl Reloader {
         }
         match pool {
             News::Good(keys) => changed.push(take_pool(&next, keys)),
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        match desktops {
+            News::Good(file) => changed.push(take_desktops(&next, file)),
             News::Bad(failure) => self.refuse_once(&failure),
             News::Same | News::Unsettled => {}
         }
@@ -401,6 +419,26 @@ fn take_pool(next: &Serving, keys: Option<PoolKeys>) -> String {
     told
 }
 
+/// The file with desktops in effect.
+fn desktops_of(serving: &Serving) -> Option<Arc<DesktopsFile>> {
+    serving.gateway.desktops.directory().current()
+}
+
+/// Desktops come from this file from now on; says what the log tells of it.
+fn take_desktops(next: &Serving, file: Option<DesktopsFile>) -> String {
+    let told = match &file {
+        Some(file) => {
+            for warning in file.inventory.warnings() {
+                warn!("{warning}");
+            }
+            format!("desktops of the file, {}", file.inventory.summary())
+        }
+        None => "desktops of the file, none".to_owned(),
+    };
+    next.gateway.desktops.directory().replace(file);
+    told
+}
+
 type Looked<T> = (Fingerprint, Option<Result<T, Failure>>);
 
 /// What is in the files; parsed where it is not what is in effect.
@@ -408,6 +446,7 @@ struct Found {
     identity: Looked<Identity>,
     manager_ca: Looked<ManagerTls>,
     pool: Looked<Option<PoolKeys>>,
+    desktops: Looked<Option<DesktopsFile>>,
 }
 
 impl Found {
@@ -416,6 +455,7 @@ impl Found {
         identity: Fingerprint,
         manager_ca: Fingerprint,
         pool: Fingerprint,
+        desktops: Option<&DesktopsFile>,
     ) -> Self {
         let files = IdentityFiles::read(config);
         let found = files.fingerprint();
@@ -431,7 +471,12 @@ impl Found {
             let keys = file.as_ref().map(PoolKeys::from_file).transpose();
             keys.map_err(Failure::from)
         });
+        let (desktops_found, desktops) = desktops::look(config.desktops.as_deref(), desktops);
         Self {
+            desktops: (
+                desktops_found,
+                desktops.map(|parsed| parsed.map_err(Failure::from)),
+            ),
             identity: (found, parsed),
             manager_ca: (ca_found, ca_parsed),
             pool: (pool_found, pool_parsed),

@@ -11,9 +11,11 @@ use crate::assignment::Assignments;
 use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::channel_type::ChannelTypes;
 use crate::config::Config;
+use crate::desktops::{Desktops, Directory};
 use crate::drain::Drain;
 use crate::limits::ClientLimits;
 use crate::limits::NetworkRules;
+use crate::limits::{LoginLimit, speak_for_many};
 use crate::manager::{Forwarder, Manager};
 use crate::metrics::Metrics;
 use crate::ticket::Tickets;
@@ -27,6 +29,8 @@ struct Lasting {
     drain: Arc<Drain>,
     access_log: AccessLog,
     client_limits: ClientLimits,
+    directory: Arc<Directory>,
+    logins: Arc<LoginLimit>,
 }
 
 impl Gateway {
@@ -45,6 +49,8 @@ impl Gateway {
             channels,
             access_log,
             client_limits: ClientLimits::new(config),
+            directory: Arc::default(),
+            logins: Arc::new(LoginLimit::new(speak_for_many(config))),
         };
         let admissions = Admissions::new(config, tickets);
         Self::assemble(config, manager_tls, admissions, lasting, paths)
@@ -61,6 +67,8 @@ impl Gateway {
             channels: Arc::clone(&self.channels),
             access_log: self.access_log.clone(),
             client_limits: self.client_limits.changed(config),
+            directory: Arc::clone(self.desktops.directory()),
+            logins: Arc::new(self.desktops.logins().changed(speak_for_many(config))),
         };
         Self::assemble(config, manager_tls, admissions, lasting, paths)
     }
@@ -78,6 +86,8 @@ impl Gateway {
             drain,
             access_log,
             client_limits,
+            directory,
+            logins,
         } = lasting;
         let hosts = HostConnector::new(config);
         let forwarder = Forwarder::new(config, manager_tls);
@@ -89,6 +99,15 @@ impl Gateway {
             access_log.clone(),
         );
         Self {
+            desktops: Desktops::new(
+                config,
+                directory,
+                assignments.clone(),
+                Arc::clone(&drain),
+                Arc::clone(&metrics),
+                access_log.clone(),
+                logins,
+            ),
             manager: Manager::new(
                 config,
                 forwarder,

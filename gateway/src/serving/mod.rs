@@ -25,6 +25,7 @@ use crate::canonical_path::CanonicalPath;
 use crate::channel::{Channel, ChannelLimits, HostConnector, HostSide, LateHost, Registry};
 use crate::channel_type::ChannelTypes;
 use crate::config::ForwardedHeader;
+use crate::desktops::Desktops;
 use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::reply::{error, method_not_allowed};
@@ -48,6 +49,8 @@ const MANAGER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 pub struct Gateway {
     /// The manager and what is done to its answers.
     pub manager: Manager,
+    /// Who answers in place of a manager, if there is a file with desktops.
+    pub desktops: Desktops,
     /// Path prefixes that belong to the manager.
     pub manager_paths: Vec<String>,
     /// Which tokens are good, and for what.
@@ -296,10 +299,11 @@ async fn pass_on(
         let message = "no transfer coding but chunked is known here";
         return error(StatusCode::NOT_IMPLEMENTED, message);
     }
-    gateway
-        .manager
-        .serve(request, path, origin, connection.local)
-        .await
+    let local = connection.local;
+    if gateway.desktops.are_configured() {
+        return gateway.desktops.serve(request, path, origin, local).await;
+    }
+    gateway.manager.serve(request, path, origin, local).await
 }
 
 async fn open_channel(

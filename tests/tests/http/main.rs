@@ -15,6 +15,7 @@ mod command_line;
 mod configuration;
 mod congestion;
 mod deployments;
+mod desktops;
 mod handshake;
 mod headers;
 mod hijack;

@@ -69,6 +69,14 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
             "systemd/sockmap.conf",
         ),
         (
+            "/usr/share/doc/flexvdi-gateway/desktops.json",
+            "desktops.json",
+        ),
+        (
+            "/usr/share/doc/flexvdi-gateway/desktops.schema.json",
+            "desktops.schema.json",
+        ),
+        (
             "/usr/lib/firewalld/services/flexvdi-gateway.xml",
             "firewalld/flexvdi-gateway.xml",
         ),
