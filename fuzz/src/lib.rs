@@ -3,6 +3,7 @@
 //! A target says what must be true of any input and panics where it is not.
 
 pub mod configuration;
+pub mod desktops;
 pub mod forwarded;
 pub mod frames;
 pub mod hijack;

@@ -1,11 +1,23 @@
 //! Doors to parsers that are private here, for the fuzz targets and nobody else. They do nothing
 //! but call.
 
+use std::path::Path;
+
+use crate::desktops::{self, Inventory, Wrong};
 use crate::pool::PoolKeys;
 
 /// The keys of a file with this text; why there are none is told by whoever reads the file.
 pub fn pool_keys(text: &str) -> Option<PoolKeys> {
     PoolKeys::parse(text).ok()
+}
+
+/// What stands in a file of desktops with this content, or what is wrong with it.
+pub fn desktops(content: &[u8]) -> Result<Inventory, String> {
+    // Files with passwords that it names are not to be found.
+    desktops::inventory(content, Path::new("/nonexistent")).map_err(|wrong| match wrong {
+        Wrong::Syntax(error) => error.to_string(),
+        Wrong::Values(problems) => problems.to_string(),
+    })
 }
 
 /// The one form of a path that decides where a request goes; `None`: it is refused.
