@@ -27,6 +27,9 @@ const WRONG: &str = "Wrong user or password.";
 const UNKNOWN_TERMINAL: &str = "This terminal has no desktop. Please contact your administrator.";
 const BUSY: &str = "Too many people log in at the moment. Please try again later.";
 
+/// As which user unknown terminals are counted; no user can have this name.
+const NO_USER: &str = "";
+
 /// Whose desktops may be asked for.
 pub(super) enum LoggedIn {
     /// A terminal's, which has one.
@@ -44,9 +47,14 @@ impl Desktops {
     ) -> Result<LoggedIn, Box<Response<Body>>> {
         let Some((terminal, desktop)) = call.file.inventory.terminal(hwaddress) else {
             let result = LoginResult::UnknownTerminal;
-            self.record(call, None, Some(shown(hwaddress)), result);
             let (client, terminal) = (call.origin.client, shown(hwaddress));
-            info!(%client, terminal, reason = result.text(), "login refused");
+            // Nothing limits these but what the log is told of them.
+            let now = Instant::now();
+            if let Ok(attempt) = self.logins.begin(client.address(), NO_USER, now) {
+                info!(%client, terminal, reason = result.text(), "login refused");
+                attempt.failed(now);
+            }
+            self.record(call, None, Some(terminal), result);
             return Err(Box::new(answer::refused(UNKNOWN_TERMINAL)));
         };
         let name = terminal

@@ -143,7 +143,7 @@ impl Desktops {
         let asked = match asked::read(request.into_body(), self.body_timeout).await {
             Ok(asked) => asked,
             Err(reason) => {
-                info!(client = %origin.client, %reason, "request for a desktop refused");
+                debug!(client = %origin.client, %reason, "request for a desktop refused");
                 return reason.answer(path.is_authmode());
             }
         };

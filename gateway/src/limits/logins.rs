@@ -23,19 +23,25 @@ struct Rule {
     /// Wrong passwords without a wait.
     free: u32,
     longest: Duration,
+    /// One is forgotten in each such time; `None`: none before [`FORGET`]. Where many are counted
+    /// together, a single client that tries an old password for ever makes nobody wait.
+    forgets_one_in: Option<Duration>,
 }
 
 const AT_ADDRESS: Rule = Rule {
     free: 5,
     longest: Duration::from_secs(60),
+    forgets_one_in: None,
 };
 const USER: Rule = Rule {
     free: 20,
     longest: Duration::from_secs(10),
+    forgets_one_in: Some(Duration::from_secs(30)),
 };
 const ADDRESS: Rule = Rule {
     free: 50,
     longest: Duration::from_secs(10),
+    forgets_one_in: Some(Duration::from_secs(30)),
 };
 
 /// Wrong passwords are forgotten when there was none for so long.
@@ -56,13 +62,23 @@ pub struct LoginLimit {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Default)]
 struct State {
     at_address: Counters<(Subscriber, User)>,
     users: Counters<User>,
     addresses: Counters<Subscriber>,
     /// Who has logged in from where.
     known: HashSet<(Subscriber, User)>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            at_address: Counters::new(AT_ADDRESS),
+            users: Counters::new(USER),
+            addresses: Counters::new(ADDRESS),
+            known: HashSet::new(),
+        }
+    }
 }
 
 /// One attempt to log in, while its outcome is not known. One that is dropped counts as none:
@@ -156,12 +172,12 @@ impl State {
     fn wait(&self, address: Option<Subscriber>, user: User, now: Instant) -> Option<Duration> {
         let pair = address.map(|address| (address, user));
         let is_known = pair.is_some_and(|pair| self.known.contains(&pair));
-        let of_pair = pair.and_then(|pair| self.at_address.wait(AT_ADDRESS, &pair, now));
+        let of_pair = pair.and_then(|pair| self.at_address.wait(&pair, now));
         if is_known {
             return of_pair;
         }
-        let of_user = self.users.wait(USER, &user, now);
-        let of_address = address.and_then(|address| self.addresses.wait(ADDRESS, &address, now));
+        let of_user = self.users.wait(&user, now);
+        let of_address = address.and_then(|address| self.addresses.wait(&address, now));
         of_pair.max(of_user).max(of_address)
     }
 
@@ -201,23 +217,41 @@ struct Counter {
 }
 
 impl Counter {
+    /// Those that are not forgotten.
+    fn failures_at(&self, now: Instant, rule: Rule) -> u32 {
+        let Some(one_in) = rule.forgets_one_in else {
+            return self.failures;
+        };
+        let passed = now.saturating_duration_since(self.last);
+        let forgotten = passed.as_secs() / one_in.as_secs().max(1);
+        let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
+        self.failures.saturating_sub(forgotten)
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         self.under_way == 0 && now.saturating_duration_since(self.last) >= FORGET
     }
 }
 
-struct Counters<K>(HashMap<K, Counter>);
-
-impl<K> Default for Counters<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
-    }
+struct Counters<K> {
+    rule: Rule,
+    counters: HashMap<K, Counter>,
 }
 
 impl<K: Eq + Hash> Counters<K> {
-    fn wait(&self, rule: Rule, key: &K, now: Instant) -> Option<Duration> {
-        let counter = self.0.get(key).filter(|counter| !counter.is_over(now))?;
-        let next = counter.last + rule.delay(counter.failures);
+    fn new(rule: Rule) -> Self {
+        Self {
+            rule,
+            counters: HashMap::new(),
+        }
+    }
+
+    fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
+        let rule = self.rule;
+        let counter = self.counters.get(key);
+        let counter = counter.filter(|counter| !counter.is_over(now))?;
+        let failures = counter.failures_at(now, rule);
+        let next = counter.last + rule.delay(failures);
         if let Some(left) = next
             .checked_duration_since(now)
             .filter(|left| !left.is_zero())
@@ -226,18 +260,18 @@ impl<K: Eq + Hash> Counters<K> {
         }
         // Many at once would be as many as no wait can make good. The first ones are let through:
         // a class logs in at the same moment.
-        let room = rule.free.saturating_sub(counter.failures).max(1);
-        (counter.failures > 0 && counter.under_way >= room).then_some(SOON)
+        let room = rule.free.saturating_sub(failures).max(1);
+        (failures > 0 && counter.under_way >= room).then_some(SOON)
     }
 
     fn begin(&mut self, key: K, now: Instant) {
-        if self.0.len() >= MOST {
-            self.0.retain(|_, counter| !counter.is_over(now));
-            if self.0.len() >= MOST {
-                self.0.clear();
+        if self.counters.len() >= MOST {
+            self.counters.retain(|_, counter| !counter.is_over(now));
+            if self.counters.len() >= MOST {
+                self.counters.clear();
             }
         }
-        let counter = self.0.entry(key).or_insert(Counter {
+        let counter = self.counters.entry(key).or_insert(Counter {
             failures: 0,
             under_way: 0,
             last: now,
@@ -249,26 +283,26 @@ impl<K: Eq + Hash> Counters<K> {
     }
 
     fn failed(&mut self, key: &K, now: Instant) {
-        if let Some(counter) = self.0.get_mut(key) {
-            counter.failures = counter.failures.saturating_add(1);
+        if let Some(counter) = self.counters.get_mut(key) {
+            counter.failures = counter.failures_at(now, self.rule).saturating_add(1);
             counter.last = now;
         }
     }
 
     fn forget(&mut self, key: &K) {
-        if let Some(counter) = self.0.get_mut(key) {
+        if let Some(counter) = self.counters.get_mut(key) {
             counter.failures = 0;
         }
     }
 
     fn end(&mut self, key: &K) {
         // There is none if all were forgotten meanwhile.
-        let Some(counter) = self.0.get_mut(key) else {
+        let Some(counter) = self.counters.get_mut(key) else {
             return;
         };
         counter.under_way = counter.under_way.saturating_sub(1);
         if counter.under_way == 0 && counter.failures == 0 {
-            self.0.remove(key);
+            self.counters.remove(key);
         }
     }
 }
@@ -403,6 +437,17 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_tries_an_old_password_for_ever_makes_nobody_else_wait() {
+        let limit = LoginLimit::new(vec![]);
+        let mut now = Instant::now();
+        for _ in 0..1_000 {
+            now += fail(&limit, 1, "ana", now).unwrap_or(SECOND);
+        }
+        assert!(limit.begin(address(1), "eva", now).is_ok());
+        assert!(limit.begin(address(2), "ana", now).is_ok());
+    }
+
+    #[test]
     fn behind_a_proxy_that_names_nobody_only_the_users_are_counted() {
         let limit = LoginLimit::new(vec!["192.0.2.0/24".parse().unwrap()]);
         let now = Instant::now();
@@ -433,9 +478,9 @@ mod tests {
         }
         let state = lock(&limit.state);
         for remembered in [
-            state.at_address.0.len(),
-            state.users.0.len(),
-            state.addresses.0.len(),
+            state.at_address.counters.len(),
+            state.users.counters.len(),
+            state.addresses.counters.len(),
             state.known.len(),
         ] {
             assert!((1..=MOST).contains(&remembered), "{remembered}");

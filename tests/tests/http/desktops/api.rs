@@ -69,7 +69,8 @@ async fn clients_of_all_kinds_are_understood() {
 async fn requests_that_nobody_makes_are_refused() {
     let host = Host::echo().await.unwrap();
     let file = file_of(&host);
-    let gateway = file.gateway().spawn().await.unwrap();
+    let gateway = file.gateway().set("Debug", true);
+    let gateway = gateway.spawn().await.unwrap();
     let endpoint = gateway.tls();
     let post = async |path: &str, body: &str| {
         let call = Call::post(&endpoint, path, body.to_owned());
