@@ -36,13 +36,17 @@ pub(super) fn auth_mode(mode: AuthMode) -> Response<Body> {
 ///
 /// `address` goes into URIs as it is, so IPv6 addresses have brackets.
 pub(super) fn desktop(desktop: &Desktop, address: &str, ticket: &str) -> Response<Body> {
-    ok(&json!({
+    let mut answer = json!({
         "status": "OK",
         "spice_address": address,
         "spice_port": ticket,
         "spice_password": desktop.password.expose(),
         "use_ws": true,
-    }))
+    });
+    for (name, value) in &desktop.options {
+        answer[name] = value.clone();
+    }
+    ok(&answer)
 }
 
 /// Which desktop is it to be? The client asks again with the id of one.

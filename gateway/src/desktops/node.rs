@@ -11,8 +11,9 @@ use crate::secret::Secret;
 #[derive(Debug)]
 pub(super) enum Node {
     Null,
-    Switch,
-    Number,
+    Switch(bool),
+    /// `None`: none that is whole and not negative.
+    Number(Option<u64>),
     Text(Secret),
     List(Vec<Node>),
     Object(Vec<(String, Node)>),
@@ -23,8 +24,8 @@ impl Node {
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
-            Self::Switch => "true or false",
-            Self::Number => "a number",
+            Self::Switch(_) => "true or false",
+            Self::Number(_) => "a number",
             Self::Text(_) => "a string",
             Self::List(_) => "an array",
             Self::Object(_) => "an object",
@@ -81,20 +82,20 @@ impl<'de> Visitor<'de> for NodeVisitor {
         Ok(Node::Null)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
-        Ok(Node::Switch)
+    fn visit_bool<E>(self, value: bool) -> Result<Node, E> {
+        Ok(Node::Switch(value))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-        Ok(Node::Number)
+    fn visit_u64<E>(self, value: u64) -> Result<Node, E> {
+        Ok(Node::Number(Some(value)))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
-        Ok(Node::Number)
+        Ok(Node::Number(None))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
-        Ok(Node::Number)
+        Ok(Node::Number(None))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Node, E> {

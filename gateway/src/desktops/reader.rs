@@ -5,14 +5,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::{Map, Value};
+
 use super::file::exposed;
 use super::hardware::{self, HardwareAddress};
 use super::inventory::{Desktop, Inventory, Terminal, User};
-use super::members::{FILE, MAX_SPICE_PASSWORD};
+use super::members::{FILE, MAX_SPICE_PASSWORD, OPTIONS};
 use super::node::Node;
 use super::password::{Cost, StoredPassword, USUAL};
 use super::problem::{Problems, shown};
-use super::shape::Form;
+use super::shape::{Form, Member};
 use crate::pem_file::PemFile;
 use crate::secret::Secret;
 
@@ -63,6 +65,22 @@ fn most_usual_cost(users: &HashMap<Box<str>, User>) -> Cost {
     most.map_or(USUAL, |(cost, _)| cost)
 }
 
+/// What the client may do, as it is answered.
+fn options(desktop: &Node) -> Map<String, Value> {
+    let Some(found) = desktop.member("options") else {
+        return Map::new();
+    };
+    let option = |member: &Member| {
+        let value = match found.member(member.name)? {
+            Node::Switch(value) => Value::from(*value),
+            Node::Number(Some(value)) => Value::from(*value),
+            _ => return None,
+        };
+        Some((member.name.to_owned(), value))
+    };
+    OPTIONS.iter().filter_map(option).collect()
+}
+
 /// Reads what the shape cannot tell. What has the wrong shape is told already, and left out.
 struct Reader<'a> {
     folder: &'a Path,
@@ -104,6 +122,7 @@ impl Reader<'_> {
             name: node.text("name").unwrap_or(id).into(),
             target: target?.ok()?,
             password: password?,
+            options: options(node),
         })
     }
 
@@ -264,7 +283,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::time::Instant;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::super::password::tests::quick_hash;
     use super::*;
@@ -291,7 +310,8 @@ mod tests {
         let file = json!({
             "desktops": [
                 {"id": "win10", "name": "Windows 10", "address": "10.0.0.21:5900", "password": "s3"},
-                {"id": "linux", "address": "[2001:db8::1]:5901"},
+                {"id": "linux", "address": "[2001:db8::1]:5901",
+                 "options": {"inactivity_timeout": 600, "enable_printing": false}},
             ],
             "users": [
                 {"name": "ana", "password": quick_hash("a"), "desktops": ["linux", "win10"]},
@@ -310,6 +330,10 @@ mod tests {
         assert_eq!((&*theirs[0].id, &*theirs[0].name), ("linux", "linux"));
         assert_eq!(theirs[0].target.to_string(), "[2001:db8::1]:5901");
         assert_eq!(theirs[0].password.expose(), "");
+        assert_eq!(
+            Value::Object(theirs[0].options.clone()),
+            json!({"enable_printing": false, "inactivity_timeout": 600})
+        );
         assert_eq!(
             (&*theirs[1].name, theirs[1].password.expose()),
             ("Windows 10", "s3")
@@ -334,7 +358,8 @@ mod tests {
         let file = json!({
             "desktops": [
                 {"id": "a b", "address": "10.0.0.21", "password": "s3cret", "password_file": "p"},
-                {"id": "x", "address": "10.0.0.21:5900", "tls": true},
+                {"id": "x", "address": "10.0.0.21:5900", "tls": true,
+                 "options": {"enable_printing": "no", "inactivity_timeout": -1, "enable": true}},
                 {"id": "x", "name": "", "address": 5900},
                 {"id": "y", "address": "10.0.0.21:0", "password": "s".repeat(61)},
                 {"id": "z", "name": "x", "address": "::1:5900", "password": "s3\ncret"},
@@ -358,7 +383,10 @@ mod tests {
             r#"there is no member "groups"; known are $schema, desktops, users, terminals"#,
             r#"desktops[0].id: expected a string of letters, digits, ".", "_" and "-""#,
             "desktops[0]: only one of password and password_file may be there",
-            r#"desktops[1]: there is no member "tls"; known are id, name, address, password, password_file"#,
+            r#"desktops[1]: there is no member "tls"; known are id, name, address, password, password_file, options"#,
+            "desktops[1].options.enable_printing: expected true or false, found a string",
+            "desktops[1].options.inactivity_timeout: expected a whole number from 0 to 604800",
+            r#"desktops[1].options: there is no member "enable"; known are enable_audio_playback, enable_audio_record, enable_copy_paste_g2h, enable_copy_paste_h2g, enable_power_actions, enable_printing, enable_usb_redir, enable_video_streaming, inactivity_timeout"#,
             "desktops[2].name: expected a string that is not empty and has no control characters",
             "desktops[2].address: expected a string, found a number",
             "desktops[3].password: expected at most 60 characters",

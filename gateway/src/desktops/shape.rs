@@ -15,6 +15,10 @@ pub(super) enum Shape {
         /// Most characters.
         longest: usize,
     },
+    /// `true` or `false`.
+    Switch,
+    /// A whole number from 0 to this one.
+    Whole(u64),
     /// An array of values of one shape.
     List {
         of: &'static Shape,
@@ -98,6 +102,12 @@ impl Shape {
                     problems.add(place, format!("expected at most {longest} characters"));
                 }
             }
+            (Self::Switch, Node::Switch(_)) => {}
+            (Self::Whole(most), Node::Number(number)) => {
+                if number.is_none_or(|number| number > *most) {
+                    problems.add(place, format!("expected a whole number from 0 to {most}"));
+                }
+            }
             (Self::List { of, most, .. }, Node::List(elements)) => {
                 if elements.len() > *most {
                     problems.add(place, format!("expected at most {most} elements"));
@@ -119,6 +129,8 @@ impl Shape {
     fn kind(&self) -> &'static str {
         match self {
             Self::Text { .. } => "a string",
+            Self::Switch => "true or false",
+            Self::Whole(_) => "a number",
             Self::List { .. } => "an array",
             Self::Object { .. } => "an object",
         }
@@ -134,6 +146,8 @@ impl Shape {
                 }
                 schema
             }
+            Self::Switch => json!({"type": "boolean"}),
+            Self::Whole(most) => json!({"type": "integer", "minimum": 0, "maximum": most}),
             Self::List { of, most, distinct } => {
                 let mut schema = json!({"type": "array", "items": of.schema(), "maxItems": most});
                 if *distinct {

@@ -16,8 +16,10 @@ use crate::support::{assert_error, assert_opens, get, logged, outlast};
 #[tokio::test]
 async fn a_user_logs_in_and_opens_channels() {
     let host = Host::echo().await.unwrap();
+    let mut of_host = desktop("a", &host);
+    of_host["options"] = json!({"enable_usb_redir": false, "inactivity_timeout": 900});
     let file = File::new(&json!({
-        "desktops": [desktop("a", &host)],
+        "desktops": [of_host],
         "users": [user("ana", &["a"])],
     }));
     let gateway = file.gateway().spawn().await.unwrap();
@@ -27,6 +29,8 @@ async fn a_user_logs_in_and_opens_channels() {
     assert_eq!(given.address, "vdi.example");
     assert_eq!(given.password, "spice of a");
     assert_eq!(given.answer["use_ws"], true);
+    assert_eq!(given.answer["enable_usb_redir"], false);
+    assert_eq!(given.answer["inactivity_timeout"], 900);
     assert_ne!(given.token, host.addr().port().to_string());
     let mut channel = ws::echo_channel(&gateway.tls(), &given.token)
         .await
