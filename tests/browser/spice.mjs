@@ -9,6 +9,7 @@
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 
+import { isBlack, readCanvas } from "./canvas.mjs";
 import { drive } from "./drive.mjs";
 
 const FLAGS = [
@@ -19,24 +20,6 @@ const FLAGS = [
   "--ignore-certificate-errors",
 ];
 const POLL_MILLISECONDS = 100;
-
-/** The pixels of the primary surface, or null while there is none. */
-function readCanvas() {
-  const canvas = document.getElementById("spice_surface_0");
-  if (!canvas) return null;
-  const { data, width, height } = canvas
-    .getContext("2d")
-    .getImageData(0, 0, canvas.width, canvas.height);
-  let text = "";
-  for (let at = 0; at < data.length; at += 32768) {
-    text += String.fromCharCode(...data.subarray(at, at + 32768));
-  }
-  return { width, height, base64: btoa(text) };
-}
-
-function isBlack(pixels) {
-  return pixels.every((value, at) => at % 4 === 3 || value === 0);
-}
 
 /** Polls the canvas until it shows what is waited for; at the time limit, what it shows then. */
 async function awaitPicture(page, job, deadline) {

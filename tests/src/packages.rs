@@ -219,35 +219,47 @@ pub fn ensure(packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
+/// The version of axe-core, which finds what people cannot use who do not see, hear or use a mouse.
+const AXE_VERSION: &str = "4.14.1";
+
 /// Makes sure that npm's playwright-core is in the target directory; gives back its folder.
 ///
 /// Installs [`Package::Node`] where it is missing.
 pub fn ensure_playwright() -> Result<PathBuf> {
     ensure(&[Package::Node])?;
-    let version = playwright_version()?;
+    ensure_npm("playwright-core", playwright_version()?)
+}
+
+/// The same with axe-core.
+pub fn ensure_axe() -> Result<PathBuf> {
+    ensure(&[Package::Node])?;
+    ensure_npm("axe-core", AXE_VERSION)
+}
+
+fn ensure_npm(name: &str, version: &str) -> Result<PathBuf> {
     let prefix = target_dir().join("npm");
-    let package = prefix.join("node_modules/playwright-core");
-    if playwright_is(&package, version) {
+    let package = prefix.join("node_modules").join(name);
+    if npm_has(&package, version) {
         return Ok(package);
     }
     let _lock = InstallLock::acquire()?;
-    if playwright_is(&package, version) {
+    if npm_has(&package, version) {
         return Ok(package);
     }
     fs::create_dir_all(&prefix).with_context(|| format!("making {}", prefix.display()))?;
     let mut npm = Command::new("npm");
     npm.args(["install", "--no-audit", "--no-fund", "--prefix"])
         .arg(&prefix)
-        .arg(format!("playwright-core@{version}"));
+        .arg(format!("{name}@{version}"));
     run_bounded(npm, INSTALL_LIMIT).with_context(|| {
         format!(
-            "install it: npm install --prefix {} playwright-core@{version}",
+            "install it: npm install --prefix {} {name}@{version}",
             prefix.display()
         )
     })?;
     require!(
-        playwright_is(&package, version),
-        "npm left no playwright-core {version} behind"
+        npm_has(&package, version),
+        "npm left no {name} {version} behind"
     );
     Ok(package)
 }
@@ -365,7 +377,7 @@ fn playwright_version() -> Result<&'static str> {
     }
 }
 
-fn playwright_is(package: &Path, version: &str) -> bool {
+fn npm_has(package: &Path, version: &str) -> bool {
     fs::read(package.join("package.json"))
         .ok()
         .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())

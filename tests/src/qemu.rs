@@ -1,4 +1,5 @@
-//! QEMU with its Spice server: a virtual machine that paints one colourful picture and halts.
+//! QEMU with its Spice server: a virtual machine that paints one colourful picture, and another one
+//! for each key.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -27,7 +28,8 @@ const COLOURS_OF_TEXT: usize = 16;
 const MESSAGES: &str = "messages";
 const PAINTED: &str = "painted";
 
-/// What the guest boots: graphics of 320 x 200 in 256 colours, every pixel its x XOR its y.
+/// What the guest boots: graphics of 320 x 200 in 256 colours, every pixel its x XOR its y. Each key
+/// paints it again, XOR the key's character.
 ///
 /// It has no text cursor, which would blink, and is too colourful to be confused with another.
 const BOOT_CODE: &[u8] = &[
@@ -35,19 +37,23 @@ const BOOT_CODE: &[u8] = &[
     0xcd, 0x10, //       int 10h
     0x68, 0x00, 0xa0, // push a000h      video memory
     0x07, //             pop es
-    0x31, 0xff, //       xor di, di
+    0x31, 0xc9, //       xor cx, cx
+    0x31, 0xff, //       xor di, di      <- paint
     0x89, 0xf8, //       mov ax, di      <- next pixel
     0x31, 0xd2, //       xor dx, dx
     0xbb, 0x40, 0x01, // mov bx, 320
     0xf7, 0xf3, //       div bx          ax = y, dx = x
     0x30, 0xd0, //       xor al, dl
+    0x30, 0xc8, //       xor al, cl
     0xaa, //             stosb
     0x81, 0xff, 0x00, 0xfa, // cmp di, 64000
-    0x75, 0xee, //       jne next pixel
+    0x75, 0xec, //       jne next pixel
     0xb0, 0x50, //       mov al, 'P'     painted: say so on the debug port
     0xe6, 0xe9, //       out e9h, al
-    0xfa, //             cli
-    0xf4, //             hlt
+    0x31, 0xc0, //       xor ax, ax
+    0xcd, 0x16, //       int 16h         wait for a key
+    0x88, 0xc1, //       mov cl, al
+    0xeb, 0xde, //       jmp paint
 ];
 
 /// Where a Spice server listens.
