@@ -22,6 +22,7 @@ use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
+use crate::web_client::Pages;
 use crate::{capabilities, desktops, log, server};
 use gateway_datapath::ktls::module;
 use gateway_datapath::probe;
@@ -320,6 +321,9 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
         complain(&format!("warning: {warning}"));
     }
     for warning in prepared.desktops_warnings() {
+        complain(&format!("warning: {warning}"));
+    }
+    if let Some(warning) = prepared.web_client.as_ref().and_then(Pages::warning) {
         complain(&format!("warning: {warning}"));
     }
     let identity = &prepared.identity;

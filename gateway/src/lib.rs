@@ -5,8 +5,9 @@
 //! the process down to what describes a configuration:
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
-//! {`manager`, `desktops`} -> {`assignment`, `drain`} -> `channel` -> `admission` -> `ticket` -> {`http`, `pool`} -> `limits` ->
-//! {`metrics`, `access_log`, `grant`, `target`, `spice_host`, `socket_path`, `session`, `config`}.
+//! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
+//! `ticket` -> {`http`, `pool`} -> `limits` -> {`metrics`, `access_log`, `grant`, `target`,
+//! `spice_host`, `socket_path`, `session`, `config`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -64,4 +65,5 @@ pub mod ticket;
 pub mod ticket_sync;
 pub mod timed;
 pub mod tls;
+pub mod web_client;
 pub mod web_origin;

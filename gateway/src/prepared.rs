@@ -11,6 +11,7 @@ use crate::manager::{self, ManagerTlsError};
 use crate::pem_file::{Fingerprint, PemFile};
 use crate::pool::PoolKeys;
 use crate::tls::Identity;
+use crate::web_client::Pages;
 
 /// A configuration whose files are good.
 pub struct Prepared {
@@ -28,6 +29,8 @@ pub struct Prepared {
     pub pool_fingerprint: Fingerprint,
     /// Desktops, users and terminals in place of a manager.
     pub desktops: Option<DesktopsFile>,
+    /// What browsers are shown.
+    pub web_client: Option<Pages>,
 }
 
 impl Prepared {
@@ -43,6 +46,7 @@ impl Prepared {
         Ok(Self {
             path: path.to_owned(),
             desktops,
+            web_client: Pages::read(&loaded.config),
             loaded,
             identity,
             manager_tls,

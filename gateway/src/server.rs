@@ -211,6 +211,7 @@ impl Running {
             pool_keys,
             pool_fingerprint,
             desktops,
+            web_client,
         } = prepared;
         let config = Arc::new(config);
         let channels = Arc::<Registry>::default();
@@ -239,6 +240,10 @@ impl Running {
             );
         }
         gateway.desktops.directory().replace(desktops);
+        if let Some(pages) = &web_client {
+            pages.tell();
+        }
+        gateway.web_client.set(web_client);
         let sockets = Sockets::open(&config, inherited, listeners)?;
         let congestion = Congestion::new(config.congestion_control.clone());
         congestion.tell();

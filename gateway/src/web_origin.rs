@@ -124,6 +124,16 @@ impl OriginRules {
             Err(WrongOrigin)
         }
     }
+
+    /// Whether the page that sent these headers has one of the configured origins.
+    pub fn are_listed(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(ORIGIN).iter();
+        let (Some(value), None) = (values.next(), values.next()) else {
+            return false;
+        };
+        let origin: Result<WebOrigin, _> = value.to_str().unwrap_or_default().parse();
+        origin.is_ok_and(|origin| self.allowed.iter().any(|allowed| allowed.is(&origin)))
+    }
 }
 
 #[cfg(test)]

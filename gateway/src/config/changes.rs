@@ -22,6 +22,7 @@ const AT_ONCE: &[&str] = &[
     "TrustedProxies",
     "ForwardedHeader",
     "ExternalName",
+    "WebClient",
     "HijackAll",
     "Connect",
     "HostProxyProtocol",

@@ -6,6 +6,9 @@ use super::Config;
 use super::report::Problem;
 use crate::channel_type::ChannelType;
 
+/// Where the client for browsers has its files, besides its page at `/`.
+pub const WEB_CLIENT_PATHS: &str = "/webclient/";
+
 /// Room for `/?ver=2&token=` and the ticket of a host with the longest name.
 const MIN_POOL_URI: usize = 512;
 
@@ -16,6 +19,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_pool(config, problems);
     check_channels(config, problems);
     check_desktops(config, problems);
+    check_web_client(config, problems);
 }
 
 /// There is one who says which desktop it is, and clients reach it through this gateway.
@@ -98,6 +102,33 @@ fn check_channels(config: &Config, problems: &mut Vec<Problem>) {
             key: "AllowedChannels",
             expected: "\"main\" among them, without which there is no desktop session".to_owned(),
             found: "a list without it".to_owned(),
+        });
+    }
+}
+
+fn check_web_client(config: &Config, problems: &mut Vec<Problem>) {
+    if config.web_client.is_none() || !are_right(problems, &["WebClient"]) {
+        return;
+    }
+    let takes =
+        |prefix: &str| prefix.starts_with(WEB_CLIENT_PATHS) || WEB_CLIENT_PATHS.starts_with(prefix);
+    if let Some(prefix) = config.manager_paths.iter().find(|prefix| takes(prefix))
+        && are_right(problems, &["ManagerPaths"])
+    {
+        problems.push(Problem {
+            key: "ManagerPaths",
+            expected: format!("no path with anything of {WEB_CLIENT_PATHS}, which is WebClient's"),
+            found: format!("{prefix:?}"),
+        });
+    }
+    if let Some(path) = &config.health_path
+        && path.starts_with(WEB_CLIENT_PATHS)
+        && are_right(problems, &["HealthPath"])
+    {
+        problems.push(Problem {
+            key: "HealthPath",
+            expected: format!("a path outside {WEB_CLIENT_PATHS}, which is WebClient's"),
+            found: format!("{path:?}"),
         });
     }
 }
@@ -233,6 +264,47 @@ mod tests {
         ] {
             let config = config(listen, plain);
             assert!(problems(&config).is_empty(), "{listen} {plain}");
+        }
+    }
+
+    #[test]
+    fn the_client_for_browsers_shares_no_path() {
+        let on = || Config {
+            web_client: Some("/usr/share/spice-html5".into()),
+            ..Config::default()
+        };
+        assert!(problems(&on()).is_empty());
+        let with_paths = |paths: &[&str]| Config {
+            manager_paths: paths.iter().map(|path| (*path).to_owned()).collect(),
+            ..on()
+        };
+        assert!(problems(&with_paths(&["/vdi/", "/web/"])).is_empty());
+        for path in ["/", "/webclient/", "/webclient/x/"] {
+            assert_eq!(
+                problems(&with_paths(&["/vdi/", path])),
+                [format!(
+                    "ManagerPaths: expected no path with anything of /webclient/, which is \
+                     WebClient's, found {path:?}"
+                )]
+            );
+        }
+        let health = Config {
+            health_path: Some("/webclient/up".to_owned()),
+            ..on()
+        };
+        assert_eq!(
+            problems(&health),
+            [
+                "HealthPath: expected a path outside /webclient/, which is WebClient's, found \
+                 \"/webclient/up\""
+            ]
+        );
+        for config in [with_paths(&["/"]), health] {
+            let off = Config {
+                web_client: None,
+                ..config
+            };
+            assert!(problems(&off).is_empty());
         }
     }
 }

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::congestion_control::Algorithm;
 use super::text::{
-    Address, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, SocketDirectory, SpiceHost,
-    UriPath,
+    Address, Directory, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, SocketDirectory,
+    SpiceHost, UriPath,
 };
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
@@ -63,6 +63,7 @@ keys! {
     "ForwardedHeader" => forwarded_header: OneOf<ForwardedHeader>,
     "ProxyProtocol" => proxy_protocol: List<Network>,
     "ExternalName" => external_name: OrEmpty<Host>,
+    "WebClient" => web_client: OrEmpty<Directory>,
 
     "HijackAll" => hijack_all: Switch,
     "Connect" => connect: Switch,

@@ -191,6 +191,7 @@ mod tests {
             ("ForwardedHeader", json!("Forwarded")),
             ("ProxyProtocol", json!(["10.1.2.3", "fd00::/8"])),
             ("ExternalName", json!("gateway.example.com")),
+            ("WebClient", json!("/usr/share/spice-html5")),
             ("HijackAll", json!(false)),
             ("Connect", json!(false)),
             ("FirstSpicePort", json!(1)),

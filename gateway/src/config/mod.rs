@@ -19,6 +19,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use changes::{Change, Changes, keys_that_need_a_restart};
+pub use check::WEB_CLIENT_PATHS;
 pub use congestion_control::CongestionControl;
 pub use keys::effective_json;
 pub use load::{Loaded, load};
@@ -77,6 +78,9 @@ pub struct Config {
     /// Name or address under which clients reach the gateway; `None` (an empty string): the
     /// `Host` of each request.
     pub external_name: Option<Host>,
+    /// Directory of spice-html5, with which browsers are shown a page that logs in and opens the
+    /// desktop; `None` (an empty string): no such page.
+    pub web_client: Option<PathBuf>,
 
     /// Whether answers of the manager get the gateway's name and a ticket instead of the host's
     /// address and port.
@@ -316,6 +320,7 @@ impl Default for Config {
             forwarded_header: ForwardedHeader::XForwarded,
             proxy_protocol: Vec::new(),
             external_name: None,
+            web_client: None,
             hijack_all: true,
             connect: true,
             first_spice_port: 5900,

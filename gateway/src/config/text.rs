@@ -33,6 +33,23 @@ impl Form for FilePath {
     }
 }
 
+/// The path of a directory, from the root on: it is the same wherever the gateway was started.
+pub(super) enum Directory {}
+
+impl Form for Directory {
+    type Field = PathBuf;
+
+    fn read(value: &Value) -> Result<PathBuf, Mismatch> {
+        read_text(value, "the path of a directory, from \"/\" on", |text| {
+            (text.starts_with('/') && !text.contains('\0')).then(|| PathBuf::from(text))
+        })
+    }
+
+    fn write(field: &PathBuf) -> Value {
+        Value::from(field.to_string_lossy())
+    }
+}
+
 /// A prefix of URI paths, made of whole segments.
 pub(super) enum PathPrefix {}
 

@@ -27,6 +27,7 @@ use crate::pool::PoolKeys;
 use crate::prepared::{ManagerTls, Prepared, pool_key_file};
 use crate::serving::{Live, Serving};
 use crate::tls::{Identity, IdentityFiles, Notice, Reminder};
+use crate::web_client::Pages;
 use gateway_datapath::Paths;
 use watched::{News, Watched};
 
@@ -192,6 +193,7 @@ impl Reloader {
             pool_keys,
             pool_fingerprint,
             desktops,
+            web_client,
             ..
         } = prepared;
         self.told.clear();
@@ -226,6 +228,7 @@ impl Reloader {
             self.desktops.take(found);
             changed.push(take_desktops(&next, desktops));
         }
+        changed.extend(take_web_client(&next, web_client));
         if identity.fingerprint != self.identity.taken() {
             match self.worse(&identity) {
                 Some(reason) => self.keep_certificate(reason),
@@ -402,6 +405,18 @@ fn take_congestion(next: &mut Serving) {
     if is_other {
         next.congestion = Arc::new(congestion);
     }
+}
+
+/// Browsers are shown this from now on; says what the log tells of it, unless it is the same.
+fn take_web_client(next: &Serving, pages: Option<Pages>) -> Option<String> {
+    if next.gateway.web_client.shows(pages.as_ref()) {
+        return None;
+    }
+    if let Some(pages) = &pages {
+        pages.tell();
+    }
+    next.gateway.web_client.set(pages);
+    Some("client for browsers".to_owned())
 }
 
 /// Tickets are made and taken with these keys from now on; says what the log tells of it.

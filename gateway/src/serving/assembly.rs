@@ -19,6 +19,7 @@ use crate::limits::{LoginLimit, speak_for_many};
 use crate::manager::{Forwarder, Manager};
 use crate::metrics::Metrics;
 use crate::ticket::Tickets;
+use crate::web_client::WebClient;
 use crate::web_origin::OriginRules;
 use gateway_datapath::Paths;
 
@@ -31,6 +32,7 @@ struct Lasting {
     client_limits: ClientLimits,
     directory: Arc<Directory>,
     logins: Arc<LoginLimit>,
+    web_client: Arc<WebClient>,
 }
 
 impl Gateway {
@@ -51,6 +53,7 @@ impl Gateway {
             client_limits: ClientLimits::new(config),
             directory: Arc::default(),
             logins: Arc::new(LoginLimit::new(speak_for_many(config))),
+            web_client: Arc::default(),
         };
         let admissions = Admissions::new(config, tickets);
         Self::assemble(config, manager_tls, admissions, lasting, paths)
@@ -69,6 +72,7 @@ impl Gateway {
             client_limits: self.client_limits.changed(config),
             directory: Arc::clone(self.desktops.directory()),
             logins: Arc::new(self.desktops.logins().changed(speak_for_many(config))),
+            web_client: Arc::clone(&self.web_client),
         };
         Self::assemble(config, manager_tls, admissions, lasting, paths)
     }
@@ -88,6 +92,7 @@ impl Gateway {
             client_limits,
             directory,
             logins,
+            web_client,
         } = lasting;
         let hosts = HostConnector::new(config);
         let forwarder = Forwarder::new(config, manager_tls);
@@ -135,6 +140,7 @@ impl Gateway {
             health: Arc::new(Health::new(config, Arc::clone(&drain))),
             health_path: config.health_path.clone(),
             drain,
+            web_client,
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::limits::NetworkRules;
 use crate::manager::{Manager, has_known_coding};
 use crate::metrics::Metrics;
 use crate::session::ChannelId;
+use crate::web_client::{WebClient, is_foreign_login};
 use crate::web_origin::OriginRules;
 use gateway_datapath::{Framing, Paths};
 pub use health::Health;
@@ -91,6 +92,8 @@ pub struct Gateway {
     pub health: Arc<Health>,
     /// Where they ask; `None`: nowhere.
     pub health_path: Option<String>,
+    /// What browsers are shown.
+    pub web_client: Arc<WebClient>,
 }
 
 impl Gateway {
@@ -140,7 +143,7 @@ pub async fn serve(
         complete: false,
     });
     let response = match answer(gateway, connection, &origin, request).await {
-        Answered::Manager(response) => response,
+        Answered::Manager(response) | Answered::Page(response) => response,
         Answered::Own(response) => {
             // Somebody may have put a token there.
             if let Some(requested) = &mut requested {
@@ -168,6 +171,8 @@ pub async fn serve(
 enum Answered {
     /// The manager's, or why there is none.
     Manager(Response<Body>),
+    /// One of the client for browsers.
+    Page(Response<Body>),
     /// This gateway has nothing of the kind.
     Own(Response<Body>),
     /// For a channel, which is recorded in lines of its own.
@@ -184,6 +189,13 @@ async fn answer(
 ) -> Answered {
     match route(gateway, &request, origin) {
         Ok(Route::Health) => Answered::Health(gateway.health.answer(request.method()).await),
+        Ok(Route::Page(path)) => {
+            let (method, headers) = (request.method(), request.headers());
+            match gateway.web_client.answer(method, &path, headers, origin) {
+                Some(response) => Answered::Page(response),
+                None => Answered::Own(no_such_page()),
+            }
+        }
         Ok(Route::Manager(path)) => {
             Answered::Manager(pass_on(gateway, connection, origin, &path, request).await)
         }
@@ -196,6 +208,7 @@ async fn answer(
 
 enum Route {
     Health,
+    Page(CanonicalPath),
     Manager(CanonicalPath),
     Channel(Opening),
 }
@@ -262,7 +275,19 @@ fn route(
     if !(is_upgrade && query.token.is_some()) && uri.path().starts_with('/') {
         match CanonicalPath::parse(uri.path()) {
             Ok(path) if is_managers(&path, &gateway.manager_paths) => {
+                let (method, headers) = (request.method(), request.headers());
+                if gateway.web_client.is_on()
+                    && is_foreign_login(method, &path, headers, &gateway.origins)
+                {
+                    info!(client = %origin.client, "login by a web page of another site refused");
+                    let message = "web pages of other sites may not log in here";
+                    return refuse(StatusCode::FORBIDDEN, message);
+                }
                 return Ok(Route::Manager(path));
+            }
+            // A token or an upgrade is for a channel, which may be at the path of the page.
+            Ok(path) if query.token.is_none() && !is_upgrade && gateway.web_client.has(&path) => {
+                return Ok(Route::Page(path));
             }
             Ok(_) => {}
             Err(ambiguous) => {
@@ -273,12 +298,16 @@ fn route(
         }
     }
     if query.token.is_none() && !is_upgrade {
-        return refuse(StatusCode::NOT_FOUND, "no such page on this gateway");
+        return Err(Box::new(no_such_page()));
     }
     if request.method() != Method::GET {
         return Err(Box::new(method_not_allowed("GET")));
     }
     Ok(Route::Channel(Opening::WebSocket(query)))
+}
+
+fn no_such_page() -> Response<Body> {
+    error(StatusCode::NOT_FOUND, "no such page on this gateway")
 }
 
 async fn pass_on(

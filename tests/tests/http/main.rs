@@ -34,3 +34,4 @@ mod tls;
 mod tokens;
 mod tunnels;
 mod waves;
+mod web_client;
