@@ -91,7 +91,7 @@ export function openDesktop(desktop, { stage, screen, shown, ended }) {
 
   /** Asks the desktop for the size that there is room for; only its agent can change it. */
   function fit() {
-    const [width, height] = [stage.clientWidth, stage.clientHeight].map((size) => size - (size % STEP));
+    const [width, height] = [stage.clientWidth, stage.clientHeight].map((n) => n - (n % STEP));
     if (isOver || !connection.agent_connected || width === 0 || height === 0) return;
     connection.resize_window(0, width, height, 32, 0, 0);
   }

@@ -14,7 +14,7 @@ const screen = find("#screen");
 let attempt = new AbortController();
 /** The desktop that is shown: spice-html5's, the manager's answer, and its name. */
 let open = null;
-/** What begins everything anew, where no form does: it is not known yet how users log in, or none do. */
+/** What begins everything anew where no form does: how users log in is unknown, or none do. */
 let again = begin;
 
 /** Shows one view, and gives the focus to what is to be done or read there. */

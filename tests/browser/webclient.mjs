@@ -50,6 +50,24 @@ const STEPS = {
   screenshot: async ({ page }, path) => {
     await page.screenshot({ path, fullPage: true, animations: "disabled" });
   },
+  // Whether a video is placed as spice-html5 does it, which the page's policy does not allow: the
+  // browser complains, and the page places it by other means.
+  video: async (tools) => {
+    const placed = await inPage(tools, async () => {
+      const video = document.createElement("video");
+      document.getElementById("screen").append(video);
+      video.setAttribute("style", "position: absolute; top: 7px;");
+      await new Promise((resolve) => setTimeout(resolve, 0));
+      const { position, top } = getComputedStyle(video);
+      video.remove();
+      return `${position} ${top}`;
+    });
+    const expected = tools.complaints.filter((complaint) => complaint.includes("inline style"));
+    for (const complaint of expected) {
+      tools.complaints.splice(tools.complaints.indexOf(complaint), 1);
+    }
+    return placed;
+  },
   // Which element has the focus.
   focus: (tools) =>
     inPage(tools, () => {
@@ -114,6 +132,7 @@ async function use(job, context) {
   const tools = {
     page,
     session: await context.newCDPSession(page),
+    complaints,
     limit: { timeout: job.seconds * 1000 },
     deadline: Date.now() + job.seconds * 1000,
     axe: job.axe,

@@ -58,6 +58,14 @@ pub fn manager_files() -> Result<TempDir> {
     Ok(folder)
 }
 
+/// A folder that a gateway takes for spice-html5 (`WebClient`), with the text of its `main.js`.
+pub fn stub_spice_html5() -> Result<(TempDir, &'static str)> {
+    const MODULE: &str = "function SpiceMainConn() {}\nexport { SpiceMainConn };\n";
+    let folder = tempfile::tempdir().context("a folder for spice-html5")?;
+    std::fs::write(folder.path().join("main.js"), MODULE).context("a module")?;
+    Ok((folder, MODULE))
+}
+
 /// Opens the desktop that a manager gave through this gateway, with the page that such a manager
 /// has, and waits until it shows `expected`, or any picture that stays when there is none to
 /// expect.

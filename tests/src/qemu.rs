@@ -28,8 +28,8 @@ const COLOURS_OF_TEXT: usize = 16;
 const MESSAGES: &str = "messages";
 const PAINTED: &str = "painted";
 
-/// What the guest boots: graphics of 320 x 200 in 256 colours, every pixel its x XOR its y. Each key
-/// paints it again, XOR the key's character.
+/// What the guest boots: graphics of 320 x 200 in 256 colours, every pixel its x XOR its y. Each
+/// key paints it again, XOR the key's character.
 ///
 /// It has no text cursor, which would blink, and is too colourful to be confused with another.
 const BOOT_CODE: &[u8] = &[

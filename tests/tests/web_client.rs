@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use testkit::browser;
 use testkit::gateway::{Gateway, GatewayBuilder, Signal};
 use testkit::host::Host;
-use testkit::manager::{DesktopAnswer, Manager, Reply};
+use testkit::manager::{DesktopAnswer, Manager, ManagerRequest, Reply};
 use testkit::net::PATIENCE;
 use testkit::packages::{self, Package, SPICE_HTML5};
 use testkit::picture::Picture;
@@ -111,7 +111,12 @@ async fn a_person_logs_in_and_works_at_a_desktop() {
         ["focus"],
         ["press", "a"],
         ["picture", second],
+        ["video"],
+        ["audit"],
+        ["press", "Shift+F11"],
+        ["see", "#desktop:fullscreen"],
         ["press", "Shift+F12"],
+        ["see", "#bar"],
         ["focus"],
         ["download", "[data-action=viewer]", site.file("vv")],
         ["click", "[data-action=ctrl-alt-del]"],
@@ -134,6 +139,8 @@ async fn a_person_logs_in_and_works_at_a_desktop() {
     assert_eq!(told[1], "spice_surface_0");
     let typed = site.picture("2", &told[2]).unwrap();
     assert!(typed.differing_pixels(&begin) > 60_000);
+    assert_eq!((&told[3], &told[4]), (&json!("absolute 7px"), &json!([])));
+    let told = &told[2..];
     assert_eq!(told[3], "full-screen");
     assert_eq!(told[4], "desktop.vv");
     assert_eq!(told[5], "spice_surface_0");
@@ -285,6 +292,32 @@ async fn a_person_is_told_in_their_language_why_the_desktop_ended() {
         "Die Sitzung wurde von der Administration beendet, oder der Server wird neu gestartet.";
     assert_eq!(told[..2], [json!(ended), json!("Benutzername")]);
     assert_eq!(told[2]["language"], "de");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_waits_can_be_broken_off() {
+    let site = Site::start(|gateway| gateway).await.unwrap();
+    site.manager.script([Reply::Pending, Reply::Pending]);
+    let wait = json!([
+        ["see", "#progress:text('is being started')"],
+        ["press", "Tab"],
+        ["focus"],
+        ["press", "Enter"],
+        ["see", "#username"],
+        ["focus"],
+    ]);
+    // By the time that this login is over, the one before would have asked again.
+    let later = json!([
+        ["see", "#progress:text('is being started')"],
+        ["tell", "#problem"]
+    ]);
+    let work = steps(&[&log_in("wrong"), &wait, &log_in("wrong"), &later]);
+    let told = site.visit(work).await.unwrap().told;
+    let problem = json!("Wrong user or password");
+    assert_eq!(told, [json!("cancel"), json!("password"), problem]);
+    let asked = |request: &&ManagerRequest| request.uri.path() == "/vdi/desktop";
+    let requests = site.manager.requests();
+    assert_eq!(requests.iter().filter(asked).count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -299,6 +299,19 @@ mod tests {
     }
 
     #[test]
+    fn directories_are_named_from_the_root_on() {
+        let directory = Directory::read(&json!("/usr/share/x")).ok().unwrap();
+        assert_eq!(directory, PathBuf::from("/usr/share/x"));
+        for wrong in [json!("usr/share"), json!("./x"), json!("/a\0b"), json!(1)] {
+            let expected = expected::<Directory>(&wrong);
+            assert_eq!(
+                expected, "the path of a directory, from \"/\" on",
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
     fn hosts() {
         for (text, host) in [
             ("manager", "manager"),

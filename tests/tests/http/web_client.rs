@@ -10,6 +10,7 @@ use http::header::{
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::browser;
 use testkit::http::{Call, exchange};
 use testkit::ws::Connect;
 
@@ -17,13 +18,11 @@ use crate::command_line::check;
 use crate::reload::change;
 use crate::support::{Stage, ask_desktop, assert_error, assert_opens, get, logged, port_gateway};
 
-const MODULE: &str = "function SpiceMainConn() {}\nexport { SpiceMainConn };\n";
 const MAIN: &str = "/webclient/spice-html5/main.js";
 
 /// A directory that passes for spice-html5, with the path of the configuration.
 fn spice_html5() -> (TempDir, Value) {
-    let directory = tempfile::tempdir().unwrap();
-    fs::write(directory.path().join("main.js"), MODULE).unwrap();
+    let (directory, _) = browser::stub_spice_html5().unwrap();
     let path = json!(directory.path());
     (directory, path)
 }
@@ -43,7 +42,7 @@ async fn without_the_key_there_is_no_page() {
 
 #[tokio::test]
 async fn the_page_and_its_files_are_served_on_both_ports() {
-    let (_directory, path) = spice_html5();
+    let (directory, path) = spice_html5();
     let stage = stage(&path).await;
     for endpoint in [stage.gateway.tls(), stage.gateway.plain()] {
         for (path, kind) in [
@@ -82,7 +81,8 @@ async fn the_page_and_its_files_are_served_on_both_ports() {
             let connect = format!("connect-src 'self' {scheme}://{}", endpoint.addr());
             assert!(policy.ends_with(&connect), "{policy}");
         }
-        assert_eq!(get(&endpoint, MAIN).await.body(), MODULE);
+        let module = fs::read(directory.path().join("main.js")).unwrap();
+        assert_eq!(get(&endpoint, MAIN).await.body(), &module);
     }
 }
 
@@ -279,8 +279,8 @@ async fn a_reload_takes_another_directory_and_its_new_files() {
     let tag = get(&tls, MAIN).await.headers()[ETAG].clone();
     assert!(change(gateway, &[]).await.contains("changed=\"nothing\""));
 
-    let newer = format!("// newer\n{MODULE}");
-    fs::write(directory.path().join("main.js"), &newer).unwrap();
+    let newer = "/* newer */ function SpiceMainConn() {} export { SpiceMainConn };";
+    fs::write(directory.path().join("main.js"), newer).unwrap();
     let told = change(gateway, &[]).await;
     assert!(told.contains("changed=\"client for browsers\""), "{told}");
     let answer = get(&tls, MAIN).await;

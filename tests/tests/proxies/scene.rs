@@ -5,6 +5,10 @@ use std::io;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
+use http::StatusCode;
+use serde_json::json;
+use tempfile::TempDir;
+use testkit::browser;
 use testkit::flexvdi::{Desktop, FlexVdiClient};
 use testkit::gateway::GatewayBuilder;
 use testkit::host::{End, Verified};
@@ -31,6 +35,7 @@ pub(crate) struct Scene {
     pub(crate) manager: Manager,
     pub(crate) host: Host<Verified>,
     pub(crate) gateway: Gateway,
+    _spice_html5: TempDir,
 }
 
 impl Scene {
@@ -42,15 +47,18 @@ impl Scene {
     ) -> Result<Self> {
         let host = Host::send(DOWN, end).await?;
         let manager = Manager::spawn(DesktopAnswer::new(host.addr())).await?;
+        let (spice_html5, _) = browser::stub_spice_html5()?;
         let builder = Gateway::builder()
             .manager(&manager)
             .plain()
+            .set("WebClient", json!(spice_html5.path()))
             .set("TrustedProxies", vec!["127.0.0.1"]);
         let gateway = configure(builder).spawn().await?;
         Ok(Self {
             manager,
             host,
             gateway,
+            _spice_html5: spice_html5,
         })
     }
 
@@ -81,6 +89,7 @@ impl Scene {
         self.forwarded_is_right(client_address)?;
 
         browser_opens(&endpoint, &desktop).await?;
+        page_is_shown(&endpoint).await?;
         self.inventions_are_not_believed(&endpoint, client_address)
             .await?;
         let log = proxy.log()?;
@@ -236,6 +245,19 @@ async fn read_to_end(reader: &mut (impl AsyncRead + Unpin), received: &mut Vec<u
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(error.into()),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// The page for browsers comes through, and may open channels at the proxy's name.
+async fn page_is_shown(endpoint: &Endpoint) -> Result<()> {
+    for path in ["/", "/webclient/login.js", "/webclient/spice-html5/main.js"] {
+        let answer = Call::get(endpoint, path).header("Host", PUBLIC_NAME);
+        let answer = answer.send().await?;
+        ensure!(answer.status() == StatusCode::OK, "{path}: {answer:?}");
+        let policy = answer.headers()["content-security-policy"].to_str()?;
+        let connect = format!("connect-src 'self' wss://{PUBLIC_NAME}");
+        ensure!(policy.ends_with(&connect), "{policy}");
+    }
+    Ok(())
 }
 
 /// A browser offers the subprotocol `binary` and gets it.
