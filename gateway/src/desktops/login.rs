@@ -1,5 +1,6 @@
 //! Who is it? Users by their passwords, terminals by their hardware addresses.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::{Call, Desktops, answer};
 use crate::access_log::Event;
 use crate::background::PASSWORDS;
 use crate::http::body::Body;
-use crate::http::reply;
+use crate::http::{Client, reply};
 use crate::metrics::LoginResult;
 use crate::secret::Secret;
 use gateway_datapath::label::Label;
@@ -50,7 +51,7 @@ impl Desktops {
             let (client, terminal) = (call.origin.client, shown(hwaddress));
             // Nothing limits these but what the log is told of them.
             let now = Instant::now();
-            if let Ok(attempt) = self.logins.begin(client.address(), NO_USER, now) {
+            if let Ok(attempt) = self.logins.begin(known(client), NO_USER, now) {
                 info!(%client, terminal, reason = result.text(), "login refused");
                 attempt.failed(now);
             }
@@ -80,9 +81,7 @@ impl Desktops {
             self.record(call, Some(name.clone()), None, result);
             Err(Box::new(answer))
         };
-        let attempt = self
-            .logins
-            .begin(client.address(), username, Instant::now());
+        let attempt = self.logins.begin(known(client), username, Instant::now());
         let attempt = match attempt {
             Ok(attempt) => attempt,
             // A line of the log for each would let whoever guesses write it.
@@ -139,6 +138,15 @@ impl Desktops {
             terminal,
             result: result.text(),
         });
+    }
+}
+
+/// The client's address; `None`: a proxy has named nobody, and those whom it speaks for cannot be
+/// told apart.
+fn known(client: Client) -> Option<IpAddr> {
+    match client {
+        Client::At(address) => Some(address),
+        Client::Unnamed => None,
     }
 }
 

@@ -113,8 +113,15 @@ impl LoginLimit {
     }
 
     /// Begins an attempt to log in as this user; the error says how long it has to wait instead.
-    pub fn begin(&self, client: IpAddr, user: &str, now: Instant) -> Result<Attempt, Duration> {
-        let address = Subscriber::unless_many(client, &self.speak_for_many);
+    /// `client`: `None` if nobody knows from where.
+    pub fn begin(
+        &self,
+        client: Option<IpAddr>,
+        user: &str,
+        now: Instant,
+    ) -> Result<Attempt, Duration> {
+        let address =
+            client.and_then(|client| Subscriber::unless_many(client, &self.speak_for_many));
         let user = self.names.hash_one(user);
         let mut state = lock(&self.state);
         if let Some(wait) = state.wait(address, user, now) {
@@ -317,8 +324,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn address(last: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, last])
+    fn address(last: u8) -> Option<IpAddr> {
+        Some(IpAddr::from([192, 0, 2, last]))
     }
 
     /// Fails to log in, if an attempt is let through; gives the wait until the next one.
@@ -458,6 +465,8 @@ mod tests {
         for number in 0..100 {
             assert_eq!(fail(&limit, 1, &format!("user{number}"), now), None);
         }
+        assert!(limit.begin(None, "ana", now).is_err());
+        assert!(limit.begin(None, "user7", now).is_ok());
         let changed = limit.changed(vec![]);
         assert!(changed.begin(address(1), "ana", now).is_err());
     }
@@ -469,7 +478,7 @@ mod tests {
         for number in 0..MOST + 10 {
             let user = number.to_string();
             let from = IpAddr::from(u32::try_from(number).unwrap().to_be_bytes());
-            limit.begin(from, &user, now).unwrap().failed(now);
+            limit.begin(Some(from), &user, now).unwrap().failed(now);
         }
         for number in 0..MOST + 10 {
             let user = format!("known {number}");
