@@ -42,6 +42,13 @@ fn check_desktops(config: &Config, problems: &mut Vec<Problem>) {
             "\"\", as ManagerIP names a manager that is asked for desktops",
         );
     }
+    let is_reached = |prefix: &String| "/vdi/desktop".starts_with(prefix.as_str());
+    if !config.manager_paths.iter().any(is_reached) {
+        wrong(
+            "ManagerPaths",
+            "\"\", as ManagerPaths has no \"/vdi/\", where clients ask",
+        );
+    }
     if !config.hijack_all {
         wrong(
             "HijackAll",
@@ -204,6 +211,17 @@ mod tests {
             problems(&config("manager", true)),
             [
                 "Desktops: expected \"\", as ManagerIP names a manager that is asked for desktops, \
+                 found \"d.json\""
+            ]
+        );
+        let nowhere = Config {
+            manager_paths: vec!["/other/".to_owned()],
+            ..config("", true)
+        };
+        assert_eq!(
+            problems(&nowhere),
+            [
+                "Desktops: expected \"\", as ManagerPaths has no \"/vdi/\", where clients ask, \
                  found \"d.json\""
             ]
         );

@@ -334,7 +334,7 @@ mod tests {
     /// Without those that must not be there together with `Desktops`.
     fn compatible(mut members: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
         if members.iter().any(|(name, _)| *name == "Desktops") {
-            members.retain(|(name, _)| !["ManagerIP", "HijackAll"].contains(name));
+            members.retain(|(name, _)| !["ManagerIP", "ManagerPaths", "HijackAll"].contains(name));
         }
         members
     }
