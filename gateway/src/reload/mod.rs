@@ -1,8 +1,9 @@
 //! Changing the configuration and its files while channels go on.
 //!
-//! SIGHUP reads everything again. Certificate, key, the manager's authorities, the keys of a pool and the
-//! file with desktops are looked at every few seconds besides, by content: renewals swap symlinks, and write one file after the
-//! other. What cannot be used is told, and everything stays as it was.
+//! SIGHUP reads everything again. Certificate, key, the manager's authorities, the keys of a pool
+//! and the file with desktops are looked at every few seconds besides, by content: renewals swap
+//! symlinks, and write one file after the other. What cannot be used is told, and everything stays
+//! as it was.
 
 mod watched;
 
@@ -224,7 +225,9 @@ impl Reloader {
             changed.push(take_pool(&next, pool_keys));
         }
         let found = desktops::fingerprint_of(desktops.as_ref());
-        if found != self.desktops.taken() {
+        // Another file may hold the same, and name others beside it.
+        let is_elsewhere = changes.taken.iter().any(|change| change.key == "Desktops");
+        if is_elsewhere || found != self.desktops.taken() {
             self.desktops.take(found);
             changed.push(take_desktops(&next, desktops));
         }

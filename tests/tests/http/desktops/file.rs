@@ -125,6 +125,31 @@ async fn a_password_of_a_file_beside_it_is_used_and_may_change() {
 }
 
 #[tokio::test]
+async fn a_file_with_the_same_content_elsewhere_has_other_files_beside_it() {
+    let host = Host::echo().await.unwrap();
+    let content = json!({
+        "desktops": [{"id": "a", "address": host.addr().to_string(), "password_file": "spice"}],
+        "users": [user("ana", &["a"])],
+    });
+    let [one, other] = [File::new(&content), File::new(&content)];
+    for file in [&one, &other] {
+        std::fs::write(file.path().with_file_name("spice"), "the same").unwrap();
+    }
+    let gateway = one.gateway().set("CertificatePoll", 1);
+    let gateway = gateway.spawn().await.unwrap();
+    change(&gateway, &[("Desktops", json!(other.path()))]).await;
+    let password = other.path().with_file_name("spice");
+    std::fs::write(password, "another").unwrap();
+    logged(
+        &gateway,
+        &["INFO reloaded", "changed=\"desktops of the file"],
+    )
+    .await;
+    let given = client(&gateway, "ana").desktop().await.unwrap();
+    assert_eq!(given.password, "another");
+}
+
+#[tokio::test]
 async fn check_names_every_mistake_with_its_place() {
     let files = Files::new();
     let desktops = files.write(
