@@ -324,20 +324,23 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn address(last: u8) -> Option<IpAddr> {
-        Some(IpAddr::from([192, 0, 2, last]))
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
     }
 
     /// Fails to log in, if an attempt is let through; gives the wait until the next one.
     fn fail(limit: &LoginLimit, from: u8, user: &str, now: Instant) -> Option<Duration> {
-        match limit.begin(address(from), user, now) {
+        match limit.begin(Some(address(from)), user, now) {
             Ok(attempt) => attempt.failed(now),
             Err(wait) => Some(wait),
         }
     }
 
     fn succeed(limit: &LoginLimit, from: u8, user: &str, now: Instant) {
-        limit.begin(address(from), user, now).unwrap().succeeded();
+        limit
+            .begin(Some(address(from)), user, now)
+            .unwrap()
+            .succeeded();
     }
 
     #[test]
@@ -349,7 +352,7 @@ mod tests {
             let wait = fail(&limit, 1, "ana", now).unwrap_or_default();
             waits.push(wait.as_secs());
             if let Some(just_before) = wait.checked_sub(Duration::from_millis(1)) {
-                let refused = limit.begin(address(1), "ana", now + just_before);
+                let refused = limit.begin(Some(address(1)), "ana", now + just_before);
                 assert_eq!(refused.err(), Some(Duration::from_millis(1)));
             }
             now += wait;
@@ -367,9 +370,9 @@ mod tests {
         for _ in 0..10 {
             fail(&limit, 1, "ana", now);
         }
-        assert!(limit.begin(address(1), "ana", now).is_err());
-        assert!(limit.begin(address(2), "ana", now).is_ok());
-        assert!(limit.begin(address(1), "eva", now).is_ok());
+        assert!(limit.begin(Some(address(1)), "ana", now).is_err());
+        assert!(limit.begin(Some(address(2)), "ana", now).is_ok());
+        assert!(limit.begin(Some(address(1)), "eva", now).is_ok());
     }
 
     #[test]
@@ -384,9 +387,12 @@ mod tests {
         }
         assert_eq!(last, Some(USER.longest));
         now -= SECOND;
-        assert_eq!(limit.begin(address(200), "ana", now).err(), Some(SECOND));
-        assert!(limit.begin(address(250), "ana", now).is_ok());
-        assert!(limit.begin(address(200), "eva", now).is_ok());
+        assert_eq!(
+            limit.begin(Some(address(200)), "ana", now).err(),
+            Some(SECOND)
+        );
+        assert!(limit.begin(Some(address(250)), "ana", now).is_ok());
+        assert!(limit.begin(Some(address(200)), "eva", now).is_ok());
     }
 
     #[test]
@@ -401,9 +407,12 @@ mod tests {
         }
         assert_eq!(last, Some(ADDRESS.longest));
         now -= SECOND;
-        assert_eq!(limit.begin(address(1), "eva", now).err(), Some(SECOND));
+        assert_eq!(
+            limit.begin(Some(address(1)), "eva", now).err(),
+            Some(SECOND)
+        );
         // Colleagues who were here before.
-        assert!(limit.begin(address(1), "ana", now).is_ok());
+        assert!(limit.begin(Some(address(1)), "ana", now).is_ok());
     }
 
     #[test]
@@ -412,24 +421,30 @@ mod tests {
         let now = Instant::now();
         // A class logs in as one user.
         let class: Vec<_> = (0..40)
-            .map(|_| limit.begin(address(1), "ana", now).unwrap())
+            .map(|_| limit.begin(Some(address(1)), "ana", now).unwrap())
             .collect();
         class.into_iter().for_each(Attempt::succeeded);
         fail(&limit, 1, "ana", now);
         let guesses: Vec<_> = (0..40)
-            .filter_map(|_| limit.begin(address(1), "ana", now).ok())
+            .filter_map(|_| limit.begin(Some(address(1)), "ana", now).ok())
             .collect();
         assert_eq!(guesses.len(), 4);
         for guess in guesses {
             guess.failed(now);
         }
-        assert_eq!(limit.begin(address(1), "ana", now).err(), Some(SECOND));
+        assert_eq!(
+            limit.begin(Some(address(1)), "ana", now).err(),
+            Some(SECOND)
+        );
         let later = now + SECOND;
-        let one = limit.begin(address(1), "ana", later).unwrap();
-        assert_eq!(limit.begin(address(1), "ana", later).err(), Some(SOON));
+        let one = limit.begin(Some(address(1)), "ana", later).unwrap();
+        assert_eq!(
+            limit.begin(Some(address(1)), "ana", later).err(),
+            Some(SOON)
+        );
         // Whoever leaves before the outcome has made no attempt.
         drop(one);
-        assert!(limit.begin(address(1), "ana", later).is_ok());
+        assert!(limit.begin(Some(address(1)), "ana", later).is_ok());
     }
 
     #[test]
@@ -450,8 +465,8 @@ mod tests {
         for _ in 0..1_000 {
             now += fail(&limit, 1, "ana", now).unwrap_or(SECOND);
         }
-        assert!(limit.begin(address(1), "eva", now).is_ok());
-        assert!(limit.begin(address(2), "ana", now).is_ok());
+        assert!(limit.begin(Some(address(1)), "eva", now).is_ok());
+        assert!(limit.begin(Some(address(2)), "ana", now).is_ok());
     }
 
     #[test]
@@ -468,7 +483,7 @@ mod tests {
         assert!(limit.begin(None, "ana", now).is_err());
         assert!(limit.begin(None, "user7", now).is_ok());
         let changed = limit.changed(vec![]);
-        assert!(changed.begin(address(1), "ana", now).is_err());
+        assert!(changed.begin(Some(address(1)), "ana", now).is_err());
     }
 
     #[test]
@@ -482,7 +497,7 @@ mod tests {
         }
         for number in 0..MOST + 10 {
             let user = format!("known {number}");
-            let attempt = limit.begin(address(1), &user, now).unwrap();
+            let attempt = limit.begin(Some(address(1)), &user, now).unwrap();
             attempt.succeeded();
         }
         let state = lock(&limit.state);
