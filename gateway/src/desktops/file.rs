@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::inventory::Inventory;
 use super::problem::DesktopsError;
-use super::reader::{Wrong, inventory};
+use super::reader::{Read, Wrong, read};
 use crate::pem_file::{Fingerprint, PemFile};
 
 /// A file that was read, and what tells whether it has changed.
@@ -22,11 +22,9 @@ impl DesktopsFile {
     /// Reads the file and those that it names; the error tells everything that is wrong.
     pub fn read(path: &Path) -> Result<Self, DesktopsError> {
         let file = PemFile::read(path);
-        let mut inventory = parse(path, &file)?;
+        let (mut inventory, passwords) = parse(path, &file)?;
         inventory.warnings.extend(exposed(path));
-        let all = [file]
-            .into_iter()
-            .chain(read_all(&inventory.password_files));
+        let all = [file].into_iter().chain(passwords);
         let fingerprint = Fingerprint::of(&all.collect::<Vec<_>>());
         Ok(Self {
             inventory,
@@ -67,13 +65,13 @@ fn read_all(paths: &[PathBuf]) -> impl Iterator<Item = PemFile> {
     paths.iter().map(|path| PemFile::read(path))
 }
 
-fn parse(path: &Path, file: &PemFile) -> Result<Inventory, DesktopsError> {
+fn parse(path: &Path, file: &PemFile) -> Result<Read, DesktopsError> {
     let content = file.bytes().map_err(|reason| DesktopsError::Read {
         path: path.to_owned(),
         reason,
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    inventory(content, folder).map_err(|wrong| match wrong {
+    read(content, folder).map_err(|wrong| match wrong {
         Wrong::Syntax(error) => syntax_error(path, &error),
         Wrong::Values(problems) => DesktopsError::Values {
             path: path.to_owned(),

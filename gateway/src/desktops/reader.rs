@@ -1,6 +1,6 @@
 //! How the file's content becomes an [`Inventory`].
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,15 +26,25 @@ pub(crate) enum Wrong {
     Values(Problems),
 }
 
-/// What stands in a file with this content; files that it names are relative to `folder`.
+/// What stands in a file, and the files with passwords that it names, in the order of
+/// [`Inventory::password_files`].
+pub(super) type Read = (Inventory, Vec<PemFile>);
+
+/// What stands in a file with this content.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn inventory(content: &[u8], folder: &Path) -> Result<Inventory, Wrong> {
+    read(content, folder).map(|(inventory, _)| inventory)
+}
+
+/// Reads a file with this content; files that it names are relative to `folder`.
+pub(super) fn read(content: &[u8], folder: &Path) -> Result<Read, Wrong> {
     // Some editors put a byte order mark before UTF-8.
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let node: Node = serde_json::from_slice(content).map_err(Wrong::Syntax)?;
     let mut reader = Reader {
         folder,
         ids: HashMap::new(),
-        password_files: BTreeSet::new(),
+        password_files: BTreeMap::new(),
         warnings: Vec::new(),
         problems: Problems::default(),
     };
@@ -45,14 +55,16 @@ pub(crate) fn inventory(content: &[u8], folder: &Path) -> Result<Inventory, Wron
     if !reader.problems.is_empty() {
         return Err(Wrong::Values(reader.problems));
     }
-    Ok(Inventory {
+    let (paths, files) = reader.password_files.into_iter().unzip();
+    let inventory = Inventory {
         desktops: desktops.into_iter().flatten().map(Arc::new).collect(),
         decoy: Arc::new(StoredPassword::decoy(most_usual_cost(&users))),
         users,
         terminals,
-        password_files: reader.password_files.into_iter().collect(),
+        password_files: paths,
         warnings: reader.warnings,
-    })
+    };
+    Ok((inventory, files))
 }
 
 /// Those who ask with a name that nobody has wait as long as most of the others.
@@ -86,7 +98,8 @@ struct Reader<'a> {
     folder: &'a Path,
     /// Where each desktop stands.
     ids: HashMap<Box<str>, usize>,
-    password_files: BTreeSet<PathBuf>,
+    /// Each is read once: what is looked at later is compared with just what was taken.
+    password_files: BTreeMap<PathBuf, PemFile>,
     warnings: Vec<String>,
     problems: Problems,
 }
@@ -150,7 +163,11 @@ impl Reader<'_> {
 
     /// The only line of a file; the error says what is wrong with it.
     fn password_of(&mut self, path: &Path) -> Result<Secret, String> {
-        let file = PemFile::read(path);
+        let files = &mut self.password_files;
+        let file = files.entry(path.to_owned()).or_insert_with(|| {
+            self.warnings.extend(exposed(path));
+            PemFile::read(path)
+        });
         let told = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
         let bytes = file.bytes().map_err(|error| told(&error))?;
         let text = std::str::from_utf8(bytes).map_err(|_| told(&"it is not UTF-8"))?;
@@ -158,9 +175,6 @@ impl Reader<'_> {
         let line = line.strip_suffix('\r').unwrap_or(line);
         if line.is_empty() {
             return Err(told(&"there is no password in it"));
-        }
-        if self.password_files.insert(path.to_owned()) {
-            self.warnings.extend(exposed(path));
         }
         Ok(Secret::from(line.to_owned()))
     }
