@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -142,6 +143,8 @@ impl Reader<'_> {
     fn spice_password(&mut self, at: usize, node: &Node) -> Option<Secret> {
         let (name, password) = match (node.secret("password"), node.text("password_file")) {
             (Some(password), _) => ("password", Ok(password.clone())),
+            // What is wrong with it is told already.
+            (None, Some(path)) if !Form::Line.fits(path) => return None,
             (None, Some(path)) => ("password_file", self.password_of(&self.folder.join(path))),
             (None, None) => return Some(Secret::default()),
         };
@@ -163,6 +166,10 @@ impl Reader<'_> {
 
     /// The only line of a file; the error says what is wrong with it.
     fn password_of(&mut self, path: &Path) -> Result<Secret, String> {
+        // A device may have no end, and a pipe nobody who writes.
+        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(format!("{}: it is no regular file", path.display()));
+        }
         let files = &mut self.password_files;
         let file = files.entry(path.to_owned()).or_insert_with(|| {
             self.warnings.extend(exposed(path));
@@ -501,20 +508,28 @@ mod tests {
             "{warning}"
         );
 
-        let wrong = inventory(file(&["none", "empty", "two"]).as_bytes(), folder.path());
+        let names = ["none", "empty", "two", "/dev/zero", "a\nb"];
+        let wrong = inventory(file(&names).as_bytes(), folder.path());
         let Err(Wrong::Values(problems)) = wrong else {
             unreachable!("all are wrong")
         };
         let told = problems.to_string();
+        let mut lines = told.lines();
+        let of_shape = lines.next().unwrap();
+        assert!(
+            of_shape.contains("desktops[4].password_file: expected a string that"),
+            "{of_shape}"
+        );
         for (at, what) in [
             "none: No such file or directory (os error 2)",
             "empty: there is no password in it",
             "the password has a control character, or several lines",
+            "/dev/zero: it is no regular file",
         ]
         .iter()
         .enumerate()
         {
-            let line = told.lines().nth(at).unwrap();
+            let line = lines.next().unwrap();
             assert!(
                 line.contains(&format!("desktops[{at}].password_file: ")),
                 "{line}"
