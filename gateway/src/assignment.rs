@@ -156,9 +156,7 @@ impl Assignments {
         grant: Grant,
         owner: Option<Subscriber>,
     ) -> Result<Assigned, AssignError> {
-        if let Target::Tcp { port, .. } = grant.target
-            && !self.ports.contains(&port)
-        {
+        if !grant.ports().all(|port| self.ports.contains(&port)) {
             return Err(AssignError::Port);
         }
         if !self.hosts.may_reach(&grant.target) {

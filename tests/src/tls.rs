@@ -13,7 +13,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -79,7 +79,10 @@ impl TlsClient {
     }
 
     /// The handshake over an open connection.
-    pub async fn handshake(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>> {
+    pub async fn handshake<S>(&self, stream: S) -> Result<TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         TlsConnector::from(self.config.clone())
             .connect(self.name.clone(), stream)
             .await

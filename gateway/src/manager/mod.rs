@@ -26,7 +26,6 @@ use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
 use crate::config::Config;
 use crate::drain::{self, Drain};
-use crate::grant::Grant;
 use crate::http::body::Body;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
@@ -210,11 +209,10 @@ impl Manager {
         local: IpAddr,
     ) -> Result<Option<Vec<u8>>, Box<Response<Body>>> {
         let client = origin.client;
-        let target = match answer.destination() {
-            Ok(target) => target,
+        let grant = match answer.destination() {
+            Ok(grant) => grant,
             Err(reason) => return Err(Box::new(self.withheld(client, &reason))),
         };
-        let grant = Grant::new(target);
         let assigned = self.assignments.assign(grant, client, &origin.request_id);
         let assigned = assigned
             .await

@@ -9,9 +9,12 @@ use testkit::net::{Connection, StreamEnd, read_to_end, reset};
 use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::spice::read_link;
+use testkit::tls::TlsClient;
 use testkit::tunnel::Tunnel;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::client::TlsStream;
 
 use crate::pressure::standstill;
 use crate::setup::{expect_uplink_end, read_uplink, socket_host};
@@ -25,8 +28,17 @@ struct Stage {
 
 impl Stage {
     async fn start(configure: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Result<Self> {
+        Self::start_with(configure, |desktop| desktop).await
+    }
+
+    /// With a manager that says more of the desktop.
+    async fn start_with(
+        configure: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+        describe: impl FnOnce(DesktopAnswer) -> DesktopAnswer,
+    ) -> Result<Self> {
         let host = socket_host().await?;
-        let manager = Manager::spawn(DesktopAnswer::new(host.addr())).await?;
+        let desktop = describe(DesktopAnswer::new(host.addr()));
+        let manager = Manager::spawn(desktop).await?;
         let builder = Gateway::builder().manager(&manager).plain();
         Ok(Self {
             gateway: configure(builder).spawn().await?,
@@ -306,6 +318,86 @@ async fn a_host_is_told_of_its_client() -> Result<()> {
     within("the header", host.read_exact(&mut header)).await??;
     ensure!(header == expected.as_bytes(), "{header:?}");
     within("link message", read_link(&mut host)).await??;
+    Ok(())
+}
+
+/// A host that speaks TLS with this certificate, and echoes inside of it.
+async fn tls_host(cert: &TestCert) -> Result<Host<()>> {
+    let acceptor = TlsAcceptor::from(cert.server_config()?);
+    Host::spawn(move |stream: TcpStream| {
+        let accept = acceptor.accept(stream);
+        async move {
+            let (mut reader, mut writer) = tokio::io::split(accept.await?);
+            tokio::io::copy(&mut reader, &mut writer).await?;
+            writer.shutdown().await?;
+            Ok(())
+        }
+    })
+    .await
+}
+
+/// TLS with the host inside the tunnel, whatever is around it.
+async fn tls_inside(tunnel: Connection, cert: &TestCert) -> Result<TlsStream<Connection>> {
+    let client = TlsClient::trusting(cert.root())?;
+    within("TLS with the host", client.handshake(tunnel)).await?
+}
+
+#[tokio::test]
+async fn tls_with_the_host_passes_to_its_port_for_that_end_to_end() -> Result<()> {
+    const LENGTH: usize = 1_000_000;
+    let cert = TestCert::new()?;
+    let secure = tls_host(&cert).await?;
+    let named = |desktop: DesktopAnswer| desktop.with("spice_tls_port", secure.addr().port());
+    let stage = Stage::start_with(|gateway| gateway, named).await?;
+    for (round, endpoint) in (1..).zip(stage.endpoints()) {
+        let ticket = stage.ticket().await?;
+        let tunnel = Tunnel::new(&endpoint, &ticket).stream().await?;
+        let client = tls_inside(tunnel, &cert).await?;
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let write = async {
+            write_pattern(&mut writer, DOWNLINK, 0, LENGTH as u64).await?;
+            anyhow::Ok(writer.shutdown().await?)
+        };
+        let read = async {
+            let (bytes, end) = read_to_end(&mut reader).await?;
+            ensure!(bytes.len() == LENGTH && end == StreamEnd::Closed, "{end:?}");
+            Ok(DOWNLINK.check(0, &bytes)?)
+        };
+        tokio::try_join!(write, read)?;
+        ensure!((secure.accepted(), stage.host.accepted()) == (round, round - 1));
+        // The same ticket leads a client without TLS to the other port, in frames or without.
+        let mut plain = Tunnel::new(&endpoint, &ticket).stream().await?;
+        let link = link_message(ChannelType::Main, 0);
+        plain.write_all(&link).await?;
+        plain.flush().await?;
+        let mut host = stage.host.outcome().await?;
+        ensure!(within("link message", read_link(&mut host)).await?? == link);
+        ensure!((secure.accepted(), stage.host.accepted()) == (round, round));
+    }
+    let is_open = |line: &str| line.contains("channel open") && line.contains("kind=\"tls\"");
+    stage.gateway.wait_for_log(is_open, PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_port_that_is_not_reached_ends_the_tunnel_with_a_reason() -> Result<()> {
+    let closed = testkit::net::free_port()?;
+    let named = |desktop: DesktopAnswer| desktop.with("spice_tls_port", closed);
+    let stage = Stage::start_with(|gateway| gateway, named).await?;
+    for endpoint in stage.endpoints() {
+        let tunnel = Tunnel::new(&endpoint, &stage.ticket().await?);
+        let mut client = tunnel.stream().await?;
+        let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03";
+        client.write_all(hello).await?;
+        client.flush().await?;
+        expect_end(&mut client).await?;
+        let line = stage.expect_reason("host not reached").await?;
+        ensure!(line.contains("kind=\"none\""), "{line}");
+    }
+    let told = format!("host=127.0.0.1:{closed}");
+    let is_told = |line: &str| line.contains("host not reached") && line.contains(&told);
+    stage.gateway.wait_for_log(is_told, PATIENCE).await?;
+    ensure!(stage.host.accepted() == 0);
     Ok(())
 }
 

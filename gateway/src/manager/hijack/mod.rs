@@ -16,11 +16,13 @@ pub use error::HijackError;
 pub use gunzip::gunzip;
 use members::{Members, string};
 
+use crate::grant::Grant;
 use crate::target::Target;
 
 const STATUS: &str = "status";
 const SPICE_ADDRESS: &str = "spice_address";
 const SPICE_PORT: &str = "spice_port";
+const SPICE_TLS_PORT: &str = "spice_tls_port";
 const USE_WS: &str = "use_ws";
 
 /// What takes the place of the host's address and port (`HijackAll`).
@@ -79,19 +81,24 @@ impl DesktopAnswer<'_> {
     /// The host and port of the desktop, or its Unix socket, which has no port.
     ///
     /// Fails when one of them is missing or unusable.
-    pub fn destination(&self) -> Result<Target, HijackError> {
+    pub fn destination(&self) -> Result<Grant, HijackError> {
         let address = self.members.last(SPICE_ADDRESS).and_then(string);
         let address = address.ok_or(HijackError::Address)?;
         if let Some(path) = Target::socket(&address) {
-            return path.map(Target::Unix).map_err(|_| HijackError::Address);
+            let path = path.map_err(|_| HijackError::Address)?;
+            return Ok(Grant::new(Target::Unix(path)));
         }
         let host = address.parse().map_err(|_| HijackError::Address)?;
-        let port = self
-            .members
-            .last(SPICE_PORT)
-            .and_then(|value| port(&string(value).unwrap_or_else(|| value.get().to_owned())))
-            .ok_or(HijackError::Port)?;
-        Ok(Target::new(host, port))
+        let port_of = |name| {
+            let value = self.members.last(name)?;
+            port(&string(value).unwrap_or_else(|| value.get().to_owned()))
+        };
+        let port = port_of(SPICE_PORT).ok_or(HijackError::Port)?;
+        Ok(Grant {
+            // No port may be written in many ways: null, "", 0, -1.
+            tls_port: port_of(SPICE_TLS_PORT),
+            ..Grant::new(Target::new(host, port))
+        })
     }
 
     /// The answer for the client: it is told to use WebSockets, and given the replacement, if
@@ -145,7 +152,7 @@ mod tests {
 
     fn destination(address: &str, port: &str) -> Result<Target, HijackError> {
         let body = format!(r#"{{"status":"OK","spice_address":{address},"spice_port":{port}}}"#);
-        desktop(&body).destination()
+        desktop(&body).destination().map(|grant| grant.target)
     }
 
     fn host_of(address: &str) -> Option<String> {
@@ -179,8 +186,29 @@ mod tests {
         );
         assert_eq!(
             desktop(body).destination(),
-            Ok(Target::new("10.0.0.1".parse().unwrap(), 5900))
+            Ok(Grant::new(Target::new("10.0.0.1".parse().unwrap(), 5900)))
         );
+    }
+
+    #[test]
+    fn a_port_for_tls_is_told_and_stays() {
+        for (member, tls_port) in [
+            ("5901", Some(5901)),
+            ("\"5901\"", Some(5901)),
+            ("null", None),
+            ("\"\"", None),
+            ("0", None),
+            ("-1", None),
+            ("70000", None),
+        ] {
+            let body = format!(
+                r#"{{"status":"OK","spice_address":"h","spice_port":1,"spice_tls_port":{member}}}"#
+            );
+            let found = desktop(&body).destination().unwrap();
+            assert_eq!(found.tls_port, tls_port, "{member}");
+            let changed = rewritten(&body, Some(&REPLACEMENT));
+            assert!(changed.contains(&format!(r#""spice_tls_port":{member}"#)));
+        }
     }
 
     #[test]
@@ -229,7 +257,7 @@ mod tests {
             "status":"OK","spice_address":"b","spice_port":"2","use_ws":1}"#;
         assert_eq!(
             desktop(body).destination(),
-            Ok(Target::new("b".parse().unwrap(), 2))
+            Ok(Grant::new(Target::new("b".parse().unwrap(), 2)))
         );
         assert_eq!(
             rewritten(body, Some(&REPLACEMENT)),
@@ -393,7 +421,10 @@ mod tests {
     fn a_unix_socket_needs_no_port() {
         let body = r#"{"status":"OK","spice_address":"unix:/run/vdi/7.sock"}"#;
         let path = "/run/vdi/7.sock".parse().unwrap();
-        assert_eq!(desktop(body).destination(), Ok(Target::Unix(path)));
+        assert_eq!(
+            desktop(body).destination(),
+            Ok(Grant::new(Target::Unix(path)))
+        );
         assert_eq!(
             rewritten(body, Some(&REPLACEMENT)),
             concat!(
