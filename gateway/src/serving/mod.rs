@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{HOST, ORIGIN};
+use http::header::{CONNECTION, HOST, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -142,6 +142,7 @@ pub async fn serve(
         ms: 0,
         complete: false,
     });
+    let is_connect = request.method() == Method::CONNECT;
     let response = match answer(gateway, connection, &origin, request).await {
         Answered::Manager(response) | Answered::Page(response) => response,
         Answered::Own(response) => {
@@ -156,7 +157,12 @@ pub async fn serve(
             response
         }
     };
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
+    if is_connect && !parts.status.is_success() {
+        // What a client has sent already for its tunnel must not be taken for requests.
+        let close = HeaderValue::from_static("close");
+        parts.headers.insert(CONNECTION, close);
+    }
     let body = match requested {
         Some(mut requested) => {
             requested.status = parts.status.as_u16();

@@ -111,7 +111,10 @@ async fn usual_methods_pass_and_others_are_refused() {
         b"GET / HTTP/1.1\r\nHost: gw\r\nConnection: close\r\n\r\n",
     ];
     let (answer, _) = exchange(&endpoint, &request.concat()).await.unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 404 "));
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 407 "), "{answer}");
+    // What follows a tunnel that is refused is no request.
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Which tunnels are opened by CONNECT, where they lead, and what is answered to all else.
 
 use http::StatusCode;
-use http::header::{ALLOW, PROXY_AUTHENTICATE, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, PROXY_AUTHENTICATE, RETRY_AFTER};
 use serde_json::Value;
 use testkit::gateway::{GatewayBuilder, Signal};
 use testkit::http::exchange;
@@ -28,6 +28,7 @@ async fn assert_refused(tunnel: Tunnel, status: StatusCode) -> Head {
     let request = tunnel.request();
     let (head, body) = tunnel.refused().await.unwrap();
     assert_eq!(head.status, status, "{request}\n{body}");
+    assert_eq!(head.headers[CONNECTION], "close");
     let body: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(body["status"], "Error");
     head
