@@ -1,8 +1,9 @@
 //! The data path `relay`: userspace copies, one task and no idle buffers per channel.
 //!
 //! Each read from the host becomes one binary frame; the payload of the client's frames is
-//! forwarded as it comes. A client without frames gets and sends the payload alone. At most one buffer per direction is in flight, and neither side is read
-//! while the other does not take what was read before: back-pressure is the peers' own.
+//! forwarded as it comes. A client without frames gets and sends the payload alone. At most one
+//! buffer per direction is in flight, and neither side is read while the other does not take what
+//! was read before: back-pressure is the peers' own.
 //!
 //! At the end of either stream what was received is delivered first; then come Close frame (where
 //! there are frames), `close_notify` and FIN, each within the limit on time without progress.

@@ -60,7 +60,7 @@ pub enum Package {
     Openssl,
     /// Node.js and npm, for [`ensure_playwright`].
     Node,
-    /// nginx with its relay of byte streams, which only the benchmarks use.
+    /// nginx with its relay of byte streams.
     NginxStream,
     /// The WebSocket proxy of the noVNC project, which only the benchmarks use.
     Websockify,
@@ -92,11 +92,12 @@ pub enum Package {
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::GlibNetworking,
         Self::Nginx,
+        Self::NginxStream,
         Self::Haproxy,
         Self::Apache,
         Self::SpiceHtml5,

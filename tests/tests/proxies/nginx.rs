@@ -3,14 +3,16 @@
 use anyhow::Result;
 use testkit::flexvdi::FlexVdiClient;
 use testkit::host::End;
-use testkit::packages::Package;
+use testkit::packages::{NGINX_STREAM_MODULE, Package};
 use testkit::prelude::*;
+use testkit::tunnel::Tunnel;
 
 use crate::process::{Proxy, Setup, program};
 use crate::scene::{PROXY_PATIENCE, PUBLIC_NAME, Scene};
 use crate::template::adapt;
 
 const DOCUMENTED: &str = include_str!("../../../docs/proxies/nginx.conf");
+const DOCUMENTED_STREAM: &str = include_str!("../../../docs/proxies/nginx-stream.conf");
 
 /// Starts nginx with the site that `site` makes, which may name the certificate by `cert`.
 async fn nginx(cert: &TestCert, site: impl Fn(&Setup<'_>) -> Result<String>) -> Result<Proxy> {
@@ -40,6 +42,64 @@ async fn nginx(cert: &TestCert, site: impl Fn(&Setup<'_>) -> Result<String>) -> 
         Ok(command)
     })
     .await
+}
+
+/// Starts nginx with the documented relay of bytes in front of a gateway.
+async fn relay(backend: &str, cert: &TestCert) -> Result<Proxy> {
+    Proxy::start(Package::NginxStream, |setup| {
+        let relay = adapt(
+            DOCUMENTED_STREAM,
+            &[
+                ("listen [::]:443 ssl;", ""),
+                ("listen 443 ssl;", &format!("listen {} ssl;", setup.addr)),
+                ("127.0.0.1:8080", backend),
+                (
+                    "/etc/ssl/certs/vdi.example.com.pem",
+                    &cert.cert_path().display().to_string(),
+                ),
+                (
+                    "/etc/ssl/private/vdi.example.com.key",
+                    &cert.key_path().display().to_string(),
+                ),
+            ],
+        )?;
+        let main = format!(
+            "load_module {NGINX_STREAM_MODULE};\n\
+             daemon off; master_process off; pid nginx.pid; error_log stderr;\n\
+             events {{}}\n{relay}"
+        );
+        let config = setup.write("nginx.conf", &main)?;
+        let mut command = program("nginx")?;
+        command
+            .args(["-e", "stderr", "-c", &config, "-p"])
+            .arg(setup.dir);
+        Ok(command)
+    })
+    .await
+}
+
+/// WebSockets and tunnels of one session, of the client that nginx names.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_relay_works_for_clients_of_every_kind() -> Result<()> {
+    let configure = |gateway: testkit::gateway::GatewayBuilder| {
+        gateway
+            .set("TrustedProxies", Vec::<String>::new())
+            .set("ProxyProtocol", vec!["127.0.0.1"])
+    };
+    let scene = Scene::new(End::Hold, configure).await?;
+    let cert = TestCert::new()?;
+    let proxy = relay(&scene.backend(), &cert).await?;
+    let client_address = "127.0.0.7".parse()?;
+    let endpoint = proxy.tls().from_source(client_address);
+    let client = FlexVdiClient::new(&endpoint).host(PUBLIC_NAME);
+    let desktop = client.desktop().await?;
+    assert_eq!(desktop.address, PUBLIC_NAME);
+    let channel = client.open(&desktop).await?;
+    scene.data_flows(channel, ChannelType::Main).await?;
+    let tunnel = Tunnel::new(&endpoint, &desktop.token).stream().await?;
+    scene.data_flows_in(tunnel, ChannelType::Display).await?;
+    scene.log_has("desktop assigned", client_address).await?;
+    scene.log_has("kind=\"display\"", client_address).await
 }
 
 /// The documented site in front of a gateway.

@@ -16,7 +16,7 @@ use testkit::http::Call;
 use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::ws::{Channel, Frame, Opcode, RawClient};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::process::Proxy;
 
@@ -102,10 +102,21 @@ impl Scene {
     }
 
     /// Several MiB both ways at once, then a Close of the client that reaches the host.
-    pub(crate) async fn data_flows(&self, mut channel: Channel, kind: ChannelType) -> Result<()> {
+    pub(crate) async fn data_flows(&self, channel: Channel, kind: ChannelType) -> Result<()> {
+        let channel = self.data_flows_in(channel, kind).await?;
+        let code = channel.close_code();
+        ensure!(code == Some(1000), "the answer to Close 1000 was {code:?}");
+        Ok(())
+    }
+
+    /// The same in a stream of whatever kind, which ends; gives it back.
+    pub(crate) async fn data_flows_in<S>(&self, mut stream: S, kind: ChannelType) -> Result<S>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let link = link_message(kind, 0);
-        within("sending a link message", channel.write_all(&link)).await??;
-        let (mut reader, mut writer) = tokio::io::split(channel);
+        within("sending a link message", stream.write_all(&link)).await??;
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let receive = async {
             let mut received = vec![0; usize::try_from(DOWN)?];
             reader.read_exact(&mut received).await?;
@@ -118,15 +129,13 @@ impl Scene {
         };
         within("bytes of a channel", both).await??;
 
-        within("sending a Close", writer.shutdown()).await??;
+        within("the client's end", writer.shutdown()).await??;
         let verified = self.host.outcome().await?;
         ensure!(verified == Verified { link, bytes: UP }, "{verified:?}");
         let mut rest = Vec::new();
         read_to_end(&mut reader, &mut rest).await?;
         ensure!(rest.is_empty(), "{} bytes too many", rest.len());
-        let code = reader.unsplit(writer).close_code();
-        ensure!(code == Some(1000), "the answer to Close 1000 was {code:?}");
-        Ok(())
+        Ok(reader.unsplit(writer))
     }
 
     /// The host's end reaches the client as a Close; the host must be one that ends by itself.
