@@ -14,6 +14,7 @@ pub mod proxy_header;
 pub mod records;
 pub mod relay;
 pub mod resume;
+pub mod signed;
 pub mod tls_accept;
 #[path = "../../gateway-datapath/tests/tls/peer.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]

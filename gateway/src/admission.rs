@@ -6,8 +6,10 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::grant::{Grant, GrantState};
@@ -15,10 +17,12 @@ use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
 use crate::metrics::ChannelRefusal;
+use crate::portal::Portal;
 use crate::session::SessionId;
+use crate::signed::is_signed;
 use crate::spice_host::SpiceHost;
 use crate::target::Target;
-use crate::ticket::{DIGEST, Lease, Tickets};
+use crate::ticket::{DIGEST, Lease, Presented, RedeemError, Tickets};
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 
@@ -30,6 +34,7 @@ pub struct Admissions {
     speak_for_many: Vec<IpNet>,
     ban_time: Duration,
     tickets: Arc<Tickets>,
+    portal: Arc<ArcSwapOption<Portal>>,
     sessions: Arc<PortSessions>,
 }
 
@@ -53,6 +58,17 @@ pub enum Refusal {
     /// Wrong, expired or missing token; answered with 403.
     #[error("wrong or expired token")]
     Token,
+    /// A signed token that would begin a desktop session while the gateway drains; answered with
+    /// 503.
+    #[error("draining")]
+    Draining,
+    /// A signed token for one desktop session, of which no more can be remembered; answered with
+    /// 503.
+    #[error("too many signed tokens with jti are remembered")]
+    Full,
+    /// The portal did not say whether the token is good; answered with 503.
+    #[error("the portal did not say what the token stands for")]
+    Portal,
     /// Too many wrong tokens from this address; answered with 429.
     #[error("too many wrong tokens from this address")]
     TooMany {
@@ -65,7 +81,9 @@ impl Refusal {
     /// The kind of reason, by which it is counted.
     pub fn label(self) -> ChannelRefusal {
         match self {
-            Self::Token => ChannelRefusal::Token,
+            Self::Token | Self::Full => ChannelRefusal::Token,
+            Self::Draining => ChannelRefusal::Draining,
+            Self::Portal => ChannelRefusal::Portal,
             Self::TooMany { .. } => ChannelRefusal::TooManyWrongTokens,
         }
     }
@@ -117,6 +135,14 @@ enum Hold {
 }
 
 impl Admission {
+    fn with_lease(lease: Lease) -> Self {
+        Self {
+            grant: Arc::clone(&lease.grant),
+            session: lease.session,
+            hold: Hold::Ticket(lease),
+        }
+    }
+
     /// Writes it down.
     pub fn state(&self) -> AdmissionState {
         AdmissionState {
@@ -167,7 +193,7 @@ impl Admissions {
     pub fn new(config: &Config, tickets: Arc<Tickets>) -> Self {
         let proxies = config.trusted_proxies.clone();
         let failures = FailureLimit::new(config.bad_token_limit, config.ban_time, proxies);
-        Self::with(config, failures, tickets, Arc::default())
+        Self::with(config, failures, tickets, Arc::default(), Arc::default())
     }
 
     /// As another configuration says; tickets, open sessions and failures stay known.
@@ -177,7 +203,13 @@ impl Admissions {
         let (limit, ban) = (config.bad_token_limit, config.ban_time);
         let failures = self.failures.changed(limit, ban, proxies);
         let (tickets, sessions) = (Arc::clone(&self.tickets), Arc::clone(&self.sessions));
-        Self::with(config, failures, tickets, sessions)
+        Self::with(
+            config,
+            failures,
+            tickets,
+            Arc::clone(&self.portal),
+            sessions,
+        )
     }
 
     /// The tickets that hijacked answers carry.
@@ -189,6 +221,7 @@ impl Admissions {
         config: &Config,
         failures: FailureLimit,
         tickets: Arc<Tickets>,
+        portal: Arc<ArcSwapOption<Portal>>,
         sessions: Arc<PortSessions>,
     ) -> Self {
         let ports = config.first_spice_port..=config.last_spice_port;
@@ -210,8 +243,14 @@ impl Admissions {
             speak_for_many: speak_for_many(config),
             ban_time: config.ban_time,
             tickets,
+            portal,
             sessions,
         }
+    }
+
+    /// Asks this portal from now on, or none, under all configurations.
+    pub fn set_portal(&self, portal: Option<Portal>) {
+        self.portal.store(portal.map(Arc::new));
     }
 
     /// Whether tokens are tickets, so that a desktop session begins with an answer of the manager.
@@ -220,19 +259,84 @@ impl Admissions {
     }
 
     /// Looks at a token. One that is good is let through also from an address that has sent too
-    /// many wrong ones, as that may be another person's; guessing gets no further by that.
+    /// many wrong ones, as that may be another person's; guessing gets no further by that. Only
+    /// what costs more than a look-up, a signature or a question to the portal, waits then.
     pub fn admit(&self, token: Option<&str>, client: IpAddr) -> Result<Admission, Refusal> {
         let now = Instant::now();
-        let owner = Subscriber::unless_many(client, &self.speak_for_many);
-        let look_up = |token| self.mode.look_up(token, client, owner, now);
-        if let Some(admission) = token.and_then(look_up) {
-            return Ok(admission);
+        let look_up = |token| self.mode.look_up(&self.shown(token, client, now), now);
+        let found = token.map_or(Err(RedeemError::Wrong), look_up);
+        self.judge(found, token, client, now)
+    }
+
+    /// The same, where a portal may be asked what a token stands for (`TicketURL`).
+    pub async fn admit_or_ask(
+        &self,
+        token: Option<&str>,
+        client: IpAddr,
+    ) -> Result<Admission, Refusal> {
+        let portal = self.portal.load_full();
+        let (Some(portal), Some(token), Mode::Tickets { tickets, ports }) =
+            (portal, token, &self.mode)
+        else {
+            return self.admit(token, client);
+        };
+        let now = Instant::now();
+        let shown = self.shown(token, client, now);
+        let found = self.mode.look_up(&shown, now);
+        let is_signed = is_signed(token) && tickets.takes_signed();
+        let is_blocked = || self.failures.blocked(client, now).is_some();
+        if !matches!(found, Err(RedeemError::Wrong)) || is_signed || is_blocked() {
+            return self.judge(found, Some(token), client, now);
+        }
+        if tickets.is_closed() {
+            return Err(Refusal::Draining);
+        }
+        let no_answer = |_| Refusal::Portal;
+        let _turn = portal.turn(token).await.map_err(no_answer)?;
+        let now = Instant::now();
+        let mut found = self.mode.look_up(&shown, now);
+        if matches!(found, Err(RedeemError::Wrong))
+            && let Some(grant) = portal.ask(token, client).await.map_err(no_answer)?
+        {
+            found = if may_be_reached(&grant, ports) {
+                let lease = tickets.begin_with(grant, &shown, Instant::now());
+                lease.map(Admission::with_lease)
+            } else {
+                warn!(%client, host = %grant.target, "the portal names a port that is not in FirstSpicePort, LastSpicePort");
+                return Err(Refusal::Portal);
+            };
+        }
+        self.judge(found, Some(token), client, Instant::now())
+    }
+
+    fn shown<'a>(&self, token: &'a str, client: IpAddr, now: Instant) -> Presented<'a> {
+        Presented {
+            token,
+            client,
+            owner: Subscriber::unless_many(client, &self.speak_for_many),
+            may_be_new: !is_signed(token) || self.failures.blocked(client, now).is_none(),
+        }
+    }
+
+    /// What becomes of a client whose token was looked at.
+    fn judge(
+        &self,
+        found: Result<Admission, RedeemError>,
+        token: Option<&str>,
+        client: IpAddr,
+        now: Instant,
+    ) -> Result<Admission, Refusal> {
+        match found {
+            Ok(admission) => return Ok(admission),
+            Err(RedeemError::Wrong) => {}
+            Err(RedeemError::Closed) => return Err(Refusal::Draining),
+            Err(RedeemError::Full) => return Err(Refusal::Full),
         }
         if let Some(retry_after) = self.failures.blocked(client, now) {
             return Err(Refusal::TooMany { retry_after });
         }
         if self.failures.note(client, token, now) {
-            tracing::warn!(
+            warn!(
                 %client,
                 seconds = self.ban_time.as_secs(),
                 "too many wrong tokens: further ones from this address are refused"
@@ -243,36 +347,26 @@ impl Admissions {
 }
 
 impl Mode {
-    fn look_up(
-        &self,
-        token: &str,
-        client: IpAddr,
-        owner: Option<Subscriber>,
-        now: Instant,
-    ) -> Option<Admission> {
+    fn look_up(&self, shown: &Presented<'_>, now: Instant) -> Result<Admission, RedeemError> {
         match self {
             Self::Tickets { tickets, ports } => {
-                let lease = tickets.redeem(token, owner, now)?;
-                let may_be_reached = match &lease.grant.target {
-                    Target::Tcp { .. } => lease.grant.ports().all(|port| ports.contains(&port)),
-                    // Which sockets may be reached is looked at when one is connected.
-                    Target::Unix(_) => true,
-                };
-                may_be_reached.then(|| Admission {
-                    grant: Arc::clone(&lease.grant),
-                    session: lease.session,
-                    hold: Hold::Ticket(lease),
-                })
+                let lease = tickets.redeem(shown, now)?;
+                if !may_be_reached(&lease.grant, ports) {
+                    let (client, host) = (shown.client, &lease.grant.target);
+                    debug!(%client, %host, "the ticket's port is not in FirstSpicePort, LastSpicePort");
+                    return Err(RedeemError::Wrong);
+                }
+                Ok(Admission::with_lease(lease))
             }
             Self::Ports {
                 host,
                 ports,
                 sessions,
             } => {
-                let port = parse_port(token).filter(|port| ports.contains(port))?;
-                let target = host.target(port);
-                let lease = sessions.open((client, target.clone()));
-                Some(Admission {
+                let port = parse_port(shown.token).filter(|port| ports.contains(port));
+                let target = host.target(port.ok_or(RedeemError::Wrong)?);
+                let lease = sessions.open((shown.client, target.clone()));
+                Ok(Admission {
                     grant: Arc::new(Grant::new(target)),
                     session: lease.session,
                     hold: Hold::Port(lease),
@@ -280,6 +374,12 @@ impl Mode {
             }
         }
     }
+}
+
+/// Whether the ports are permitted to which a ticket leads. Which sockets may be reached is looked at
+/// when one is connected.
+fn may_be_reached(grant: &Grant, ports: &RangeInclusive<u16>) -> bool {
+    grant.ports().all(|port| ports.contains(&port))
 }
 
 /// Digits only: what `str::parse` takes besides is no port that a manager gave.

@@ -320,6 +320,9 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
         complain(&format!("warning: {warning}"));
     }
+    if let Some(warning) = prepared.signers.warning() {
+        complain(&format!("warning: {warning}"));
+    }
     for warning in prepared.desktops_warnings() {
         complain(&format!("warning: {warning}"));
     }
@@ -362,6 +365,9 @@ fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
         warn!("{warning}");
     }
     if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
+        warn!("{warning}");
+    }
+    if let Some(warning) = prepared.signers.warning() {
         warn!("{warning}");
     }
     for warning in prepared.desktops_warnings() {

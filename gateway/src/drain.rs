@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tracing::info;
 
 use crate::channel::Registry;
+use crate::ticket::Tickets;
 use gateway_datapath::end_reason::StopCause;
 
 /// What clients are told while the gateway drains.
@@ -16,6 +17,7 @@ pub const MESSAGE: &str = "No new desktops are opened here at the moment. Please
 /// Whether the gateway drains.
 pub struct Drain {
     channels: Arc<Registry>,
+    tickets: Arc<Tickets>,
     /// Ends the sessions that are left when their time is over; `Some` while draining.
     state: Mutex<Option<Draining>>,
     count: AtomicU64,
@@ -34,10 +36,12 @@ impl Drop for Draining {
 }
 
 impl Drain {
-    /// Not draining; `channels` are those that a limit on time ends.
-    pub fn new(channels: Arc<Registry>) -> Self {
+    /// Not draining; `channels` are those that a limit on time ends, and with signed ones of
+    /// `tickets` sessions begin that are refused.
+    pub fn new(channels: Arc<Registry>, tickets: Arc<Tickets>) -> Self {
         Self {
             channels,
+            tickets,
             state: Mutex::new(None),
             count: AtomicU64::new(0),
         }
@@ -60,6 +64,7 @@ impl Drain {
             self.count.fetch_add(1, Ordering::Relaxed);
         }
         *state = Some(Draining { limit: task });
+        self.tickets.set_closed(true);
         info!(
             sessions = self.channels.session_count(),
             seconds = limit.map(|limit| limit.as_secs()),
@@ -69,7 +74,9 @@ impl Drain {
 
     /// Takes new desktop sessions again.
     pub fn end(&self) {
-        if self.lock().take().is_some() {
+        let mut state = self.lock();
+        self.tickets.set_closed(false);
+        if state.take().is_some() {
             info!("no longer draining");
         }
     }
@@ -95,7 +102,8 @@ mod tests {
 
     #[tokio::test]
     async fn goes_on_and_off() {
-        let drain = Drain::new(Arc::default());
+        let tickets = Tickets::new(Duration::ZERO, Duration::ZERO).unwrap();
+        let drain = Drain::new(Arc::default(), Arc::new(tickets));
         assert!(!drain.is_on());
         drain.begin(None);
         drain.begin(Some(Duration::from_secs(3_600)));

@@ -2,13 +2,40 @@
 //! but call.
 
 use std::path::Path;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::desktops::{self, Inventory, Wrong};
 use crate::pool::PoolKeys;
+use crate::signed::{PublicKeys, Rules, SignedTickets};
 
 /// The keys of a file with this text; why there are none is told by whoever reads the file.
 pub fn pool_keys(text: &str) -> Option<PoolKeys> {
     PoolKeys::parse(text).ok()
+}
+
+/// How many public keys a file with this text holds; `None`: it is refused.
+pub fn public_keys(text: &[u8]) -> Option<usize> {
+    PublicKeys::parse(text).ok().map(|keys| keys.count())
+}
+
+/// Where a token leads that was signed with one of these keys; `None`: it is refused. Claims alone
+/// are read besides, as a stranger's token gets no further than its signature.
+pub fn signed_ticket(keys: &str, token: &str) -> Option<String> {
+    if let Some(claims) = token.split('.').nth(1)
+        && let Ok(claims) = URL_SAFE_NO_PAD.decode(claims)
+    {
+        crate::signed::read_claims(&claims);
+    }
+    let keys = PublicKeys::parse(keys.as_bytes()).ok()?;
+    let rules = Rules {
+        audience: None,
+        longest_life: Duration::from_secs(u64::from(u32::MAX)),
+    };
+    let signed = SignedTickets::new(keys.into(), rules).open(token).ok()?;
+    Some(signed.grant.target.to_string())
 }
 
 /// What stands in a file of desktops with this content, or what is wrong with it.

@@ -1,5 +1,8 @@
 //! What a ticket permits.
 
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::channel_type::ChannelTypes;
@@ -11,6 +14,8 @@ use gateway_datapath::state_error::StateError;
 pub struct Grant {
     /// Where its channels lead.
     pub target: Target,
+    /// Networks that its clients have to be in; empty: any.
+    pub clients: Vec<IpNet>,
     /// What they may carry.
     pub channels: ChannelTypes,
     /// The port of the same host on which Spice is spoken inside TLS, for clients that do so
@@ -23,9 +28,16 @@ impl Grant {
     pub fn new(target: Target) -> Self {
         Self {
             target,
+            clients: Vec::new(),
             channels: ChannelTypes::ALL,
             tls_port: None,
         }
+    }
+
+    /// Whether a client may open channels with it. One that nobody named is in no network.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.clients.is_empty()
+            || !client.is_unspecified() && self.clients.iter().any(|net| net.contains(&client))
     }
 
     /// Where its channels lead that are inside TLS between client and host.
@@ -54,6 +66,7 @@ impl Grant {
         GrantState {
             host,
             port,
+            clients: self.clients.iter().map(ToString::to_string).collect(),
             channels: self.channels,
             tls_port: self.tls_port,
         }
@@ -67,6 +80,7 @@ pub struct GrantState {
     host: String,
     /// 0 for a Unix socket.
     port: u16,
+    clients: Vec<String>,
     channels: ChannelTypes,
     tls_port: Option<u16>,
 }
@@ -91,8 +105,13 @@ impl TryFrom<GrantState> for Grant {
         StateError::unless((state.port != 0) == has_port, "host or port")?;
         let tls_port_is_sound = state.tls_port.is_none_or(|port| port != 0 && has_port);
         StateError::unless(tls_port_is_sound, "host or port")?;
+        let clients = state.clients.iter().map(|network| network.parse());
+        let clients = clients
+            .collect::<Result<_, _>>()
+            .map_err(|_| StateError::Unsound("network of clients"))?;
         Ok(Self {
             target,
+            clients,
             channels: state.channels,
             tls_port: state.tls_port,
         })

@@ -6,8 +6,8 @@
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
-//! `ticket` -> {`http`, `pool`} -> `limits` -> {`metrics`, `access_log`, `grant`, `target`,
-//! `spice_host`, `socket_path`, `session`, `config`}.
+//! {`ticket`, `portal`} -> {`http`, `signed`} -> `pool` -> `limits` -> {`metrics`, `access_log`,
+//! `grant`, `target`, `spice_host`, `socket_path`, `session`, `config`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -48,6 +48,7 @@ mod output;
 pub mod pem;
 pub mod pem_file;
 pub mod pool;
+pub mod portal;
 pub mod ports;
 mod prepared;
 pub mod reload;
@@ -57,6 +58,7 @@ pub mod server;
 pub mod service;
 pub mod serving;
 pub mod session;
+pub mod signed;
 pub mod socket_path;
 pub mod spice_host;
 pub mod target;

@@ -2,14 +2,18 @@
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls::ClientConfig;
 
 use crate::config::{self, Config, Loaded};
 use crate::desktops::DesktopsFile;
 use crate::manager::{self, ManagerTlsError};
+use crate::metrics::Metrics;
 use crate::pem_file::{Fingerprint, PemFile};
 use crate::pool::PoolKeys;
+use crate::portal::Portal;
+use crate::signed::{PublicKeyFileError, PublicKeys, Rules, SignedTickets};
 use crate::tls::Identity;
 use crate::web_client::Pages;
 
@@ -27,6 +31,10 @@ pub struct Prepared {
     pub pool_keys: Option<PoolKeys>,
     /// Tells whether the file still holds these.
     pub pool_fingerprint: Fingerprint,
+    /// Keys of those who sign tickets.
+    pub signers: Signers,
+    /// What handshakes with the portal are made with.
+    pub portal_tls: PortalTls,
     /// Desktops, users and terminals in place of a manager.
     pub desktops: Option<DesktopsFile>,
     /// What browsers are shown.
@@ -41,6 +49,8 @@ impl Prepared {
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
         let pool_file = pool_key_file(&loaded.config);
         let pool_keys = pool_file.as_ref().map(PoolKeys::from_file).transpose()?;
+        let signers = Signers::from_file(Signers::file(&loaded.config).as_ref())?;
+        let portal_tls = PortalTls::from_file(PortalTls::file(&loaded.config).as_ref())?;
         let desktops = loaded.config.desktops.as_deref();
         let desktops = desktops.map(DesktopsFile::read).transpose()?;
         Ok(Self {
@@ -52,6 +62,8 @@ impl Prepared {
             manager_tls,
             pool_keys,
             pool_fingerprint: Fingerprint::of(&pool_file),
+            signers,
+            portal_tls,
         })
     }
 
@@ -87,5 +99,75 @@ impl ManagerTls {
             config: manager::client_config(file)?,
             fingerprint: Fingerprint::of(file),
         })
+    }
+}
+
+/// Who signs tickets.
+#[derive(Clone)]
+pub struct Signers {
+    /// Their keys; `None`: nobody does.
+    pub keys: Option<Arc<PublicKeys>>,
+    /// Tells whether the file still holds these.
+    pub fingerprint: Fingerprint,
+}
+
+impl Signers {
+    /// Reads the file with their keys, if the configuration names one.
+    pub fn file(config: &Config) -> Option<PemFile> {
+        config.ticket_public_keys.as_deref().map(PemFile::read)
+    }
+
+    /// Of a file that was read already.
+    pub fn from_file(file: Option<&PemFile>) -> Result<Self, PublicKeyFileError> {
+        Ok(Self {
+            keys: file.map(PublicKeys::from_file).transpose()?.map(Arc::new),
+            fingerprint: Fingerprint::of(file),
+        })
+    }
+
+    /// What the administrator should know about the file.
+    pub fn warning(&self) -> Option<&str> {
+        self.keys.as_ref()?.warning()
+    }
+
+    /// What checks the tickets that they sign, by the rules of a configuration.
+    pub fn tickets(&self, config: &Config) -> Option<SignedTickets> {
+        let rules = Rules {
+            audience: config.ticket_audience.clone(),
+            longest_life: config.ticket_max_life,
+        };
+        let keys = Arc::clone(self.keys.as_ref()?);
+        Some(SignedTickets::new(keys, rules))
+    }
+}
+
+/// TLS towards the portal.
+#[derive(Clone)]
+pub struct PortalTls {
+    /// What handshakes are made with; `None`: there is no portal.
+    pub config: Option<ClientConfig>,
+    /// Tells whether the file still holds this.
+    pub fingerprint: Fingerprint,
+}
+
+impl PortalTls {
+    /// Reads the file of authorities, if the configuration names a portal.
+    pub fn file(config: &Config) -> Option<PemFile> {
+        let is_asked = config.ticket_url.is_some();
+        is_asked.then(|| PemFile::read(&config.ticket_url_ca_file))
+    }
+
+    /// Of a file that was read already.
+    pub fn from_file(file: Option<&PemFile>) -> Result<Self, ManagerTlsError> {
+        Ok(Self {
+            config: file.map(manager::portal_config).transpose()?,
+            fingerprint: Fingerprint::of(file),
+        })
+    }
+
+    /// The portal that a configuration names.
+    pub fn portal(&self, config: &Config, metrics: &Arc<Metrics>) -> Option<Portal> {
+        let tls = self.config.clone()?;
+        Portal::new(config, tls, Arc::clone(metrics))
     }
 }

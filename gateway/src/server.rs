@@ -210,6 +210,8 @@ impl Running {
             manager_tls,
             pool_keys,
             pool_fingerprint,
+            signers,
+            portal_tls,
             desktops,
             web_client,
         } = prepared;
@@ -225,6 +227,10 @@ impl Running {
         let authorities = manager_tls.fingerprint;
         let (access_log, recording) = access_log(&config)?;
         let tickets = tickets(&config, pool_keys)?;
+        if let Some(keys) = &signers.keys {
+            info!(keys = keys.count(), "signed tickets are accepted");
+        }
+        tickets.set_signed(signers.tickets(&config));
         let gateway = Gateway::new(
             &config,
             manager_tls.config,
@@ -233,6 +239,8 @@ impl Running {
             Arc::clone(&paths),
             access_log,
         );
+        let portal = portal_tls.portal(&config, &gateway.metrics);
+        gateway.admissions.set_portal(portal);
         if let Some(file) = &desktops {
             info!(
                 holds = file.inventory.summary(),
@@ -259,6 +267,8 @@ impl Running {
             Arc::clone(&live),
             authorities,
             pool_fingerprint,
+            signers,
+            portal_tls,
             Arc::clone(&connections),
             loaded,
             verbosity,

@@ -23,6 +23,7 @@ pub mod network;
 pub mod packages;
 pub mod pattern;
 pub mod picture;
+pub mod portal;
 pub mod qemu;
 pub mod raw_host;
 pub mod replay;

@@ -1,7 +1,8 @@
 //! What an administrator sees of the running gateway, and the little that can be done to it.
 //!
 //! Two doors: a TCP port that only shows (metrics, health, a page), and a socket in `RuntimeDir`
-//! for the command line, which can also end desktop sessions, drain, and make tickets. Both speak HTTP/1.1.
+//! for the command line, which can also end desktop sessions, drain, and make tickets. Both speak
+//! HTTP/1.1.
 
 mod asked_host;
 pub mod client;

@@ -19,7 +19,6 @@ use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::{Client, reply};
 use crate::metrics::DesktopRefusal;
-use crate::serving::Serving;
 use crate::target::Target;
 
 /// What the port for administrators says, which asks nobody who they are.
@@ -118,7 +117,7 @@ impl NoTicket {
 
 /// Answers `POST /tickets`.
 pub(super) async fn make(admin: &Admin, body: Incoming) -> Response<Body> {
-    match ordered(&admin.sources.live.current(), body).await {
+    match ordered(admin, body).await {
         Ok(made) => {
             let text = serde_json::json!(made).to_string();
             let mut response = Response::new(Body::from(text.into_bytes()));
@@ -131,12 +130,14 @@ pub(super) async fn make(admin: &Admin, body: Incoming) -> Response<Body> {
     }
 }
 
-async fn ordered(serving: &Serving, body: Incoming) -> Result<Made, NoTicket> {
+async fn ordered(admin: &Admin, body: Incoming) -> Result<Made, NoTicket> {
     let body = timeout(PATIENCE, Limited::new(body, MAX_BODY).collect()).await;
     let body = body.map_err(|_| NoTicket::Slow)?;
     let body = body.map_err(|_| NoTicket::Body)?.to_bytes();
     let order: Order = serde_json::from_slice(&body).map_err(NoTicket::Json)?;
     let host: Host = order.host.parse().map_err(NoTicket::Host)?;
+    // Not before: the configuration may have changed while the body came.
+    let serving = admin.sources.live.current();
     let gateway = &serving.gateway;
     if !gateway.admissions.are_tickets() {
         return Err(NoTicket::NoTickets);

@@ -14,9 +14,11 @@
 
 mod places;
 mod resolve;
+mod resolver;
 mod start;
 
 pub use places::{Busy, HOSTS, MANAGER, OWN, PASSWORDS, Places, WorkError};
 pub(crate) use resolve::is_busy;
 pub use resolve::{ResolveError, resolve};
+pub use resolver::Resolver;
 pub use start::{EXIT_NO_THREADS, NoThreads, runtime, thread};

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 /// Lookups of hosts' names at a time.
 const HOST_THREADS: usize = 16;
-/// Lookups of the manager's name at a time.
+/// Lookups of the names of the manager and the portal at a time.
 const MANAGER_THREADS: usize = 4;
 /// Work of the gateway's own at a time: a reload, a sign of life, the end of the access log; and
 /// one that takes over while another thread of the runtime is busy for long.
@@ -21,7 +21,7 @@ pub(super) const THREADS: usize = HOST_THREADS + MANAGER_THREADS + OWN_THREADS +
 
 /// Lookups of hosts' names.
 pub static HOSTS: Places = Places::new(HOST_THREADS, 1_000);
-/// Lookups of the manager's name.
+/// Lookups of the names of the manager and the portal.
 pub static MANAGER: Places = Places::new(MANAGER_THREADS, 1_000);
 /// What the gateway does for itself.
 pub static OWN: Places = Places::new(OWN_THREADS, 16);

@@ -39,6 +39,12 @@ const AT_ONCE: &[&str] = &[
     "TicketTimeout",
     "ReconnectTimeout",
     "PoolKeyFile",
+    "TicketPublicKeys",
+    "TicketAudience",
+    "TicketMaxLife",
+    "TicketURL",
+    "TicketURLCAFile",
+    "TicketURLTimeout",
     // What was not loaded at the start is not loaded later.
     "DataPath",
     "CongestionControl",

@@ -9,14 +9,16 @@ use crate::channel_type::ChannelType;
 /// Where the client for browsers has its files, besides its page at `/`.
 pub const WEB_CLIENT_PATHS: &str = "/webclient/";
 
-/// Room for `/?ver=2&token=` and the ticket of a host with the longest name.
-const MIN_POOL_URI: usize = 512;
+/// Room for `/?ver=2&token=` and a pool's ticket of a host with the longest name, or a token that is
+/// signed with RSA of 2,048 bits and has short claims.
+const MIN_LONG_URI: usize = 512;
 
 /// Adds to the problems found so far.
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_spice_ports(config, problems);
     check_listening_ports(config, problems);
     check_pool(config, problems);
+    check_signed(config, problems);
     check_channels(config, problems);
     check_desktops(config, problems);
     check_web_client(config, problems);
@@ -88,12 +90,25 @@ fn check_listening_ports(config: &Config, problems: &mut Vec<Problem>) {
 
 fn check_pool(config: &Config, problems: &mut Vec<Problem>) {
     if config.pool_key_file.is_some()
-        && config.max_uri_size < MIN_POOL_URI
+        && config.max_uri_size < MIN_LONG_URI
         && are_right(problems, &["PoolKeyFile", "MaxUriSize"])
     {
         problems.push(Problem {
             key: "MaxUriSize",
-            expected: format!("at least {MIN_POOL_URI}, as tickets of a pool are long"),
+            expected: format!("at least {MIN_LONG_URI}, as tickets of a pool are long"),
+            found: config.max_uri_size.to_string(),
+        });
+    }
+}
+
+fn check_signed(config: &Config, problems: &mut Vec<Problem>) {
+    if config.ticket_public_keys.is_some()
+        && config.max_uri_size < MIN_LONG_URI
+        && are_right(problems, &["TicketPublicKeys", "MaxUriSize"])
+    {
+        problems.push(Problem {
+            key: "MaxUriSize",
+            expected: format!("at least {MIN_LONG_URI}, as signed tickets are long"),
             found: config.max_uri_size.to_string(),
         });
     }
@@ -195,6 +210,20 @@ mod tests {
         assert_eq!(
             problems(&config(Some("k"), 511)),
             ["MaxUriSize: expected at least 512, as tickets of a pool are long, found 511"]
+        );
+    }
+
+    #[test]
+    fn signed_tickets_have_room() {
+        let config = |max_uri_size| Config {
+            ticket_public_keys: Some("k".into()),
+            max_uri_size,
+            ..Config::default()
+        };
+        assert!(problems(&config(512)).is_empty());
+        assert_eq!(
+            problems(&config(511)),
+            ["MaxUriSize: expected at least 512, as signed tickets are long, found 511"]
         );
     }
 

@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::congestion_control::Algorithm;
 use super::text::{
-    Address, Directory, FilePath, Host, HostOrEmpty, Network, Origin, PathPrefix, SocketDirectory,
-    SpiceHost, UriPath,
+    Address, Directory, FilePath, Host, HostOrEmpty, HttpsUrl, Name, Network, Origin, PathPrefix,
+    SocketDirectory, SpiceHost, UriPath,
 };
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
@@ -78,6 +78,12 @@ keys! {
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,
     "PoolKeyFile" => pool_key_file: OrEmpty<FilePath>,
+    "TicketPublicKeys" => ticket_public_keys: OrEmpty<FilePath>,
+    "TicketAudience" => ticket_audience: OrEmpty<Name>,
+    "TicketMaxLife" => ticket_max_life: Seconds,
+    "TicketURL" => ticket_url: OrEmpty<HttpsUrl>,
+    "TicketURLCAFile" => ticket_url_ca_file: FilePath,
+    "TicketURLTimeout" => ticket_url_timeout: Seconds,
 
     "DataPath" => data_path: OneOf<DataPath>,
     "SpliceFrom" => splice_from: Number<usize, 0, 1_073_741_824>,

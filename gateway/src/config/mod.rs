@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use http::Uri;
 use ipnet::IpNet;
 
 pub use changes::{Change, Changes, keys_that_need_a_restart};
@@ -110,6 +111,18 @@ pub struct Config {
     /// File with the keys that the gateways of a pool share; `None` (an empty string): tickets are
     /// good for this gateway only.
     pub pool_key_file: Option<PathBuf>,
+    /// File with the public keys of those who sign tickets; `None` (an empty string): nobody.
+    pub ticket_public_keys: Option<PathBuf>,
+    /// The `aud` that signed tickets have; `None` (an empty string): none.
+    pub ticket_audience: Option<String>,
+    /// `TicketURL`: where to ask what a token stands for; `None` (an empty string): nowhere.
+    pub ticket_url: Option<Uri>,
+    /// `TicketURLCAFile`: PEM file with the authorities that may sign that server's certificate.
+    pub ticket_url_ca_file: PathBuf,
+    /// `TicketURLTimeout`, seconds in the file; longest wait for an answer.
+    pub ticket_url_timeout: Duration,
+    /// Seconds in the file; how far ahead the `exp` of signed tickets may lie.
+    pub ticket_max_life: Duration,
 
     /// How channels are moved.
     pub data_path: DataPath,
@@ -334,6 +347,12 @@ impl Default for Config {
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),
             pool_key_file: None,
+            ticket_public_keys: None,
+            ticket_audience: None,
+            ticket_url: None,
+            ticket_url_ca_file: PathBuf::from("/etc/ssl/certs/ca-certificates.crt"),
+            ticket_url_timeout: seconds(5),
+            ticket_max_life: seconds(86_400),
             data_path: DataPath::Auto,
             // More than is moved at a time: see docs/data-paths.md, "ktls".
             splice_from: 65_536,

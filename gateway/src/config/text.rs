@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
 
+use http::Uri;
+use http::uri::Scheme;
 use ipnet::{IpNet, Ipv4Net};
 use serde_json::Value;
 
 use super::value::{Form, Mismatch, OrEmpty};
+use crate::authority::Authority;
 use crate::canonical_path::CanonicalPath;
 use crate::host::{self, HostError};
 use crate::socket_path::SocketPath;
@@ -30,6 +33,47 @@ impl Form for FilePath {
 
     fn write(field: &PathBuf) -> Value {
         Value::from(field.to_string_lossy())
+    }
+}
+
+/// The address of a page of an HTTPS server.
+pub(super) enum HttpsUrl {}
+
+impl Form for HttpsUrl {
+    type Field = Uri;
+
+    fn read(value: &Value) -> Result<Uri, Mismatch> {
+        let expected =
+            "an address such as \"https://portal.example.com/tickets\", without user name";
+        read_text(value, expected, |text| {
+            let uri: Uri = text.parse().ok()?;
+            // Without user information, which would get into logs.
+            uri.authority()?.as_str().parse::<Authority>().ok()?;
+            let is_https = uri.scheme() == Some(&Scheme::HTTPS) && !text.contains('#');
+            is_https.then_some(uri)
+        })
+    }
+
+    fn write(field: &Uri) -> Value {
+        Value::from(field.to_string())
+    }
+}
+
+/// A name that is only compared.
+pub(super) enum Name {}
+
+impl Form for Name {
+    type Field = String;
+
+    fn read(value: &Value) -> Result<String, Mismatch> {
+        read_text(value, "a name of up to 256 characters", |text| {
+            let is_name = !text.is_empty() && text.chars().count() <= 256;
+            (is_name && !text.chars().any(char::is_control)).then(|| text.to_owned())
+        })
+    }
+
+    fn write(field: &String) -> Value {
+        Value::from(field.as_str())
     }
 }
 

@@ -14,10 +14,12 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use crate::pem_file::PemFile;
 use crate::tls::PublicKey;
 
-/// What is wrong with `ManagerCAFile`.
+/// What is wrong with a file of authorities.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: ManagerCAFile: expected a PEM file with certificates: {reason}")]
+#[error("{path}: {key}: expected a PEM file with certificates: {reason}")]
 pub struct ManagerTlsError {
+    /// The key that names the file.
+    key: &'static str,
     path: PathBuf,
     reason: String,
 }
@@ -43,16 +45,29 @@ pub fn client_config(ca_file: Option<&PemFile>) -> Result<ClientConfig, ManagerT
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let algorithms = provider.signature_verification_algorithms;
     let verifier: Arc<dyn ServerCertVerifier> = match ca_file {
-        Some(file) => Arc::new(Known::of(file, &provider)?),
+        Some(file) => Arc::new(Known::of("ManagerCAFile", file, &provider)?),
         None => Arc::new(Any { algorithms }),
     };
-    let config = ClientConfig::builder_with_provider(provider)
+    Ok(with_verifier(provider, verifier))
+}
+
+/// TLS towards a portal: certificates that `ca_file` holds or whose authorities it holds.
+pub fn portal_config(ca_file: &PemFile) -> Result<ClientConfig, ManagerTlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Known::of("TicketURLCAFile", ca_file, &provider)?;
+    Ok(with_verifier(provider, Arc::new(verifier)))
+}
+
+fn with_verifier(
+    provider: Arc<CryptoProvider>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap_or_else(|_| unreachable!("the provider carries TLS 1.2 and 1.3"))
         .dangerous()
         .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    Ok(config)
+        .with_no_client_auth()
 }
 
 /// Certificates signed by an authority in the file, and those that are themselves in it: a
@@ -67,8 +82,13 @@ struct Known {
 }
 
 impl Known {
-    fn of(file: &PemFile, provider: &Arc<CryptoProvider>) -> Result<Self, ManagerTlsError> {
+    fn of(
+        key: &'static str,
+        file: &PemFile,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Self, ManagerTlsError> {
         let wrong = |reason: String| ManagerTlsError {
+            key,
             path: file.path.clone(),
             reason,
         };

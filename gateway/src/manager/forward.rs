@@ -1,11 +1,8 @@
 //! Requests on their way to the manager (RFC 9110, section 7.6).
 
 use std::error::Error as StdError;
-use std::future::Future;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::{CONNECTION, EXPECT, HOST};
@@ -14,16 +11,14 @@ use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
-use tower_service::Service;
 use tracing::debug;
 
 use super::headers;
 use super::limited::Limited;
-use crate::background::{self, MANAGER, ResolveError};
+use crate::background::{self, MANAGER, Resolver};
 use crate::canonical_path::CanonicalPath;
 use crate::causes::{causes, find};
 use crate::config::Config;
@@ -96,9 +91,8 @@ impl Forwarder {
     /// `tls` decides which certificate the manager may have.
     pub fn new(config: &Config, tls: ClientConfig) -> Self {
         let manager = (!config.manager_ip.is_empty()).then(|| {
-            let mut tcp = HttpConnector::new_with_resolver(Resolver {
-                wait: config.connect_timeout / 2,
-            });
+            let resolver = Resolver::new(&MANAGER, config.connect_timeout / 2);
+            let mut tcp = HttpConnector::new_with_resolver(resolver);
             tcp.enforce_http(false);
             tcp.set_nodelay(true);
             tcp.set_connect_timeout(Some(config.connect_timeout));
@@ -208,31 +202,6 @@ impl Peer {
     }
 }
 
-/// The system's resolver.
-#[derive(Clone)]
-struct Resolver {
-    /// Longest wait for a thread.
-    wait: Duration,
-}
-
-impl Service<Name> for Resolver {
-    type Response = std::vec::IntoIter<SocketAddr>;
-    type Error = ResolveError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: Name) -> Self::Future {
-        let wait = self.wait;
-        Box::pin(async move {
-            let found = background::resolve(&MANAGER, name.as_str(), 0, wait).await?;
-            Ok(found.into_iter())
-        })
-    }
-}
-
 /// Whether an answer is one to pass on.
 fn check(response: &Response<Incoming>) -> Result<(), ManagerError> {
     let status = response.status();
@@ -277,6 +246,7 @@ fn is_timeout(error: &(dyn StdError + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::background::ResolveError;
 
     #[test]
     fn a_shortage_of_the_gateway_is_not_the_managers_failure() {

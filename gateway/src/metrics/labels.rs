@@ -46,6 +46,8 @@ labels! {
         Origin => "origin",
         /// No new desktop sessions.
         Draining => "draining",
+        /// The portal did not say whether the token is good.
+        Portal => "portal",
         /// `MaxSessionsPerAddress`.
         TooManySessions => "too many sessions",
         /// `MaxChannelsPerAddress`.
@@ -98,6 +100,24 @@ labels! {
         Resources => "resources",
         /// `ManagerIP` is empty.
         NotConfigured => "not configured",
+    }
+}
+
+labels! {
+    /// What became of a question to the portal.
+    pub enum PortalResult {
+        /// The token is good.
+        Granted => "granted",
+        /// It is not.
+        Refused => "refused",
+        /// `TicketURLTimeout`.
+        Timeout => "timeout",
+        /// Not connected, or it broke off.
+        Unreachable => "unreachable",
+        /// It does not say.
+        Answer => "answer",
+        /// Not asked, as it has failed before.
+        Paused => "paused",
     }
 }
 

@@ -20,7 +20,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 pub use labels::{
     Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg,
-    LoginResult, ManagerResult,
+    LoginResult, ManagerResult, PortalResult,
 };
 
 pub use process::{open_files, open_files_limit};
@@ -93,6 +93,8 @@ pub struct Metrics {
     pub desktops_refused: Labelled<DesktopRefusal>,
     /// Requests for the manager, by what became of them.
     pub manager_requests: Labelled<ManagerResult>,
+    /// Questions to the portal, by what became of them.
+    pub portal_requests: Labelled<PortalResult>,
     /// Logins to desktops of the file, by what became of them.
     pub logins: Labelled<LoginResult>,
     /// Times of open channels, observed at a scrape.
@@ -140,6 +142,11 @@ impl Default for Metrics {
             manager_requests: entered.add_labelled(
                 "manager_requests",
                 "Requests for the manager",
+                "result",
+            ),
+            portal_requests: entered.add_labelled(
+                "portal_requests",
+                "Questions to the portal what a token stands for",
                 "result",
             ),
             logins: entered.add_labelled("logins", "Logins to desktops of the file", "result"),

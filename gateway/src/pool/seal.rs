@@ -70,6 +70,9 @@ pub enum SealError {
     /// The system's random source failed.
     #[error("the system's random source failed")]
     Random,
+    /// Its layout has no place for them.
+    #[error("a ticket of a pool cannot be limited to networks of clients")]
+    Clients,
 }
 
 /// Why a ticket is not accepted.
@@ -90,6 +93,9 @@ impl PoolKeys {
     /// Makes a ticket with the first key.
     pub fn seal(&self, contents: &Contents) -> Result<String, SealError> {
         let key = self.sealing();
+        if !contents.grant.clients.is_empty() {
+            return Err(SealError::Clients);
+        }
         let expires = contents
             .expires
             .duration_since(UNIX_EPOCH)

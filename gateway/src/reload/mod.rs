@@ -1,9 +1,9 @@
 //! Changing the configuration and its files while channels go on.
 //!
-//! SIGHUP reads everything again. Certificate, key, the manager's authorities, the keys of a pool
-//! and the file with desktops are looked at every few seconds besides, by content: renewals swap
-//! symlinks, and write one file after the other. What cannot be used is told, and everything stays
-//! as it was.
+//! SIGHUP reads everything again. Certificate, key, authorities of the manager and the portal, keys
+//! of a pool and of those who sign tickets, and the file with desktops are looked at every few
+//! seconds besides, by content: renewals swap symlinks, and write one file after the other. What
+//! cannot be used is told, and everything stays as it was.
 
 mod watched;
 
@@ -25,7 +25,7 @@ use crate::limits::{self, ConnectionLimits};
 use crate::log::Verbosity;
 use crate::pem_file::Fingerprint;
 use crate::pool::PoolKeys;
-use crate::prepared::{ManagerTls, Prepared, pool_key_file};
+use crate::prepared::{ManagerTls, PortalTls, Prepared, Signers, pool_key_file};
 use crate::serving::{Live, Serving};
 use crate::tls::{Identity, IdentityFiles, Notice, Reminder};
 use crate::web_client::Pages;
@@ -37,6 +37,8 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// What the log calls the content of `ManagerCAFile`.
 const AUTHORITIES: &str = "authorities of the manager";
+/// What it calls that of `TicketURLCAFile`.
+const PORTAL_AUTHORITIES: &str = "authorities of the portal";
 
 type Failure = Box<dyn Error + Send + Sync>;
 type Observer = Arc<dyn Fn(Phase) + Send + Sync>;
@@ -54,6 +56,11 @@ pub struct Reloader {
     identity: Watched,
     manager_ca: Watched,
     pool: Watched,
+    signers: Watched,
+    /// Whose file was read last.
+    signers_in_effect: Signers,
+    portal: Watched,
+    portal_tls: PortalTls,
     desktops: Watched,
     reminder: Reminder,
     /// Reasons that were told; once each, until all is well again.
@@ -117,11 +124,17 @@ impl Reloader {
     /// Reads `path` and the files that it names; what is in effect is in `live`.
     ///
     /// `manager_ca`: what [`ManagerTls`] was made of; `pool`: what the pool's keys were read from.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one for each file, and what they are for"
+    )]
     pub fn new(
         path: PathBuf,
         live: Arc<Live>,
         manager_ca: Fingerprint,
         pool: Fingerprint,
+        signers: Signers,
+        portal_tls: PortalTls,
         connections: Arc<ConnectionLimits>,
         loaded: LoadedPath,
         verbosity: Verbosity,
@@ -138,6 +151,10 @@ impl Reloader {
             verbosity,
             manager_ca: Watched::new(manager_ca),
             pool: Watched::new(pool),
+            signers: Watched::new(signers.fingerprint),
+            signers_in_effect: signers,
+            portal: Watched::new(portal_tls.fingerprint),
+            portal_tls,
             reminder: Reminder::default(),
             told: Vec::new(),
             observer: Arc::new(|_| ()),
@@ -193,6 +210,8 @@ impl Reloader {
             manager_tls,
             pool_keys,
             pool_fingerprint,
+            signers,
+            portal_tls,
             desktops,
             web_client,
             ..
@@ -224,6 +243,15 @@ impl Reloader {
             self.pool.take(pool_fingerprint);
             changed.push(take_pool(&next, pool_keys));
         }
+        if signers.fingerprint != self.signers.taken() {
+            self.signers.take(signers.fingerprint);
+            changed.push(self.take_signers(&next, signers));
+        }
+        if portal_tls.fingerprint != self.portal.taken() {
+            self.portal.take(portal_tls.fingerprint);
+            self.take_portal(&next, portal_tls);
+            changed.push(PORTAL_AUTHORITIES.to_owned());
+        }
         let found = desktops::fingerprint_of(desktops.as_ref());
         // Another file may hold the same, and name others beside it.
         let is_elsewhere = changes.taken.iter().any(|change| change.key == "Desktops");
@@ -243,10 +271,15 @@ impl Reloader {
 
     async fn poll(&mut self) {
         let config = Arc::clone(&self.live.current().config);
-        let (identity, manager_ca) = (self.identity.taken(), self.manager_ca.taken());
-        let pool = self.pool.taken();
+        let in_effect = InEffect {
+            identity: self.identity.taken(),
+            manager_ca: self.manager_ca.taken(),
+            pool: self.pool.taken(),
+            signers: self.signers.taken(),
+            portal: self.portal.taken(),
+        };
         let desktops = desktops_of(&self.live.current());
-        let look = move || Found::look(&config, identity, manager_ca, pool, desktops.as_deref());
+        let look = move || Found::look(&config, &in_effect, desktops.as_deref());
         let found = match OWN.run(WAIT, look).await {
             Ok(found) => found,
             Err(failure) => return self.refuse_once(&failure.into()),
@@ -264,10 +297,15 @@ impl Reloader {
             .manager_ca
             .judge(found.manager_ca.0, found.manager_ca.1);
         let pool = self.pool.judge(found.pool.0, found.pool.1);
+        let signers = self.signers.judge(found.signers.0, found.signers.1);
+        let portal = self.portal.judge(found.portal.0, found.portal.1);
         let desktops = self.desktops.judge(found.desktops.0, found.desktops.1);
         if matches!(
-            (&identity, &manager_ca, &pool, &desktops),
-            (News::Same, News::Same, News::Same, News::Same)
+            (&identity, &manager_ca, &pool),
+            (News::Same, News::Same, News::Same)
+        ) && matches!(
+            (&signers, &portal, &desktops),
+            (News::Same, News::Same, News::Same)
         ) {
             self.told.clear();
             return;
@@ -289,6 +327,19 @@ impl Reloader {
         }
         match pool {
             News::Good(keys) => changed.push(take_pool(&next, keys)),
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        match signers {
+            News::Good(signers) => changed.push(self.take_signers(&next, signers)),
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        match portal {
+            News::Good(portal_tls) => {
+                self.take_portal(&next, portal_tls);
+                changed.push(PORTAL_AUTHORITIES.to_owned());
+            }
             News::Bad(failure) => self.refuse_once(&failure),
             News::Same | News::Unsettled => {}
         }
@@ -332,6 +383,29 @@ impl Reloader {
         told
     }
 
+    /// Signed tickets are judged with these keys from now on; says what the log tells of it.
+    fn take_signers(&mut self, next: &Serving, signers: Signers) -> String {
+        if let Some(warning) = signers.warning() {
+            warn!("{warning}");
+        }
+        let tickets = next.gateway.admissions.tickets();
+        tickets.set_signed(signers.tickets(&next.config));
+        let count = signers.keys.as_ref().map(|keys| keys.count());
+        self.signers_in_effect = signers;
+        match count {
+            Some(count) => format!("keys of signed tickets, {count} of them"),
+            None => "keys of signed tickets, none".to_owned(),
+        }
+    }
+
+    /// The portal is asked with these authorities from now on.
+    fn take_portal(&mut self, next: &Serving, portal_tls: PortalTls) {
+        let gateway = &next.gateway;
+        let portal = portal_tls.portal(&next.config, &gateway.metrics);
+        gateway.admissions.set_portal(portal);
+        self.portal_tls = portal_tls;
+    }
+
     /// Requests that come are served as the configuration in `next` says.
     fn take_manager_tls(&mut self, next: &mut Serving, manager_tls: ManagerTls) {
         self.manager_ca.take(manager_tls.fingerprint);
@@ -348,6 +422,9 @@ impl Reloader {
         self.verbosity.set(config.debug);
         let tickets = next.gateway.admissions.tickets();
         tickets.set_lives(config.ticket_timeout, config.reconnect_timeout);
+        tickets.set_signed(self.signers_in_effect.tickets(config));
+        let portal = self.portal_tls.portal(config, &next.gateway.metrics);
+        next.gateway.admissions.set_portal(portal);
         self.connections.set(
             limits::most_connections(config, self.loaded.choice),
             config.max_connections_per_address,
@@ -464,31 +541,44 @@ struct Found {
     identity: Looked<Identity>,
     manager_ca: Looked<ManagerTls>,
     pool: Looked<Option<PoolKeys>>,
+    signers: Looked<Signers>,
+    portal: Looked<PortalTls>,
     desktops: Looked<Option<DesktopsFile>>,
 }
 
+/// What is in effect of each file.
+struct InEffect {
+    identity: Fingerprint,
+    manager_ca: Fingerprint,
+    pool: Fingerprint,
+    signers: Fingerprint,
+    portal: Fingerprint,
+}
+
 impl Found {
-    fn look(
-        config: &Config,
-        identity: Fingerprint,
-        manager_ca: Fingerprint,
-        pool: Fingerprint,
-        desktops: Option<&DesktopsFile>,
-    ) -> Self {
+    fn look(config: &Config, in_effect: &InEffect, desktops: Option<&DesktopsFile>) -> Self {
         let files = IdentityFiles::read(config);
         let found = files.fingerprint();
-        let parsed =
-            (found != identity).then(|| Identity::from_files(&files).map_err(Failure::from));
+        let parsed = (found != in_effect.identity)
+            .then(|| Identity::from_files(&files).map_err(Failure::from));
         let file = ManagerTls::file(config);
         let ca_found = Fingerprint::of(&file);
-        let ca_parsed = (ca_found != manager_ca)
+        let ca_parsed = (ca_found != in_effect.manager_ca)
             .then(|| ManagerTls::from_file(file.as_ref()).map_err(Failure::from));
         let file = pool_key_file(config);
         let pool_found = Fingerprint::of(&file);
-        let pool_parsed = (pool_found != pool).then(|| {
+        let pool_parsed = (pool_found != in_effect.pool).then(|| {
             let keys = file.as_ref().map(PoolKeys::from_file).transpose();
             keys.map_err(Failure::from)
         });
+        let file = Signers::file(config);
+        let signers_found = Fingerprint::of(&file);
+        let signers_parsed = (signers_found != in_effect.signers)
+            .then(|| Signers::from_file(file.as_ref()).map_err(Failure::from));
+        let file = PortalTls::file(config);
+        let portal_found = Fingerprint::of(&file);
+        let portal_parsed = (portal_found != in_effect.portal)
+            .then(|| PortalTls::from_file(file.as_ref()).map_err(Failure::from));
         let (desktops_found, desktops) = desktops::look(config.desktops.as_deref(), desktops);
         Self {
             desktops: (
@@ -498,6 +588,8 @@ impl Found {
             identity: (found, parsed),
             manager_ca: (ca_found, ca_parsed),
             pool: (pool_found, pool_parsed),
+            signers: (signers_found, signers_parsed),
+            portal: (portal_found, portal_parsed),
         }
     }
 }

@@ -47,7 +47,7 @@ impl Gateway {
     ) -> Self {
         let lasting = Lasting {
             metrics: Arc::default(),
-            drain: Arc::new(Drain::new(Arc::clone(&channels))),
+            drain: Arc::new(Drain::new(Arc::clone(&channels), Arc::clone(&tickets))),
             channels,
             access_log,
             client_limits: ClientLimits::new(config),

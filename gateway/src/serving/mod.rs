@@ -390,8 +390,8 @@ async fn begin_channel(
             (Response::new(()), Some(ticket), false)
         }
     };
-    let admitted = gateway.admissions.admit(token.as_deref(), client);
-    let admission = admitted.map_err(Refused::Token)?;
+    let admitted = gateway.admissions.admit_or_ask(token.as_deref(), client);
+    let admission = admitted.await.map_err(Refused::Token)?;
     if is_too_new(gateway, &admission) {
         return Err(Refused::Draining);
     }

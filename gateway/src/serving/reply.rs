@@ -7,14 +7,18 @@ use super::handshake::HandshakeError;
 use super::tunnel::TunnelError;
 use crate::admission::Refusal;
 use crate::channel::ConnectError;
+use crate::drain;
 use crate::http::body::Body;
-use crate::http::reply::{error, method_not_allowed};
+use crate::http::reply::{NO_DESKTOP, TOO_MANY_DESKTOPS, error, method_not_allowed};
 
 /// Why a token was not accepted.
 pub(super) fn refusal(refusal: Refusal) -> Response<Body> {
     let message = refusal.to_string();
     match refusal {
         Refusal::Token => error(StatusCode::FORBIDDEN, &message),
+        Refusal::Draining => error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE),
+        Refusal::Portal => error(StatusCode::SERVICE_UNAVAILABLE, NO_DESKTOP),
+        Refusal::Full => error(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY_DESKTOPS),
         Refusal::TooMany { retry_after } => {
             let mut response = error(StatusCode::TOO_MANY_REQUESTS, &message);
             let seconds = HeaderValue::from(retry_after.as_secs().max(1));

@@ -1,11 +1,15 @@
 //! Tickets: what clients get in place of a host's address and port.
 
+#[cfg(test)]
+mod signed_tests;
 mod store;
 #[cfg(test)]
 mod tests;
+mod used;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -15,16 +19,18 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use crate::grant::{Grant, GrantState};
 use crate::limits::Subscriber;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
+use crate::signed::{Signed, SignedTickets, is_signed};
 use crate::ticket_sync::TicketSync;
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
 use store::{Entry, Store, TicketKey};
+use used::{UsedState, UsedTokens};
 
 /// 96 random bits make 16 characters; old clients cut a token at 17.
 const RANDOM_BYTES: usize = 12;
@@ -55,12 +61,45 @@ pub enum IssueError {
 /// was used once may be used again, any gateway takes them; after that only those where a channel
 /// of the session is open or was a short time ago.
 ///
+/// Signed tickets, which a portal made, are entered as they are used, too. What has begun a desktop
+/// session with a `jti` is remembered until it expires, and begins no other one.
+///
 /// Tickets are found by their HMAC under a key of this process, so that neither memory holds
 /// them in clear nor the time of a look-up tells anything about them.
 pub struct Tickets {
     pool: ArcSwapOption<PoolKeys>,
+    signed: ArcSwapOption<SignedTickets>,
+    /// No desktop session begins with a signed ticket.
+    closed: AtomicBool,
     store: Mutex<Store>,
     sync: TicketSync,
+}
+
+/// Who shows a ticket.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// The ticket, or something else.
+    pub token: &'a str,
+    /// Address of the client.
+    pub client: IpAddr,
+    /// Who is counted for a ticket that was made elsewhere.
+    pub owner: Option<Subscriber>,
+    /// Whether a signature is to be checked, which costs more than a look-up.
+    pub may_be_new: bool,
+}
+
+/// Why a ticket opens nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RedeemError {
+    /// It is unknown, has expired, or is not this client's.
+    #[error("wrong or expired ticket")]
+    Wrong,
+    /// It would begin a desktop session, see [`Tickets::set_closed`].
+    #[error("no new desktop sessions")]
+    Closed,
+    /// It is good for one desktop session, of which no more can be remembered.
+    #[error("too many signed tickets with jti are remembered until they expire")]
+    Full,
 }
 
 /// Bytes that a ticket is recognised by.
@@ -73,6 +112,8 @@ type Digest = [u8; DIGEST];
 pub struct TicketsState {
     key: Bytes,
     entries: Vec<EntryState>,
+    /// Signed ones that can begin no further desktop session.
+    used: Vec<UsedState>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -104,7 +145,8 @@ impl TicketsState {
             let life = Duration::from_millis(entry.expires);
             check(life <= LONGEST_LIFE, "life of a ticket")?;
         }
-        Ok(())
+        check(self.used.len() <= used::MAX_USED, "number of used tickets")?;
+        self.used.iter().try_for_each(UsedState::check)
     }
 }
 
@@ -118,6 +160,8 @@ impl Tickets {
             .map_err(|_| IssueError::Random)?;
         Ok(Self {
             pool: ArcSwapOption::empty(),
+            signed: ArcSwapOption::empty(),
+            closed: AtomicBool::new(false),
             store: Mutex::new(Store {
                 unused,
                 reconnect,
@@ -125,6 +169,7 @@ impl Tickets {
                 key: TicketKey::new(key),
                 entries: HashMap::new(),
                 waiting: HashMap::new(),
+                used: UsedTokens::default(),
                 place: 0,
                 longer: None,
                 swept: Instant::now(),
@@ -156,6 +201,17 @@ impl Tickets {
     /// use here stays good.
     pub fn set_pool(&self, keys: Option<PoolKeys>) {
         self.pool.store(keys.map(Arc::new));
+    }
+
+    /// Takes signed tickets that these keys and rules let through, or none; what is in use here
+    /// stays good.
+    pub fn set_signed(&self, signed: Option<SignedTickets>) {
+        self.signed.store(signed.map(Arc::new));
+    }
+
+    /// Whether no desktop session may begin with a signed ticket, whose first channel begins one.
+    pub fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, Ordering::Relaxed);
     }
 
     /// The longest time in which a new ticket can be made to be used. The other gateways of a pool
@@ -217,31 +273,62 @@ impl Tickets {
         Ok((ticket, session))
     }
 
-    /// Opens a channel with a ticket; `None`: it is unknown or has expired. `owner` is counted for
-    /// one that was made elsewhere.
+    /// Opens a channel with a ticket.
     pub fn redeem(
         self: &Arc<Self>,
-        token: &str,
-        owner: Option<Subscriber>,
+        shown: &Presented<'_>,
         now: Instant,
-    ) -> Option<Lease> {
+    ) -> Result<Lease, RedeemError> {
         let mut store = self.lock();
-        let digest = store.key.digest(token);
         store.sweep(now);
-        if store
-            .entries
-            .get(&digest)
-            .is_none_or(|entry| entry.is_expired(now))
-        {
-            store.remove(&digest);
+        if let Some(opened) = self.open_known(&mut store, shown, now) {
+            return opened;
+        }
+        let entry = if is_signed(shown.token) {
+            drop(store);
+            // Others do not wait for the check of a signature.
+            let signed = self.open_signed(shown)?;
+            store = self.lock();
+            // Another channel of the same session may have come first.
+            if let Some(opened) = self.open_known(&mut store, shown, now) {
+                return opened;
+            }
+            self.begin(&mut store, signed, shown, now)?
+        } else {
             let sealed_life = store.sealed_life(now);
             // Entered only as it is used: a ticket that was made elsewhere is not known before.
-            let entry = self.open_sealed(token, owner, sealed_life, now)?;
-            // Where others hold all the room, this one is used all the same.
-            let _ = store.make_room();
-            store.insert(digest, entry);
+            self.open_sealed(shown.token, shown.owner, sealed_life, now)
+                .ok_or(RedeemError::Wrong)?
+        };
+        if !entry.grant.admits(shown.client) {
+            return Err(RedeemError::Wrong);
         }
-        self.open(&mut store, digest)
+        let digest = store.key.digest(shown.token);
+        // Where others hold all the room, this one is used all the same.
+        let _ = store.make_room();
+        store.insert(digest, entry);
+        self.open(&mut store, digest).ok_or(RedeemError::Wrong)
+    }
+
+    /// Opens a channel with a ticket that is known and has not expired; `None`: it is not.
+    fn open_known(
+        self: &Arc<Self>,
+        store: &mut Store,
+        shown: &Presented<'_>,
+        now: Instant,
+    ) -> Option<Result<Lease, RedeemError>> {
+        let digest = store.key.digest(shown.token);
+        let entry = store.entries.get(&digest)?;
+        if entry.is_expired(now) {
+            store.remove(&digest);
+            return None;
+        }
+        if !entry.grant.admits(shown.client) {
+            let (client, session) = (shown.client, entry.session);
+            debug!(%client, %session, "the client is in none of the ticket's networks");
+            return Some(Err(RedeemError::Wrong));
+        }
+        self.open(store, digest).map(Ok)
     }
 
     /// Opens a channel with a ticket that is known.
@@ -305,6 +392,114 @@ impl Tickets {
         })
     }
 
+    /// What a signed ticket stands for.
+    fn open_signed(&self, shown: &Presented<'_>) -> Result<Signed, RedeemError> {
+        let client = shown.client;
+        let keys = self.signed.load();
+        let Some(keys) = keys.as_ref().filter(|_| shown.may_be_new) else {
+            return Err(RedeemError::Wrong);
+        };
+        let signed = keys.open(shown.token).map_err(|reason| {
+            debug!(%client, %reason, "signed ticket refused");
+            RedeemError::Wrong
+        })?;
+        if !signed.grant.admits(client) {
+            debug!(%client, reason = "the client is in none of its networks", "signed ticket refused");
+            return Err(RedeemError::Wrong);
+        }
+        Ok(signed)
+    }
+
+    /// Begins a desktop session with a signed ticket, where it has not begun one before.
+    fn begin(
+        &self,
+        store: &mut Store,
+        signed: Signed,
+        shown: &Presented<'_>,
+        now: Instant,
+    ) -> Result<Entry, RedeemError> {
+        let client = shown.client;
+        let refused = |reason| debug!(%client, reason, "signed ticket refused");
+        let is_used = |id| store.used.contains(id, now);
+        if signed.id.as_ref().is_some_and(is_used) {
+            refused("its jti has begun a desktop session before");
+            return Err(RedeemError::Wrong);
+        }
+        if self.is_closed() {
+            return Err(RedeemError::Closed);
+        }
+        if let Some(id) = signed.id {
+            let left = signed.expires.duration_since(SystemTime::now());
+            let expires = now + left.unwrap_or_default();
+            // The ticket itself is the next change.
+            let change = store.changes + 1;
+            let remembered = store.used.insert(id, expires, change, now);
+            remembered.map_err(|_| {
+                warn!(
+                    most = used::MAX_USED,
+                    "signed ticket refused: too many with a jti are remembered until they expire; let exp be sooner"
+                );
+                RedeemError::Full
+            })?;
+        }
+        let session = SessionId::of_pool(session_number(shown.token));
+        let host = &signed.grant.target;
+        info!(%session, %client, %host, "desktop session with a signed ticket");
+        Ok(Entry {
+            grant: Arc::new(signed.grant),
+            session,
+            owner: shown.owner,
+            place: 0,
+            open: 0,
+            change: 0,
+            expires: now,
+        })
+    }
+
+    /// Whether tokens that look like signed tickets are some.
+    pub fn takes_signed(&self) -> bool {
+        self.signed.load().is_some()
+    }
+
+    /// Whether no desktop session may begin, see [`Tickets::set_closed`].
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Opens the first channel of a desktop session with a token of somebody else, who says what
+    /// it permits.
+    pub fn begin_with(
+        self: &Arc<Self>,
+        grant: Grant,
+        shown: &Presented<'_>,
+        now: Instant,
+    ) -> Result<Lease, RedeemError> {
+        let mut store = self.lock();
+        if let Some(opened) = self.open_known(&mut store, shown, now) {
+            return opened;
+        }
+        if self.is_closed() {
+            return Err(RedeemError::Closed);
+        }
+        let session = SessionId::of_pool(session_number(shown.token));
+        let (client, host) = (shown.client, &grant.target);
+        info!(%session, %client, %host, "desktop session with a token of the portal");
+        let entry = Entry {
+            grant: Arc::new(grant),
+            session,
+            owner: shown.owner,
+            place: 0,
+            open: 0,
+            change: 0,
+            expires: now,
+        };
+        let digest = store.key.digest(shown.token);
+        // Where others hold all the room, this one is used all the same.
+        let _ = store.make_room();
+        store.insert(digest, entry);
+        self.open(&mut store, digest).ok_or(RedeemError::Wrong)
+    }
+
     /// How many tickets are in memory; some may have expired.
     pub fn count(&self) -> usize {
         self.lock().entries.len()
@@ -364,6 +559,7 @@ impl Tickets {
         TicketsState {
             key: store.key.bytes.clone(),
             entries: entries.collect(),
+            used: store.used.state_since(told, now),
         }
     }
 
@@ -376,6 +572,9 @@ impl Tickets {
             store.entries.clear();
             store.waiting.clear();
         }
+        store.changes += 1;
+        let change = store.changes;
+        store.used.take_over(state.used, change, now);
         for known in state.entries {
             let digest = Digest::try_from(&known.digest[..]);
             let (Ok(digest), Ok(grant)) = (digest, Grant::try_from(known.grant)) else {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use aws_lc_rs::hmac;
 use tracing::debug;
 
+use super::used::UsedTokens;
 use super::{Digest, IssueError};
 use crate::grant::Grant;
 use crate::limits::Subscriber;
@@ -31,6 +32,8 @@ pub(super) struct Store {
     pub(super) entries: HashMap<Digest, Entry>,
     /// Those without an open channel, of each owner, oldest first.
     pub(super) waiting: HashMap<Subscriber, BTreeMap<u64, Digest>>,
+    /// Signed ones that were good once.
+    pub(super) used: UsedTokens,
     /// Place of the next one that waits.
     pub(super) place: u64,
     /// The lives added up that were longer before, and until when a ticket can have them.
@@ -87,6 +90,7 @@ impl Store {
             for (_, entry) in expired {
                 forget(&mut self.waiting, &entry);
             }
+            self.used.sweep(now);
             self.swept = now;
         }
     }

@@ -13,6 +13,15 @@ fn grant() -> Grant {
     Grant::new(Target::new("10.0.0.7".parse().unwrap(), 5900))
 }
 
+fn shown(token: &str, owner: Option<Subscriber>) -> Presented<'_> {
+    Presented {
+        token,
+        client: "192.0.2.7".parse().unwrap(),
+        owner,
+        may_be_new: true,
+    }
+}
+
 #[test]
 fn is_short_url_safe_and_never_the_same() {
     let tickets = tickets();
@@ -33,16 +42,20 @@ fn opens_all_channels_of_one_session() {
     let now = Instant::now();
     let (ticket, session) = tickets.issue(grant(), None, now).unwrap();
     let leases: Vec<_> = (0..9)
-        .map(|_| tickets.redeem(&ticket, None, now).unwrap())
+        .map(|_| tickets.redeem(&shown(&ticket, None), now).unwrap())
         .collect();
     assert!(
         leases
             .iter()
             .all(|l| l.session == session && *l.grant == grant())
     );
-    assert!(tickets.redeem("AAAAAAAAAAAAAAAA", None, now).is_none());
-    assert!(tickets.redeem("", None, now).is_none());
-    assert!(tickets.redeem(&ticket[..15], None, now).is_none());
+    assert!(
+        tickets
+            .redeem(&shown("AAAAAAAAAAAAAAAA", None), now)
+            .is_err()
+    );
+    assert!(tickets.redeem(&shown("", None), now).is_err());
+    assert!(tickets.redeem(&shown(&ticket[..15], None), now).is_err());
 }
 
 #[test]
@@ -51,27 +64,35 @@ fn expires_when_unused() {
     let now = Instant::now();
     let (ticket, _) = tickets.issue(grant(), None, now).unwrap();
     let just_before = now + Duration::from_secs(119);
-    let lease = tickets.redeem(&ticket, None, just_before).unwrap();
+    let lease = tickets.redeem(&shown(&ticket, None), just_before).unwrap();
     // While a channel is open the ticket lives on, however long.
-    assert!(tickets.redeem(&ticket, None, now + 10 * UNUSED).is_some());
+    assert!(
+        tickets
+            .redeem(&shown(&ticket, None), now + 10 * UNUSED)
+            .is_ok()
+    );
     drop(lease);
 
     let (ticket, _) = tickets.issue(grant(), None, now).unwrap();
-    assert!(tickets.redeem(&ticket, None, now + UNUSED).is_none());
+    assert!(tickets.redeem(&shown(&ticket, None), now + UNUSED).is_err());
 }
 
 #[test]
 fn outlives_its_last_channel_for_a_reconnect() {
     let tickets = tickets();
     let (ticket, session) = tickets.issue(grant(), None, Instant::now()).unwrap();
-    drop(tickets.redeem(&ticket, None, Instant::now()).unwrap());
+    drop(
+        tickets
+            .redeem(&shown(&ticket, None), Instant::now())
+            .unwrap(),
+    );
     let soon = Instant::now() + Duration::from_secs(295);
     assert_eq!(
-        tickets.redeem(&ticket, None, soon).unwrap().session,
+        tickets.redeem(&shown(&ticket, None), soon).unwrap().session,
         session
     );
     let late = Instant::now() + RECONNECT + Duration::from_secs(5);
-    assert!(tickets.redeem(&ticket, None, late).is_none());
+    assert!(tickets.redeem(&shown(&ticket, None), late).is_err());
 }
 
 fn pool(fill: &[u8]) -> Arc<Tickets> {
@@ -85,13 +106,13 @@ fn a_pools_ticket_is_good_in_every_gateway_with_its_key() {
     let now = Instant::now();
     let (ticket, session) = first.issue(grant(), None, now).unwrap();
     for gateway in [&first, &second] {
-        let leases = [(); 3].map(|()| gateway.redeem(&ticket, None, now).unwrap());
+        let leases = [(); 3].map(|()| gateway.redeem(&shown(&ticket, None), now).unwrap());
         assert!(leases.iter().all(|l| l.session == session));
         assert!(leases.iter().all(|l| *l.grant == grant()));
         assert_eq!(gateway.lock().entries.len(), 1);
     }
-    assert!(stranger.redeem(&ticket, None, now).is_none());
-    assert!(first.redeem("AAAAAAAAAAAAAAAA", None, now).is_none());
+    assert!(stranger.redeem(&shown(&ticket, None), now).is_err());
+    assert!(first.redeem(&shown("AAAAAAAAAAAAAAAA", None), now).is_err());
     assert!(stranger.lock().entries.is_empty());
     assert!(session.to_string().starts_with('p'));
 }
@@ -106,7 +127,7 @@ fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
     let keys = tickets.pool.load_full().unwrap();
     let sealed = keys.seal(&expired).unwrap();
     let now = Instant::now();
-    assert!(tickets.redeem(&sealed, None, now).is_none());
+    assert!(tickets.redeem(&shown(&sealed, None), now).is_err());
     let used = Entry {
         grant: Arc::new(grant()),
         session: SessionId::next(),
@@ -118,12 +139,12 @@ fn a_pools_ticket_outlives_its_expiry_where_it_is_in_use() {
     };
     let digest = tickets.lock().key.digest(&sealed);
     tickets.lock().entries.insert(digest, used);
-    drop(tickets.redeem(&sealed, None, now + UNUSED).unwrap());
+    drop(tickets.redeem(&shown(&sealed, None), now + UNUSED).unwrap());
     tickets.close(&digest, now);
     let soon = now + Duration::from_secs(295);
-    drop(tickets.redeem(&sealed, None, soon).unwrap());
+    drop(tickets.redeem(&shown(&sealed, None), soon).unwrap());
     let late = Instant::now() + RECONNECT + Duration::from_secs(5);
-    assert!(tickets.redeem(&sealed, None, late).is_none());
+    assert!(tickets.redeem(&shown(&sealed, None), late).is_err());
     assert!(tickets.lock().entries.is_empty());
 }
 
@@ -133,7 +154,7 @@ fn a_successor_knows_them_and_their_channels() {
     let now = Instant::now();
     let (unused, _) = old.issue(grant(), None, now).unwrap();
     let (used, session) = old.issue(grant(), None, now).unwrap();
-    let lease = old.redeem(&used, None, now).unwrap();
+    let lease = old.redeem(&shown(&used, None), now).unwrap();
     let state = serde_json::to_string(&old.state(now)).unwrap();
     assert!(!state.contains(&used));
     let new = tickets();
@@ -143,8 +164,8 @@ fn a_successor_knows_them_and_their_channels() {
     let held = new.hold(lease.digest()).unwrap();
     assert_eq!((held.session, &*held.grant), (session, &grant()));
     // With an open channel it lives on; the other one does not.
-    assert!(new.redeem(&used, None, now + 2 * RECONNECT).is_some());
-    assert!(new.redeem(&unused, None, now + UNUSED).is_none());
+    assert!(new.redeem(&shown(&used, None), now + 2 * RECONNECT).is_ok());
+    assert!(new.redeem(&shown(&unused, None), now + UNUSED).is_err());
     assert!(new.hold(&[0; 32]).is_none());
 }
 
@@ -170,20 +191,20 @@ fn one_client_forgets_only_its_own() {
     let issue = |owner| tickets.issue(grant(), Some(client(owner)), now).unwrap().0;
     let others = issue("192.0.2.8");
     let used = issue("192.0.2.7");
-    let lease = tickets.redeem(&used, None, now).unwrap();
+    let lease = tickets.redeem(&shown(&used, None), now).unwrap();
     let first = issue("192.0.2.7");
     let rest: Vec<_> = (0..MAX_WAITING).map(|_| issue("192.0.2.7")).collect();
     assert_eq!(tickets.count(), MAX_WAITING + 2);
-    assert!(tickets.redeem(&first, None, now).is_none());
+    assert!(tickets.redeem(&shown(&first, None), now).is_err());
     for good in [&others, &used, &rest[0], &rest[MAX_WAITING - 1]] {
-        assert!(tickets.redeem(good, None, now).is_some());
+        assert!(tickets.redeem(&shown(good, None), now).is_ok());
     }
     // Back among those that wait, as the last one.
     drop(lease);
     for _ in 0..MAX_WAITING - 1 {
         issue("192.0.2.7");
     }
-    assert!(tickets.redeem(&used, None, now).is_some());
+    assert!(tickets.redeem(&shown(&used, None), now).is_ok());
     issue("192.0.2.7");
     issue("192.0.2.7");
     assert_eq!(tickets.count(), MAX_WAITING + 1);
@@ -206,8 +227,8 @@ fn a_full_table_costs_who_has_most() {
         issue(Some(client("192.0.2.9"))).unwrap();
     }
     assert_eq!(tickets.count(), MAX_TICKETS);
-    assert!(tickets.redeem(&mine, None, now).is_some());
-    let good = |ticket: &String| tickets.redeem(ticket, None, now).is_some();
+    assert!(tickets.redeem(&shown(&mine, None), now).is_ok());
+    let good = |ticket: &String| tickets.redeem(&shown(ticket, None), now).is_ok();
     let gone = greedy.iter().filter(|ticket| !good(ticket)).count();
     assert_eq!(gone, 5);
 }
@@ -241,7 +262,7 @@ fn a_pools_ticket_of_a_clock_far_ahead_is_refused() {
     };
     let now = Instant::now();
     let life = UNUSED + RECONNECT;
-    let good = |ticket: &str, now| tickets.redeem(ticket, None, now).is_some();
+    let good = |ticket: &str, now| tickets.redeem(&shown(ticket, None), now).is_ok();
     assert!(good(&seal(life + CLOCK_TOLERANCE / 2), now));
     assert!(!good(&seal(life + CLOCK_TOLERANCE * 2), now));
     assert!(!good(&seal(Duration::from_secs(10 * 365 * 86_400)), now));
@@ -263,7 +284,7 @@ fn a_successor_forgets_those_first_that_have_waited_longest() {
     for _ in 0..MAX_WAITING / 2 {
         issue(&after);
     }
-    let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
+    let is_good = |ticket: &String| after.redeem(&shown(ticket, owner), now).is_ok();
     assert!(!issued[..MAX_WAITING / 2].iter().any(is_good));
     assert!(issued[MAX_WAITING / 2..].iter().all(is_good));
 }
@@ -275,10 +296,10 @@ fn tickets_with_channels_take_no_place_of_those_that_wait_in_a_successor() {
     let owner = Some(client("192.0.2.7"));
     let issue = || before.issue(grant(), owner, now).unwrap().0;
     let open = issue();
-    let _channel = before.redeem(&open, owner, now).unwrap();
+    let _channel = before.redeem(&shown(&open, owner), now).unwrap();
     let waiting: Vec<_> = (0..MAX_WAITING).map(|_| issue()).collect();
     after.take_over(before.state(now), now);
-    let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
+    let is_good = |ticket: &String| after.redeem(&shown(ticket, owner), now).is_ok();
     assert!(waiting.iter().all(is_good));
     assert!(is_good(&open));
 }
@@ -303,7 +324,7 @@ fn what_is_told_late_brings_nothing_back_that_a_successor_has_forgotten() {
             late
         })
         .collect();
-    let is_good = |ticket: &String| after.redeem(ticket, owner, now).is_some();
+    let is_good = |ticket: &String| after.redeem(&shown(ticket, owner), now).is_ok();
     assert!(fresh.iter().all(is_good));
     assert!(late.iter().all(is_good));
     let forgotten = early.iter().filter(|ticket| !is_good(ticket)).count();
@@ -318,7 +339,7 @@ fn a_successor_is_told_late_which_tickets_have_channels() {
     let (ticket, session) = before.issue(grant(), owner, now).unwrap();
     let mut told = before.changes();
     after.take_over(before.state(now), now);
-    let channel = before.redeem(&ticket, owner, now).unwrap();
+    let channel = before.redeem(&shown(&ticket, owner), now).unwrap();
     // It may have been forgotten meanwhile, or not.
     for is_forgotten in [false, true] {
         if is_forgotten {
@@ -332,6 +353,6 @@ fn a_successor_is_told_late_which_tickets_have_channels() {
     }
     // Further channels, and the end of all of them, are no news.
     told = before.changes();
-    drop((before.redeem(&ticket, owner, now), channel));
+    drop((before.redeem(&shown(&ticket, owner), now), channel));
     assert!(before.state_since(told, now).entries.is_empty());
 }

@@ -1,8 +1,9 @@
 //! Draining.
 
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::http::Call;
+use testkit::portal::Portal;
 use testkit::prelude::*;
 use testkit::ws::Connect;
 
@@ -90,4 +91,25 @@ async fn a_limit_of_zero_overrides_the_configured_one() {
     stage.output(&["drain", "--timeout", "0"]).await;
     tokio::time::sleep(std::time::Duration::from_millis(1_300)).await;
     channel.echo(b"still there").await.unwrap();
+}
+
+#[tokio::test]
+async fn signed_tickets_begin_no_session_and_stay_good() {
+    let portal = Portal::new().unwrap();
+    let file = portal.file();
+    let stage =
+        Stage::with(|gateway| gateway.set("TicketPublicKeys", file.to_str().unwrap())).await;
+    let token = |id: &str| portal.token(stage.host.addr(), &json!({ "jti": id }));
+    let (known, new) = (token("known"), token("new"));
+    let _main = stage.channel(&known, ChannelType::Main).await;
+    stage.output(&["drain"]).await;
+    let outcome = Connect::new(&stage.gateway.tls(), &new).open().await;
+    let answer = outcome.unwrap().refused().unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let _display = stage.channel(&known, ChannelType::Display).await;
+    let metrics = stage.shown("/metrics").await;
+    let refused = "channels_refused_total{reason=\"draining\"} 1";
+    assert!(metrics.contains(refused), "{metrics}");
+    stage.output(&["undrain"]).await;
+    let _main = stage.channel(&new, ChannelType::Main).await;
 }

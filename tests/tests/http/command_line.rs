@@ -1,5 +1,6 @@
 //! The command line: `check`, exit codes and help.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -178,4 +179,32 @@ async fn a_pools_keys_are_made_added_and_checked() {
     assert_eq!(missing.code(), Some(78));
     let ended = run([Path::new("pool-key"), &wrong]).await;
     assert_eq!(ended.code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_portals_keys_are_checked() {
+    let files = Files::new();
+    let portal = testkit::portal::Portal::new().unwrap();
+    let config = |path: &Path| files.config(&json!({ "TicketPublicKeys": path }));
+    let checked = check(&config(&portal.file())).await;
+    assert_eq!((checked.code(), checked.stderr.as_str()), (Some(0), ""));
+    let mode = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(portal.file(), mode).unwrap();
+    let checked = check(&config(&portal.file())).await;
+    assert_eq!(checked.code(), Some(0));
+    assert!(checked.stderr.contains("warning: TicketPublicKeys: "));
+    for text in ["nonsense", r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#] {
+        let ended = check(&config(&files.write("wrong", text))).await;
+        assert_eq!(ended.code(), Some(78));
+        assert!(
+            ended.stderr.contains("wrong: TicketPublicKeys: "),
+            "{}",
+            ended.stderr
+        );
+        assert!(!ended.stderr.contains("c2Vj"));
+    }
+    assert_eq!(
+        check(&config(Path::new("/nonexistent"))).await.code(),
+        Some(78)
+    );
 }

@@ -1,13 +1,16 @@
 //! Tickets and desktop sessions through an upgrade.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use http::Response;
+use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::gateway_binary;
 use testkit::manager::{full, json_response};
+use testkit::portal::Portal;
 use testkit::prelude::*;
+use testkit::ws::Connect;
 
 use tokio::io::AsyncReadExt;
 use tokio::process::Command;
@@ -155,4 +158,31 @@ async fn the_successor_shows_and_ends_what_it_took_over() {
     );
     assert_eq!(channel.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(channel.close_code(), Some(1001));
+}
+
+#[tokio::test]
+async fn sessions_with_signed_tickets_go_on_and_none_begins_twice() {
+    let (host, portal) = (Host::echo().await.unwrap(), Portal::new().unwrap());
+    let file = portal.file();
+    let configured = || {
+        let gateway = Gateway::builder().plain().set("ReconnectTimeout", 1);
+        gateway.set("TicketPublicKeys", file.to_str().unwrap())
+    };
+    let mut gateway = configured().spawn().await.unwrap();
+    let token = |id: &str| portal.token(host.addr(), &json!({ "jti": id }));
+    let (used, ended) = (token("used"), token("ended"));
+    let mut channel = ws::echo_channel(&gateway.tls(), &used).await.unwrap();
+    drop(ws::echo_channel(&gateway.tls(), &ended).await.unwrap());
+    let is_closed = |line: &str| line.contains("channel closed");
+    gateway.wait_for_log(is_closed, PATIENCE).await.unwrap();
+    let begun = sessions_of(&gateway, "channel open").await;
+    let successor = successor_of(&gateway, configured()).await;
+    assert!(gateway.wait().await.unwrap().success());
+    channel.echo(b"first").await.unwrap();
+    let mut second = ws::echo_channel(&successor.tls(), &used).await.unwrap();
+    second.echo(b"second").await.unwrap();
+    assert_eq!(sessions_of(&successor, "channel open").await, begun[..1]);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let refused = Connect::new(&successor.tls(), &ended).open().await.unwrap();
+    assert_eq!(refused.refused().unwrap().status(), StatusCode::FORBIDDEN);
 }

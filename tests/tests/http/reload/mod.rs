@@ -12,7 +12,7 @@ use testkit::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Tells the gateway to read everything again; returns the line of the log that answers.
-async fn hang_up(gateway: &Gateway) -> String {
+pub(crate) async fn hang_up(gateway: &Gateway) -> String {
     let before = answers(gateway).await;
     gateway.signal(Signal::HUP).unwrap();
     answer(gateway, before).await

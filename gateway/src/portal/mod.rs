@@ -1,0 +1,267 @@
+//! A portal that is asked over HTTPS what a token stands for (`TicketURL`).
+//!
+//! The gateway sends `POST` with `{"token": ..., "client": ...}`; the token is in the body, as
+//! addresses get into logs. An answer is asked for once: from then on the token is a ticket like
+//! others, for as long as its desktop session lives. Each question has a connection of its own, so
+//! that no answer can be taken for another one's.
+
+mod breaker;
+mod unknown;
+
+use std::error::Error as StdError;
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST};
+use http::{Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use rustls::ClientConfig;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tower_service::Service;
+use tracing::{debug, warn};
+
+use crate::background::{MANAGER, Resolver};
+use crate::causes::causes;
+use crate::config::Config;
+use crate::grant::Grant;
+use crate::host::Host;
+use crate::metrics::{Metrics, PortalResult};
+use crate::target::Target;
+use breaker::Breaker;
+use unknown::Unknown;
+
+/// Longest answer, in bytes.
+const MAX_ANSWER: usize = 16 * 1024;
+/// Questions at a time. Those about one token never overlap, so that the channels of a session ask
+/// once.
+const QUESTIONS: usize = 64;
+
+/// Asks a portal.
+pub struct Portal {
+    url: Uri,
+    https: HttpsConnector<HttpConnector<Resolver>>,
+    limit: Duration,
+    questions: [Mutex<()>; QUESTIONS],
+    breaker: Breaker,
+    unknown: Unknown,
+    hashes: RandomState,
+    metrics: Arc<Metrics>,
+}
+
+/// Why it is not known what a token stands for.
+#[derive(Debug, thiserror::Error)]
+pub enum PortalError {
+    /// `TicketURLTimeout`.
+    #[error("no answer within {} s (TicketURLTimeout)", .0.as_secs())]
+    Timeout(Duration),
+    /// It has failed several times in a row.
+    #[error("it has failed before, and is tried again in at most {} s", breaker::PAUSE.as_secs())]
+    Paused,
+    /// No connection, or it broke off.
+    #[error("{0}")]
+    Unreachable(String),
+    /// An answer that does not say.
+    #[error("its answer has {0}")]
+    Answer(&'static str),
+    /// A status that does not say.
+    #[error("its answer has status {0}; expected 200, or 403 or 404 for a wrong token")]
+    Status(StatusCode),
+}
+
+impl PortalError {
+    fn label(&self) -> PortalResult {
+        match self {
+            Self::Timeout(_) => PortalResult::Timeout,
+            Self::Paused => PortalResult::Paused,
+            Self::Unreachable(_) => PortalResult::Unreachable,
+            Self::Answer(_) | Self::Status(_) => PortalResult::Answer,
+        }
+    }
+}
+
+/// What the portal says of a token that is good; other members say nothing.
+#[derive(Deserialize)]
+struct Said {
+    host: String,
+    port: u16,
+}
+
+impl Portal {
+    /// As the configuration says; `None`: there is none. `tls` decides which certificate it may
+    /// have.
+    pub fn new(config: &Config, tls: ClientConfig, metrics: Arc<Metrics>) -> Option<Self> {
+        let url = config.ticket_url.clone()?;
+        let limit = config.ticket_url_timeout;
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(&MANAGER, limit / 2));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(limit));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(tcp);
+        Some(Self {
+            url,
+            https,
+            limit,
+            questions: std::array::from_fn(|_| Mutex::default()),
+            breaker: Breaker::default(),
+            unknown: Unknown::default(),
+            hashes: RandomState::new(),
+            metrics,
+        })
+    }
+
+    /// Waits for the leave to ask about this token; whoever had it before may have got an answer.
+    pub async fn turn(&self, token: &str) -> Result<MutexGuard<'_, ()>, PortalError> {
+        let count = QUESTIONS as u64;
+        let at = usize::try_from(self.hash(token) % count).unwrap_or_default();
+        let turn = timeout(self.limit, self.questions[at].lock()).await;
+        turn.map_err(|_| {
+            self.metrics.portal_requests.count(PortalResult::Timeout);
+            PortalError::Timeout(self.limit)
+        })
+    }
+
+    /// What a token stands for; `None`: it is wrong.
+    pub async fn ask(&self, token: &str, client: IpAddr) -> Result<Option<Grant>, PortalError> {
+        let hash = self.hash(token);
+        if self.unknown.contains(hash, Instant::now()) {
+            return Ok(None);
+        }
+        let answer = if self.breaker.allows(Instant::now()) {
+            let exchange = timeout(self.limit, self.exchange(token, client)).await;
+            let answer = exchange.unwrap_or(Err(PortalError::Timeout(self.limit)));
+            match &answer {
+                Ok(_) => self.breaker.succeeded(),
+                Err(_) => self.breaker.failed(Instant::now()),
+            }
+            answer
+        } else {
+            Err(PortalError::Paused)
+        };
+        self.metrics.portal_requests.count(match &answer {
+            Ok(Some(_)) => PortalResult::Granted,
+            Ok(None) => PortalResult::Refused,
+            Err(error) => error.label(),
+        });
+        match &answer {
+            Ok(Some(_)) => {}
+            Ok(None) => self.unknown.note(hash, Instant::now()),
+            // A line for each would be one for each client.
+            Err(reason @ PortalError::Paused) => {
+                debug!(%client, %reason, "no answer from the portal");
+            }
+            Err(reason) => warn!(%client, %reason, "no answer from the portal"),
+        }
+        answer
+    }
+
+    fn hash(&self, token: &str) -> u64 {
+        self.hashes.hash_one(token)
+    }
+
+    async fn exchange(&self, token: &str, client: IpAddr) -> Result<Option<Grant>, PortalError> {
+        let mut https = self.https.clone();
+        std::future::poll_fn(|context| https.poll_ready(context))
+            .await
+            .map_err(|error| unreachable(&*error))?;
+        let connected = https.call(self.url.clone()).await;
+        let stream = connected.map_err(|error| unreachable(&*error))?;
+        let handshake = hyper::client::conn::http1::handshake(stream).await;
+        let (mut sender, connection) = handshake.map_err(|error| unreachable(&error))?;
+        // Ends with this question, however that ends.
+        let mut driving = JoinSet::new();
+        driving.spawn(connection);
+        let response = sender
+            .send_request(self.question(token, client)?)
+            .await
+            .map_err(|error| unreachable(&error))?;
+        match response.status() {
+            StatusCode::OK => {}
+            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(PortalError::Status(status)),
+        }
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
+        let body = body.await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                PortalError::Answer("more than 16 KiB")
+            } else {
+                unreachable(&*error)
+            }
+        })?;
+        grant(&body.to_bytes()).map(Some)
+    }
+
+    fn question(&self, token: &str, client: IpAddr) -> Result<Request<Full<Bytes>>, PortalError> {
+        let mut question = json!({ "token": token });
+        if !client.is_unspecified() {
+            question["client"] = json!(client);
+        }
+        let authority = self
+            .url
+            .authority()
+            .map_or("", |authority| authority.as_str());
+        let target = self.url.path_and_query();
+        Request::post(target.map_or("/", |target| target.as_str()))
+            .header(HOST, authority)
+            .header(CONTENT_TYPE, "application/json")
+            .header(ACCEPT, "application/json")
+            .header(CONNECTION, "close")
+            .body(Full::from(question.to_string()))
+            .map_err(|error| unreachable(&error))
+    }
+}
+
+/// Reads an answer, which is not repeated: it may be anything.
+fn grant(body: &[u8]) -> Result<Grant, PortalError> {
+    let expected = "no JSON object with \"host\" (a string) and \"port\" (a number)";
+    let said: Said = serde_json::from_slice(body).map_err(|_| PortalError::Answer(expected))?;
+    let host: Host = said
+        .host
+        .parse()
+        .map_err(|_| PortalError::Answer("a host that is none"))?;
+    if said.port == 0 {
+        return Err(PortalError::Answer("port 0"));
+    }
+    Ok(Grant::new(Target::new(host, said.port)))
+}
+
+fn unreachable(error: &(dyn StdError + 'static)) -> PortalError {
+    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
+    PortalError::Unreachable(texts.join(": "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read() {
+        let good = grant(br#"{"host": "10.0.0.7", "port": 5900, "expires_in": 60}"#).unwrap();
+        assert_eq!(good.target.to_string(), "10.0.0.7:5900");
+        for wrong in [
+            "",
+            "[]",
+            r#"{"host": "10.0.0.7"}"#,
+            r#"{"host": "10.0.0.7", "port": "5900"}"#,
+            r#"{"host": "10.0.0.7", "port": 0}"#,
+            r#"{"host": "10.0.0.7", "port": 65536}"#,
+            r#"{"host": "0.0.0.0", "port": 5900}"#,
+            r#"{"host": "a secret", "port": 5900}"#,
+        ] {
+            let error = grant(wrong.as_bytes()).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! A portal that is asked what a token stands for (`TicketURL`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use serde_json::json;
+use testkit::gateway::GatewayBuilder;
+use testkit::manager::{full, json_response};
+use testkit::prelude::*;
+use testkit::ws::Connect;
+
+use crate::reload::change;
+use crate::support::{assert_error, assert_opens, logged, refused, refused_token};
+
+/// A gateway that asks a portal, which knows every token that begins with `good`.
+struct Scene {
+    host: Host<Vec<u8>>,
+    /// The status with which the portal answers what it knows.
+    status: Arc<AtomicU16>,
+    portal: Manager,
+    gateway: Gateway,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self::with(|gateway| gateway).await
+    }
+
+    async fn with(configure: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Self {
+        let host = Host::echo().await.unwrap();
+        let status = Arc::new(AtomicU16::new(200));
+        let (address, answered) = (host.addr(), Arc::clone(&status));
+        let portal = Manager::with_handler(move |request| {
+            let status = answered.load(Ordering::Relaxed);
+            async move {
+                let asked = request.json().unwrap();
+                let token = asked["token"].as_str().unwrap();
+                let mut answer = match token {
+                    "good-elsewhere" => {
+                        json_response(&json!({"host": "192.0.2.1", "port": 5900}), false)
+                    }
+                    "good-port" => json_response(&json!({"host": "127.0.0.1", "port": 443}), false),
+                    "good-nonsense" => json_response(&json!(["secret"]), false),
+                    "good-long" => json_response(&json!("x".repeat(20_000)), false),
+                    "good-never" => std::future::pending().await,
+                    _ => {
+                        let desktop = json!({"host": address.ip(), "port": address.port()});
+                        json_response(&desktop, false)
+                    }
+                };
+                *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+                if token.starts_with("good") {
+                    answer
+                } else {
+                    let mut unknown = Response::new(full(""));
+                    *unknown.status_mut() = StatusCode::NOT_FOUND;
+                    unknown
+                }
+            }
+        });
+        let portal = portal.await.unwrap();
+        let builder = Gateway::builder()
+            .set("TicketURL", format!("https://{}/what", portal.addr()))
+            .set("TicketURLCAFile", portal.cert().ca_path().to_str().unwrap());
+        Self {
+            host,
+            status,
+            gateway: configure(builder).spawn().await.unwrap(),
+            portal,
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.portal.requests().len()
+    }
+}
+
+#[tokio::test]
+async fn the_portal_is_asked_once_for_all_channels_of_a_session() {
+    let scene = Scene::new().await;
+    let endpoint = scene.gateway.tls();
+    // At the same time, as a browser opens them.
+    let target = "/?ver=2&token=good%26one";
+    let opened = tokio::join!(
+        Connect::to(&endpoint, target).open(),
+        Connect::to(&endpoint, target).open(),
+        Connect::to(&endpoint, target).open(),
+    );
+    let channels = [opened.0, opened.1, opened.2].map(|channel| channel.unwrap().opened().unwrap());
+    assert_eq!(scene.asked(), 1);
+    let asked = &scene.portal.requests()[0];
+    assert_eq!(
+        (asked.method.as_str(), asked.uri.to_string().as_str()),
+        ("POST", "/what")
+    );
+    let expected = json!({"token": "good&one", "client": "127.0.0.1"});
+    assert_eq!(asked.json().unwrap(), expected);
+    let begun = logged(
+        &scene.gateway,
+        &["INFO desktop session with a token of the portal"],
+    )
+    .await;
+    assert!(begun.contains("session=p"), "{begun}");
+    drop(channels);
+    // Within ReconnectTimeout it is known.
+    assert_opens(&endpoint, "good%26one").await;
+    assert_eq!(scene.asked(), 1);
+    let log = scene.gateway.log().await.join("\n");
+    assert!(!log.contains("good&one"));
+}
+
+#[tokio::test]
+async fn what_the_portal_does_not_know_is_refused_and_counts_as_a_guess() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 3)).await;
+    let endpoint = scene.gateway.tls();
+    refused_token(&endpoint, "bad-1").await;
+    // Not asked again at once.
+    refused_token(&endpoint, "bad-1").await;
+    assert_eq!(scene.asked(), 1);
+    refused_token(&endpoint, "bad-2").await;
+    assert_opens(&endpoint, "good-known").await;
+    refused_token(&endpoint, "bad-3").await;
+    let asked = scene.asked();
+    for token in ["bad-4", "good-new"] {
+        let answer = refused(&endpoint, token).await;
+        assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
+    }
+    assert_opens(&endpoint, "good-known").await;
+    assert_eq!(scene.asked(), asked, "a banned address has nobody asked");
+    assert_opens(
+        &scene.gateway.tls().from_source([127, 0, 0, 2].into()),
+        "good-new",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_portal_that_cannot_say_is_no_guess_of_the_client() {
+    let configure = |gateway: GatewayBuilder| {
+        let gateway = gateway.set("BadTokenLimit", 1).set("FirstSpicePort", 1_024);
+        gateway.set("AllowedHosts", vec!["127.0.0.0/8"])
+    };
+    let scene = Scene::with(|gateway| configure(gateway).set("TicketURLTimeout", 1)).await;
+    let endpoint = scene.gateway.tls();
+    for (token, why) in [
+        ("good-never", "no answer within 1 s"),
+        ("good-nonsense", "no JSON object"),
+        ("good-long", "more than 16 KiB"),
+        ("good-port", "FirstSpicePort"),
+    ] {
+        let answer = refused(&endpoint, token).await;
+        assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+        logged(&scene.gateway, &["WARN", why]).await;
+    }
+    // Hosts are judged as always.
+    let answer = refused(&endpoint, "good-elsewhere").await;
+    assert_error(&answer, StatusCode::FORBIDDEN);
+    assert_opens(&endpoint, "good-at-last").await;
+    let log = scene.gateway.log().await.join("\n");
+    assert!(!log.contains("secret"));
+}
+
+#[tokio::test]
+async fn a_portal_that_fails_again_and_again_is_left_alone() {
+    let scene = Scene::new().await;
+    let endpoint = scene.gateway.tls();
+    scene.status.store(500, Ordering::Relaxed);
+    for number in 0..8 {
+        let answer = refused(&endpoint, &format!("good-{number}")).await;
+        assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    assert_eq!(scene.asked(), 5);
+    logged(&scene.gateway, &["WARN the portal fails", "failures=5"]).await;
+    // Once in a while it is tried.
+    scene.status.store(200, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(10_200)).await;
+    assert_opens(&endpoint, "good-8").await;
+    logged(&scene.gateway, &["INFO the portal answers again"]).await;
+    assert_opens(&endpoint, "good-9").await;
+}
+
+#[tokio::test]
+async fn only_a_portal_with_the_right_certificate_is_asked() {
+    let other = TestCert::new().unwrap();
+    let other = other.ca_path();
+    let scene =
+        Scene::with(|gateway| gateway.set("TicketURLCAFile", other.to_str().unwrap())).await;
+    let endpoint = scene.gateway.tls();
+    let answer = refused(&endpoint, "good").await;
+    assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    logged(
+        &scene.gateway,
+        &["WARN no answer from the portal", "certificate"],
+    )
+    .await;
+    assert_eq!(scene.asked(), 0);
+    let right = json!(scene.portal.cert().ca_path());
+    change(&scene.gateway, &[("TicketURLCAFile", right)]).await;
+    assert_opens(&endpoint, "good").await;
+    change(&scene.gateway, &[("TicketURL", json!(""))]).await;
+    refused_token(&endpoint, "good-new").await;
+    assert_opens(&endpoint, "good").await;
+    assert_eq!(scene.host.accepted(), 2);
+}
