@@ -34,9 +34,17 @@ impl Default for Inbound {
 /// An [`Inbound`] written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InboundState {
-    decoder: Option<DecoderState>,
+    framing: FramingState,
     payload: Bytes,
     undecoded: Bytes,
+}
+
+/// How the bytes are framed, written down. Not an `Option`, which would be read where there is
+/// nothing.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+enum FramingState {
+    WebSocket(DecoderState),
+    Raw,
 }
 
 impl Inbound {
@@ -73,7 +81,10 @@ impl Inbound {
             .as_ref()
             .map_or(&[][..], |buffer| &buffer[self.cursor.read..self.cursor.end]);
         InboundState {
-            decoder: self.decoder.as_ref().map(Decoder::state),
+            framing: match &self.decoder {
+                Some(decoder) => FramingState::WebSocket(decoder.state()),
+                None => FramingState::Raw,
+            },
             payload: Bytes::from(self.payload()),
             undecoded: Bytes::from(undecoded),
         }
@@ -87,7 +98,7 @@ impl Inbound {
             return None;
         }
         let mut inbound = Self::new(Framing::Raw);
-        if let Some(decoder) = &state.decoder {
+        if let FramingState::WebSocket(decoder) = &state.framing {
             inbound.decoder = Some(Decoder::resume(decoder)?);
         }
         if end > 0 {
@@ -162,10 +173,14 @@ impl Inbound {
         }
         match (&mut self.buffer, &mut self.decoder) {
             (Some(buffer), Some(decoder)) => decoder.decode(buffer, &mut self.cursor),
-            (Some(_), None) => {
+            (Some(buffer), None) => {
                 let Cursor { write, read, end } = &mut self.cursor;
-                debug_assert_eq!(write, read, "nothing is ever left out");
-                (*write, *read) = (*end, *end);
+                // Payload before it may have been forwarded meanwhile.
+                if write != read {
+                    buffer.copy_within(*read..*end, *write);
+                }
+                *write += *end - *read;
+                *read = *end;
                 Ok(None)
             }
             (None, _) => Ok(None),
@@ -213,5 +228,47 @@ impl Inbound {
             self.buffer = None;
             self.cursor = Cursor::default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(payload: &[u8], undecoded: &[u8]) -> InboundState {
+        InboundState {
+            framing: FramingState::Raw,
+            payload: payload.into(),
+            undecoded: undecoded.into(),
+        }
+    }
+
+    /// What the host receives of bytes without frames that are resumed at some point.
+    async fn forwarded(state: &InboundState) -> Vec<u8> {
+        let mut inbound = Inbound::resume(state).unwrap();
+        let mut host = Vec::new();
+        while !inbound.payload().is_empty() || !inbound.is_decoded() {
+            let forward =
+                std::future::poll_fn(|context| inbound.poll_forward(context, &mut host, |_| {}));
+            forward.await.unwrap();
+            assert_eq!(inbound.decode(), Ok(None));
+        }
+        host
+    }
+
+    #[tokio::test]
+    async fn without_frames_no_byte_comes_twice_wherever_it_is_resumed() {
+        for at in 0..=6 {
+            let (payload, undecoded) = b"abcdef".split_at(at);
+            assert_eq!(forwarded(&state(payload, undecoded)).await, b"abcdef");
+        }
+    }
+
+    #[test]
+    fn what_does_not_say_how_it_is_framed_is_not_taken_for_unframed() {
+        let text = r#"{"payload":"","undecoded":""}"#;
+        assert!(serde_json::from_str::<InboundState>(text).is_err());
+        let raw = serde_json::to_string(&state(b"", b"")).unwrap();
+        assert!(serde_json::from_str::<InboundState>(&raw).is_ok());
     }
 }
