@@ -20,15 +20,16 @@ use super::{sockopt, tcp_info};
 const LEAST_RECEIVE: usize = 24 * 1024;
 /// What waits behind the process for a client that takes little, in bytes.
 const LEAST_UNSENT: usize = 16 * 1024;
-/// What waits on `sockmap` for a client that takes little, in bytes: a segment of 64 KiB.
-pub(super) const LEAST_QUEUE: usize = 64 * 1024;
+/// What waits on `sockmap` for a client that takes little, in bytes: the longest datagram that an
+/// injector is sent.
+pub(super) const LEAST_QUEUE: usize = 16 * 1024;
 /// The most that is set: what every system allows (`net.core.rmem_max` before Linux 6.18, in
 /// bytes). Beyond it the kernel finds the size by itself.
 const MOST_RECEIVE: usize = 212_992;
 /// How long the process may be busy with something else while a host writes.
 const ELSEWHERE: Duration = Duration::from_millis(1);
-/// How long the kernel's worker may leave a full bridge alone: two ticks of its clock, of 4 ms on
-/// most systems.
+/// How long the kernel's worker may leave a socket alone that takes no more: two ticks of its
+/// clock, of 4 ms on most systems.
 const TICKS: Duration = Duration::from_millis(8);
 /// Bytes from which on a rate says something.
 const SAMPLE: usize = 32 * 1024;
@@ -60,6 +61,8 @@ pub(super) struct Bounds {
     since: Option<Instant>,
     /// The client took less than there was since then: so what it took says what it can take.
     held_up: bool,
+    /// How long whoever moves the bytes may be away.
+    away: Duration,
     /// What is set now.
     set: Bound,
 }
@@ -75,22 +78,26 @@ struct Bound {
     queue: usize,
 }
 
-impl Default for Bounds {
-    /// Of a channel whose sockets are not set yet.
-    fn default() -> Self {
+impl Bounds {
+    const fn new(away: Duration, set: Bound) -> Self {
         Self {
             moved: 0,
             since: None,
             held_up: false,
-            set: Bound::LEAST,
+            away,
+            set,
         }
     }
-}
 
-impl Bounds {
+    /// Of a channel that the kernel moves. Its sockets are as they are until its client is found to
+    /// take less than comes: the process does not hear of one that takes all.
+    pub(super) const fn in_kernel() -> Self {
+        Self::new(TICKS, Bound::FREE)
+    }
+
     /// Of a channel that begins to move; its host should not have been asked for much yet.
     pub(super) fn begin(sockets: Sockets<'_>) -> Self {
-        let bounds = Self::default();
+        let bounds = Self::new(ELSEWHERE, Bound::LEAST);
         if let Some((host, client)) = sockets {
             bounds.set.set(Bound::LEAST, host, client);
         }
@@ -141,7 +148,8 @@ impl Bounds {
         // what holds up the channel: a rate that follows from it would never grow. While the
         // client takes all that comes, nothing waits for it.
         let rate = if held_up { took } else { SPARE * took };
-        let bound = Bound::of(usize::try_from(rate).unwrap_or(usize::MAX), round_trip());
+        let rate = usize::try_from(rate).unwrap_or(usize::MAX);
+        let bound = Bound::of(rate, round_trip(), self.away);
         // A host that says little says nothing of what its client could take; a client has taken
         // at least what it took.
         let is_known = (held_up && elapsed <= FORGET) || bound.receive > self.set.receive;
@@ -160,8 +168,16 @@ impl Bound {
         queue: LEAST_QUEUE,
     };
 
-    /// For a client that takes `rate` bytes a second of a host that far away.
-    fn of(rate: usize, round_trip: Duration) -> Self {
+    /// Of sockets that are as the kernel makes them.
+    const FREE: Self = Self {
+        receive: usize::MAX,
+        unsent: usize::MAX,
+        queue: LEAST_QUEUE,
+    };
+
+    /// For a client that takes `rate` bytes a second of a host that far away, moved by one who may
+    /// be away for so long.
+    fn of(rate: usize, round_trip: Duration, away: Duration) -> Self {
         let in_time = |time: Duration| {
             let bytes = rate as u128 * time.as_micros() / 1_000_000;
             usize::try_from(bytes).unwrap_or(usize::MAX)
@@ -169,14 +185,19 @@ impl Bound {
         Self {
             // Twice what is on its way, so that a client that could take more is found out.
             receive: LEAST_RECEIVE.saturating_add(in_time(2 * (round_trip + ELSEWHERE))),
-            unsent: LEAST_UNSENT.saturating_add(in_time(ELSEWHERE)),
-            queue: LEAST_QUEUE.saturating_add(in_time(TICKS)),
+            unsent: LEAST_UNSENT.saturating_add(in_time(away)),
+            // Twice what is taken meanwhile: a queue that is too short for its client shows by a
+            // rate that fills half of the next one.
+            queue: LEAST_QUEUE.saturating_add(in_time(2 * TICKS)),
         }
     }
 
     /// Whether it is worth some calls of the system to go on from `other` to this.
     fn is_far_from(self, other: Self) -> bool {
-        let differ = |one: usize, other: usize| one > other + other / 2 || other > one + one / 2;
+        let differ = |one: usize, other: usize| {
+            let (less, more) = (one.min(other), one.max(other));
+            more > less.saturating_add(less / 2)
+        };
         differ(self.receive, other.receive)
             || differ(self.unsent, other.unsent)
             || differ(self.queue, other.queue)
@@ -228,7 +249,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_slow_client_is_little() {
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         // 5 to 50 Mbit/s.
         for rate in [625_000, 1_250_000, 6_250_000] {
             run(&mut bounds, &mut now, rate, Duration::from_secs(2), NEAR);
@@ -241,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_fast_client_is_not_held_up_and_a_slow_one_behind_it_is_bounded_again() {
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         run(
             &mut bounds,
             &mut now,
@@ -263,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_host_that_is_far_away_may_have_twice_as_much_under_way_as_is_taken() {
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         let rate = 4_000_000;
         run(&mut bounds, &mut now, rate, Duration::from_millis(100), FAR);
         assert!(bounds.set.receive >= 2 * rate / 50, "{bounds:?}");
@@ -271,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_host_half_the_world_away_gets_what_its_client_takes() {
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         let satellite = Duration::from_millis(600);
         bounds.sample(now, || satellite);
         now += satellite;
@@ -283,7 +304,7 @@ mod tests {
     #[test]
     fn a_process_that_reads_late_holds_up_no_fast_client() {
         let late = Duration::from_millis(5);
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         for _ in 0..200 {
             now += late;
             bounds.moved += bounds.set.receive;
@@ -296,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_host_that_says_little_leaves_a_fast_client_what_it_has() {
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         let fast = 100_000_000;
         run(&mut bounds, &mut now, fast, Duration::from_millis(50), NEAR);
         let before = bounds.set;
@@ -311,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_pause_of_the_host_says_nothing_of_the_client() {
-        let (mut bounds, mut now) = (Bounds::default(), Instant::now());
+        let (mut bounds, mut now) = (Bounds::begin(None), Instant::now());
         let fast = 100_000_000;
         run(&mut bounds, &mut now, fast, Duration::from_millis(50), NEAR);
         let before = bounds.set;
@@ -320,6 +341,46 @@ mod tests {
         bounds.moved += SAMPLE;
         assert_eq!(bounds.sample(now, || NEAR), None);
         assert_eq!(bounds.set, before);
+    }
+
+    #[test]
+    fn a_channel_that_the_kernel_moves_is_bounded_once_its_client_is_slow() {
+        let (mut bounds, mut now) = (Bounds::in_kernel(), Instant::now());
+        assert!(bounds.set.is_free());
+        let rate = 1_250_000;
+        run(
+            &mut bounds,
+            &mut now,
+            rate,
+            Duration::from_millis(300),
+            NEAR,
+        );
+        let Bound {
+            receive,
+            unsent,
+            queue,
+        } = bounds.set;
+        assert!(receive < 48 * 1024 && unsent < 32 * 1024, "{bounds:?}");
+        // A line that is left alone for two ticks does not run dry.
+        let taken = rate * 8 / 1_000;
+        assert!(unsent > taken && queue > taken, "{bounds:?}");
+        assert!(queue < 48 * 1024, "{bounds:?}");
+    }
+
+    #[test]
+    fn a_queue_that_is_too_short_for_its_client_grows() {
+        let (mut bounds, mut now) = (Bounds::in_kernel(), Instant::now());
+        let wanted = 25_000_000;
+        for _ in 0..500 {
+            now += Duration::from_millis(4);
+            // The worker finds a full queue once in two ticks.
+            bounds.moved += (bounds.set.queue / 2).min(wanted / 250);
+            bounds.on_held_up();
+            if bounds.moved >= SAMPLE {
+                bounds.sample(now, || NEAR);
+            }
+        }
+        assert!(bounds.set.queue >= wanted / 250 * 2, "{bounds:?}");
     }
 
     #[test]
@@ -334,7 +395,7 @@ mod tests {
         assert_eq!(receive, 2 * LEAST_RECEIVE);
         let unsent = SockRef::from(&client).tcp_notsent_lowat().unwrap();
         assert_eq!(unsent as usize, LEAST_UNSENT);
-        let fast = Bound::of(1_000_000_000, NEAR);
+        let fast = Bound::of(1_000_000_000, NEAR, ELSEWHERE);
         fast.set(Bound::LEAST, Some(host), client);
         let receive = SockRef::from(&host).recv_buffer_size().unwrap();
         assert!(receive >= MOST_RECEIVE, "{receive}");

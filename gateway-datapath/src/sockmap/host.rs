@@ -52,7 +52,7 @@ impl<'a> HostLeg<'a> {
             link,
             passing: link.is_gated,
             forwarded: 0,
-            bounds: Bounds::default(),
+            bounds: Bounds::in_kernel(),
             framed: 0,
             datagram: None,
             ended: false,

@@ -264,6 +264,7 @@ impl Link {
         let [bridge, ..] = &self.held;
         // A bridge that keeps its buffer moves bytes as well.
         let _ = parts::set_send_buffer(bridge, bytes);
+        let _ = parts::set_injector_buffer(self.injector.get_ref(), bytes);
         self.queue.store(bytes, Ordering::Relaxed);
     }
 

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
-use gateway_common::layout::Gate;
+use gateway_common::layout::{Gate, MAX_DATAGRAM};
 use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
 use tokio::io::Interest;
 use tokio::sync::Notify;
@@ -19,8 +19,8 @@ use crate::sockmap::registered::register;
 use crate::sockmap::watch::Signal;
 use crate::{bounds, tcp_info};
 
-/// Send buffer of an injector in bytes: one datagram of the longest frame at a time, and some.
-const INJECTOR_BUFFER: usize = 128 * 1024;
+/// Most that waits in an injector, in bytes.
+const MOST_INJECTED: usize = 128 * 1024;
 
 /// What a channel has besides its two legs; leaves the maps when dropped.
 pub(super) struct Parts {
@@ -59,8 +59,9 @@ impl Parts {
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
         // The kernel's worker waits a tick of its clock whenever this is full.
         let follows = bounds::is_near(host);
-        set_send_buffer(&bridge, first_queue(sockmap, follows))?;
-        set_send_buffer(&injector, INJECTOR_BUFFER)?;
+        let queue = first_queue(sockmap, follows);
+        set_send_buffer(&bridge, queue)?;
+        set_injector_buffer(&injector, queue)?;
         let cookies = Cookies {
             host: sockopt::socket_cookie(host).map_err(io::Error::from)?,
             bridge: sockopt::socket_cookie(&bridge).map_err(io::Error::from)?,
@@ -186,6 +187,12 @@ fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`.
 pub(super) fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
     Ok(sockopt::set_socket_send_buffer_size_force(socket, bytes)?)
+}
+
+/// Lets no more bytes wait in an injector than in the queue behind it: one datagram at least, as
+/// the kernel doubles what it is given.
+pub(super) fn set_injector_buffer(injector: &OwnedFd, queue: usize) -> io::Result<()> {
+    set_send_buffer(injector, queue.clamp(MAX_DATAGRAM, MOST_INJECTED))
 }
 
 /// Whether there is something to read.
