@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use gateway::config::Config;
 use gateway::tls::Identity;
-use gateway_datapath::tls::{AcceptError, accept};
+use gateway_datapath::tls::{HandshakeError, accept};
 use rustls::{ServerConfig, ServerConnection};
 use rustls_pki_types::CertificateDer;
 
@@ -68,7 +68,7 @@ async fn own(server: Arc<ServerConfig>, bytes: &[u8], seed: u8) -> Outcome {
     let accepted = tokio::net::TcpStream::from_std(accepted).expect("a socket");
     match accept(accepted, server).await {
         Ok(_) => Outcome::Established,
-        Err(AcceptError::Tls(error)) => {
+        Err(HandshakeError::Tls(error)) => {
             // The client is told why, by an alert that is the last record.
             client.set_nonblocking(true).expect("a socket");
             let mut answer = Vec::new();
@@ -76,10 +76,10 @@ async fn own(server: Arc<ServerConfig>, bytes: &[u8], seed: u8) -> Outcome {
             let _ = client.read_to_end(&mut answer);
             Outcome::Refused(error.to_string())
         }
-        Err(AcceptError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        Err(HandshakeError::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Outcome::Ended
         }
-        Err(AcceptError::Io(error)) => panic!("{error}"),
+        Err(HandshakeError::Io(error)) => panic!("{error}"),
     }
 }
 

@@ -35,7 +35,7 @@ impl Carrier {
         let (client, host_leg, rest, sockets) = match self {
             Self::Relay(client, host) => (
                 LegState::Relay(client.state()?),
-                host.state(),
+                host.state()?,
                 rest.state(client.layout()),
                 [client.socket(), host.as_fd()],
             ),

@@ -114,9 +114,13 @@ impl Paths {
         }
         let host = match host {
             HostStream::Tcp(host) => host,
-            other @ HostStream::Unix(_) => {
-                self.fall_back_for(&other);
-                return Ok(Carrier::relay(client, other));
+            HostStream::Tls(_) => {
+                self.fall_back_for("TLS to a host", &"the kernel has no keys of the host leg");
+                return Ok(Carrier::relay(client, host));
+            }
+            HostStream::Unix(_) => {
+                self.fall_back_for("Unix socket of a host", &"it moves TCP connections only");
+                return Ok(Carrier::relay(client, host));
             }
         };
         let client = match (&self.wanted, client) {
@@ -154,20 +158,14 @@ impl Paths {
     }
 
     /// The kernel moves nothing of a host that is no plain TCP connection.
-    fn fall_back_for(&self, host: &HostStream) {
+    fn fall_back_for(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
         let wanted = match self.wanted {
             Wanted::Relay => return,
             Wanted::Sockmap(_) => "sockmap",
             Wanted::Ktls(_) => "ktls",
             Wanted::KtlsSockmap(..) => "ktls-sockmap",
         };
-        match host {
-            HostStream::Tcp(_) => {}
-            HostStream::Unix(_) => {
-                let detail = "the host is a Unix socket";
-                self.fall_back(wanted, "Unix socket of a host", &detail);
-            }
-        }
+        self.fall_back(wanted, reason, detail);
     }
 
     fn take_sockmap(

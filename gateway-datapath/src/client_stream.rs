@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use crate::ClientLeg;
 use crate::buffer::Layout;
 use crate::state_error::StateError;
-use crate::tls::{TlsState, TlsStream};
+use crate::tls::{Role, TlsState, TlsStream};
 
 /// A client's connection, whether TLS ends here or before.
 pub enum ClientStream {
@@ -81,7 +81,7 @@ impl ClientStream {
             ClientState::Plain => Self::Plain(tcp),
             ClientState::Tls(state) => {
                 state.check()?;
-                Self::Tls(Box::new(TlsStream::resume(tcp, *state)?))
+                Self::Tls(Box::new(TlsStream::resume(tcp, *state, Role::Server)?))
             }
         })
     }

@@ -103,6 +103,8 @@ pub enum EndReason {
     HostLost(ErrorKind),
     /// What the host sent came to the kernel's program with a hole, or with lengths that cannot be.
     HostTorn,
+    /// What the host sent breaks the rules of TLS, or its key is used up.
+    HostTls,
     /// The host has not sent a byte in `LinkTimeout` after the client's link message.
     HostSilent,
     /// The gateway was asked to end the channel.
@@ -140,7 +142,7 @@ impl EndReason {
             Self::ClientKey => (EndKind::ClientKey, Code(CloseCode::GoingAway)),
             Self::KeyUsedUp => (EndKind::KeyUsedUp, Code(CloseCode::GoingAway)),
             Self::HostEnd => (EndKind::HostEnded, Code(CloseCode::Normal)),
-            Self::HostLost(_) | Self::HostTorn => {
+            Self::HostLost(_) | Self::HostTorn | Self::HostTls => {
                 (EndKind::HostLost, Code(CloseCode::InternalError))
             }
             Self::HostNotReached => (EndKind::HostNotReached, Code(CloseCode::InternalError)),
@@ -191,6 +193,7 @@ impl fmt::Display for EndReason {
             Self::HostEnd => f.write_str("host disconnected"),
             Self::HostLost(kind) => write!(f, "host lost: {kind}"),
             Self::HostTorn => f.write_str("host lost: its segments do not follow each other"),
+            Self::HostTls => f.write_str("host lost: its TLS is broken"),
             Self::HostSilent => f.write_str("host did not answer the link message in time"),
             Self::Asked(StopCause::Shutdown) => f.write_str("gateway stopped"),
             Self::Asked(StopCause::Kicked) => f.write_str("ended by the administrator"),
@@ -241,6 +244,7 @@ mod tests {
                 "host not reached",
                 internal.clone(),
             ),
+            (EndReason::HostTls, "host lost", internal.clone()),
             (EndReason::Asked(StopCause::NoAnswer), "client lost", None),
             (EndReason::HostSilent, "host silent", internal),
             (

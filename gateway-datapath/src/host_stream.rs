@@ -14,11 +14,14 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::HostLeg;
 use crate::received_socket;
 use crate::state_error::StateError;
+use crate::tls::{Role, TlsState, TlsStream};
 
 /// A connection to a host.
 pub enum HostStream {
     /// To its Spice port.
     Tcp(TcpStream),
+    /// The same with TLS.
+    Tls(Box<TlsStream>),
     /// To a socket on this machine (unix(7)).
     Unix(UnixStream),
 }
@@ -28,17 +31,20 @@ macro_rules! on_any {
     ($host:expr, $stream:ident => $call:expr) => {
         match $host {
             Self::Tcp($stream) => $call,
+            Self::Tls($stream) => $call,
             Self::Unix($stream) => $call,
         }
     };
 }
 
 /// A [`HostStream`] written down: all of it but its socket.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 pub enum HostState {
     /// There is no more to it than its socket.
     Tcp,
-    /// The same.
+    /// Holds the connection's secrets.
+    Tls(Box<TlsState>),
+    /// There is no more to it than its socket.
     Unix,
 }
 
@@ -46,17 +52,18 @@ impl HostStream {
     /// The user that listens on a socket of this machine, by number; `None`: that is not known.
     pub fn user(&self) -> Option<u32> {
         match self {
-            Self::Tcp(_) => None,
+            Self::Tcp(_) | Self::Tls(_) => None,
             Self::Unix(unix) => unix.peer_cred().ok().map(|user| user.uid()),
         }
     }
 
-    /// Writes it down.
-    pub(crate) fn state(&self) -> HostState {
-        match self {
+    /// Writes it down as it stands; `None`: it is ending, and has to do so here.
+    pub(crate) fn state(&self) -> Option<HostState> {
+        Some(match self {
             Self::Tcp(_) => HostState::Tcp,
+            Self::Tls(stream) => HostState::Tls(Box::new(stream.state()?)),
             Self::Unix(_) => HostState::Unix,
-        }
+        })
     }
 
     /// Goes on with a connection that was written down. Fails when the state is none that
@@ -64,6 +71,12 @@ impl HostStream {
     pub(crate) fn resume(socket: OwnedFd, state: HostState) -> Result<Self, StateError> {
         Ok(match state {
             HostState::Tcp => Self::Tcp(received_socket::tcp(socket)?),
+            HostState::Tls(state) => {
+                state.check()?;
+                StateError::unless(!state.has_frame(), "frame to a host")?;
+                let tcp = received_socket::tcp(socket)?;
+                Self::Tls(Box::new(TlsStream::resume(tcp, *state, Role::Client)?))
+            }
             HostState::Unix => Self::Unix(received_socket::unix(socket)?),
         })
     }
@@ -73,6 +86,7 @@ impl fmt::Debug for HostStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Tcp(_) => "Tcp",
+            Self::Tls(_) => "Tls",
             Self::Unix(_) => "Unix",
         })
     }
@@ -86,7 +100,11 @@ impl From<TcpStream> for HostStream {
 
 impl AsFd for HostStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        on_any!(self, stream => stream.as_fd())
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Tls(tls) => tls.tcp().as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+        }
     }
 }
 
@@ -120,7 +138,15 @@ impl AsyncWrite for HostStream {
 
 impl HostLeg for HostStream {
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        on_any!(self, stream => HostLeg::socket(stream))
+        match self {
+            Self::Tcp(tcp) => HostLeg::socket(tcp),
+            Self::Tls(tls) => HostLeg::socket(&**tls),
+            Self::Unix(unix) => HostLeg::socket(unix),
+        }
+    }
+
+    fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
     }
 
     fn poll_read_room(

@@ -145,6 +145,18 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
         None
     }
 
+    /// Bytes that the socket was given to send, taken by the host's system or not; `None`: that is
+    /// not known.
+    fn written(&self) -> Option<u64> {
+        let waiting = not_acknowledged(self.socket()?.as_raw_fd());
+        Some(self.acknowledged()? + waiting)
+    }
+
+    /// Whether it has TLS: data that cannot be is then a fault of that.
+    fn is_tls(&self) -> bool {
+        false
+    }
+
     /// Wakes the reader only once so many bytes, or the end, have come; where that is possible.
     fn set_low_water(&self, bytes: usize) {
         let _ = bytes;

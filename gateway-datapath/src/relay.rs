@@ -89,6 +89,7 @@ where
         limits,
         queue: Queue::default(),
         ends: Ends::default(),
+        host_unflushed: true,
         reason: None,
         ping: pings.map(Ping::new),
         ending: None,
@@ -140,12 +141,14 @@ struct Relay<'a, C, H> {
     limits: Limits,
     queue: Queue,
     ends: Ends,
+    /// The host's stream may hold something back: of what it was written, or of what it came with.
+    host_unflushed: bool,
     /// Set by the first event that ends the channel.
     reason: Option<EndReason>,
     ping: Option<Ping>,
     /// While ending.
     ending: Option<Ending>,
-    /// Bytes of the uplink that count as progress while ending: a client that goes on sending
+    /// Bytes that the host may take and that count as progress while ending: a client that goes on sending
     /// behind our Close must not keep the channel alive.
     uplink_that_counts: u64,
     /// Bytes of the host that were read for nobody.
@@ -222,6 +225,9 @@ where
         if !self.rest.inbound.payload().is_empty() {
             return self.poll_forward(context);
         }
+        if self.host_unflushed {
+            return self.poll_flush_host(context);
+        }
         if !self.rest.inbound.is_decoded() {
             self.decode();
             return Poll::Ready(());
@@ -289,16 +295,40 @@ where
         });
         match polled {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(())) => {}
-            // What the host sent before can still be read. Its end will show there, but as an
-            // orderly one: the system tells of a RST only once.
+            Poll::Ready(Ok(())) => self.host_unflushed = true,
             Poll::Ready(Err(error)) => {
-                ends.host_shut = true;
                 inbound.discard_payload();
-                self.end(EndReason::HostLost(error.kind()));
+                self.on_host_not_written(error.kind());
             }
         }
         Poll::Ready(())
+    }
+
+    fn poll_flush_host(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.ends.host_shut {
+            match Pin::new(&mut *self.host).poll_flush(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => self.on_host_not_written(error.kind()),
+            }
+        }
+        self.host_unflushed = false;
+        Poll::Ready(())
+    }
+
+    /// What the host sent before can still be read. Its end will show there, but as an orderly
+    /// one: the system tells of a RST only once.
+    fn on_host_not_written(&mut self, kind: std::io::ErrorKind) {
+        self.ends.host_shut = true;
+        self.end(self.host_lost(kind));
+    }
+
+    fn host_lost(&self, kind: std::io::ErrorKind) -> EndReason {
+        match kind {
+            std::io::ErrorKind::InvalidData if self.host.is_tls() => EndReason::HostTls,
+            std::io::ErrorKind::InvalidData => EndReason::HostTorn,
+            kind => EndReason::HostLost(kind),
+        }
     }
 
     fn decode(&mut self) {
@@ -364,7 +394,8 @@ where
             }
             self.ends.close_sent = true;
             // What came before, and what is in hand.
-            self.uplink_that_counts = self.counters.uplink() + SIZE as u64;
+            let written = self.host.written().unwrap_or(self.counters.uplink());
+            self.uplink_that_counts = written + SIZE as u64;
             return Poll::Ready(());
         }
         if let Some(payload) = self.rest.pong.take() {
@@ -384,7 +415,7 @@ where
             Poll::Ready(Ok(0)) => {
                 // After a RST that was noticed when writing.
                 let reason = match self.reason {
-                    Some(reason @ EndReason::HostLost(_)) => reason,
+                    Some(reason @ (EndReason::HostLost(_) | EndReason::HostTls)) => reason,
                     _ => EndReason::HostEnd,
                 };
                 self.on_host_eof(reason);
@@ -402,10 +433,7 @@ where
                 self.bounds.on_moved(len, sockets);
             }
             Poll::Ready(Err(error)) => {
-                self.on_host_eof(match error.kind() {
-                    std::io::ErrorKind::InvalidData => EndReason::HostTorn,
-                    kind => EndReason::HostLost(kind),
-                });
+                self.on_host_eof(self.host_lost(error.kind()));
             }
         }
         Poll::Ready(())

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::channel_type::ChannelTypes;
+use crate::host_tls::{HostTls, HostTlsState};
 use crate::target::Target;
 use gateway_datapath::state_error::StateError;
 
@@ -21,6 +22,9 @@ pub struct Grant {
     /// The port of the same host on which Spice is spoken inside TLS, for clients that do so
     /// themselves; `None`: they may not. A Unix socket has none.
     pub tls_port: Option<u16>,
+    /// How the host's certificate is checked; `None`: as the configuration says, by which there may
+    /// be none.
+    pub tls: Option<HostTls>,
 }
 
 impl Grant {
@@ -31,6 +35,7 @@ impl Grant {
             clients: Vec::new(),
             channels: ChannelTypes::ALL,
             tls_port: None,
+            tls: None,
         }
     }
 
@@ -69,6 +74,7 @@ impl Grant {
             clients: self.clients.iter().map(ToString::to_string).collect(),
             channels: self.channels,
             tls_port: self.tls_port,
+            tls: self.tls.as_ref().map(HostTls::state),
         }
     }
 }
@@ -83,6 +89,7 @@ pub struct GrantState {
     clients: Vec<String>,
     channels: ChannelTypes,
     tls_port: Option<u16>,
+    tls: Option<HostTlsState>,
 }
 
 impl GrantState {
@@ -109,11 +116,13 @@ impl TryFrom<GrantState> for Grant {
         let clients = clients
             .collect::<Result<_, _>>()
             .map_err(|_| StateError::Unsound("network of clients"))?;
+        let tls = state.tls.map(HostTls::try_from).transpose()?;
         Ok(Self {
             target,
             clients,
             channels: state.channels,
             tls_port: state.tls_port,
+            tls,
         })
     }
 }

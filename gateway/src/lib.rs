@@ -7,7 +7,7 @@
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
 //! {`ticket`, `portal`} -> {`http`, `signed`} -> `pool` -> `limits` -> {`metrics`, `access_log`,
-//! `grant`, `target`, `spice_host`, `socket_path`, `session`, `config`}.
+//! `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -23,6 +23,7 @@ pub mod background;
 pub mod canonical_path;
 mod capabilities;
 mod causes;
+pub mod certificate_subject;
 pub mod channel;
 mod channel_type;
 pub mod cli;
@@ -37,6 +38,7 @@ pub mod fuzzing;
 pub mod grant;
 pub mod handover;
 pub mod host;
+pub mod host_tls;
 pub mod http;
 pub mod limits;
 pub mod listen;

@@ -35,24 +35,7 @@ impl PemFile {
     /// All certificates in it, at least one; else why there are none, in words that never repeat
     /// what the file holds.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let blocks = self.blocks()?;
-        let mut certificates = Vec::new();
-        for block in blocks.iter().filter(|block| block.is_certificate()) {
-            let der = block.der().map_err(|error| error.to_string())?;
-            // In a "trusted" one follows what OpenSSL's own tools are told of it.
-            let behind = Any::from_der(&der).map_or(0, |(behind, _)| behind.len());
-            let is_trusted = block.label().starts_with("TRUSTED");
-            let len = if is_trusted {
-                der.len() - behind
-            } else {
-                der.len()
-            };
-            certificates.push(der[..len].to_vec().into());
-        }
-        if certificates.is_empty() {
-            return Err(none_among(&blocks));
-        }
-        Ok(certificates)
+        certificates(self.content()?)
     }
 
     /// The first private key in it that needs no passphrase; else why there is none, in words that
@@ -92,6 +75,29 @@ impl PemFile {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// All certificates in a PEM text, at least one; else why there are none, in words that never repeat
+/// what stands there.
+pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let blocks = Block::all(text).map_err(|error| error.to_string())?;
+    let mut certificates = Vec::new();
+    for block in blocks.iter().filter(|block| block.is_certificate()) {
+        let der = block.der().map_err(|error| error.to_string())?;
+        // In a "trusted" one follows what OpenSSL's own tools are told of it.
+        let behind = Any::from_der(&der).map_or(0, |(behind, _)| behind.len());
+        let is_trusted = block.label().starts_with("TRUSTED");
+        let len = if is_trusted {
+            der.len() - behind
+        } else {
+            der.len()
+        };
+        certificates.push(der[..len].to_vec().into());
+    }
+    if certificates.is_empty() {
+        return Err(none_among(&blocks));
+    }
+    Ok(certificates)
 }
 
 impl Fingerprint {

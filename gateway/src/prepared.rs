@@ -8,6 +8,7 @@ use rustls::ClientConfig;
 
 use crate::config::{self, Config, Loaded};
 use crate::desktops::DesktopsFile;
+use crate::host_tls::{Authorities, AuthoritiesError};
 use crate::manager::{self, ManagerTlsError};
 use crate::metrics::Metrics;
 use crate::pem_file::{Fingerprint, PemFile};
@@ -27,6 +28,8 @@ pub struct Prepared {
     pub identity: Identity,
     /// What handshakes with the manager are made with.
     pub manager_tls: ManagerTls,
+    /// Who may sign the certificates of hosts.
+    pub host_ca: HostCa,
     /// Keys that are shared with the other gateways of a pool.
     pub pool_keys: Option<PoolKeys>,
     /// Tells whether the file still holds these.
@@ -47,6 +50,7 @@ impl Prepared {
         let loaded = config::load(path)?;
         let identity = Identity::read(&loaded.config)?;
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
+        let host_ca = HostCa::from_file(HostCa::file(&loaded.config).as_ref())?;
         let pool_file = pool_key_file(&loaded.config);
         let pool_keys = pool_file.as_ref().map(PoolKeys::from_file).transpose()?;
         let signers = Signers::from_file(Signers::file(&loaded.config).as_ref())?;
@@ -60,6 +64,7 @@ impl Prepared {
             loaded,
             identity,
             manager_tls,
+            host_ca,
             pool_keys,
             pool_fingerprint: Fingerprint::of(&pool_file),
             signers,
@@ -97,6 +102,29 @@ impl ManagerTls {
     pub fn from_file(file: Option<&PemFile>) -> Result<Self, ManagerTlsError> {
         Ok(Self {
             config: manager::client_config(file)?,
+            fingerprint: Fingerprint::of(file),
+        })
+    }
+}
+
+/// The authorities of hosts.
+pub struct HostCa {
+    /// Those in the file, if the configuration names one.
+    pub authorities: Option<Authorities>,
+    /// Tells whether the file still holds these.
+    pub fingerprint: Fingerprint,
+}
+
+impl HostCa {
+    /// Reads the file, if the configuration names one.
+    pub fn file(config: &Config) -> Option<PemFile> {
+        config.host_ca_file.as_deref().map(PemFile::read)
+    }
+
+    /// Of a file that was read already.
+    pub fn from_file(file: Option<&PemFile>) -> Result<Self, AuthoritiesError> {
+        Ok(Self {
+            authorities: file.map(Authorities::from_file).transpose()?,
             fingerprint: Fingerprint::of(file),
         })
     }

@@ -31,11 +31,11 @@ use crate::memory;
 use crate::pool::PoolKeys;
 use crate::ports::{Ports, Sockets};
 use crate::prepared::Prepared;
-use crate::reload::{LoadedPath, Phase, Reloader};
+use crate::reload::{AuthorityFiles, LoadedPath, Phase, Reloader};
 use crate::runtime_dir::RuntimeDir;
 use crate::service;
 use crate::serving::Gateway;
-use crate::serving::{Live, Serving};
+use crate::serving::{Live, PeerTls, Serving};
 use crate::ticket::Tickets;
 use beginning::{Beginning, begin, or_without};
 use gateway_datapath::Paths;
@@ -208,6 +208,7 @@ impl Running {
             loaded: Loaded { config, .. },
             identity,
             manager_tls,
+            host_ca,
             pool_keys,
             pool_fingerprint,
             signers,
@@ -224,7 +225,14 @@ impl Running {
         ));
         let (paths, findings) = data_paths(&config, connections.total()).await;
         let paths = Arc::new(paths);
-        let authorities = manager_tls.fingerprint;
+        let authorities = AuthorityFiles {
+            manager: manager_tls.fingerprint,
+            hosts: host_ca.fingerprint,
+        };
+        let tls = PeerTls {
+            manager: manager_tls.config,
+            hosts: host_ca.authorities,
+        };
         let (access_log, recording) = access_log(&config)?;
         let tickets = tickets(&config, pool_keys)?;
         if let Some(keys) = &signers.keys {
@@ -233,7 +241,7 @@ impl Running {
         tickets.set_signed(signers.tickets(&config));
         let gateway = Gateway::new(
             &config,
-            manager_tls.config,
+            tls.clone(),
             Arc::clone(&tickets),
             Arc::clone(&channels),
             Arc::clone(&paths),
@@ -265,6 +273,7 @@ impl Running {
         let reloader = Reloader::new(
             path,
             Arc::clone(&live),
+            tls,
             authorities,
             pool_fingerprint,
             signers,

@@ -1,7 +1,7 @@
 //! Other ways to a host than its TCP port: whatever comes to a front is passed on to the host, and
 //! back.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -29,12 +29,14 @@ impl Front {
         })))
     }
 
-    /// A TLS port on 127.0.0.1, and where it is.
-    pub async fn tls(config: Arc<ServerConfig>, host: SocketAddr) -> Result<(Self, SocketAddr)> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let address = listener.local_addr()?;
+    /// A TLS port on this address, with the number of the host's own port.
+    pub async fn tls(address: IpAddr, config: Arc<ServerConfig>, host: SocketAddr) -> Result<Self> {
+        let address = SocketAddr::new(address, host.port());
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listening on {address}"))?;
         let acceptor = TlsAcceptor::from(config);
-        let task = tokio::spawn(async move {
+        Ok(Self(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let handshake = acceptor.accept(stream);
@@ -45,8 +47,7 @@ impl Front {
                     }
                 });
             }
-        });
-        Ok((Self(task), address))
+        })))
     }
 }
 

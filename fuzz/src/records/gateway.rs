@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use ::gateway_datapath::ClientLeg;
-use ::gateway_datapath::tls::{TlsStream, accept};
+use ::gateway_datapath::tls::{Role, TlsStream, accept};
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -279,7 +279,7 @@ impl Play {
         let socket = self.server.socket().try_clone_to_owned();
         let tcp = TcpStream::from_std(socket.expect("a descriptor").into()).expect("a socket");
         let state = serde_json::from_str(&text).expect("what was written");
-        self.server = TlsStream::resume(tcp, state).expect("a state that occurs");
+        self.server = TlsStream::resume(tcp, state, Role::Server).expect("a state that occurs");
     }
 
     /// The client ends its side.

@@ -20,7 +20,7 @@ use tracing::warn;
 use super::keys::{Key, Suite};
 use super::sockopt::{self, Direction};
 use super::update::Updater;
-use crate::tls::{Content, Control, Event, RecordError};
+use crate::tls::{Content, Control, Event, RecordError, Role};
 use crate::{ClientLeg, Pipe};
 
 // RFC 8446, sections 5.1 and 6
@@ -155,8 +155,10 @@ impl KtlsStream {
     /// behind a record that begins like one (`tls_check_pending_rekey` in `net/tls/tls_sw.c`).
     fn on_record(&mut self, kind: u8, plaintext: &[u8]) -> io::Result<()> {
         let is_tls_13 = self.suite.is_tls_13();
-        let event = Content::from_wire(kind)
-            .and_then(|content| self.control.on_record(is_tls_13, content, plaintext));
+        let event = Content::from_wire(kind).and_then(|content| {
+            self.control
+                .on_record(Role::Server, is_tls_13, content, plaintext)
+        });
         match event {
             Ok(Event::Data | Event::Nothing) => {}
             Ok(Event::Closed) => self.read_end = Some(ReadEnd::Closed),

@@ -1,12 +1,13 @@
-//! What a client sends besides data once the handshake is over: alerts, key updates and, with
-//! TLS 1.2, the wish for another handshake (RFC 8446, sections 4.6.3, 5.1 and 6; RFC 5246,
-//! sections 7.2 and 7.4.1).
+//! What a peer sends besides data once the handshake is over: alerts, key updates, a server's
+//! session tickets and, with TLS 1.2, the wish for another handshake (RFC 8446, sections 4.6, 5.1
+//! and 6; RFC 5246, sections 7.2 and 7.4.1).
 //!
 //! Rules and bounds are those of rustls, but where the RFC names an alert and rustls sends none.
 
 use serde::{Deserialize, Serialize};
 
 use super::record::{Content, RecordError};
+use super::role::Role;
 use crate::state_error::StateError;
 
 /// How many key updates may come without data between them.
@@ -26,7 +27,9 @@ const WARNING: u8 = 1;
 const FATAL: u8 = 2;
 const CLOSE_NOTIFY: u8 = 0;
 const USER_CANCELED: u8 = 90;
+const HELLO_REQUEST: u8 = 0;
 const CLIENT_HELLO: u8 = 1;
+const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
 /// What a record means for the connection.
@@ -36,14 +39,14 @@ pub(crate) enum Event {
     Nothing,
     /// Its content is for whoever reads the stream.
     Data,
-    /// The client will send no more.
+    /// The peer will send no more.
     Closed,
     /// The records that follow have the next key.
     KeyUpdate {
         /// Ours is to be changed, too.
         is_requested: bool,
     },
-    /// The client wants another handshake, and is to be told that there is none.
+    /// The peer wants another handshake, and is to be told that there is none.
     Renegotiation,
 }
 
@@ -67,9 +70,10 @@ impl Control {
         StateError::unless(is_sound, "length of a handshake message")
     }
 
-    /// Says what a record means.
+    /// Says what a record means to our side.
     pub(crate) fn on_record(
         &mut self,
+        role: Role,
         is_tls_13: bool,
         content: Content,
         text: &[u8],
@@ -96,7 +100,7 @@ impl Control {
                 Ok(Event::Data)
             }
             Content::Alert => self.on_alert(is_tls_13, text),
-            Content::Handshake => self.on_handshake(is_tls_13, text),
+            Content::Handshake => self.on_handshake(role, is_tls_13, text),
         }
     }
 
@@ -118,7 +122,12 @@ impl Control {
     }
 
     /// Takes messages, whole or in fragments.
-    fn on_handshake(&mut self, is_tls_13: bool, mut text: &[u8]) -> Result<Event, RecordError> {
+    fn on_handshake(
+        &mut self,
+        role: Role,
+        is_tls_13: bool,
+        mut text: &[u8],
+    ) -> Result<Event, RecordError> {
         let mut event = Event::Nothing;
         while !text.is_empty() {
             let wanted = match self.message_body() {
@@ -139,7 +148,7 @@ impl Control {
                 return Err(RecordError::Decode);
             }
             if self.message_len >= MESSAGE_HEADER + body {
-                event = self.on_message(is_tls_13, body, text.is_empty())?;
+                event = self.on_message(role, is_tls_13, body, text.is_empty())?;
                 self.message_len = 0;
             }
         }
@@ -155,12 +164,15 @@ impl Control {
 
     fn on_message(
         &mut self,
+        role: Role,
         is_tls_13: bool,
         body: usize,
         is_last: bool,
     ) -> Result<Event, RecordError> {
         let [kind, .., request] = self.message;
         match (is_tls_13, kind) {
+            // No session is resumed; servers may send tickets all the same.
+            (true, NEW_SESSION_TICKET) if role == Role::Client => Ok(Event::Nothing),
             (true, KEY_UPDATE) => {
                 if body != 1 {
                     return Err(RecordError::Decode);
@@ -178,7 +190,11 @@ impl Control {
                     _ => Err(RecordError::IllegalParameter),
                 }
             }
-            (false, CLIENT_HELLO) => {
+            (false, CLIENT_HELLO) if role == Role::Server => {
+                count(&mut self.renegotiations, RENEGOTIATIONS)?;
+                Ok(Event::Renegotiation)
+            }
+            (false, HELLO_REQUEST) if role == Role::Client => {
                 count(&mut self.renegotiations, RENEGOTIATIONS)?;
                 Ok(Event::Renegotiation)
             }

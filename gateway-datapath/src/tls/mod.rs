@@ -1,20 +1,27 @@
-//! TLS on the public port: rustls makes the handshake, then its keys are taken out and records
-//! are protected right here.
+//! TLS on the public port and to hosts: rustls makes the handshake, then its keys are taken out and
+//! records are protected right here.
 //!
 //! An established connection so keeps two keys with their secrets and nothing else, records are
 //! opened in place and sealed in the buffer that is sent; and the same hand-over leads to kernel
 //! TLS, and to another process.
 
 mod accept;
+mod connect;
 mod control;
 mod ending;
+mod handshake;
+mod host;
 mod received;
 mod record;
+mod role;
 mod secrets;
 mod state;
 mod stream;
 
-pub use accept::{AcceptError, accept, server_config};
+pub use accept::{accept, server_config};
+pub use connect::{client_config, connect};
+pub use handshake::HandshakeError;
+pub use role::Role;
 pub use state::TlsState;
 pub use stream::{Busy, TlsStream};
 

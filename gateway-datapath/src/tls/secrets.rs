@@ -3,7 +3,7 @@
 //!
 //! With TLS 1.3 that is the traffic secret of each direction, from which key, IV and the next
 //! secret follow (RFC 8446, sections 7.2 and 7.3). rustls tells it to nobody but a key log, so
-//! the server's configuration has one, [`Capture`], which keeps it for [`Capture::take`].
+//! our configurations have one, [`Capture`], which keeps it for [`Capture::take`].
 
 use std::cell::RefCell;
 
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::record::RecordError;
+use super::role::Role;
 use crate::encoded::Bytes;
 
 /// Algorithm that protects records.
@@ -96,6 +97,7 @@ impl Secrets {
     pub(super) fn new(
         extracted: &ExtractedSecrets,
         version: ProtocolVersion,
+        role: Role,
         captured: Captured,
     ) -> Result<Self, RecordError> {
         let (tx, rx) = (
@@ -103,11 +105,15 @@ impl Secrets {
             Protection::of(&extracted.rx.1)?,
         );
         let secrets = if version == ProtocolVersion::TLSv1_3 {
+            let (transmit, receive) = match role {
+                Role::Client => (captured.client, captured.server),
+                Role::Server => (captured.server, captured.client),
+            };
             Self {
                 version: Version::Tls13,
                 cipher: tx.cipher,
-                transmit: captured.server,
-                receive: captured.client,
+                transmit,
+                receive,
             }
         } else {
             let both =
@@ -301,7 +307,13 @@ mod tests {
                 tx: as_extracted(&used.transmit().unwrap()),
                 rx: as_extracted(&used.receive().unwrap()),
             };
-            Secrets::new(&extracted, ProtocolVersion::TLSv1_3, captured()).map(drop)
+            Secrets::new(
+                &extracted,
+                ProtocolVersion::TLSv1_3,
+                Role::Server,
+                captured(),
+            )
+            .map(drop)
         };
         assert_eq!(secrets([0, 0]), Ok(()));
         assert_eq!(secrets([1, 0]), Err(RecordError::OtherKeys));

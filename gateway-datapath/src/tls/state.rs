@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::control::Control;
 use super::record::{Opener, Sealer};
+use super::role::Role;
 use super::secrets::Secrets;
 use super::stream::{Incoming, Outgoing, TlsStream, broken};
 use crate::buffer::{Buffer, SIZE};
@@ -68,8 +69,8 @@ impl TlsStream {
         })
     }
 
-    /// Goes on with a connection that was written down.
-    pub fn resume(tcp: TcpStream, state: TlsState) -> io::Result<Self> {
+    /// Goes on with a connection that was written down, on the same side of it.
+    pub fn resume(tcp: TcpStream, state: TlsState, role: Role) -> io::Result<Self> {
         let secrets = state.secrets;
         secrets.check().map_err(broken)?;
         let version = secrets.version();
@@ -95,6 +96,7 @@ impl TlsStream {
             opener: Opener::new(&receive, state.receive_sequence, version).map_err(broken)?,
             secrets,
             version,
+            role,
             incoming,
             outgoing,
             unsent: state.unsent,
@@ -133,6 +135,13 @@ impl TlsState {
         self.control.check()?;
         let can_update = self.secrets.version() == rustls::ProtocolVersion::TLSv1_3;
         check(can_update || !self.owes_key_update, "key update of TLS 1.2")
+    }
+}
+
+impl TlsState {
+    /// Whether its owner has still to send a part of a protected frame, as only client legs do.
+    pub(crate) fn has_frame(&self) -> bool {
+        self.unsent > 0
     }
 }
 

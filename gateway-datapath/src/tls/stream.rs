@@ -14,6 +14,7 @@ use super::control::{Control, Event};
 use super::ending::Ending;
 use super::received::Received;
 use super::record::{Content, MAX_OVERHEAD, MAX_PLAINTEXT, Opener, RecordError, Sealer};
+use super::role::Role;
 use super::secrets::{Captured, Protection, Secrets};
 use crate::ClientLeg;
 use crate::buffer::{Buffer, Layout};
@@ -31,24 +32,26 @@ const UPDATE_NOT_REQUESTED: u8 = 0;
 /// Refuses another handshake (RFC 5246, section 7.2.2).
 const NO_RENEGOTIATION: u8 = 100;
 
-/// A client's connection with TLS ended here. Holds buffers only while bytes are in hand.
+/// A connection with TLS ended here, from a client or to a host. Holds buffers only while bytes are
+/// in hand.
 pub struct TlsStream {
     pub(super) tcp: TcpStream,
     pub(super) sealer: Sealer,
     pub(super) opener: Opener,
     pub(super) secrets: Secrets,
     pub(super) version: ProtocolVersion,
+    pub(super) role: Role,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     /// Bytes of a protected frame that its owner has still to send: nothing may come between.
     pub(super) unsent: usize,
-    /// The client has sent `close_notify`.
+    /// The peer has sent `close_notify`.
     pub(super) read_closed: bool,
     /// We have sent `close_notify`.
     pub(super) write_closed: bool,
-    /// The client asked for a key update before our next data.
+    /// The peer asked for a key update before our next data.
     pub(super) owes_key_update: bool,
-    /// The client asked for another handshake and was not yet refused.
+    /// The peer asked for another handshake and was not yet refused.
     pub(super) owes_refusal: bool,
     pub(super) control: Control,
     /// What was wrong, and the wait until the client knows.
@@ -61,10 +64,11 @@ impl TlsStream {
         tcp: TcpStream,
         extracted: &ExtractedSecrets,
         version: ProtocolVersion,
+        role: Role,
         captured: Captured,
         received: Received,
     ) -> io::Result<Self> {
-        let secrets = Secrets::new(extracted, version, captured).map_err(broken)?;
+        let secrets = Secrets::new(extracted, version, role, captured).map_err(broken)?;
         let (tx, rx) = (extracted.tx.0, extracted.rx.0);
         Ok(Self {
             tcp,
@@ -74,6 +78,7 @@ impl TlsStream {
                 .map_err(broken)?,
             secrets,
             version,
+            role,
             incoming: Incoming {
                 buffer: received.buffer,
                 start: received.start,
@@ -157,6 +162,27 @@ impl TlsStream {
         }
     }
 
+    /// Gives out what is at hand, and reads nothing. What is wrong with it shows at the next read.
+    pub(super) fn give_in_hand(&mut self, target: &mut ReadBuf<'_>) {
+        loop {
+            self.incoming.give(target);
+            if target.remaining() == 0 || self.read_closed {
+                return;
+            }
+            if self.incoming.has_plaintext() {
+                continue;
+            }
+            match self.open_next() {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(fault) => {
+                    self.incoming.fault = Some(fault);
+                    return;
+                }
+            }
+        }
+    }
+
     /// Opens the next whole record, if there is one.
     fn open_next(&mut self) -> Result<bool, RecordError> {
         let incoming = &mut self.incoming;
@@ -177,7 +203,7 @@ impl TlsStream {
         let plaintext = &buffer[text.clone()];
         match self
             .control
-            .on_record(is_tls_13, opened.content, plaintext)?
+            .on_record(self.role, is_tls_13, opened.content, plaintext)?
         {
             Event::Data => {
                 incoming.plain_start = text.start;

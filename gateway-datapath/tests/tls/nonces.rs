@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_datapath::tls::{self, TlsStream};
+use gateway_datapath::tls::{self, Role, TlsStream};
 use proptest::prelude::*;
 use rustls::crypto::aws_lc_rs::cipher_suite;
 use rustls::{ClientConfig, SupportedCipherSuite};
@@ -141,7 +141,7 @@ fn moved(server: TlsStream) -> TlsStream {
     let socket = server.socket().try_clone_to_owned().unwrap();
     drop(server);
     let tcp = TcpStream::from_std(socket.into()).unwrap();
-    TlsStream::resume(tcp, serde_json::from_str(&text).unwrap()).unwrap()
+    TlsStream::resume(tcp, serde_json::from_str(&text).unwrap(), Role::Server).unwrap()
 }
 
 /// Plays events, `early` of them in one write with the last message of the handshake.

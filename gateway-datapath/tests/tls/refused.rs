@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway_datapath::tls::{self, AcceptError};
+use gateway_datapath::tls::{self, HandshakeError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -25,7 +25,7 @@ async fn answer(bytes: &[u8]) -> Vec<u8> {
         answer
     };
     let (answer, accepted) = tokio::join!(client, tls::accept(far, Arc::clone(&identity.server)));
-    assert!(matches!(accepted, Err(AcceptError::Tls(_))));
+    assert!(matches!(accepted, Err(HandshakeError::Tls(_))));
     answer
 }
 

@@ -7,22 +7,32 @@ use std::net::{IpAddr, SocketAddr};
 
 use proxy_header::{ProxiedAddress, ProxyHeader};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tracing::debug;
 
 use crate::config::HostProxyProtocol;
 use crate::http::Client;
 use gateway_datapath::HostStream;
 
-/// Sends the header that begins a TCP connection to a host, if hosts expect one. A host that is
-/// lost already is noticed by whoever moves its stream.
+/// Sends the header that begins a plain TCP connection to a host, if hosts expect one. One with
+/// TLS has begun with it before its handshake.
 pub(super) async fn announce(
     protocol: HostProxyProtocol,
     client: SocketAddr,
     host: &mut HostStream,
 ) {
-    let HostStream::Tcp(host) = host else {
-        return;
-    };
+    if let HostStream::Tcp(host) = host {
+        announce_on(protocol, client, host).await;
+    }
+}
+
+/// Sends the header that begins a TCP connection to a host, if hosts expect one. A host that is
+/// lost already is noticed by whoever moves its stream.
+pub(super) async fn announce_on(
+    protocol: HostProxyProtocol,
+    client: SocketAddr,
+    host: &mut TcpStream,
+) {
     if protocol == HostProxyProtocol::Off {
         return;
     }

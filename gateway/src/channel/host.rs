@@ -7,26 +7,33 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use tokio::net::UnixStream;
+use rustls::ClientConfig;
+use tokio::net::{TcpStream, UnixStream};
 
+use super::announce::announce_on;
 use super::dial::dial;
 use super::socket::{self, SocketRules};
 use crate::background::{self, HOSTS, Places};
 use crate::causes::find;
-use crate::config::Config;
+use crate::config::{Config, HostProxyProtocol};
+use crate::grant::Grant;
 use crate::host::Host;
+use crate::host_tls::{self, Authorities, HostTls, Trust};
 use crate::limits::NetworkRules;
 use crate::metrics::{HostFailure, Metrics};
 use crate::socket_path::SocketPath;
 use crate::target::Target;
 use crate::tcp;
-use gateway_datapath::HostStream;
+use gateway_datapath::{HostStream, tls};
 
 /// Connects to hosts by name or address, IPv6 and IPv4 (RFC 8305), within a time limit.
 #[derive(Clone)]
 pub struct HostConnector {
     rules: NetworkRules,
     sockets: Arc<SocketRules>,
+    /// For hosts about which nothing else is said; `None`: they have no TLS.
+    tls: Option<Arc<ClientConfig>>,
+    proxy_protocol: HostProxyProtocol,
     timeout: Duration,
     /// For lookups of names and sockets.
     places: &'static Places,
@@ -45,6 +52,9 @@ pub enum ConnectError {
     /// it; answered with 403.
     #[error("socket may not be reached: AllowedSockets")]
     SocketNotAllowed,
+    /// The TLS handshake failed, or cannot be made; answered with 502.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// The gateway lacks descriptors, memory or threads; answered with 503.
     #[error("gateway is out of resources: {0}")]
     Resources(io::Error),
@@ -59,6 +69,7 @@ impl ConnectError {
         match self {
             Self::Timeout(_) => HostFailure::Timeout,
             Self::NotAllowed | Self::SocketNotAllowed => HostFailure::NotAllowed,
+            Self::Tls(_) => HostFailure::Tls,
             Self::Resources(_) => HostFailure::Resources,
             Self::Unreachable(_) => HostFailure::Unreachable,
         }
@@ -66,13 +77,19 @@ impl ConnectError {
 }
 
 impl HostConnector {
-    /// As the configuration says.
-    pub fn new(config: &Config) -> Self {
-        Self::with(config, &HOSTS)
+    /// As the configuration says; `authorities` are those of `HostCAFile`.
+    pub fn new(config: &Config, authorities: Option<&Authorities>) -> Self {
+        Self::with(config, authorities, &HOSTS)
     }
 
-    fn with(config: &Config, places: &'static Places) -> Self {
+    fn with(config: &Config, authorities: Option<&Authorities>, places: &'static Places) -> Self {
+        let tls = config.host_tls.then(|| HostTls {
+            trust: Trust::Authorities(authorities.cloned().unwrap_or_else(Authorities::none)),
+            subject: config.host_subject.clone(),
+        });
         Self {
+            tls: tls.map(|tls| Arc::new(tls.client_config())),
+            proxy_protocol: config.host_proxy_protocol,
             rules: NetworkRules::new(&config.allowed_hosts, &config.denied_hosts),
             sockets: Arc::new(SocketRules::new(config)),
             timeout: config.connect_timeout,
@@ -90,34 +107,75 @@ impl HostConnector {
         }
     }
 
-    /// Connects to a target, and notes how long that took.
+    /// Connects to the target of a grant for this client, TLS included, and notes how long that
+    /// took.
     pub async fn connect(
         &self,
-        target: &Target,
+        grant: &Grant,
+        client: SocketAddr,
         metrics: &Metrics,
     ) -> Result<HostStream, ConnectError> {
         let begun = Instant::now();
-        let connected = self.reach(target).await;
+        let connected = self.reach(grant, client).await;
         if connected.is_ok() {
             metrics.host_connect.observe(begun.elapsed().as_secs_f64());
         }
         connected
     }
 
-    async fn reach(&self, target: &Target) -> Result<HostStream, ConnectError> {
+    /// Connects to the port of a grant's host where the client itself makes the TLS handshake.
+    pub async fn connect_through(
+        &self,
+        tls_target: Target,
+        client: SocketAddr,
+        metrics: &Metrics,
+    ) -> Result<HostStream, ConnectError> {
+        let bare = Self {
+            tls: None,
+            ..self.clone()
+        };
+        bare.connect(&Grant::new(tls_target), client, metrics).await
+    }
+
+    async fn reach(&self, grant: &Grant, client: SocketAddr) -> Result<HostStream, ConnectError> {
         let connect = async {
-            match target {
+            match &grant.target {
                 Target::Tcp { host, port } => {
                     let addresses = self.addresses(host, *port).await?;
                     let connected = dial(addresses).await;
                     let tcp = connected.map_err(|error| self.classify(&error))?;
-                    Ok(HostStream::Tcp(tcp))
+                    let tls = match &grant.tls {
+                        Some(tls) => Some(Arc::new(tls.client_config())),
+                        None => self.tls.clone(),
+                    };
+                    match tls {
+                        None => Ok(HostStream::Tcp(tcp)),
+                        Some(tls) => self.secure(tcp, tls, host, client).await,
+                    }
+                }
+                Target::Unix(_) if grant.tls.is_some() => {
+                    Err(ConnectError::Tls("a Unix socket has none".to_owned()))
                 }
                 Target::Unix(path) => self.connect_socket(path).await.map(HostStream::Unix),
             }
         };
         let connected = tokio::time::timeout(self.timeout, connect).await;
         connected.unwrap_or(Err(ConnectError::Timeout(self.timeout)))
+    }
+
+    /// Makes the handshake with a host.
+    async fn secure(
+        &self,
+        mut tcp: TcpStream,
+        config: Arc<ClientConfig>,
+        host: &Host,
+        client: SocketAddr,
+    ) -> Result<HostStream, ConnectError> {
+        let name = host_tls::server_name(host).map_err(ConnectError::Tls)?;
+        announce_on(self.proxy_protocol, client, &mut tcp).await;
+        let secured = tls::connect(tcp, config, name).await;
+        let secured = secured.map_err(|error| ConnectError::Tls(host_tls::reason(&error)))?;
+        Ok(HostStream::Tls(Box::new(secured)))
     }
 
     async fn connect_socket(&self, path: &SocketPath) -> Result<UnixStream, ConnectError> {
@@ -184,10 +242,13 @@ mod tests {
     use super::*;
 
     fn connector(allowed: &[&str]) -> HostConnector {
-        HostConnector::new(&Config {
-            allowed_hosts: allowed.iter().map(|n| n.parse().unwrap()).collect(),
-            ..Config::default()
-        })
+        HostConnector::new(
+            &Config {
+                allowed_hosts: allowed.iter().map(|n| n.parse().unwrap()).collect(),
+                ..Config::default()
+            },
+            None,
+        )
     }
 
     async fn listener(address: &str) -> (tokio::net::TcpListener, u16) {
@@ -196,18 +257,27 @@ mod tests {
         (listener, port)
     }
 
-    fn target(host: &str, port: u16) -> Target {
-        Target::new(host.parse().unwrap(), port)
+    const CLIENT: SocketAddr =
+        SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    fn target(host: &str, port: u16) -> Grant {
+        Grant::new(Target::new(host.parse().unwrap(), port))
     }
 
     #[tokio::test]
     async fn reaches_names_and_both_families() {
         let (_v4, port) = listener("127.0.0.1:0").await;
         for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1"] {
-            connector(&[]).reach(&target(host, port)).await.unwrap();
+            connector(&[])
+                .reach(&target(host, port), CLIENT)
+                .await
+                .unwrap();
         }
         let (_v6, port) = listener("[::1]:0").await;
-        connector(&[]).reach(&target("::1", port)).await.unwrap();
+        connector(&[])
+            .reach(&target("::1", port), CLIENT)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -215,17 +285,25 @@ mod tests {
         let (_listener, port) = listener("127.0.0.1:0").await;
         let elsewhere = connector(&["192.0.2.0/24"]);
         for host in ["127.0.0.1", "::ffff:127.0.0.1", "localhost"] {
-            let error = elsewhere.reach(&target(host, port)).await.unwrap_err();
+            let error = elsewhere
+                .reach(&target(host, port), CLIENT)
+                .await
+                .unwrap_err();
             assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
         }
         let here = connector(&["127.0.0.0/8"]);
-        here.reach(&target("localhost", port)).await.unwrap();
-        let denied = HostConnector::new(&Config {
-            denied_hosts: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
-            ..Config::default()
-        });
+        here.reach(&target("localhost", port), CLIENT)
+            .await
+            .unwrap();
+        let denied = HostConnector::new(
+            &Config {
+                denied_hosts: vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()],
+                ..Config::default()
+            },
+            None,
+        );
         for host in ["127.0.0.1", "::ffff:127.0.0.1", "localhost"] {
-            let error = denied.reach(&target(host, port)).await.unwrap_err();
+            let error = denied.reach(&target(host, port), CLIENT).await.unwrap_err();
             assert!(matches!(error, ConnectError::NotAllowed), "{host}: {error}");
         }
     }
@@ -238,22 +316,27 @@ mod tests {
             connect_timeout: Duration::from_millis(100),
             ..Config::default()
         };
-        let connector = HostConnector::with(&config, &NONE);
-        let busy = connector.reach(&target("localhost", port)).await;
+        let connector = HostConnector::with(&config, None, &NONE);
+        let busy = connector.reach(&target("localhost", port), CLIENT).await;
         let busy = busy.unwrap_err();
         assert!(matches!(busy, ConnectError::Resources(_)), "{busy}");
-        connector.reach(&target("127.0.0.1", port)).await.unwrap();
+        connector
+            .reach(&target("127.0.0.1", port), CLIENT)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn says_what_failed() {
         let (listener, port) = listener("127.0.0.1:0").await;
         drop(listener);
-        let refused = connector(&[]).reach(&target("127.0.0.1", port)).await;
+        let refused = connector(&[])
+            .reach(&target("127.0.0.1", port), CLIENT)
+            .await;
         let refused = refused.unwrap_err();
         assert!(matches!(&refused, ConnectError::Unreachable(why) if why.contains("refused")));
         let unknown = target("no-such-host.invalid", 1);
-        let unknown = connector(&[]).reach(&unknown).await.unwrap_err();
+        let unknown = connector(&[]).reach(&unknown, CLIENT).await.unwrap_err();
         assert!(matches!(unknown, ConnectError::Unreachable(_)), "{unknown}");
     }
 }

@@ -1,5 +1,6 @@
 //! The way to a channel's host, which may be known only when the client has begun.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tracing::info;
@@ -7,6 +8,7 @@ use tracing::info;
 use super::HostConnector;
 use super::link::LinkMessage;
 use super::registry::NewChannel;
+use crate::grant::Grant;
 use crate::metrics::Metrics;
 use crate::target::Target;
 use gateway_datapath::HostStream;
@@ -27,9 +29,11 @@ pub struct LateHost {
     /// Where it is counted how the connect went.
     pub metrics: Arc<Metrics>,
     /// The host and its Spice port.
-    pub target: Target,
+    pub grant: Arc<Grant>,
     /// The host and its port for Spice inside TLS.
     pub tls_target: Target,
+    /// Whom the host is told of.
+    pub client: SocketAddr,
 }
 
 impl HostSide {
@@ -47,14 +51,20 @@ impl HostSide {
         let LateHost {
             hosts,
             metrics,
-            target,
+            grant,
             tls_target,
+            client,
         } = match self {
             Self::Connected(host) => return Ok(host),
             Self::Later(late) => late,
         };
-        let target = if link.is_tls() { tls_target } else { target };
-        hosts.connect(&target, &metrics).await.map_err(|failure| {
+        let (target, connected) = if link.is_tls() {
+            let connected = hosts.connect_through(tls_target.clone(), client, &metrics);
+            (&tls_target, connected.await)
+        } else {
+            (&grant.target, hosts.connect(&grant, client, &metrics).await)
+        };
+        connected.map_err(|failure| {
             metrics.host_failures.count(failure.label());
             let NewChannel {
                 session, client, ..

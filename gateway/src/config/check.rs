@@ -11,7 +11,7 @@ pub const WEB_CLIENT_PATHS: &str = "/webclient/";
 
 /// Room for `/?ver=2&token=` and a pool's ticket of a host with the longest name, or a token that is
 /// signed with RSA of 2,048 bits and has short claims.
-const MIN_LONG_URI: usize = 512;
+const MIN_LONG_URI: usize = 640;
 
 /// Adds to the problems found so far.
 pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
@@ -22,6 +22,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_channels(config, problems);
     check_desktops(config, problems);
     check_web_client(config, problems);
+    check_host_tls(config, problems);
 }
 
 /// There is one who says which desktop it is, and clients reach it through this gateway.
@@ -155,6 +156,20 @@ fn check_web_client(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
+fn check_host_tls(config: &Config, problems: &mut Vec<Problem>) {
+    if config.host_tls
+        && config.host_ca_file.is_none()
+        && are_right(problems, &["HostTLS", "HostCAFile"])
+    {
+        problems.push(Problem {
+            key: "HostCAFile",
+            expected: "the path of a PEM file with the authorities of hosts, as HostTLS is true"
+                .to_owned(),
+            found: "\"\"".to_owned(),
+        });
+    }
+}
+
 /// Whether none of these keys was found wrong: a check of several values against each other
 /// would blame the wrong one while a default stands in.
 fn are_right(problems: &[Problem], keys: &[&str]) -> bool {
@@ -206,10 +221,10 @@ mod tests {
             ..Config::default()
         };
         assert!(problems(&config(None, 64)).is_empty());
-        assert!(problems(&config(Some("k"), 512)).is_empty());
+        assert!(problems(&config(Some("k"), 640)).is_empty());
         assert_eq!(
-            problems(&config(Some("k"), 511)),
-            ["MaxUriSize: expected at least 512, as tickets of a pool are long, found 511"]
+            problems(&config(Some("k"), 639)),
+            ["MaxUriSize: expected at least 640, as tickets of a pool are long, found 639"]
         );
     }
 
@@ -220,10 +235,10 @@ mod tests {
             max_uri_size,
             ..Config::default()
         };
-        assert!(problems(&config(512)).is_empty());
+        assert!(problems(&config(640)).is_empty());
         assert_eq!(
-            problems(&config(511)),
-            ["MaxUriSize: expected at least 512, as signed tickets are long, found 511"]
+            problems(&config(639)),
+            ["MaxUriSize: expected at least 640, as signed tickets are long, found 639"]
         );
     }
 
@@ -259,6 +274,24 @@ mod tests {
             [
                 "Desktops: expected \"\", as HijackAll is false and the gateway makes no tickets, \
                  found \"d.json\""
+            ]
+        );
+    }
+
+    #[test]
+    fn hosts_are_never_trusted_unseen() {
+        let config = |host_tls, file: Option<&str>| Config {
+            host_tls,
+            host_ca_file: file.map(Into::into),
+            ..Config::default()
+        };
+        assert!(problems(&config(true, Some("ca.pem"))).is_empty());
+        assert!(problems(&config(false, Some("ca.pem"))).is_empty());
+        assert_eq!(
+            problems(&config(true, None)),
+            [
+                "HostCAFile: expected the path of a PEM file with the authorities of hosts, as \
+                 HostTLS is true, found \"\""
             ]
         );
     }

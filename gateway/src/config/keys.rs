@@ -4,8 +4,8 @@ use serde_json::{Map, Value};
 
 use super::congestion_control::Algorithm;
 use super::text::{
-    Address, Directory, FilePath, Host, HostOrEmpty, HttpsUrl, Name, Network, Origin, PathPrefix,
-    SocketDirectory, SpiceHost, UriPath,
+    Address, CertificateSubject, Directory, FilePath, Host, HostOrEmpty, HttpsUrl, Name, Network,
+    Origin, PathPrefix, SocketDirectory, SpiceHost, UriPath,
 };
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol};
@@ -74,6 +74,9 @@ keys! {
     "DeniedHosts" => denied_hosts: List<Network>,
     "AllowedSockets" => allowed_sockets: List<SocketDirectory>,
     "AllowedChannels" => allowed_channels: List<OneOf<ChannelType>>,
+    "HostTLS" => host_tls: Switch,
+    "HostCAFile" => host_ca_file: OrEmpty<FilePath>,
+    "HostSubject" => host_subject: OrEmpty<CertificateSubject>,
     "HostProxyProtocol" => host_proxy_protocol: OneOf<HostProxyProtocol>,
     "TicketTimeout" => ticket_timeout: Seconds,
     "ReconnectTimeout" => reconnect_timeout: Seconds,

@@ -206,6 +206,8 @@ mod tests {
                 "AllowedSockets",
                 json!(["/run/spice", "/var/lib/libvirt/qemu"]),
             ),
+            ("HostCAFile", json!("/etc/flexvdi/hosts.pem")),
+            ("HostSubject", json!("C=IL,O=Red Hat\\, Inc,CN=my server")),
             ("HostProxyProtocol", json!("v1")),
             ("HostProxyProtocol", json!("v2")),
             ("TicketTimeout", json!(1)),
@@ -253,7 +255,7 @@ mod tests {
             ("DeniedClients", json!(["192.0.2.1", "2001:db8::/32"])),
             ("MaxHeaderSize", json!(8192)),
             ("MaxHeaderSize", json!(1_048_576)),
-            ("MaxUriSize", json!(512)),
+            ("MaxUriSize", json!(640)),
             ("WorkerThreads", json!(2)),
             ("AccessLog", json!("/var/log/flexvdi-gateway/access.log")),
             ("Debug", json!(true)),
@@ -299,7 +301,8 @@ mod tests {
     #[test]
     fn every_key_sets_its_own_field() {
         let defaults = effective_json(&Config::default());
-        for key in KEYS {
+        // One is wrong without another: see `hosts_may_have_tls`.
+        for key in KEYS.iter().filter(|key| key.name != "HostTLS") {
             let mut samples = samples().into_iter().filter(|(name, _)| *name == key.name);
             let sample = samples.next().expect(key.name);
             let shown = effective_json(&loaded(object(&[sample])).config);
@@ -307,6 +310,20 @@ mod tests {
                 assert_eq!(*value != defaults[name], name == key.name, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn hosts_may_have_tls() {
+        let config = loaded(r#"{"HostTLS": true, "HostCAFile": "ca.pem"}"#).config;
+        assert!(config.host_tls);
+        let shown = effective_json(&config);
+        assert_eq!(
+            (&shown["HostTLS"], &shown["HostCAFile"]),
+            (&json!(true), &json!("ca.pem"))
+        );
+        let error = error(r#"{"HostTLS": true, "HostSubject": "CN"}"#);
+        assert!(error.contains("HostCAFile: expected the path"), "{error}");
+        assert!(error.contains("attribute 1 has no"), "{error}");
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub use load::{Loaded, load};
 pub use report::{ConfigError, Problem, Warning};
 use value::Choice;
 
+use crate::certificate_subject::Subject;
 use crate::channel_type::ChannelType;
 use crate::host::Host;
 use crate::socket_path::SocketPath;
@@ -63,8 +64,8 @@ pub struct Config {
     pub cert_file: PathBuf,
     /// PEM file with the private key; may be the same file.
     pub key_file: PathBuf,
-    /// Seconds in the file; how often the files of certificate, key and the manager's
-    /// authorities are looked at; `None` (0): never.
+    /// Seconds in the file; how often the files of certificate, key and the authorities of manager
+    /// and hosts are looked at; `None` (0): never.
     pub certificate_poll: Option<Duration>,
     /// Address of the plaintext port for reverse proxies.
     pub plain_address: IpAddr,
@@ -102,6 +103,13 @@ pub struct Config {
     pub allowed_sockets: Vec<SocketPath>,
     /// Types of channels that may pass; empty: all.
     pub allowed_channels: Vec<ChannelType>,
+    /// `HostTLS`: whether the Spice ports of hosts are TLS ports.
+    pub host_tls: bool,
+    /// `HostCAFile`: PEM file with the authorities that may sign hosts' certificates.
+    pub host_ca_file: Option<PathBuf>,
+    /// Subject that every host's certificate must have; `None` (an empty string): it must be valid
+    /// for the host's name or address.
+    pub host_subject: Option<Subject>,
     /// What TCP connections to hosts begin with.
     pub host_proxy_protocol: HostProxyProtocol,
     /// Seconds in the file; life of a ticket that was never used.
@@ -343,6 +351,9 @@ impl Default for Config {
             denied_hosts: Vec::new(),
             allowed_sockets: Vec::new(),
             allowed_channels: Vec::new(),
+            host_tls: false,
+            host_ca_file: None,
+            host_subject: None,
             host_proxy_protocol: HostProxyProtocol::Off,
             ticket_timeout: seconds(120),
             reconnect_timeout: seconds(300),

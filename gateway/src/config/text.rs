@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::value::{Form, Mismatch, OrEmpty};
 use crate::authority::Authority;
 use crate::canonical_path::CanonicalPath;
+use crate::certificate_subject::Subject;
 use crate::host::{self, HostError};
 use crate::socket_path::SocketPath;
 use crate::spice_host::{self, SpiceHostError};
@@ -252,6 +253,25 @@ impl Form for SpiceHost {
     }
 
     fn write(field: &spice_host::SpiceHost) -> Value {
+        Value::from(field.to_string())
+    }
+}
+
+/// A subject of certificates.
+pub(super) enum CertificateSubject {}
+
+impl Form for CertificateSubject {
+    type Field = Subject;
+
+    fn read(value: &Value) -> Result<Subject, Mismatch> {
+        let expected = "a certificate's subject such as \"C=IL,O=Example,CN=host 7\"";
+        let Some(Err(error)) = value.as_str().map(str::parse::<Subject>) else {
+            return read_text(value, expected, |text| text.parse().ok());
+        };
+        Err(Mismatch::new(format!("{expected} ({error})"), value))
+    }
+
+    fn write(field: &Subject) -> Value {
         Value::from(field.to_string())
     }
 }

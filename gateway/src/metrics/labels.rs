@@ -62,8 +62,10 @@ labels! {
         Timeout => "timeout",
         /// The name does not resolve, or the port is closed.
         Unreachable => "unreachable",
-        /// `AllowedHosts` or `DeniedHosts`.
+        /// `AllowedHosts`, `DeniedHosts` or `AllowedSockets`.
         NotAllowed => "not allowed",
+        /// The TLS handshake fails, most often as the certificate is not accepted.
+        Tls => "tls",
         /// No descriptor or memory.
         Resources => "resources",
     }

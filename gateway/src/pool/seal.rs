@@ -36,6 +36,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::keys::PoolKeys;
 use crate::grant::{Grant, GrantState};
 use crate::host::Host;
+use crate::host_tls::{HostTls, Trust};
 use crate::target::Target;
 
 /// Of tickets that say where they lead, and no more.
@@ -70,9 +71,12 @@ pub enum SealError {
     /// The system's random source failed.
     #[error("the system's random source failed")]
     Random,
-    /// Its layout has no place for them.
-    #[error("a ticket of a pool cannot be limited to networks of clients")]
-    Clients,
+    /// `MaxUriSize` may leave no room for all that it permits.
+    #[error(
+        "a ticket of a pool has no room for networks of clients, nor for the authorities or the \
+         subject of a host's certificate, which can be pinned"
+    )]
+    NoRoom,
 }
 
 /// Why a ticket is not accepted.
@@ -93,8 +97,8 @@ impl PoolKeys {
     /// Makes a ticket with the first key.
     pub fn seal(&self, contents: &Contents) -> Result<String, SealError> {
         let key = self.sealing();
-        if !contents.grant.clients.is_empty() {
-            return Err(SealError::Clients);
+        if !has_room(&contents.grant) {
+            return Err(SealError::NoRoom);
         }
         let expires = contents
             .expires
@@ -171,6 +175,13 @@ pub(crate) fn session_number(ticket: &str) -> u64 {
     let hash = digest(&SHA256, ticket.as_bytes());
     let first = hash.as_ref()[..6].iter();
     first.fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Whether a ticket with all of a grant is one that every pool takes.
+fn has_room(grant: &Grant) -> bool {
+    let checks_by_digest =
+        |tls: &HostTls| matches!(tls.trust, Trust::Certificate(_)) && tls.subject.is_none();
+    grant.clients.is_empty() && grant.tls.as_ref().is_none_or(checks_by_digest)
 }
 
 /// A grant that the short version tells whole has no other ticket.
@@ -254,6 +265,7 @@ mod tests {
     use super::super::key_for_test;
     use super::*;
     use crate::channel_type::{ChannelType, ChannelTypes};
+    use crate::host_tls::{Authorities, CertificateDigest};
 
     fn contents(host: &str, port: u16, expires: u32) -> Contents {
         Contents {
@@ -408,6 +420,34 @@ mod tests {
         contents.grant.channels = ChannelTypes::only(&[ChannelType::MAIN]);
         let ticket = keys.seal(&contents).unwrap();
         assert_eq!(keys.open(&ticket).unwrap(), contents);
+        let pinned = HostTls {
+            trust: Trust::Certificate(CertificateDigest::from([9; 32])),
+            subject: None,
+        };
+        contents.grant.tls = Some(pinned.clone());
+        contents.grant.tls_port = Some(5_901);
+        let longest = "a.".repeat(127).parse().unwrap();
+        contents.grant.target = Target::new(longest, 5900);
+        let ticket = keys.seal(&contents).unwrap();
+        assert!(
+            ticket.len() <= 640 - "/?ver=2&token=".len(),
+            "{}",
+            ticket.len()
+        );
+        assert_eq!(keys.open(&ticket).unwrap(), contents);
+        for tls in [
+            HostTls {
+                trust: Trust::Authorities(Authorities::none()),
+                subject: None,
+            },
+            HostTls {
+                subject: Some("CN=spice".parse().unwrap()),
+                ..pinned
+            },
+        ] {
+            contents.grant.tls = Some(tls);
+            assert_eq!(keys.seal(&contents), Err(SealError::NoRoom));
+        }
         for wrong in [
             "",
             "{}",

@@ -1,9 +1,9 @@
 //! Changing the configuration and its files while channels go on.
 //!
-//! SIGHUP reads everything again. Certificate, key, authorities of the manager and the portal, keys
-//! of a pool and of those who sign tickets, and the file with desktops are looked at every few
-//! seconds besides, by content: renewals swap symlinks, and write one file after the other. What
-//! cannot be used is told, and everything stays as it was.
+//! SIGHUP reads everything again. Certificate, key, authorities of the manager, the hosts and the
+//! portal, keys of a pool and of those who sign tickets, and the file with desktops are looked at
+//! every few seconds besides, by content: renewals swap symlinks, and write one file after the
+//! other. What cannot be used is told, and everything stays as it was.
 
 mod watched;
 
@@ -25,8 +25,8 @@ use crate::limits::{self, ConnectionLimits};
 use crate::log::Verbosity;
 use crate::pem_file::Fingerprint;
 use crate::pool::PoolKeys;
-use crate::prepared::{ManagerTls, PortalTls, Prepared, Signers, pool_key_file};
-use crate::serving::{Live, Serving};
+use crate::prepared::{HostCa, ManagerTls, PortalTls, Prepared, Signers, pool_key_file};
+use crate::serving::{Live, PeerTls, Serving};
 use crate::tls::{Identity, IdentityFiles, Notice, Reminder};
 use crate::web_client::Pages;
 use gateway_datapath::Paths;
@@ -39,6 +39,8 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(3_600);
 const AUTHORITIES: &str = "authorities of the manager";
 /// What it calls that of `TicketURLCAFile`.
 const PORTAL_AUTHORITIES: &str = "authorities of the portal";
+/// What it calls that of `HostCAFile`.
+const HOST_AUTHORITIES: &str = "authorities of the hosts";
 
 type Failure = Box<dyn Error + Send + Sync>;
 type Observer = Arc<dyn Fn(Phase) + Send + Sync>;
@@ -55,6 +57,9 @@ pub struct Reloader {
     verbosity: Verbosity,
     identity: Watched,
     manager_ca: Watched,
+    host_ca: Watched,
+    /// What both were read as.
+    tls: PeerTls,
     pool: Watched,
     signers: Watched,
     /// Whose file was read last.
@@ -66,6 +71,15 @@ pub struct Reloader {
     /// Reasons that were told; once each, until all is well again.
     told: Vec<String>,
     observer: Observer,
+}
+
+/// What the files with authorities held that are in effect.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthorityFiles {
+    /// `ManagerCAFile`.
+    pub manager: Fingerprint,
+    /// `HostCAFile`.
+    pub hosts: Fingerprint,
 }
 
 /// Where a reload that SIGHUP asked for stands; for a service manager that waits for it.
@@ -123,15 +137,17 @@ impl LoadedPath {
 impl Reloader {
     /// Reads `path` and the files that it names; what is in effect is in `live`.
     ///
-    /// `manager_ca`: what [`ManagerTls`] was made of; `pool`: what the pool's keys were read from.
+    /// `tls`: what requests are served with, made of the files `authorities`; `pool`: what the
+    /// pool's keys were read from.
     #[expect(
         clippy::too_many_arguments,
-        reason = "one for each file, and what they are for"
+        reason = "one call, with everything that is in effect"
     )]
     pub fn new(
         path: PathBuf,
         live: Arc<Live>,
-        manager_ca: Fingerprint,
+        tls: PeerTls,
+        authorities: AuthorityFiles,
         pool: Fingerprint,
         signers: Signers,
         portal_tls: PortalTls,
@@ -149,7 +165,9 @@ impl Reloader {
             connections,
             loaded,
             verbosity,
-            manager_ca: Watched::new(manager_ca),
+            manager_ca: Watched::new(authorities.manager),
+            host_ca: Watched::new(authorities.hosts),
+            tls,
             pool: Watched::new(pool),
             signers: Watched::new(signers.fingerprint),
             signers_in_effect: signers,
@@ -208,6 +226,7 @@ impl Reloader {
             loaded,
             identity,
             manager_tls,
+            host_ca,
             pool_keys,
             pool_fingerprint,
             signers,
@@ -228,16 +247,20 @@ impl Reloader {
         }
         let mut changed: Vec<_> = changes.taken.iter().map(ToString::to_string).collect();
         let has_new_authorities = manager_tls.fingerprint != self.manager_ca.taken();
+        let has_new_host_authorities = host_ca.fingerprint != self.host_ca.taken();
         if !changes.taken.is_empty() {
             next.config = Arc::new(changes.config);
             self.apply(&next);
         }
         take_congestion(&mut next);
-        if !changes.taken.is_empty() || has_new_authorities {
-            self.take_manager_tls(&mut next, manager_tls);
+        if !changes.taken.is_empty() || has_new_authorities || has_new_host_authorities {
+            self.take_authorities(&mut next, Some(manager_tls), Some(host_ca));
         }
         if has_new_authorities {
             changed.push(AUTHORITIES.to_owned());
+        }
+        if has_new_host_authorities {
+            changed.push(HOST_AUTHORITIES.to_owned());
         }
         if pool_fingerprint != self.pool.taken() {
             self.pool.take(pool_fingerprint);
@@ -273,7 +296,10 @@ impl Reloader {
         let config = Arc::clone(&self.live.current().config);
         let in_effect = InEffect {
             identity: self.identity.taken(),
-            manager_ca: self.manager_ca.taken(),
+            authorities: AuthorityFiles {
+                manager: self.manager_ca.taken(),
+                hosts: self.host_ca.taken(),
+            },
             pool: self.pool.taken(),
             signers: self.signers.taken(),
             portal: self.portal.taken(),
@@ -296,13 +322,14 @@ impl Reloader {
         let manager_ca = self
             .manager_ca
             .judge(found.manager_ca.0, found.manager_ca.1);
+        let host_ca = self.host_ca.judge(found.host_ca.0, found.host_ca.1);
         let pool = self.pool.judge(found.pool.0, found.pool.1);
         let signers = self.signers.judge(found.signers.0, found.signers.1);
         let portal = self.portal.judge(found.portal.0, found.portal.1);
         let desktops = self.desktops.judge(found.desktops.0, found.desktops.1);
         if matches!(
-            (&identity, &manager_ca, &pool),
-            (News::Same, News::Same, News::Same)
+            (&identity, &manager_ca, &host_ca, &pool),
+            (News::Same, News::Same, News::Same, News::Same)
         ) && matches!(
             (&signers, &portal, &desktops),
             (News::Same, News::Same, News::Same)
@@ -319,8 +346,16 @@ impl Reloader {
         }
         match manager_ca {
             News::Good(manager_tls) => {
-                self.take_manager_tls(&mut next, manager_tls);
+                self.take_authorities(&mut next, Some(manager_tls), None);
                 changed.push(AUTHORITIES.to_owned());
+            }
+            News::Bad(failure) => self.refuse_once(&failure),
+            News::Same | News::Unsettled => {}
+        }
+        match host_ca {
+            News::Good(host_ca) => {
+                self.take_authorities(&mut next, None, Some(host_ca));
+                changed.push(HOST_AUTHORITIES.to_owned());
             }
             News::Bad(failure) => self.refuse_once(&failure),
             News::Same | News::Unsettled => {}
@@ -406,13 +441,24 @@ impl Reloader {
         self.portal_tls = portal_tls;
     }
 
-    /// Requests that come are served as the configuration in `next` says.
-    fn take_manager_tls(&mut self, next: &mut Serving, manager_tls: ManagerTls) {
-        self.manager_ca.take(manager_tls.fingerprint);
+    /// Requests that come are served as the configuration in `next` says, with these authorities
+    /// where there are new ones.
+    fn take_authorities(
+        &mut self,
+        next: &mut Serving,
+        manager_tls: Option<ManagerTls>,
+        host_ca: Option<HostCa>,
+    ) {
+        if let Some(manager_tls) = manager_tls {
+            self.manager_ca.take(manager_tls.fingerprint);
+            self.tls.manager = manager_tls.config;
+        }
+        if let Some(host_ca) = host_ca {
+            self.host_ca.take(host_ca.fingerprint);
+            self.tls.hosts = host_ca.authorities;
+        }
         let paths = self.loaded.paths_for(&next.config);
-        let gateway = next
-            .gateway
-            .changed(&next.config, manager_tls.config, paths);
+        let gateway = next.gateway.changed(&next.config, self.tls.clone(), paths);
         next.gateway = Arc::new(gateway);
     }
 
@@ -540,6 +586,7 @@ type Looked<T> = (Fingerprint, Option<Result<T, Failure>>);
 struct Found {
     identity: Looked<Identity>,
     manager_ca: Looked<ManagerTls>,
+    host_ca: Looked<HostCa>,
     pool: Looked<Option<PoolKeys>>,
     signers: Looked<Signers>,
     portal: Looked<PortalTls>,
@@ -549,7 +596,7 @@ struct Found {
 /// What is in effect of each file.
 struct InEffect {
     identity: Fingerprint,
-    manager_ca: Fingerprint,
+    authorities: AuthorityFiles,
     pool: Fingerprint,
     signers: Fingerprint,
     portal: Fingerprint,
@@ -563,8 +610,12 @@ impl Found {
             .then(|| Identity::from_files(&files).map_err(Failure::from));
         let file = ManagerTls::file(config);
         let ca_found = Fingerprint::of(&file);
-        let ca_parsed = (ca_found != in_effect.manager_ca)
+        let ca_parsed = (ca_found != in_effect.authorities.manager)
             .then(|| ManagerTls::from_file(file.as_ref()).map_err(Failure::from));
+        let file = HostCa::file(config);
+        let host_found = Fingerprint::of(&file);
+        let host_parsed = (host_found != in_effect.authorities.hosts)
+            .then(|| HostCa::from_file(file.as_ref()).map_err(Failure::from));
         let file = pool_key_file(config);
         let pool_found = Fingerprint::of(&file);
         let pool_parsed = (pool_found != in_effect.pool).then(|| {
@@ -587,6 +638,7 @@ impl Found {
             ),
             identity: (found, parsed),
             manager_ca: (ca_found, ca_parsed),
+            host_ca: (host_found, host_parsed),
             pool: (pool_found, pool_parsed),
             signers: (signers_found, signers_parsed),
             portal: (portal_found, portal_parsed),

@@ -13,6 +13,7 @@ use crate::channel_type::ChannelTypes;
 use crate::config::Config;
 use crate::desktops::{Desktops, Directory};
 use crate::drain::Drain;
+use crate::host_tls::Authorities;
 use crate::limits::ClientLimits;
 use crate::limits::NetworkRules;
 use crate::limits::{LoginLimit, speak_for_many};
@@ -22,6 +23,15 @@ use crate::ticket::Tickets;
 use crate::web_client::WebClient;
 use crate::web_origin::OriginRules;
 use gateway_datapath::Paths;
+
+/// TLS towards those that the gateway connects to.
+#[derive(Clone)]
+pub struct PeerTls {
+    /// Decides which certificate the manager may have.
+    pub manager: ClientConfig,
+    /// Who may sign the certificates of hosts, as far as the configuration says.
+    pub hosts: Option<Authorities>,
+}
 
 /// What stays the same under all configurations.
 struct Lasting {
@@ -36,10 +46,10 @@ struct Lasting {
 }
 
 impl Gateway {
-    /// As the configuration says. `manager_tls` decides which certificate the manager may have.
+    /// As the configuration says.
     pub fn new(
         config: &Config,
-        manager_tls: ClientConfig,
+        tls: PeerTls,
         tickets: Arc<Tickets>,
         channels: Arc<Registry>,
         paths: Arc<Paths>,
@@ -56,13 +66,13 @@ impl Gateway {
             web_client: Arc::default(),
         };
         let admissions = Admissions::new(config, tickets);
-        Self::assemble(config, manager_tls, admissions, lasting, paths)
+        Self::assemble(config, tls, admissions, lasting, paths)
     }
 
     /// As another configuration says; tickets, sessions, channels and what is counted against
     /// clients stay known.
     #[must_use]
-    pub fn changed(&self, config: &Config, manager_tls: ClientConfig, paths: Arc<Paths>) -> Self {
+    pub fn changed(&self, config: &Config, tls: PeerTls, paths: Arc<Paths>) -> Self {
         let admissions = self.admissions.changed(config);
         let lasting = Lasting {
             metrics: Arc::clone(&self.metrics),
@@ -74,12 +84,12 @@ impl Gateway {
             logins: Arc::new(self.desktops.logins().changed(speak_for_many(config))),
             web_client: Arc::clone(&self.web_client),
         };
-        Self::assemble(config, manager_tls, admissions, lasting, paths)
+        Self::assemble(config, tls, admissions, lasting, paths)
     }
 
     fn assemble(
         config: &Config,
-        manager_tls: ClientConfig,
+        tls: PeerTls,
         admissions: Admissions,
         lasting: Lasting,
         paths: Arc<Paths>,
@@ -94,8 +104,8 @@ impl Gateway {
             logins,
             web_client,
         } = lasting;
-        let hosts = HostConnector::new(config);
-        let forwarder = Forwarder::new(config, manager_tls);
+        let hosts = HostConnector::new(config, tls.hosts.as_ref());
+        let forwarder = Forwarder::new(config, tls.manager);
         let assignments = Assignments::new(
             config,
             hosts.clone(),

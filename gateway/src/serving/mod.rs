@@ -8,7 +8,7 @@ mod refused;
 mod reply;
 mod tunnel;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::session::ChannelId;
 use crate::web_client::{WebClient, is_foreign_login};
 use crate::web_origin::OriginRules;
+pub use assembly::PeerTls;
 use gateway_datapath::{Framing, Paths};
 pub use health::Health;
 pub use live::{Live, Serving};
@@ -398,7 +399,8 @@ async fn begin_channel(
     let session = admission.session;
     let place = gateway.client_limits.admit(client, session);
     let place = place.map_err(|too_many| Refused::TooMany { too_many, session })?;
-    let host = host_side(gateway, framing, &admission).await?;
+    let address = SocketAddr::new(client, origin.client_port);
+    let host = host_side(gateway, framing, address, &admission).await?;
     let allowed = gateway.allowed_channels.and(admission.grant.channels);
     let channel = Channel {
         id: ChannelId::next(),
@@ -428,6 +430,7 @@ async fn begin_channel(
 async fn host_side(
     gateway: &Gateway,
     framing: Framing,
+    client: SocketAddr,
     admission: &Admission,
 ) -> Result<HostSide, Refused> {
     let target = &admission.grant.target;
@@ -435,11 +438,15 @@ async fn host_side(
         return Ok(HostSide::Later(LateHost {
             hosts: gateway.hosts.clone(),
             metrics: Arc::clone(&gateway.metrics),
-            target: target.clone(),
+            grant: Arc::clone(&admission.grant),
             tls_target,
+            client,
         }));
     }
-    let connected = gateway.hosts.connect(target, &gateway.metrics).await;
+    let connected = gateway
+        .hosts
+        .connect(&admission.grant, client, &gateway.metrics)
+        .await;
     let host = connected.map_err(|failure| Refused::Host {
         failure,
         session: admission.session,

@@ -69,7 +69,7 @@ pub(super) fn host(failure: &ConnectError) -> Response<Body> {
             StatusCode::FORBIDDEN,
             "the desktop's host may not be reached through this gateway",
         ),
-        ConnectError::Unreachable(_) => error(
+        ConnectError::Unreachable(_) | ConnectError::Tls(_) => error(
             StatusCode::BAD_GATEWAY,
             "the desktop's host cannot be reached",
         ),

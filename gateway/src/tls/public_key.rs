@@ -1,4 +1,4 @@
-//! Public keys of certificates that are read for nothing else.
+//! Public keys of certificates.
 //!
 //! A server shows whatever certificate it has; whether a client takes it is the client's affair.
 //! So nothing is looked at here but where the key lies: version 1, unknown critical extensions
@@ -14,6 +14,9 @@ use x509_parser::objects::{oid_registry, oid2sn};
 /// What the library signs with, in words.
 const USABLE: &str =
     "RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 and P-521, and Ed25519 can be used";
+const RSA: &str = "1.2.840.113549.1.1.1";
+const EC: &str = "1.2.840.10045.2.1";
+const ED25519: &str = "1.3.101.112";
 /// Parameters of an algorithm that has none (RFC 3279, section 2.3.1); some leave them out.
 const NULL: [u8; 2] = [5, 0];
 
@@ -66,6 +69,43 @@ impl<'a> PublicKey<'a> {
                 self.algorithm == other.algorithm
                     && (self.key == other.key || is_compressed(self.key, other.key))
             })
+        })
+    }
+
+    /// What kind of key it is, if it is one with which no signature can be checked.
+    pub(crate) fn unusable(&self) -> Option<String> {
+        let (_, oid) = Oid::from_der(self.algorithm).ok()?;
+        let parameters = any(self.algorithm)?.1;
+        let (kind, is_usable) = match oid.to_id_string().as_str() {
+            RSA => rsa_of(element(self.key, Tag::Sequence)?.0)?,
+            EC => curve(parameters),
+            ED25519 => return None,
+            _ => (name(&oid), false),
+        };
+        (!is_usable).then_some(kind)
+    }
+
+    /// Whether its owner has signed a certificate, with one of these algorithms (RFC 5280, section
+    /// 4.1.1).
+    pub(crate) fn has_signed(&self, der: &[u8], algorithms: &WebPkiSupportedAlgorithms) -> bool {
+        let signed = || {
+            let content = sole(der, Tag::Sequence)?;
+            let (_, behind) = element(content, Tag::Sequence)?;
+            let to_be_signed = &content[..content.len() - behind.len()];
+            let (algorithm, behind) = element(behind, Tag::Sequence)?;
+            let (unused, signature) = sole(behind, Tag::BitString)?.split_first()?;
+            (*unused == 0).then_some((to_be_signed, without_null(algorithm), signature))
+        };
+        let Some((to_be_signed, algorithm, signature)) = signed() else {
+            return false;
+        };
+        let mut known = algorithms.all.iter().filter(|known| {
+            without_null(&known.public_key_alg_id()) == self.algorithm
+                && without_null(&known.signature_alg_id()) == algorithm
+        });
+        known.any(|known| {
+            let verified = known.verify_signature(self.key, to_be_signed, signature);
+            verified.is_ok()
         })
     }
 
@@ -169,9 +209,9 @@ fn kind(key: &PrivateKeyDer<'_>) -> Option<(String, bool)> {
             let (_, oid) = Oid::from_der(algorithm).ok()?;
             let (inner, _) = element(content, Tag::OctetString)?;
             match oid.to_id_string().as_str() {
-                "1.2.840.113549.1.1.1" => rsa(inner),
-                "1.2.840.10045.2.1" => Some(curve(parameters)),
-                "1.3.101.112" => Some(("Ed25519".to_owned(), true)),
+                RSA => rsa(inner),
+                EC => Some(curve(parameters)),
+                ED25519 => Some(("Ed25519".to_owned(), true)),
                 _ => Some((name(&oid), false)),
             }
         }
@@ -182,6 +222,11 @@ fn kind(key: &PrivateKeyDer<'_>) -> Option<(String, bool)> {
 fn rsa(der: &[u8]) -> Option<(String, bool)> {
     let content = sole(der, Tag::Sequence)?;
     let (_version, content) = element(content, Tag::Integer)?;
+    rsa_of(content)
+}
+
+/// Of the content of a key, from its modulus on.
+fn rsa_of(content: &[u8]) -> Option<(String, bool)> {
     let (modulus, _) = element(content, Tag::Integer)?;
     let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
     let first = *modulus.get(zeros)?;

@@ -19,6 +19,7 @@ mod desktops;
 mod handshake;
 mod headers;
 mod hijack;
+mod host_tls;
 mod limits;
 mod logs;
 mod manager;

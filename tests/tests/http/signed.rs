@@ -167,8 +167,8 @@ async fn guessing_bans_and_nobody_begins_a_session_from_there_meanwhile() {
 
 #[tokio::test]
 async fn a_token_is_as_long_as_an_address_may_be() {
-    let scene = Scene::with(|gateway| gateway.set("MaxUriSize", 512)).await;
-    let long = scene.token(&json!({"x": "y".repeat(512)}));
+    let scene = Scene::with(|gateway| gateway.set("MaxUriSize", 640)).await;
+    let long = scene.token(&json!({"x": "y".repeat(640)}));
     let target = format!("/?ver=2&token={long}");
     let outcome = Connect::to(&scene.gateway.tls(), &target).open().await;
     let answer = outcome.unwrap().refused().unwrap();

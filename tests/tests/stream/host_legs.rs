@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::setup::{Setup, UNIX_HOST, UNIX_HOST_WITHOUT_SOCKMAP};
+use crate::setup::{Setup, TLS_HOST_WITHOUT_SOCKMAP, UNIX_HOST, UNIX_HOST_WITHOUT_SOCKMAP};
 
 async fn move_bytes(setup: Setup) -> Result<String> {
     let stage = setup.start().await?;
@@ -15,10 +15,15 @@ async fn move_bytes(setup: Setup) -> Result<String> {
 }
 
 #[tokio::test]
-async fn the_kernels_paths_leave_unix_sockets_to_relay() -> Result<()> {
-    let log = move_bytes(UNIX_HOST_WITHOUT_SOCKMAP).await?;
+async fn the_kernels_paths_leave_tls_and_unix_sockets_to_relay() -> Result<()> {
+    falls_back(TLS_HOST_WITHOUT_SOCKMAP, "TLS to a host").await?;
+    falls_back(UNIX_HOST_WITHOUT_SOCKMAP, "Unix socket of a host").await
+}
+
+async fn falls_back(setup: Setup, reason: &str) -> Result<()> {
+    let log = move_bytes(setup).await?;
     // A gateway that may not load eBPF programs has told of that instead.
-    let told = log.contains("reason=\"Unix socket of a host\"")
+    let told = log.contains(&format!("reason=\"{reason}\""))
         || log.contains("path=\"sockmap\" works=false");
     ensure!(told, "{log}");
     Ok(())

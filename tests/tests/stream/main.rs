@@ -48,6 +48,7 @@ macro_rules! on_every_path {
 /// take.
 macro_rules! on_every_host {
     ($($test:ident)*) => {
+        on_path!(tls_host, TLS_HOST, $($test)*);
         on_path!(unix_host, UNIX_HOST, $($test)*);
     };
 }

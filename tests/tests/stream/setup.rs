@@ -1,5 +1,6 @@
 //! A gateway with a certain data path, hosts behind it and channels through it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -35,6 +36,8 @@ pub(crate) struct Setup {
 enum HostLeg {
     /// By its TCP port.
     Tcp,
+    /// By a TLS port.
+    Tls,
     /// By a Unix socket.
     Unix,
 }
@@ -51,6 +54,19 @@ pub(crate) const RELAY_PLAIN: Setup = Setup {
     configure: GatewayBuilder::plain,
     endpoint: Gateway::plain,
     host_leg: HostLeg::Tcp,
+};
+
+/// A host with TLS, to which every gateway moves so.
+pub(crate) const TLS_HOST: Setup = Setup {
+    host_leg: HostLeg::Tls,
+    ..RELAY_TLS
+};
+
+/// The same where another path is wanted.
+pub(crate) const TLS_HOST_WITHOUT_SOCKMAP: Setup = Setup {
+    path: "relay",
+    host_leg: HostLeg::Tls,
+    ..SOCKMAP
 };
 
 /// A host by its Unix socket, which every gateway moves so.
@@ -158,12 +174,23 @@ impl Setup {
         let mut builder = (self.configure)(Gateway::builder().set("HijackAll", false));
         let front = match self.host_leg {
             HostLeg::Tcp => None,
+            HostLeg::Tls => {
+                let address = IpAddr::from([127, 0, 0, 2]);
+                let cert = TestCert::builder().names([address.to_string()]);
+                let cert = cert.rsa().chain().build()?;
+                builder = builder
+                    .set("SpiceHost", address.to_string())
+                    .set("HostTLS", true)
+                    .set("HostCAFile", cert.ca_path().to_str().context("a path")?);
+                let front = Front::tls(address, cert.server_config()?, host.addr()).await?;
+                Some(Before::Tls(front, cert))
+            }
             HostLeg::Unix => {
                 let dir = TempDir::with_prefix("testkit-host-")?;
                 let socket = dir.path().join(host.addr().port().to_string());
                 let template = format!("unix:{}/%p", dir.path().display());
                 builder = builder.set("SpiceHost", template);
-                Some((Front::unix(&socket, host.addr())?, dir))
+                Some(Before::Unix(Front::unix(&socket, host.addr())?, dir))
             }
         };
         let gateway = more(builder).spawn().await?;
@@ -190,6 +217,13 @@ pub(crate) fn target<T: Send + 'static>(host: &Host<T>) -> String {
     format!("/?ver=2&token={}", host.addr().port())
 }
 
+/// What stands before a host, with the files that it needs.
+#[expect(dead_code, reason = "it only has to be there")]
+enum Before {
+    Tls(Front, TestCert),
+    Unix(Front, TempDir),
+}
+
 /// A running gateway and a host behind it.
 pub(crate) struct Stage {
     pub(crate) gateway: Gateway,
@@ -199,7 +233,7 @@ pub(crate) struct Stage {
     /// Before the first channel.
     open_fds: usize,
     /// What the gateway reaches the host by, and where that lies.
-    _front: Option<(Front, TempDir)>,
+    _front: Option<Before>,
 }
 
 impl Stage {

@@ -51,3 +51,21 @@ async fn channels_to_unix_sockets_lose_no_byte() {
     let configured = || port_gateway().set("SpiceHost", template.clone());
     replace_under_traffic(configured, &token).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn channels_to_hosts_with_tls_lose_no_byte() {
+    let host = Host::echo().await.unwrap();
+    let address = std::net::IpAddr::from([127, 0, 0, 3]);
+    let cert = TestCert::builder().names([address.to_string()]).build();
+    let cert = cert.unwrap();
+    let config = cert.server_config().unwrap();
+    let _front = Front::tls(address, config, host.addr()).await.unwrap();
+    let ca = cert.ca_path();
+    let configured = || {
+        port_gateway()
+            .set("SpiceHost", address.to_string())
+            .set("HostTLS", true)
+            .set("HostCAFile", ca.to_str().unwrap())
+    };
+    replace_under_traffic(configured, &host.addr().port().to_string()).await;
+}
