@@ -60,6 +60,8 @@ const BOOT_CODE: &[u8] = &[
 #[derive(Clone, Debug)]
 enum Place {
     Port(SocketAddr),
+    /// With TLS on another port, by the files in a folder.
+    Tls(SocketAddr, u16, PathBuf),
     Socket(PathBuf),
 }
 
@@ -88,6 +90,34 @@ impl SpiceVm {
         Err(problem.context("no attempt was made")?)
     }
 
+    /// The same with a TLS port beside, whose certificate is `server-cert.pem` of a folder with the
+    /// files that QEMU wants.
+    pub async fn start_with_tls(password: Option<&str>, files: &Path) -> Result<Self> {
+        let mut problem = None;
+        for _ in 0..ATTEMPTS {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, net::free_port()?));
+            // One that nobody listens on now, and that is not given twice.
+            let holder = std::net::TcpListener::bind(address)?;
+            let tls = net::free_port()?;
+            drop(holder);
+            let folder = tempfile::tempdir().context("a folder for QEMU")?;
+            let place = Place::Tls(address, tls, files.to_owned());
+            match Self::start_once(folder, place, password).await {
+                Ok(vm) => return Ok(vm),
+                Err(error) => problem = Some(error),
+            }
+        }
+        Err(problem.context("no attempt was made")?)
+    }
+
+    /// The TLS port, if it has one.
+    pub fn tls_port(&self) -> Option<u16> {
+        match &self.place {
+            Place::Tls(_, port, _) => Some(*port),
+            Place::Port(_) | Place::Socket(_) => None,
+        }
+    }
+
     /// The same with a Unix socket.
     pub async fn start_on_socket(password: Option<&str>) -> Result<Self> {
         let folder = tempfile::tempdir().context("a folder for QEMU")?;
@@ -114,7 +144,7 @@ impl SpiceVm {
     /// If it listens on a socket.
     pub fn address(&self) -> SocketAddr {
         match &self.place {
-            Place::Port(address) => *address,
+            Place::Port(address) | Place::Tls(address, ..) => *address,
             Place::Socket(path) => panic!("it listens at {}", path.display()),
         }
     }
@@ -122,7 +152,7 @@ impl SpiceVm {
     /// Where the Spice server listens that was started on a socket.
     pub fn socket(&self) -> Option<&Path> {
         match &self.place {
-            Place::Port(_) => None,
+            Place::Port(_) | Place::Tls(..) => None,
             Place::Socket(path) => Some(path),
         }
     }
@@ -136,7 +166,7 @@ impl SpiceVm {
         let mut last = None;
         while Instant::now() < deadline {
             let picture = match &self.place {
-                Place::Port(address) => {
+                Place::Port(address) | Place::Tls(address, ..) => {
                     screenshot::take(*address, self.password.as_deref()).await?
                 }
                 Place::Socket(path) => {
@@ -159,7 +189,9 @@ impl SpiceVm {
             }
             let connected = timeout_at(deadline, async {
                 match &self.place {
-                    Place::Port(address) => TcpStream::connect(address).await.map(drop),
+                    Place::Port(address) | Place::Tls(address, ..) => {
+                        TcpStream::connect(address).await.map(drop)
+                    }
                     Place::Socket(path) => UnixStream::connect(path).await.map(drop),
                 }
             });
@@ -219,6 +251,12 @@ async fn launch(folder: &Path, place: &Place, password: Option<&str>) -> Result<
         .args(["-device", "isa-debugcon,iobase=0xe9,chardev=painted"]);
     let spice = match place {
         Place::Port(address) => format!("port={},addr={}", address.port(), address.ip()),
+        Place::Tls(address, tls, files) => format!(
+            "port={},addr={},tls-port={tls},x509-dir={}",
+            address.port(),
+            address.ip(),
+            files.display()
+        ),
         Place::Socket(path) => format!("unix=on,addr={}", path.display()),
     };
     match password {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use testkit::adapter::Adapter;
 use testkit::browser;
 use testkit::cert::TestCert;
@@ -21,6 +21,7 @@ use testkit::tls::TlsClient;
 use testkit::ws::{Connect, LONGEST_SERVER_FRAME};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::TcpStream;
+use tokio::process::Command;
 use tokio::sync::watch;
 
 const PASSWORD: &str = "only for Spice";
@@ -190,7 +191,7 @@ async fn a_client_takes_its_picture_from_a_unix_socket_of_qemu() {
     let desktop = DesktopAnswer::at(&format!("unix:{}", socket.display()), 5900);
     let manager = Manager::builder().spawn().await.unwrap();
     manager.set_desktop(desktop.password(PASSWORD));
-    let directory = socket.parent().and_then(std::path::Path::to_str).unwrap();
+    let directory = socket.parent().and_then(Path::to_str).unwrap();
     let gateway = Gateway::builder()
         .manager(&manager)
         .set("AllowedSockets", vec![directory])
@@ -202,6 +203,63 @@ async fn a_client_takes_its_picture_from_a_unix_socket_of_qemu() {
     check_screenshot(gateway.tls(), desktop.token, &picture, BEFORE_PICTURES)
         .await
         .unwrap();
+}
+
+/// Makes an authority and a server's certificate with the commands of QEMU's and Spice's
+/// instructions, in the files that QEMU wants.
+async fn spice_certificates(folder: &Path) -> Result<()> {
+    let run = async |arguments: &str| {
+        let mut command = Command::new("openssl");
+        command
+            .args(arguments.split_whitespace())
+            .current_dir(folder);
+        let output = command.output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "openssl {arguments}: {said}");
+        Ok(())
+    };
+    run(
+        "req -new -x509 -days 10 -newkey rsa:2048 -nodes -keyout ca-key.pem -out ca-cert.pem \
+         -subj /C=IL/L=Raanana/O=Example/CN=authority",
+    )
+    .await?;
+    run(
+        "req -new -newkey rsa:2048 -nodes -keyout server-key.pem -out server.csr \
+         -subj /C=IL/L=Raanana/O=Example/CN=server",
+    )
+    .await?;
+    run(
+        "x509 -req -days 10 -in server.csr -CA ca-cert.pem -CAkey ca-key.pem -set_serial 01 \
+         -out server-cert.pem",
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_takes_its_picture_from_a_tls_port_of_qemu() {
+    packages::ensure(&[Package::Qemu, Package::SpiceScreenshot, Package::Openssl]).unwrap();
+    let files = tempfile::tempdir().unwrap();
+    spice_certificates(files.path()).await.unwrap();
+    let vm = SpiceVm::start_with_tls(Some(PASSWORD), files.path());
+    let vm = vm.await.unwrap();
+    let picture = vm.picture().await.unwrap();
+    let ca = files.path().join("ca-cert.pem");
+    let gateway = Gateway::builder()
+        .set("HijackAll", false)
+        .set("HostTLS", true)
+        .set("HostCAFile", ca.to_str().unwrap())
+        .set("HostSubject", "C=IL,L=Raanana,O=Example,CN=server")
+        .spawn()
+        .await
+        .unwrap();
+    let token = vm.tls_port().unwrap().to_string();
+    check_screenshot(gateway.tls(), token, &picture, PING)
+        .await
+        .unwrap();
+    // The plain port beside it is none for this gateway.
+    let plain = vm.address().port().to_string();
+    let refused = Connect::new(&gateway.tls(), &plain).open().await.unwrap();
+    assert_eq!(refused.refused().unwrap().status(), 502);
 }
 
 #[tokio::test(flavor = "multi_thread")]

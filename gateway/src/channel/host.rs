@@ -239,7 +239,12 @@ impl HostConnector {
 
 #[cfg(test)]
 mod tests {
+    use rustls::ServerConfig;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio_rustls::TlsAcceptor;
+
     use super::*;
+    use crate::host_tls::CertificateDigest;
 
     fn connector(allowed: &[&str]) -> HostConnector {
         HostConnector::new(
@@ -338,5 +343,77 @@ mod tests {
         let unknown = target("no-such-host.invalid", 1);
         let unknown = connector(&[]).reach(&unknown, CLIENT).await.unwrap_err();
         assert!(matches!(unknown, ConnectError::Unreachable(_)), "{unknown}");
+    }
+
+    /// A host with TLS, and its certificate.
+    async fn secured() -> (u16, CertificateDer<'static>) {
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let der = own.cert.der().clone();
+        let key = PrivateKeyDer::Pkcs8(own.signing_key.serialize_der().into());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![der.clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (listener, port) = listener("127.0.0.1:0").await;
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let _ = acceptor.accept(stream).await;
+            }
+        });
+        (port, der)
+    }
+
+    #[tokio::test]
+    async fn a_grant_says_whose_certificate_its_host_has() {
+        let (port, der) = secured().await;
+        let (_, other) = secured().await;
+        let authorities = |der: &CertificateDer<'static>| {
+            Trust::Authorities(Authorities::new(vec![der.clone()]).unwrap())
+        };
+        let pinned = |der: &CertificateDer<'static>| Trust::Certificate(CertificateDigest::of(der));
+        for (trust, is_accepted) in [
+            (authorities(&der), true),
+            (authorities(&other), false),
+            (pinned(&der), true),
+            (pinned(&other), false),
+        ] {
+            let subject = None;
+            let grant = Grant {
+                tls: Some(HostTls { trust, subject }),
+                ..target("127.0.0.1", port)
+            };
+            // Whatever the configuration says of other hosts.
+            match connector(&[]).connect(&grant, CLIENT).await {
+                Ok(HostStream::Tls(_)) => assert!(is_accepted),
+                Err(ConnectError::Tls(_)) => assert!(!is_accepted),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn tls_is_never_left_out() {
+        let subject = None;
+        let trust = Trust::Authorities(Authorities::none());
+        let grant = Grant {
+            target: Target::Unix("/run/a.sock".parse().unwrap()),
+            tls: Some(HostTls { trust, subject }),
+        };
+        let refused = connector(&[]).connect(&grant, CLIENT).await.unwrap_err();
+        assert!(matches!(refused, ConnectError::Tls(_)), "{refused}");
+        // Without a file of authorities nobody is trusted.
+        let config = Config {
+            host_tls: true,
+            ..Config::default()
+        };
+        let (port, _) = secured().await;
+        let connector = HostConnector::new(&config, None);
+        let refused = connector.connect(&target("127.0.0.1", port), CLIENT).await;
+        let refused = refused.unwrap_err();
+        assert!(matches!(refused, ConnectError::Tls(_)), "{refused}");
     }
 }
