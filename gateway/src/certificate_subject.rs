@@ -70,6 +70,9 @@ pub enum SubjectError {
     /// The kind of an attribute is not known.
     #[error("attribute {0} is of an unknown kind")]
     UnknownKind(usize),
+    /// It has a character that does not belong into one line.
+    #[error("it has a control character")]
+    Control,
     /// A backslash stands before something else than a comma or a backslash.
     #[error("a backslash must be followed by \",\" or \"\\\"")]
     Escape,
@@ -119,6 +122,9 @@ impl FromStr for Subject {
     fn from_str(text: &str) -> Result<Self, SubjectError> {
         if text.len() > MAX_LENGTH {
             return Err(SubjectError::TooLong);
+        }
+        if text.chars().any(char::is_control) {
+            return Err(SubjectError::Control);
         }
         let parts = split(text)?;
         let mut attributes = Vec::new();
@@ -324,6 +330,7 @@ mod tests {
             ("C=IL,,CN=a", SubjectError::NoValue(2)),
             ("X=a", SubjectError::UnknownKind(1)),
             ("2.5..3=a", SubjectError::UnknownKind(1)),
+            ("CN=a\nb", SubjectError::Control),
             (r"CN=a\b", SubjectError::Escape),
             ("CN=a\\", SubjectError::Escape),
         ] {

@@ -211,3 +211,49 @@ fn count(counter: &mut u8, most: u8) -> Result<(), RecordError> {
     *counter += 1;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn handshake(role: Role, is_tls_13: bool, text: &[u8]) -> Result<Event, RecordError> {
+        Control::default().on_record(role, is_tls_13, Content::Handshake, text)
+    }
+
+    #[test]
+    fn each_side_takes_what_its_peer_may_send() {
+        let ticket = [&[NEW_SESSION_TICKET, 0, 0, 3][..], b"abc"].concat();
+        assert_eq!(handshake(Role::Client, true, &ticket), Ok(Event::Nothing));
+        // A ticket, and the key update that must be the last message of its record.
+        let update = [KEY_UPDATE, 0, 0, 1, 1];
+        let both = [&ticket[..], &update].concat();
+        let is_requested = true;
+        let expected = Ok(Event::KeyUpdate { is_requested });
+        assert_eq!(handshake(Role::Client, true, &both), expected);
+        let swapped = [&update[..], &ticket].concat();
+        for (role, is_tls_13, wrong) in [
+            (Role::Client, true, &swapped),
+            (Role::Server, true, &ticket),
+            // In a handshake with TLS 1.2 they come before its end.
+            (Role::Client, false, &ticket),
+        ] {
+            assert_eq!(
+                handshake(role, is_tls_13, wrong),
+                Err(RecordError::Unexpected)
+            );
+        }
+    }
+
+    #[test]
+    fn each_side_is_asked_for_another_handshake_in_its_own_way() {
+        let (request, hello) = ([HELLO_REQUEST, 0, 0, 0], [CLIENT_HELLO, 0, 0, 0]);
+        for (role, wish, other) in [
+            (Role::Client, request, hello),
+            (Role::Server, hello, request),
+        ] {
+            assert_eq!(handshake(role, false, &wish), Ok(Event::Renegotiation));
+            assert_eq!(handshake(role, false, &other), Err(RecordError::Unexpected));
+            assert_eq!(handshake(role, true, &wish), Err(RecordError::Unexpected));
+        }
+    }
+}
