@@ -32,5 +32,5 @@ pub async fn accept(
     config: Arc<ServerConfig>,
 ) -> Result<TlsStream, HandshakeError> {
     let connection = UnbufferedServerConnection::new(config).map_err(HandshakeError::from)?;
-    handshake::run(connection, tcp, Role::Server).await
+    handshake::run(Box::new(connection), tcp, Role::Server).await
 }

@@ -38,5 +38,5 @@ pub async fn connect(
     name: ServerName<'static>,
 ) -> Result<TlsStream, HandshakeError> {
     let connection = UnbufferedClientConnection::new(config, name).map_err(HandshakeError::from)?;
-    handshake::run(connection, tcp, Role::Client).await
+    handshake::run(Box::new(connection), tcp, Role::Client).await
 }

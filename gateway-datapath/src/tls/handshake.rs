@@ -85,8 +85,11 @@ impl Side for UnbufferedClientConnection {
 ///
 /// rustls is shown one record at a time, and none behind the peer's Finished: it would take a key
 /// update that came along with it, while the connection goes on with the first keys.
+///
+/// The side is boxed: the task of a connection would hold it twice, as an argument too, until the
+/// client has begun.
 pub(super) async fn run(
-    mut connection: impl Side,
+    mut connection: Box<impl Side>,
     mut tcp: TcpStream,
     role: Role,
 ) -> Result<TlsStream, HandshakeError> {
@@ -94,7 +97,7 @@ pub(super) async fn run(
     let mut outgoing = Vec::new();
     let mut captured = Captured::default();
     loop {
-        let step = step(&mut connection, &mut received, &mut outgoing);
+        let step = step(&mut *connection, &mut received, &mut outgoing);
         if let Some(secrets) = Capture::take() {
             captured = secrets;
         }
@@ -114,7 +117,7 @@ pub(super) async fn run(
                 }
             }
             Step::Done => {
-                let (secrets, version) = connection.into_keys()?;
+                let (secrets, version) = (*connection).into_keys()?;
                 let stream = TlsStream::new(tcp, &secrets, version, role, captured, received);
                 return Ok(stream?);
             }
