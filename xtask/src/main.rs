@@ -31,7 +31,7 @@ enum Command {
     Bench(bench::Options),
     /// Build the eBPF programs, which the gateway's next build takes in.
     BuildEbpf(build_ebpf::Options),
-    /// Show a desktop through the gateway, with a real Spice client and server.
+    /// Show a desktop through the gateway, with a real Spice server and each kind of client.
     Demo(demo::Options),
     /// Fuzz the parsers and the relay.
     Fuzz(fuzz::Options),

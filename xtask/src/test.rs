@@ -9,7 +9,7 @@ use testkit::packages::{self, Package};
 
 use crate::build_ebpf;
 use crate::cargo;
-use crate::demo::installed;
+use crate::demo::{self, installed};
 use crate::fuzz;
 use crate::soak;
 use crate::steps::Steps;
@@ -48,6 +48,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     let advisories = dependencies(steps)?;
     cargo_step(steps, "Build", &["build", "--workspace"])?;
     cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;
+    demo::run_quick(steps)?;
     fuzz::run_quick(steps)?;
     soak::run_quick(steps)?;
     installed::run(steps, false)?;

@@ -1,5 +1,6 @@
 //! What stands behind the gateway in the demo: a virtual machine, or a recorded session.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -68,15 +69,28 @@ impl Desktop {
 
     /// What the manager tells of it.
     pub(crate) fn answer(&self) -> DesktopAnswer {
+        let (address, password) = self.place();
+        let answer = DesktopAnswer::new(address);
         match self {
-            Self::Vm { vm, password, .. } => DesktopAnswer::new(vm.address()).password(password),
-            Self::Replay { host, .. } => DesktopAnswer::new(host.addr()),
+            Self::Vm { .. } => answer.password(password),
+            Self::Replay { .. } => answer,
         }
     }
 
-    /// Whether any Spice client can use it: a recording has only its own.
-    pub(super) fn is_for_anyone(&self) -> bool {
-        matches!(self, Self::Vm { .. })
+    /// Where its Spice server listens, and the password there; empty if there is none.
+    pub(super) fn place(&self) -> (SocketAddr, &str) {
+        match self {
+            Self::Vm { vm, password, .. } => (vm.address(), password),
+            Self::Replay { host, .. } => (host.addr(), ""),
+        }
+    }
+
+    /// What it shows to any Spice client; a recording has only its own.
+    pub(super) fn picture(&self) -> Option<&Picture> {
+        match self {
+            Self::Vm { picture, .. } => Some(picture),
+            Self::Replay { .. } => None,
+        }
     }
 
     /// Uses it as the client to whom it was `given` does.

@@ -2,13 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use testkit::adapter::{Adapter, Traffic};
-use testkit::command::target_dir;
 use testkit::net::Endpoint;
 use testkit::picture::Picture;
 use testkit::tls::TlsClient;
 use testkit::ws::Connect;
 use testkit::{flexvdi, screenshot};
 
+use super::comparison::compare;
 use crate::steps::Steps;
 
 /// Fetches the picture with the desktop's ticket, saves it and compares it with `expected`.
@@ -18,7 +18,7 @@ pub(super) async fn run(
     desktop: flexvdi::Desktop,
     expected: &Picture,
 ) -> Result<()> {
-    steps.begin("Client: spicy-screenshot, through one WebSocket of the gateway per channel");
+    steps.begin("flexVDI client: spicy-screenshot, through one WebSocket per channel");
     let endpoint = gateway.clone().with_tls(TlsClient::new().resuming());
     let host = format!("{}:{}", desktop.address, endpoint.addr().port());
     let token = desktop.token;
@@ -32,23 +32,8 @@ pub(super) async fn run(
         "the gateway: {}",
         traffic.faults.join("; ")
     );
-    steps.done(moved(&traffic));
-
-    steps.begin("Comparison with the picture fetched directly");
-    let file = target_dir().join("demo/desktop.png");
-    seen.save_png(&file)?;
-    let differing = seen.differing_pixels(expected);
-    ensure!(
-        differing == 0,
-        "{differing} pixels differ; see {}",
-        file.display()
-    );
-    let pixels = seen.rgb.len() / 3;
-    let file = file.canonicalize().unwrap_or(file);
-    steps.done(format!(
-        "all {pixels} pixels are equal; they are in {}",
-        file.display()
-    ));
+    steps.note(moved(&traffic));
+    steps.done(compare(&seen, expected, "desktop.png")?);
     Ok(())
 }
 

@@ -1,0 +1,43 @@
+//! A native Spice client takes a screenshot, with the gateway as its HTTP proxy.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+
+use anyhow::{Context, Result};
+use testkit::picture::Picture;
+use testkit::screenshot;
+
+use super::comparison::compare;
+use super::site::Site;
+use crate::steps::Steps;
+
+/// Logs in, and fetches the picture with CONNECT. Without TLS if the client cannot do it, or nobody
+/// but root could have it trust the gateway's certificate (`tls`).
+pub(super) async fn run(
+    steps: &mut Steps,
+    site: &Site,
+    tls: bool,
+    expected: &Picture,
+) -> Result<()> {
+    let tls = tls && is_root();
+    let given = site.client().desktop().await?;
+    let (scheme, gateway, ca) = if tls {
+        let ca = site.gateway.cert().ca_path();
+        ("https", site.gateway.tls_addr(), Some(ca))
+    } else {
+        ("http", site.gateway.plain_addr(), None)
+    };
+    steps.begin(format!(
+        "Native client: spicy-screenshot, with {scheme}://TICKET:x@{gateway} as its proxy"
+    ));
+    let proxy = format!("{scheme}://{}:x@{gateway}", given.token);
+    let seen = screenshot::take_through(&proxy, ca.as_deref(), Some(&given.password))
+        .await
+        .with_context(|| format!("the gateway: {}", site.gateway.log_tail()))?;
+    steps.done(compare(&seen, expected, "native.png")?);
+    Ok(())
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
