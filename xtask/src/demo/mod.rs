@@ -151,7 +151,7 @@ fn in_public(answer: &Value) -> String {
 
 fn invitation(site: &Site, programs: &Programs) -> String {
     let address = site.address();
-    let browser = if programs.browser {
+    let browser = if programs.page {
         format!("https://{address}/ (accept the certificate)")
     } else {
         "install the package spice-html5 and start the demo again".to_owned()

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use testkit::picture::Picture;
 use testkit::screenshot;
 
@@ -31,9 +31,8 @@ pub(super) async fn run(
         "Native client: spicy-screenshot, with {scheme}://TICKET:x@{gateway} as its proxy"
     ));
     let proxy = format!("{scheme}://{}:x@{gateway}", given.token);
-    let seen = screenshot::take_through(&proxy, ca.as_deref(), Some(&given.password))
-        .await
-        .with_context(|| format!("the gateway: {}", site.gateway.log_tail()))?;
+    let seen = screenshot::take_through(&proxy, ca.as_deref(), Some(&given.password)).await;
+    let seen = site.with_log(seen)?;
     steps.done(compare(&seen, expected, "native.png")?);
     Ok(())
 }

@@ -11,7 +11,9 @@ pub(super) struct Programs {
     pub(super) qemu: bool,
     /// Whether that client can use TLS to a proxy.
     pub(super) proxy_tls: bool,
-    /// Whether there are a browser and what it needs.
+    /// Whether the gateway can have its page for browsers.
+    pub(super) page: bool,
+    /// Whether there are a browser for it and what drives it.
     pub(super) browser: bool,
 }
 
@@ -20,6 +22,7 @@ impl Programs {
     pub(super) const NONE: Self = Self {
         qemu: false,
         proxy_tls: false,
+        page: false,
         browser: false,
     };
 
@@ -50,6 +53,7 @@ impl Programs {
         Self {
             qemu: true,
             proxy_tls: proxy_tls.is_ok(),
+            page: Package::SpiceHtml5.is_installed(),
             browser: browser.is_ok(),
         }
     }

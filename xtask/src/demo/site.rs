@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 use tempfile::TempDir;
 use testkit::cert::TestCert;
@@ -65,7 +65,7 @@ impl Site {
             .cert(TestCert::builder().chain().build()?)
             .plain()
             .binary(binary);
-        if programs.browser {
+        if programs.page {
             gateway = gateway.set("WebClient", SPICE_HTML5);
         }
         let site = Self {
@@ -106,6 +106,11 @@ impl Site {
             "spice_password is not that of the file"
         );
         Ok(())
+    }
+
+    /// What a client did, with the gateway's log behind the reason of a failure.
+    pub(super) fn with_log<T>(&self, did: Result<T>) -> Result<T> {
+        did.map_err(|error| anyhow!("{error:#}\nThe gateway's log:\n{}", self.gateway.log_tail()))
     }
 
     /// Warnings and errors that the gateway logged.

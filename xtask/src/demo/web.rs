@@ -50,9 +50,7 @@ pub(super) async fn run(steps: &mut Steps, site: &Site, expected: &Picture) -> R
             ["screenshot", screenshot],
         ],
     });
-    let seen: Seen = browser::run("webclient.mjs", job, LIMIT)
-        .await
-        .with_context(|| format!("the gateway: {}", site.gateway.log_tail()))?;
+    let seen: Seen = site.with_log(browser::run("webclient.mjs", job, LIMIT).await)?;
     ensure!(
         seen.complaints.is_empty(),
         "the browser's console: {}",
