@@ -387,7 +387,7 @@ mod tests {
                 ..target("127.0.0.1", port)
             };
             // Whatever the configuration says of other hosts.
-            match connector(&[]).connect(&grant, CLIENT).await {
+            match connector(&[]).reach(&grant, CLIENT).await {
                 Ok(HostStream::Tls(_)) => assert!(is_accepted),
                 Err(ConnectError::Tls(_)) => assert!(!is_accepted),
                 other => panic!("{other:?}"),
@@ -400,10 +400,10 @@ mod tests {
         let subject = None;
         let trust = Trust::Authorities(Authorities::none());
         let grant = Grant {
-            target: Target::Unix("/run/a.sock".parse().unwrap()),
             tls: Some(HostTls { trust, subject }),
+            ..Grant::new(Target::Unix("/run/a.sock".parse().unwrap()))
         };
-        let refused = connector(&[]).connect(&grant, CLIENT).await.unwrap_err();
+        let refused = connector(&[]).reach(&grant, CLIENT).await.unwrap_err();
         assert!(matches!(refused, ConnectError::Tls(_)), "{refused}");
         // Without a file of authorities nobody is trusted.
         let config = Config {
@@ -412,7 +412,7 @@ mod tests {
         };
         let (port, _) = secured().await;
         let connector = HostConnector::new(&config, None);
-        let refused = connector.connect(&target("127.0.0.1", port), CLIENT).await;
+        let refused = connector.reach(&target("127.0.0.1", port), CLIENT).await;
         let refused = refused.unwrap_err();
         assert!(matches!(refused, ConnectError::Tls(_)), "{refused}");
     }
