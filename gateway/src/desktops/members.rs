@@ -103,7 +103,7 @@ const DESKTOP: &[Member] = &[
     Member {
         name: "address",
         required: true,
-        about: "Where the desktop's Spice server listens: HOST:PORT, IPv6 addresses in brackets.",
+        about: "Where the desktop's Spice server listens: HOST:PORT, IPv6 addresses in brackets; or unix:/PATH on the gateway's machine.",
         shape: &Shape::Text {
             form: Form::Line,
             longest: 300,

@@ -18,6 +18,30 @@ fn file_of(host: &Host<Vec<u8>>) -> File {
 }
 
 #[tokio::test]
+async fn a_desktop_may_be_a_socket_below_an_allowed_directory() {
+    let host = Host::echo().await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("7.sock");
+    let _front = Front::unix(&socket, host.addr()).unwrap();
+    let mut listed = desktop("a", &host);
+    listed["address"] = json!(format!("unix:{}", socket.display()));
+    let file = File::new(&json!({"desktops": [listed], "users": [user("ana", &["a"])]}));
+
+    let allowed = vec![directory.path().to_str().unwrap()];
+    let gateway = file.gateway().set("AllowedSockets", allowed);
+    let gateway = gateway.spawn().await.unwrap();
+    let given = client(&gateway, "ana").desktop().await.unwrap();
+    assert_opens(&gateway.tls(), &given.token).await;
+    let shown = format!("host=unix:{}", socket.display());
+    logged(&gateway, &["channel open", &shown]).await;
+
+    let strict = file.gateway().spawn().await.unwrap();
+    let refused = log_in(&strict.tls(), "ana", PASSWORD).await;
+    assert_ne!(body(&refused)["status"], "OK");
+    logged(&strict, &["no ticket for this desktop", "AllowedSockets"]).await;
+}
+
+#[tokio::test]
 async fn clients_of_all_kinds_are_understood() {
     let host = Host::echo().await.unwrap();
     let file = file_of(&host);
