@@ -385,7 +385,8 @@ fn npm_has(package: &Path, version: &str) -> bool {
         .is_some_and(|manifest| manifest["version"] == version)
 }
 
-fn is_root() -> bool {
+/// Whether root runs this.
+pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 

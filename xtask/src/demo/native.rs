@@ -1,9 +1,7 @@
 //! A native Spice client takes a screenshot, with the gateway as its HTTP proxy.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-
 use anyhow::Result;
+use testkit::packages;
 use testkit::picture::Picture;
 use testkit::screenshot;
 
@@ -19,7 +17,7 @@ pub(super) async fn run(
     tls: bool,
     expected: &Picture,
 ) -> Result<()> {
-    let tls = tls && is_root();
+    let tls = tls && packages::is_root();
     let given = site.client().desktop().await?;
     let (scheme, gateway, ca) = if tls {
         let ca = site.gateway.cert().ca_path();
@@ -35,8 +33,4 @@ pub(super) async fn run(
     let seen = site.with_log(seen)?;
     steps.done(compare(&seen, expected, "native.png")?);
     Ok(())
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
