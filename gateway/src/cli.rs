@@ -125,7 +125,7 @@ enum Ask {
     },
     /// Make the running gateway accept new desktop sessions again.
     Undrain,
-    /// Have the running gateway make a ticket for a desktop, as its manager's clients get one.
+    /// Have the running gateway make a ticket for a desktop, or a file for virt-viewer.
     Ticket(TicketArguments),
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use anyhow::Context;
-use clap::{Command, ValueEnum};
+use clap::{Arg, Command, ValueEnum};
 use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
@@ -53,7 +53,7 @@ fn man_page(command: Command, page: &mut Vec<u8>) -> io::Result<()> {
     commands.control("SH", ["COMMANDS"]);
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         commands.control("TP", []);
-        commands.text([bold(sub.get_name())]);
+        commands.text([bold(sub.get_name()), roman(positionals(sub))]);
         commands.text([roman(about(sub.get_about()))]);
         for argument in sub.get_arguments().filter(|it| !it.is_global_set()) {
             let Some(long) = argument.get_long() else {
@@ -61,7 +61,7 @@ fn man_page(command: Command, page: &mut Vec<u8>) -> io::Result<()> {
             };
             commands.control("RS", []);
             commands.control("TP", []);
-            commands.text([bold(format!("--{long}"))]);
+            commands.text([bold(format!("--{long}")), roman(value(argument))]);
             commands.text([roman(about(argument.get_help()))]);
             commands.control("RE", []);
         }
@@ -75,6 +75,29 @@ fn man_page(command: Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_options_section(page)?;
     commands.to_writer(page)?;
     ending().to_writer(page)
+}
+
+/// What follows a command's name, such as ` HOST:PORT`; in brackets what may be left out.
+fn positionals(command: &Command) -> String {
+    let names = command.get_positionals().map(|argument| {
+        let name = value(argument);
+        if argument.is_required_set() {
+            name
+        } else {
+            format!(" [{}]", name.trim_start())
+        }
+    });
+    names.collect()
+}
+
+/// The value of an argument, such as ` SECONDS`; nothing: it has none.
+fn value(argument: &Arg) -> String {
+    let names = argument.get_value_names().unwrap_or_default();
+    if argument.get_action().takes_values() {
+        names.iter().flat_map(|name| [" ", name.as_str()]).collect()
+    } else {
+        String::new()
+    }
 }
 
 fn about(text: Option<&clap::builder::StyledStr>) -> String {
@@ -101,7 +124,7 @@ fn ending() -> Roff {
             ),
             (
                 "1",
-                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, or the system failed in another way.",
+                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, a command was refused by the running gateway or did not reach it, or the system failed in another way.",
             ),
             ("2", "Wrong command line."),
             (
@@ -154,7 +177,13 @@ fn ending() -> Roff {
     );
     section(
         "FILES",
-        &[("/etc/flexvdi/flexvdi-gateway.conf", "The configuration.")],
+        &[
+            ("/etc/flexvdi/flexvdi-gateway.conf", "The configuration."),
+            (
+                "/usr/share/doc/flexvdi-gateway",
+                "The documents, and an example of the file that Desktops names.",
+            ),
+        ],
     );
     page.control("SH", ["SEE ALSO"]);
     page.text([bold("flexvdi-gateway.conf"), roman("(5)")]);
@@ -163,8 +192,6 @@ fn ending() -> Roff {
 
 #[cfg(test)]
 mod tests {
-    use clap::Arg;
-
     use super::*;
 
     #[test]
@@ -176,12 +203,25 @@ mod tests {
                     .about("Try")
                     .arg(Arg::new("json").long("json").help("Print JSON")),
             )
+            .subcommand(
+                Command::new("ticket")
+                    .arg(Arg::new("at").value_name("HOST:PORT").required(true))
+                    .arg(Arg::new("file").value_name("FILE"))
+                    .arg(Arg::new("for").long("for").value_name("SECONDS")),
+            )
             .subcommand(Command::new("secret").hide(true));
         let mut page = Vec::new();
         man_page(command, &mut page).unwrap();
         let page = String::from_utf8(page).unwrap();
         assert!(page.contains(".TH flexvdi-gateway 8"), "{page}");
-        for part in ["probe", r"\-\-json", "Print JSON", "EXIT STATUS"] {
+        for part in [
+            "probe",
+            r"\-\-json",
+            "Print JSON",
+            r"\fBticket\fR HOST:PORT [FILE]",
+            r"\fB\-\-for\fR SECONDS",
+            "EXIT STATUS",
+        ] {
             assert!(page.contains(part), "{part} is missing in {page}");
         }
         assert!(!page.contains("secret"), "{page}");
