@@ -58,13 +58,17 @@ async fn who_asks_again_and_again_keeps_its_place() {
     let stage = Stage::new().await;
     let mut scraper = HttpConnection::open(&stage.admin).await.unwrap();
     let mut crowd = Vec::new();
+    let ask = || Call::get(&stage.admin, "/healthz").into_request();
     for _ in 0..20 {
-        // Two rounds of them fit, whichever are taken before and behind the request.
-        for _ in 0..10 {
-            crowd.push(stage.admin.connect_tcp().await.unwrap());
+        let mut silent = Vec::new();
+        for _ in 0..9 {
+            silent.push(stage.admin.connect_tcp().await.unwrap());
         }
-        let call = Call::get(&stage.admin, "/healthz").into_request();
-        assert_eq!(scraper.send(call).await.unwrap().status(), 200);
+        // Connections are taken in turn: behind this one all were.
+        let mut last = HttpConnection::open(&stage.admin).await.unwrap();
+        assert_eq!(last.send(ask()).await.unwrap().status(), 200);
+        crowd.push((silent, last));
+        assert_eq!(scraper.send(ask()).await.unwrap().status(), 200);
     }
 }
 
