@@ -1,9 +1,15 @@
-//! Takes the eBPF object into the binary where `cargo xtask build-ebpf` has left one.
+//! Takes the eBPF object into the binary where `cargo xtask build-ebpf` has left one, and tells the
+//! tests whether they are root's.
+
+#[path = "../tests/unprivileged.rs"]
+mod unprivileged;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 fn main() {
+    unprivileged::tell();
+    println!("cargo::rerun-if-changed=../tests/unprivileged.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let object = out.join("gateway-ebpf.o");
     let bytes = target_dir(&out).map_or_else(Vec::new, |target| {

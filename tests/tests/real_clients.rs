@@ -89,6 +89,10 @@ async fn check_screenshot(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_with_a_ticket_over_tls() {
     let site = Site::start(|gateway| gateway).await.unwrap();
     let desktop = FlexVdiClient::new(&site.gateway.tls())
@@ -102,6 +106,10 @@ async fn a_client_takes_its_picture_with_a_ticket_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_with_a_ticket_over_plaintext() {
     let site = Site::start(GatewayBuilder::plain).await.unwrap();
     let desktop = FlexVdiClient::new(&site.gateway.plain())
@@ -114,6 +122,10 @@ async fn a_client_takes_its_picture_with_a_ticket_over_plaintext() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_with_a_port_on_the_host_itself() {
     let site = Site::start(|gateway| gateway.set("HijackAll", false))
         .await
@@ -149,6 +161,10 @@ async fn check_native(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_native_client_takes_its_picture_through_a_tunnel_over_plaintext() {
     let site = Site::start(GatewayBuilder::plain).await.unwrap();
     let gateway = site.gateway.plain_addr();
@@ -156,6 +172,10 @@ async fn a_native_client_takes_its_picture_through_a_tunnel_over_plaintext() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_native_client_takes_its_picture_through_a_tunnel_over_tls() {
     packages::ensure(&[Package::GlibNetworking]).unwrap();
     let cert = TestCert::builder().chain().build().unwrap();
@@ -173,6 +193,10 @@ async fn a_native_client_takes_its_picture_through_a_tunnel_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_native_client_with_a_wrong_ticket_sees_nothing() {
     let site = Site::start(GatewayBuilder::plain).await.unwrap();
     let proxy = format!("http://guess:x@{}", site.gateway.plain_addr());
@@ -183,6 +207,10 @@ async fn a_native_client_with_a_wrong_ticket_sees_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_from_a_unix_socket_of_qemu() {
     packages::ensure(&[Package::Qemu, Package::SpiceScreenshot]).unwrap();
     let vm = SpiceVm::start_on_socket(Some(PASSWORD)).await.unwrap();
@@ -236,6 +264,10 @@ async fn spice_certificates(folder: &Path) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_from_a_tls_port_of_qemu() {
     packages::ensure(&[Package::Qemu, Package::SpiceScreenshot, Package::Openssl]).unwrap();
     let files = tempfile::tempdir().unwrap();
@@ -263,6 +295,10 @@ async fn a_client_takes_its_picture_from_a_tls_port_of_qemu() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_browser_shows_the_desktop() {
     browser::ensure_installed().unwrap();
     let site = Site::start(|gateway| gateway).await.unwrap();
@@ -317,6 +353,10 @@ async fn without_pictures(server: SocketAddr, released: watch::Receiver<bool>) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
     browser::ensure_installed().unwrap();
     let site = Site::start(|gateway| gateway).await.unwrap();
@@ -356,6 +396,10 @@ async fn a_browser_does_not_notice_that_the_gateway_is_replaced() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_of_a_desktop_of_the_file() {
     packages::ensure(&[Package::Qemu, Package::SpiceScreenshot]).unwrap();
     let vm = SpiceVm::start(Some(PASSWORD)).await.unwrap();

@@ -97,6 +97,10 @@ fn log_in(password: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_person_logs_in_and_works_at_a_desktop() {
     packages::ensure(&[Package::Qemu, Package::SpiceScreenshot]).unwrap();
     let site = Site::start(|gateway| gateway).await.unwrap();
@@ -190,6 +194,10 @@ async fn a_person_logs_in_and_works_at_a_desktop() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_wrong_password_is_told_and_another_one_may_be_tried() {
     let site = Site::start(|gateway| gateway).await.unwrap();
     let after = json!([
@@ -233,6 +241,10 @@ async fn host_that(ends: bool) -> Result<Host<()>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn one_of_several_desktops_is_chosen_with_the_keyboard() {
     let site = Site::start(|gateway| gateway).await.unwrap();
     let host = host_that(true).await.unwrap();
@@ -267,6 +279,10 @@ async fn one_of_several_desktops_is_chosen_with_the_keyboard() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_person_is_told_in_their_language_why_the_desktop_ended() {
     let site = Site::start(|gateway| gateway).await.unwrap();
     let host = host_that(false).await.unwrap();
@@ -295,6 +311,10 @@ async fn a_person_is_told_in_their_language_why_the_desktop_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_login_that_waits_can_be_broken_off() {
     let site = Site::start(|gateway| gateway).await.unwrap();
     site.manager.script([Reply::Pending, Reply::Pending]);
@@ -321,6 +341,10 @@ async fn a_login_that_waits_can_be_broken_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_wrong_spice_password_leads_back_to_the_login() {
     packages::ensure(&[Package::Qemu]).unwrap();
     let site = Site::start(|gateway| gateway).await.unwrap();
@@ -338,6 +362,10 @@ async fn a_wrong_spice_password_leads_back_to_the_login() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn where_nobody_logs_in_nobody_is_asked() {
     let site = Site::start(|gateway| gateway).await.unwrap();
     site.manager.set_auth_mode("kiosk");

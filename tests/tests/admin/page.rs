@@ -18,6 +18,10 @@ async fn look(stage: &Stage, scheme: &str, scripts: bool) -> Value {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_browser_shows_the_sessions_and_renews_them() {
     tokio::task::spawn_blocking(browser::ensure_installed)
         .await

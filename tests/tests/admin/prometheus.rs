@@ -41,6 +41,10 @@ async fn busy() -> (Stage, testkit::ws::Channel) {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn promtool_finds_no_fault() {
     packages::ensure(&[Package::Prometheus]).unwrap();
     let (stage, _channel) = busy().await;
@@ -99,6 +103,10 @@ fn alerts() -> Vec<String> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn promtool_finds_no_fault_with_the_alerts() {
     packages::ensure(&[Package::Prometheus]).unwrap();
     let output = Command::new("promtool")
@@ -113,6 +121,10 @@ async fn promtool_finds_no_fault_with_the_alerts() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn dashboard_and_alerts_name_only_what_exists() {
     let (stage, _channel) = busy().await;
     let text = stage.shown("/metrics").await;
@@ -139,6 +151,10 @@ async fn dashboard_and_alerts_name_only_what_exists() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn prometheus_scrapes_it_and_answers_what_dashboard_and_alerts_ask() {
     packages::ensure(&[Package::Prometheus]).unwrap();
     let (stage, _channel) = busy().await;

@@ -75,6 +75,7 @@ fn assert_holds_with(gateway: &Gateway, expected: u64, inherited: u64) {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn each_thread_keeps_what_the_configuration_needs_and_no_more() {
     let logs = TempDir::with_prefix("testkit-access-").unwrap();
     let log = logs.path().join("access.log");
@@ -104,6 +105,7 @@ async fn each_thread_keeps_what_the_configuration_needs_and_no_more() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn what_it_inherits_and_does_not_need_it_does_not_pass_on() {
     let folder = TempDir::with_prefix("testkit-setpriv-").unwrap();
     let program = folder.path().join("start");
@@ -118,6 +120,7 @@ async fn what_it_inherits_and_does_not_need_it_does_not_pass_on() {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn it_still_opens_ports_of_root() {
     testkit::namespace::run(|| async {
         let gateway = port_gateway().set("SslPort", 443).spawn().await?;
@@ -130,6 +133,7 @@ fn it_still_opens_ports_of_root() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_renewed_key_of_another_user_is_read() {
     let gateway = port_gateway()
         .set("CertificatePoll", 0)
@@ -158,6 +162,7 @@ fn give_away(path: &Path) {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn the_status_names_them() {
     let port = testkit::net::free_port().unwrap();
     let gateway = port_gateway().set("AdminPort", port).spawn().await.unwrap();

@@ -68,6 +68,7 @@ async fn what_the_kernel_does_not_have_is_told_with_what_helps_and_the_systems_i
 
 /// In a network whose system is set up with another one.
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn by_default_it_is_bbr_where_the_kernel_has_it_whatever_the_system_is_set_up_with() {
     testkit::namespace::run(|| async {
         fs::write("/proc/sys/net/ipv4/tcp_congestion_control", ALWAYS_THERE)?;

@@ -33,6 +33,7 @@ fn tight(gateway: GatewayBuilder) -> GatewayBuilder {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_start_without_threads_ends_with_a_reason_and_a_status_of_its_own() {
     for tasks in [1, 2, 3, 4, 6, 15, TASKS - 1] {
         let gateway = port_gateway().set("WorkerThreads", 2).tasks(tasks);
@@ -53,6 +54,7 @@ async fn a_start_without_threads_ends_with_a_reason_and_a_status_of_its_own() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_gateway_that_gets_no_more_threads_does_all_that_it_did() {
     let host = Host::echo().await.unwrap();
     let by_name = DesktopAnswer::at("localhost", host.addr().port());
@@ -99,6 +101,7 @@ async fn a_gateway_that_gets_no_more_threads_does_all_that_it_did() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn signs_of_life_go_on_when_there_are_no_more_threads() {
     let manager = Notified::new();
     let gateway = tight(port_gateway())

@@ -94,6 +94,10 @@ async fn certificate_and_key_may_be_one_file() {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn keys_in_older_formats_are_read() {
     let openssl = find_program("openssl").expect("no openssl: run `apt-get install -y openssl`");
     for (cert, begin) in [

@@ -85,6 +85,10 @@ async fn documented(scene: &Scene, cert: &TestCert, patience: &str) -> Result<Pr
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_documented_site_works() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway).await?;
     let cert = TestCert::new()?;
@@ -93,6 +97,10 @@ async fn the_documented_site_works() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_hosts_end_is_told() -> Result<()> {
     let scene = Scene::new(End::Fin, |gateway| gateway).await?;
     let cert = TestCert::new()?;
@@ -101,6 +109,10 @@ async fn the_hosts_end_is_told() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn pings_keep_an_idle_channel_open() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway.set("KeepAlive", 1)).await?;
     let cert = TestCert::new()?;
@@ -112,6 +124,10 @@ async fn pings_keep_an_idle_channel_open() -> Result<()> {
 
 /// The rule of older installations, with `mod_proxy_wstunnel`.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn wstunnel_works() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway).await?;
     let cert = TestCert::new()?;

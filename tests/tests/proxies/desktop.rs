@@ -73,6 +73,10 @@ impl Site {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_client_takes_its_picture_through_the_kernel() -> Result<()> {
     let site = Site::start().await?;
     let endpoint = site.proxy.tls();
@@ -90,6 +94,10 @@ async fn a_client_takes_its_picture_through_the_kernel() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_browser_shows_the_desktop_through_the_kernel() -> Result<()> {
     browser::ensure_installed()?;
     let site = Site::start().await?;

@@ -47,6 +47,10 @@ async fn documented(scene: &Scene, cert: &TestCert, patience: &str) -> Result<Pr
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_documented_file_works() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway).await?;
     let cert = TestCert::new()?;
@@ -55,6 +59,10 @@ async fn the_documented_file_works() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_hosts_end_is_told() -> Result<()> {
     let scene = Scene::new(End::Fin, |gateway| gateway).await?;
     let cert = TestCert::new()?;
@@ -63,6 +71,10 @@ async fn the_hosts_end_is_told() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn pings_keep_an_idle_channel_open() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway.set("KeepAlive", 1)).await?;
     let cert = TestCert::new()?;
@@ -73,6 +85,10 @@ async fn pings_keep_an_idle_channel_open() -> Result<()> {
 
 /// TLS goes through to a pool of gateways, of which each client stays with one.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_documented_pool_works() -> Result<()> {
     let pool = [
         Scene::new(End::Hold, |gateway| gateway).await?,

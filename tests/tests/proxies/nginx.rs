@@ -80,6 +80,10 @@ async fn relay(backend: &str, cert: &TestCert) -> Result<Proxy> {
 
 /// WebSockets and tunnels of one session, of the client that nginx names.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_documented_relay_works_for_clients_of_every_kind() -> Result<()> {
     let configure = |gateway: testkit::gateway::GatewayBuilder| {
         gateway
@@ -132,6 +136,10 @@ pub(crate) async fn documented(backend: &str, cert: &TestCert, patience: &str) -
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_documented_site_works() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway).await?;
     let cert = TestCert::new()?;
@@ -147,6 +155,10 @@ async fn the_documented_site_works() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_hosts_end_is_told() -> Result<()> {
     let scene = Scene::new(End::Fin, |gateway| gateway).await?;
     let cert = TestCert::new()?;
@@ -155,6 +167,10 @@ async fn the_hosts_end_is_told() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn pings_keep_an_idle_channel_open() -> Result<()> {
     let scene = Scene::new(End::Hold, |gateway| gateway.set("KeepAlive", 1)).await?;
     let cert = TestCert::new()?;
@@ -166,6 +182,10 @@ async fn pings_keep_an_idle_channel_open() -> Result<()> {
 /// The rule that existing installations have: the gateway learns neither the public name nor the
 /// client's address.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_rule_without_forwarded_headers_needs_external_name() -> Result<()> {
     let named =
         |gateway: testkit::gateway::GatewayBuilder| gateway.set("ExternalName", PUBLIC_NAME);

@@ -101,6 +101,10 @@ pub(crate) async fn session(endpoint: Endpoint) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn any_gateway_serves_any_channel() -> Result<()> {
     let pool = Pool::new(|gateway| gateway.set("ProxyProtocol", vec!["127.0.0.1"])).await?;
     let proxy = balanced(&pool, |text| text).await?;
@@ -146,6 +150,10 @@ async fn any_gateway_serves_any_channel() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_gateway_with_another_key_refuses() -> Result<()> {
     let (ours, theirs) = (Pool::new(|g| g).await?, Pool::new(|g| g).await?);
     let endpoint = ours.gateways[0].tls();

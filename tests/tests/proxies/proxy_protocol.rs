@@ -53,6 +53,10 @@ fn told_by_balancer(gateway: GatewayBuilder) -> GatewayBuilder {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn the_documented_pool_tells_who_the_client_is() -> Result<()> {
     let pool = Pool::new(told_by_balancer).await?;
     let proxy = balanced(&pool, |text| text).await?;
@@ -60,6 +64,10 @@ async fn the_documented_pool_tells_who_the_client_is() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn version_1_does_too() -> Result<()> {
     let pool = Pool::new(told_by_balancer).await?;
     let proxy = balanced(&pool, |text| text.replace("send-proxy-v2", "send-proxy")).await?;
@@ -67,6 +75,10 @@ async fn version_1_does_too() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn nginx_passing_tls_through_does_too() -> Result<()> {
     let pool = Pool::new(told_by_balancer).await?;
     let members = pool.gateways.each_ref().map(|g| g.tls_addr().to_string());
@@ -94,6 +106,10 @@ async fn nginx_passing_tls_through_does_too() -> Result<()> {
 
 /// `HAProxy` ends TLS and tells of the client on the plaintext port.
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn it_works_on_the_plaintext_port() -> Result<()> {
     let host = Host::echo().await?;
     let manager = Manager::spawn(DesktopAnswer::new(host.addr())).await?;
@@ -153,6 +169,10 @@ async fn ended(endpoint: &Endpoint, bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn no_header_or_a_malformed_one_ends_the_connection() -> Result<()> {
     let gateway = gateway_with_header().await?;
     let request = &b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"[..];
@@ -181,6 +201,10 @@ async fn no_header_or_a_malformed_one_ends_the_connection() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn headers_may_come_in_pieces_and_with_what_follows() -> Result<()> {
     let gateway = gateway_with_header().await?;
     let request = b"GET /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -211,6 +235,10 @@ async fn headers_may_come_in_pieces_and_with_what_follows() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn from_others_a_header_is_not_looked_for() -> Result<()> {
     let gateway = gateway_with_header().await?;
     let other: IpAddr = [127, 0, 0, 2].into();
@@ -228,6 +256,10 @@ async fn from_others_a_header_is_not_looked_for() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn connections_are_counted_for_the_client() -> Result<()> {
     let gateway = Gateway::builder()
         .plain()
@@ -285,6 +317,10 @@ async fn announced(protocol: &str, length: Option<usize>) -> Result<Vec<u8>> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn hosts_are_told_who_their_client_is() -> Result<()> {
     let header = String::from_utf8(announced("v1", None).await?)?;
     ensure!(
@@ -312,6 +348,10 @@ async fn refused_connections(admin: &Endpoint) -> Result<Vec<(String, u64)>> {
 }
 
 #[tokio::test]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn what_is_refused_after_the_header_is_counted_by_its_reason() -> Result<()> {
     let admin = testkit::net::free_port()?;
     let gateway = Gateway::builder()

@@ -15,7 +15,7 @@ use testkit::prelude::*;
 
 use crate::setup::{Setup, Stage, read_downlink, read_downlink_to};
 
-on_every_path! {
+on_every_path_as_root! {
     the_round_trip_to_a_far_client_is_told
     what_waits_for_a_busy_client_is_told
     what_a_lossy_line_costs_stays_counted

@@ -33,6 +33,7 @@ fn entries_of(channels: usize) -> BTreeMap<String, usize> {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn a_thousand_channels_leave_nothing_behind() -> Result<()> {
     raise_descriptor_limit()?;
     namespace::run(|| async {
@@ -84,6 +85,7 @@ fn kernel_memory() -> Result<u64> {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn stalled_clients_bound_the_kernels_memory() -> Result<()> {
     namespace::run(|| async {
         namespace::limit_tcp_buffers(TCP_BUFFER / 2, TCP_BUFFER)?;

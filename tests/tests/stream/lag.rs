@@ -11,7 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::setup::{Setup, read_downlink, read_downlink_to};
 
-on_every_path! {
+on_every_path_as_root! {
     little_waits_for_a_client_on_a_slow_line
     a_host_that_is_far_away_is_not_held_back
 }

@@ -15,7 +15,7 @@ use crate::setup::{
     send_frames, send_messages,
 };
 
-on_every_path! {
+on_every_path_as_root! {
     bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder
     bytes_arrive_as_sent_over_lines_that_lose_packets_in_rows
     bytes_arrive_as_sent_over_lines_that_are_too_slow

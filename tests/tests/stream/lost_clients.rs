@@ -19,7 +19,7 @@ use crate::setup::{
     target,
 };
 
-on_every_path! {
+on_every_path_as_root! {
     a_client_that_vanishes_while_it_is_sent_to_is_given_up
     a_client_that_vanishes_while_nothing_moves_is_given_up
     a_client_that_vanishes_with_a_full_window_is_given_up

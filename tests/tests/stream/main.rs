@@ -18,6 +18,21 @@ macro_rules! on_path {
     };
 }
 
+/// The same where only root may do what the tests need.
+macro_rules! on_path_as_root {
+    ($path:ident, $setup:ident, $($test:ident)*) => {
+        mod $path {
+            $(
+                #[tokio::test]
+                #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+                async fn $test() -> anyhow::Result<()> {
+                    super::$test(crate::setup::$setup).await
+                }
+            )*
+        }
+    };
+}
+
 /// The same for a data path that few kernels carry; those in virtual machines do.
 macro_rules! on_ktls {
     ($path:ident, $setup:ident, $($test:ident)*) => {
@@ -38,7 +53,18 @@ macro_rules! on_every_path {
     ($($test:ident)*) => {
         on_path!(relay_tls, RELAY_TLS, $($test)*);
         on_path!(relay_plain, RELAY_PLAIN, $($test)*);
-        on_path!(sockmap, SOCKMAP, $($test)*);
+        on_path_as_root!(sockmap, SOCKMAP, $($test)*);
+        on_ktls!(ktls, KTLS, $($test)*);
+        on_ktls!(ktls_sockmap, KTLS_SOCKMAP, $($test)*);
+    };
+}
+
+/// The same for functions that make a network of their own.
+macro_rules! on_every_path_as_root {
+    ($($test:ident)*) => {
+        on_path_as_root!(relay_tls, RELAY_TLS, $($test)*);
+        on_path_as_root!(relay_plain, RELAY_PLAIN, $($test)*);
+        on_path_as_root!(sockmap, SOCKMAP, $($test)*);
         on_ktls!(ktls, KTLS, $($test)*);
         on_ktls!(ktls_sockmap, KTLS_SOCKMAP, $($test)*);
     };

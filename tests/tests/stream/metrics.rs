@@ -91,6 +91,7 @@ async fn what_waits_for_a_slow_client_is_told(setup: Setup) -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn what_the_programs_count_stays_counted() -> Result<()> {
     const LENGTH: u64 = 16 << 20;
     let watched = Watched::start(SOCKMAP).await?;
@@ -127,6 +128,7 @@ async fn what_the_programs_count_stays_counted() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn counts_survive_another_data_path() -> Result<()> {
     let watched = Watched::start(SOCKMAP_ON_TLS).await?;
     let fallbacks = r#"flexvdi_gateway_fallbacks_total{reason="TLS client leg"}"#;

@@ -107,6 +107,7 @@ where
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn bytes_of_overlapping_segments_arrive_once() -> Result<()> {
     on_both_paths(|rig| async move {
         // In the second case TCP's numbers pass their end.
@@ -125,6 +126,7 @@ fn bytes_of_overlapping_segments_arrive_once() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn each_small_message_behind_a_repeated_one_arrives_at_once() -> Result<()> {
     on_both_paths(|rig| async move {
         let mut line = rig.open(7).await?;
@@ -139,6 +141,7 @@ fn each_small_message_behind_a_repeated_one_arrives_at_once() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn segments_that_fill_a_hole_and_more_arrive_once() -> Result<()> {
     on_both_paths(|rig| async move {
         let mut line = rig.open(7).await?;
@@ -158,6 +161,7 @@ fn segments_that_fill_a_hole_and_more_arrive_once() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn long_repetitions_are_cut_off() -> Result<()> {
     on_both_paths(|rig| async move {
         let mut line = rig.open(7).await?;
@@ -175,6 +179,7 @@ fn long_repetitions_are_cut_off() -> Result<()> {
 }
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn a_fin_behind_repeated_bytes_ends_the_stream() -> Result<()> {
     on_both_paths(|rig| async move {
         for last in [100..130, 40..130, 50..100] {
@@ -196,6 +201,7 @@ const FLIGHT: usize = 12_000;
 const LONGEST: usize = 1_400;
 
 #[test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 fn random_segments_arrive_once() -> Result<()> {
     let seed = seed_or(1)?;
     on_both_paths(move |rig| async move {

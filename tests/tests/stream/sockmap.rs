@@ -41,6 +41,7 @@ async fn wakeups_of(setup: Setup, messages: u64) -> Result<u64> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn the_downlink_does_not_wake_the_gateway() -> Result<()> {
     const MESSAGES: u64 = 10_000;
     let relay = wakeups_of(RELAY_PLAIN, 1_000).await? * (MESSAGES / 1_000);
@@ -94,6 +95,7 @@ async fn more_than_two_gib_are_counted_and_arrive() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_killed_gateway_leaves_no_wedged_sockets() -> Result<()> {
     let stage = SOCKMAP.start().await?;
     let mut channels = Vec::new();
@@ -117,6 +119,7 @@ async fn a_killed_gateway_leaves_no_wedged_sockets() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_tls_leg_falls_back_to_relay() -> Result<()> {
     let stage = SOCKMAP_ON_TLS.start().await?;
     let mut channel = stage.open().await?;
@@ -127,6 +130,7 @@ async fn a_tls_leg_falls_back_to_relay() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_host_that_speaks_first_falls_back_to_relay() -> Result<()> {
     let stage = SOCKMAP.start().await?;
     let mut client = RawClient::open(&stage.endpoint, &target(&stage.host)).await?;

@@ -415,6 +415,7 @@ async fn a_client_is_never_sent_a_ping() -> Result<()> {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn tunnels_take_relay_whatever_is_wanted() -> Result<()> {
     let stage = Stage::start(|gateway| gateway.set("DataPath", "sockmap")).await?;
     for endpoint in stage.endpoints() {

@@ -125,6 +125,7 @@ async fn one_that_cannot_start_leaves_everything_as_it_was() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn one_that_gets_no_threads_leaves_everything_as_it_was() {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();

@@ -189,6 +189,7 @@ async fn one_that_others_may_write_to_is_refused_and_so_the_check_says() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn one_of_another_user_is_refused_but_not_by_the_check_of_root() {
     assert!(
         rustix::process::geteuid().is_root(),
@@ -238,6 +239,7 @@ fn open_up_files_of(cert: &TestCert) {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn no_other_user_is_let_in_even_where_the_files_would_let_them() {
     let (_folder, program) = readable_by_all();
     let gateway = port_gateway().spawn().await.unwrap();
@@ -267,6 +269,7 @@ async fn no_other_user_is_let_in_even_where_the_files_would_let_them() {
 }
 
 #[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn root_takes_over_from_a_gateway_of_another_user_in_its_directory() {
     let (folder, program) = readable_by_all();
     let directory = folder.path().join("run");

@@ -475,6 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
     async fn what_a_host_says_while_its_socket_enters_the_map_arrives_in_order() {
         let sockmap = Sockmap::load(1, 1 << 20)
             .unwrap_or_else(|error| panic!("{error}; this test is for root"));

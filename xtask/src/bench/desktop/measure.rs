@@ -182,6 +182,7 @@ mod tests {
     use crate::bench::desktop::scenes;
 
     #[tokio::test(flavor = "multi_thread")]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
     async fn keys_show_while_pictures_move() {
         packages::ensure(&[Package::XorgSpice, Package::Openssl]).unwrap();
         let props = Props {

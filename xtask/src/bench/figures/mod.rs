@@ -342,6 +342,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
     fn clients_in_their_own_network_reach_the_host_through_peers() {
         packages::ensure(&[Package::Haproxy]).unwrap();
         let network = Network::new(Leg::Ethernet, Leg::Ethernet, 1).unwrap();

@@ -161,6 +161,7 @@ mod tests {
     use crate::bench::wan::lines;
 
     #[tokio::test(flavor = "multi_thread")]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
     async fn a_show_and_a_client_without_a_peer_feel_the_line() {
         let props = Props {
             cert: TestCert::new().unwrap(),
