@@ -17,7 +17,7 @@ use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
 use crate::metrics::ChannelRefusal;
-use crate::portal::Portal;
+use crate::portal::{Portal, may_be_token};
 use crate::session::SessionId;
 use crate::signed::is_signed;
 use crate::spice_host::SpiceHost;
@@ -285,7 +285,8 @@ impl Admissions {
         let found = self.mode.look_up(&shown, now);
         let is_signed = is_signed(token) && tickets.takes_signed();
         let is_blocked = || self.failures.blocked(client, now).is_some();
-        if !matches!(found, Err(RedeemError::Wrong)) || is_signed || is_blocked() {
+        let is_decided = !matches!(found, Err(RedeemError::Wrong)) || is_signed;
+        if is_decided || !may_be_token(token) || is_blocked() {
             return self.judge(found, Some(token), client, now);
         }
         if tickets.is_closed() {
@@ -296,7 +297,7 @@ impl Admissions {
         let now = Instant::now();
         let mut found = self.mode.look_up(&shown, now);
         if matches!(found, Err(RedeemError::Wrong))
-            && let Some(grant) = portal.ask(token, client).await.map_err(no_answer)?
+            && let Some(grant) = self.ask(&portal, token, client).await?
         {
             found = if may_be_reached(&grant, ports) {
                 let lease = tickets.begin_with(grant, &shown, Instant::now());
@@ -307,6 +308,22 @@ impl Admissions {
             };
         }
         self.judge(found, Some(token), client, Instant::now())
+    }
+
+    /// Asks the portal. A token to which it fails to answer counts as a wrong one: it may be the
+    /// token that makes it fail.
+    async fn ask(
+        &self,
+        portal: &Portal,
+        token: &str,
+        client: IpAddr,
+    ) -> Result<Option<Grant>, Refusal> {
+        portal.ask(token, client).await.map_err(|failure| {
+            if failure.was_asked() {
+                self.note_wrong(client, Some(token), Instant::now());
+            }
+            Refusal::Portal
+        })
     }
 
     fn shown<'a>(&self, token: &'a str, client: IpAddr, now: Instant) -> Presented<'a> {
@@ -335,6 +352,11 @@ impl Admissions {
         if let Some(retry_after) = self.failures.blocked(client, now) {
             return Err(Refusal::TooMany { retry_after });
         }
+        self.note_wrong(client, token, now);
+        Err(Refusal::Token)
+    }
+
+    fn note_wrong(&self, client: IpAddr, token: Option<&str>, now: Instant) {
         if self.failures.note(client, token, now) {
             warn!(
                 %client,
@@ -342,7 +364,6 @@ impl Admissions {
                 "too many wrong tokens: further ones from this address are refused"
             );
         }
-        Err(Refusal::Token)
     }
 }
 

@@ -44,6 +44,8 @@ const MAX_ANSWER: usize = 16 * 1024;
 /// Questions at a time. Those about one token never overlap, so that the channels of a session ask
 /// once.
 const QUESTIONS: usize = 64;
+/// Longest token that is asked about, in bytes.
+const MAX_TOKEN: usize = 2_048;
 
 /// Asks a portal.
 pub struct Portal {
@@ -53,6 +55,8 @@ pub struct Portal {
     questions: [Mutex<()>; QUESTIONS],
     breaker: Breaker,
     unknown: Unknown,
+    /// Those at which it failed, though not at others.
+    unclear: Unknown,
     hashes: RandomState,
     metrics: Arc<Metrics>,
 }
@@ -63,7 +67,7 @@ pub enum PortalError {
     /// `TicketURLTimeout`.
     #[error("no answer within {} s (TicketURLTimeout)", .0.as_secs())]
     Timeout(Duration),
-    /// It has failed several times in a row.
+    /// It has failed several times in a row, or just now with this token.
     #[error("it has failed before, and is tried again in at most {} s", breaker::PAUSE.as_secs())]
     Paused,
     /// No connection, or it broke off.
@@ -77,6 +81,11 @@ pub enum PortalError {
     Status(StatusCode),
 }
 
+/// Whether a token may be one that a portal made. Others can only be meant to confuse it.
+pub fn may_be_token(token: &str) -> bool {
+    !token.is_empty() && token.len() <= MAX_TOKEN && !token.contains(char::is_control)
+}
+
 impl PortalError {
     fn label(&self) -> PortalResult {
         match self {
@@ -84,6 +93,20 @@ impl PortalError {
             Self::Paused => PortalResult::Paused,
             Self::Unreachable(_) => PortalResult::Unreachable,
             Self::Answer(_) | Self::Status(_) => PortalResult::Answer,
+        }
+    }
+
+    /// Whether the portal was asked.
+    pub fn was_asked(&self) -> bool {
+        !matches!(self, Self::Paused)
+    }
+
+    /// Whether the next question is likely to end in the same way, whatever it is about.
+    fn is_of_the_portal(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::Unreachable(_) | Self::Answer(_) => true,
+            Self::Status(status) => is_failure(*status),
+            Self::Paused => false,
         }
     }
 }
@@ -117,6 +140,7 @@ impl Portal {
             questions: std::array::from_fn(|_| Mutex::default()),
             breaker: Breaker::default(),
             unknown: Unknown::default(),
+            unclear: Unknown::default(),
             hashes: RandomState::new(),
             metrics,
         })
@@ -139,12 +163,14 @@ impl Portal {
         if self.unknown.contains(hash, Instant::now()) {
             return Ok(None);
         }
-        let answer = if self.breaker.allows(Instant::now()) {
+        let is_unclear = self.unclear.contains(hash, Instant::now());
+        let answer = if !is_unclear && self.breaker.allows(Instant::now()) {
             let exchange = timeout(self.limit, self.exchange(token, client)).await;
             let answer = exchange.unwrap_or(Err(PortalError::Timeout(self.limit)));
             match &answer {
                 Ok(_) => self.breaker.succeeded(),
-                Err(_) => self.breaker.failed(Instant::now()),
+                Err(error) if error.is_of_the_portal() => self.breaker.failed(Instant::now()),
+                Err(_) => self.unclear.note(hash, Instant::now()),
             }
             answer
         } else {
@@ -189,7 +215,9 @@ impl Portal {
             .map_err(|error| unreachable(&error))?;
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => return Ok(None),
+            // Other statuses of this kind are about the token, too: whoever sends one that the
+            // portal finds malformed must not look like a failure of the portal.
+            status if status.is_client_error() && !is_failure(status) => return Ok(None),
             status => return Err(PortalError::Status(status)),
         }
         let body = Limited::new(response.into_body(), MAX_ANSWER).collect();
@@ -223,6 +251,16 @@ impl Portal {
     }
 }
 
+/// Whether a status says that the portal cannot answer now, or not this gateway (RFC 9110, section
+/// 15; RFC 6585, section 4).
+fn is_failure(status: StatusCode) -> bool {
+    let is_refused = matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS
+    );
+    is_refused || status.is_server_error()
+}
+
 /// Reads an answer, which is not repeated: it may be anything.
 fn grant(body: &[u8]) -> Result<Grant, PortalError> {
     let expected = "no JSON object with \"host\" (a string) and \"port\" (a number)";
@@ -245,6 +283,31 @@ fn unreachable(error: &(dyn StdError + 'static)) -> PortalError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_may_be_a_token_is_asked_about() {
+        let longest = "x".repeat(MAX_TOKEN);
+        for token in ["7Hq2c9", "a b/ü", longest.as_str()] {
+            assert!(may_be_token(token), "{token}");
+        }
+        let longer = format!("{longest}x");
+        for token in ["", "a\0", "\n", "a\u{7f}", "a\u{85}", longer.as_str()] {
+            assert!(!may_be_token(token), "{token:?}");
+        }
+    }
+
+    #[test]
+    fn only_failures_of_the_portal_count_as_its_own() {
+        for status in [401, 408, 429, 500, 503] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert!(PortalError::Status(status).is_of_the_portal(), "{status}");
+        }
+        for status in [204, 302, 400, 405, 413, 422] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert!(!PortalError::Status(status).is_of_the_portal(), "{status}");
+        }
+        assert!(!PortalError::Paused.is_of_the_portal());
+    }
 
     #[test]
     fn answers_are_read() {

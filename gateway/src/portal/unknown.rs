@@ -1,5 +1,5 @@
-//! Tokens that the portal did not know a short time ago: who sends the same one again and again does
-//! not make the gateway ask again and again.
+//! Tokens that the portal did not know a short time ago, or said nothing about: who sends the same
+//! one again and again does not make the gateway ask again and again.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

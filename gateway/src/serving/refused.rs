@@ -115,9 +115,14 @@ impl Refused {
         };
         let reason = self;
         match (self, framing) {
-            (Self::Handshake(_), _) => debug!(%client, %reason, "WebSocket refused"),
+            // Why the portal does not say is told once, not for each of its clients.
+            (Self::Handshake(_), _) | (Self::Token(Refusal::Portal), Framing::WebSocket) => {
+                debug!(%client, %reason, "WebSocket refused");
+            }
             // The way in which some clients ask whether they need credentials.
-            (Self::Tunnel(_), _) => debug!(%client, %reason, "tunnel refused"),
+            (Self::Tunnel(_), _) | (Self::Token(Refusal::Portal), Framing::Raw) => {
+                debug!(%client, %reason, "tunnel refused");
+            }
             // A line for each would let whoever guesses write the log.
             (Self::Token(Refusal::TooMany { .. }), _) => {}
             (Self::Host { target, .. }, _) => {

@@ -14,7 +14,8 @@ use testkit::ws::Connect;
 use crate::reload::change;
 use crate::support::{assert_error, assert_opens, logged, refused, refused_token};
 
-/// A gateway that asks a portal, which knows every token that begins with `good`.
+/// A gateway that asks a portal, which knows every token that begins with `good`, and answers
+/// `status-` and three digits with that status.
 struct Scene {
     host: Host<Vec<u8>>,
     /// The status with which the portal answers what it knows.
@@ -54,8 +55,11 @@ impl Scene {
                 if token.starts_with("good") {
                     answer
                 } else {
+                    let status = token
+                        .strip_prefix("status-")
+                        .map_or("404", |rest| &rest[..3]);
                     let mut unknown = Response::new(full(""));
-                    *unknown.status_mut() = StatusCode::NOT_FOUND;
+                    *unknown.status_mut() = status.parse().unwrap();
                     unknown
                 }
             }
@@ -137,9 +141,73 @@ async fn what_the_portal_does_not_know_is_refused_and_counts_as_a_guess() {
 }
 
 #[tokio::test]
-async fn a_portal_that_cannot_say_is_no_guess_of_the_client() {
+async fn what_the_portal_rejects_is_a_wrong_token_and_stops_nobody() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 8)).await;
+    let endpoint = scene.gateway.tls();
+    let statuses = [400, 405, 410, 413, 415, 422, 431];
+    for status in statuses {
+        let token = format!("status-{status}");
+        refused_token(&endpoint, &token).await;
+        // Not asked again at once.
+        refused_token(&endpoint, &token).await;
+    }
+    assert_eq!(scene.asked(), statuses.len());
+    assert_opens(&endpoint, "good-for-others").await;
+    refused_token(&endpoint, "status-400-again").await;
+    let answer = refused(&endpoint, "good-new").await;
+    assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn an_answer_that_says_nothing_of_the_next_token_stops_nobody() {
+    let scene = Scene::new().await;
+    let endpoint = scene.gateway.tls();
+    for number in 0..6 {
+        let answer = refused(&endpoint, &format!("status-302-{number}")).await;
+        assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    // Not asked again at once.
+    let answer = refused(&endpoint, "status-302-5").await;
+    assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(scene.asked(), 6);
+    assert_opens(&endpoint, "good").await;
+}
+
+#[tokio::test]
+async fn tokens_at_which_the_portal_fails_count_for_the_address_that_sends_them() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 3)).await;
+    let endpoint = scene.gateway.tls();
+    for number in 0..3 {
+        let answer = refused(&endpoint, &format!("status-500-{number}")).await;
+        assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let answer = refused(&endpoint, "good").await;
+    assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
+    let neighbour = endpoint.from_source([127, 0, 0, 2].into());
+    assert_opens(&neighbour, "good").await;
+    let log = scene.gateway.log().await.join("\n");
+    assert!(!log.contains("INFO WebSocket refused"), "{log}");
+}
+
+#[tokio::test]
+async fn what_no_ticket_can_be_is_not_asked_about() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 4)).await;
+    let endpoint = scene.gateway.tls();
+    let longest = format!("good{}", "x".repeat(2_044));
+    for token in ["good%00", "good%0A", &format!("{longest}x")] {
+        refused_token(&endpoint, token).await;
+    }
+    assert_eq!(scene.asked(), 0);
+    assert_opens(&endpoint, &longest).await;
+    refused_token(&endpoint, "good%7F").await;
+    let answer = refused(&endpoint, "good-new").await;
+    assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn while_the_portal_cannot_say_clients_get_503() {
     let configure = |gateway: GatewayBuilder| {
-        let gateway = gateway.set("BadTokenLimit", 1).set("FirstSpicePort", 1_024);
+        let gateway = gateway.set("FirstSpicePort", 1_024);
         gateway.set("AllowedHosts", vec!["127.0.0.0/8"])
     };
     let scene = Scene::with(|gateway| configure(gateway).set("TicketURLTimeout", 1)).await;
