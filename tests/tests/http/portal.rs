@@ -106,7 +106,8 @@ async fn the_portal_is_asked_once_for_all_channels_of_a_session() {
         &["INFO desktop session with a token of the portal"],
     )
     .await;
-    assert!(begun.contains("session=p"), "{begun}");
+    // A number that follows from the token would let whoever reads the log find a short one.
+    assert!(begun.contains("session=s"), "{begun}");
     drop(channels);
     // Within ReconnectTimeout it is known.
     assert_opens(&endpoint, "good%26one").await;
