@@ -89,6 +89,13 @@ pub(crate) enum Wrong {
     Again,
 }
 
+impl Wrong {
+    /// Whether the token will be refused at any later time, too.
+    fn is_for_good(self) -> bool {
+        !matches!(self, Self::TooEarly | Self::TooLong)
+    }
+}
+
 /// Whether a token looks like a signed one: three parts between dots, which no other ticket has.
 pub(crate) fn is_signed(token: &str) -> bool {
     token.bytes().filter(|byte| *byte == b'.').count() == 2
@@ -110,11 +117,7 @@ impl SignedTickets {
             return Err(Wrong::Again);
         }
         let opened = self.open_new(token);
-        // One that is too early will be good; none of the others will.
-        if opened
-            .as_ref()
-            .is_err_and(|wrong| *wrong != Wrong::TooEarly)
-        {
+        if opened.as_ref().is_err_and(|wrong| wrong.is_for_good()) {
             self.refused.note(token);
         }
         opened

@@ -247,7 +247,7 @@ fn a_jti_is_the_same_in_every_token_of_one_portal() {
 }
 
 #[test]
-fn what_was_refused_is_not_looked_at_again_but_what_comes_too_early_is() {
+fn what_was_refused_is_not_looked_at_again_unless_time_may_make_it_good() {
     let portal = Portal::ec();
     let checker = portal.checker();
     let bad = Portal::ec().sign(&claims(&json!({})));
@@ -258,6 +258,9 @@ fn what_was_refused_is_not_looked_at_again_but_what_comes_too_early_is() {
     ));
     assert_eq!(checker.open(&early), Err(Wrong::TooEarly));
     assert_eq!(checker.open(&early), Err(Wrong::TooEarly));
+    let long = portal.sign(&claims(&json!({"exp": from_now(3_660)})));
+    assert_eq!(checker.open(&long), Err(Wrong::TooLong));
+    assert_eq!(checker.open(&long), Err(Wrong::TooLong));
 }
 
 #[test]
