@@ -251,6 +251,9 @@ impl Reloader {
         if !changes.taken.is_empty() {
             next.config = Arc::new(changes.config);
             self.apply(&next);
+            if changes.taken.iter().any(|change| is_of_portal(change.key)) {
+                self.set_portal(&next);
+            }
         }
         take_congestion(&mut next);
         if !changes.taken.is_empty() || has_new_authorities || has_new_host_authorities {
@@ -435,10 +438,15 @@ impl Reloader {
 
     /// The portal is asked with these authorities from now on.
     fn take_portal(&mut self, next: &Serving, portal_tls: PortalTls) {
-        let gateway = &next.gateway;
-        let portal = portal_tls.portal(&next.config, &gateway.metrics);
-        gateway.admissions.set_portal(portal);
         self.portal_tls = portal_tls;
+        self.set_portal(next);
+    }
+
+    /// Another portal is asked from now on, of which it is not known whether it fails.
+    fn set_portal(&self, next: &Serving) {
+        let gateway = &next.gateway;
+        let portal = self.portal_tls.portal(&next.config, &gateway.metrics);
+        gateway.admissions.set_portal(portal);
     }
 
     /// Requests that come are served as the configuration in `next` says, with these authorities
@@ -469,8 +477,6 @@ impl Reloader {
         let tickets = next.gateway.admissions.tickets();
         tickets.set_lives(config.ticket_timeout, config.reconnect_timeout);
         tickets.set_signed(self.signers_in_effect.tickets(config));
-        let portal = self.portal_tls.portal(config, &next.gateway.metrics);
-        next.gateway.admissions.set_portal(portal);
         self.connections.set(
             limits::most_connections(config, self.loaded.choice),
             config.max_connections_per_address,
@@ -519,6 +525,11 @@ impl Reloader {
             }
         }
     }
+}
+
+/// Whether another portal is asked, or in another way, when this key changes.
+fn is_of_portal(key: &str) -> bool {
+    ["HijackAll", "TicketURL", "TicketURLTimeout"].contains(&key)
 }
 
 /// Asks the kernel again, which may have more modules by now.

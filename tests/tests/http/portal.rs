@@ -251,6 +251,23 @@ async fn a_portal_that_fails_again_and_again_is_left_alone() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_the_portal_outlives_a_reload_of_other_keys() {
+    let scene = Scene::new().await;
+    let endpoint = scene.gateway.tls();
+    for number in 0..5 {
+        let answer = refused(&endpoint, &format!("status-500-{number}")).await;
+        assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    logged(&scene.gateway, &["WARN the portal fails"]).await;
+    change(&scene.gateway, &[("BadTokenLimit", json!(50))]).await;
+    let answer = refused(&endpoint, "good").await;
+    assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(scene.asked(), 5, "the portal is left alone for 10 s");
+    change(&scene.gateway, &[("TicketURLTimeout", json!(4))]).await;
+    assert_opens(&endpoint, "good").await;
+}
+
+#[tokio::test]
 async fn only_a_portal_with_the_right_certificate_is_asked() {
     let other = TestCert::new().unwrap();
     let other = other.ca_path();
