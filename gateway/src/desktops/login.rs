@@ -89,10 +89,18 @@ impl Desktops {
         };
         let user = call.file.inventory.user(username);
         let stored = Arc::clone(user.map_or(&call.file.inventory.decoy, |user| &user.password));
-        let checked = PASSWORDS.run(WAIT, move || stored.is_of(password.expose()));
-        let is_right = match checked.await {
-            Ok(Ok(is_right)) => is_right,
-            Ok(Err(error)) => {
+        // The attempt goes with the check: it is counted until that is over, also when whoever made
+        // it has left.
+        let checked = PASSWORDS.run(WAIT, move || {
+            let mut attempt = attempt;
+            // Others may have failed while this one waited for the thread.
+            attempt.check(Instant::now())?;
+            Ok((attempt, stored.is_of(password.expose())))
+        });
+        let (attempt, is_right) = match checked.await {
+            Ok(Ok((attempt, Ok(is_right)))) => (attempt, is_right),
+            Ok(Err(wait)) => return refuse(LoginResult::TooMany, answer::wait(seconds(wait))),
+            Ok(Ok((_, Err(error)))) => {
                 warn!(%client, user = name, %error, "a password cannot be checked");
                 return refuse(LoginResult::Busy, busy());
             }

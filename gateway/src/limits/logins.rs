@@ -88,7 +88,17 @@ pub struct Attempt {
     state: Arc<Mutex<State>>,
     address: Option<Subscriber>,
     user: User,
+    is_checked: bool,
     is_failed: bool,
+}
+
+/// How far an attempt is that asks whether it has to wait.
+#[derive(Clone, Copy)]
+enum Stage {
+    /// It has just come.
+    Begin,
+    /// Its password is about to be checked.
+    Check,
 }
 
 impl LoginLimit {
@@ -124,7 +134,7 @@ impl LoginLimit {
             client.and_then(|client| Subscriber::unless_many(client, &self.speak_for_many));
         let user = self.names.hash_one(user);
         let mut state = lock(&self.state);
-        if let Some(wait) = state.wait(address, user, now) {
+        if let Some(wait) = state.wait(address, user, Stage::Begin, now) {
             return Err(wait);
         }
         state.begin(address, user, now);
@@ -132,12 +142,28 @@ impl LoginLimit {
             state: Arc::clone(&self.state),
             address,
             user,
+            is_checked: false,
             is_failed: false,
         })
     }
 }
 
 impl Attempt {
+    /// Asks once more, when the password is about to be checked; the error says how long that has
+    /// to wait. Others may have failed since the attempt began, and of those that are checked now
+    /// nobody knows yet.
+    pub fn check(&mut self, now: Instant) -> Result<(), Duration> {
+        let mut state = lock(&self.state);
+        if let Some(wait) = state.wait(self.address, self.user, Stage::Check, now) {
+            return Err(wait);
+        }
+        if !self.is_checked {
+            self.is_checked = true;
+            state.check(self.address, self.user);
+        }
+        Ok(())
+    }
+
     /// The password is right.
     pub fn succeeded(self) {
         let Some(address) = self.address else {
@@ -162,29 +188,35 @@ impl Attempt {
             state.addresses.failed(&address, now);
         }
         state.users.failed(&user, now);
-        state.end(address, user);
-        state.wait(address, user, now)
+        state.end(address, user, self.is_checked);
+        state.wait(address, user, Stage::Begin, now)
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
         if !self.is_failed {
-            lock(&self.state).end(self.address, self.user);
+            lock(&self.state).end(self.address, self.user, self.is_checked);
         }
     }
 }
 
 impl State {
-    fn wait(&self, address: Option<Subscriber>, user: User, now: Instant) -> Option<Duration> {
+    fn wait(
+        &self,
+        address: Option<Subscriber>,
+        user: User,
+        stage: Stage,
+        now: Instant,
+    ) -> Option<Duration> {
         let pair = address.map(|address| (address, user));
         let is_known = pair.is_some_and(|pair| self.known.contains(&pair));
-        let of_pair = pair.and_then(|pair| self.at_address.wait(&pair, now));
+        let of_pair = pair.and_then(|pair| self.at_address.wait(&pair, stage, now));
         if is_known {
             return of_pair;
         }
-        let of_user = self.users.wait(&user, now);
-        let of_address = address.and_then(|address| self.addresses.wait(&address, now));
+        let of_user = self.users.wait(&user, stage, now);
+        let of_address = address.and_then(|address| self.addresses.wait(&address, stage, now));
         of_pair.max(of_user).max(of_address)
     }
 
@@ -196,12 +228,20 @@ impl State {
         self.users.begin(user, now);
     }
 
-    fn end(&mut self, address: Option<Subscriber>, user: User) {
+    fn check(&mut self, address: Option<Subscriber>, user: User) {
         if let Some(address) = address {
-            self.at_address.end(&(address, user));
-            self.addresses.end(&address);
+            self.at_address.check(&(address, user));
+            self.addresses.check(&address);
         }
-        self.users.end(&user);
+        self.users.check(&user);
+    }
+
+    fn end(&mut self, address: Option<Subscriber>, user: User, was_checked: bool) {
+        if let Some(address) = address {
+            self.at_address.end(&(address, user), was_checked);
+            self.addresses.end(&address, was_checked);
+        }
+        self.users.end(&user, was_checked);
     }
 }
 
@@ -219,6 +259,8 @@ struct Counter {
     failures: u32,
     /// Attempts whose outcome is not known.
     under_way: u32,
+    /// Those of them whose passwords are being checked.
+    checked: u32,
     /// When the latest wrong password came; before there was one, when the first attempt began.
     last: Instant,
 }
@@ -253,7 +295,7 @@ impl<K: Eq + Hash> Counters<K> {
         }
     }
 
-    fn wait(&self, key: &K, now: Instant) -> Option<Duration> {
+    fn wait(&self, key: &K, stage: Stage, now: Instant) -> Option<Duration> {
         let rule = self.rule;
         let counter = self.counters.get(key);
         let counter = counter.filter(|counter| !counter.is_over(now))?;
@@ -265,10 +307,21 @@ impl<K: Eq + Hash> Counters<K> {
         {
             return Some(left);
         }
-        // Many at once would be as many as no wait can make good. The first ones are let through:
-        // a class logs in at the same moment.
+        // Many at once would be as many as no wait can make good. The first ones may begin, as a
+        // class logs in at the same moment, but no more are checked than may fail.
         let room = rule.free.saturating_sub(failures).max(1);
-        (failures > 0 && counter.under_way >= room).then_some(SOON)
+        let is_full = match stage {
+            Stage::Begin => failures > 0 && counter.under_way >= room,
+            Stage::Check => counter.checked >= room,
+        };
+        is_full.then_some(SOON)
+    }
+
+    fn check(&mut self, key: &K) {
+        // There is none if all were forgotten meanwhile.
+        if let Some(counter) = self.counters.get_mut(key) {
+            counter.checked += 1;
+        }
     }
 
     fn begin(&mut self, key: K, now: Instant) {
@@ -281,6 +334,7 @@ impl<K: Eq + Hash> Counters<K> {
         let counter = self.counters.entry(key).or_insert(Counter {
             failures: 0,
             under_way: 0,
+            checked: 0,
             last: now,
         });
         if counter.is_over(now) {
@@ -302,12 +356,13 @@ impl<K: Eq + Hash> Counters<K> {
         }
     }
 
-    fn end(&mut self, key: &K) {
+    fn end(&mut self, key: &K, was_checked: bool) {
         // There is none if all were forgotten meanwhile.
         let Some(counter) = self.counters.get_mut(key) else {
             return;
         };
         counter.under_way = counter.under_way.saturating_sub(1);
+        counter.checked = counter.checked.saturating_sub(u32::from(was_checked));
         if counter.under_way == 0 && counter.failures == 0 {
             self.counters.remove(key);
         }
@@ -445,6 +500,50 @@ mod tests {
         // Whoever leaves before the outcome has made no attempt.
         drop(one);
         assert!(limit.begin(Some(address(1)), "ana", later).is_ok());
+    }
+
+    #[test]
+    fn of_many_that_begin_before_the_first_has_failed_only_the_free_ones_are_checked() {
+        let limit = LoginLimit::new(vec![]);
+        let now = Instant::now();
+        let mut guesses: Vec<_> = (0..200)
+            .map(|_| limit.begin(Some(address(1)), "ana", now).unwrap())
+            .collect();
+        // Two threads, of which each knows only later that it was wrong.
+        let mut checked = 0;
+        while let Some(mut first) = guesses.pop() {
+            let second = guesses.pop().map(|mut guess| {
+                let may = guess.check(now).is_ok();
+                (guess, may)
+            });
+            let first_may = first.check(now).is_ok();
+            for (guess, may) in second.into_iter().chain([(first, first_may)]) {
+                if may {
+                    checked += 1;
+                    guess.failed(now);
+                }
+            }
+        }
+        assert_eq!(checked, AT_ADDRESS.free);
+
+        // All at once.
+        let mut guesses: Vec<_> = (0..200)
+            .map(|_| limit.begin(Some(address(2)), "eva", now).unwrap())
+            .collect();
+        let mut may = guesses.iter_mut().map(|guess| guess.check(now));
+        assert!(may.by_ref().take(5).all(|may| may.is_ok()));
+        assert!(may.all(|may| may == Err(SOON)));
+        // A class has the right password.
+        for guess in guesses {
+            guess.succeeded();
+        }
+        let mut class: Vec<_> = (0..40)
+            .map(|_| limit.begin(Some(address(2)), "eva", now).unwrap())
+            .collect();
+        while let Some(mut one) = class.pop() {
+            one.check(now).unwrap();
+            one.succeeded();
+        }
     }
 
     #[test]

@@ -275,6 +275,30 @@ async fn more_logins_than_can_be_checked_are_told_so() {
 }
 
 #[tokio::test]
+async fn of_many_guesses_at_once_only_the_free_ones_are_checked() {
+    let host = Host::echo().await.unwrap();
+    // So much work that all have begun before the first is known to be wrong.
+    let mut ana = user("ana", &["a"]);
+    ana["password"] = HASH.replace("m=256", "m=8192").into();
+    let file = File::new(&json!({"desktops": [desktop("a", &host)], "users": [ana]}));
+    let gateway = file.gateway().plain().spawn().await.unwrap();
+    let endpoint = gateway.plain();
+    let guesses = (0..60).map(|_| log_in(&endpoint, "ana", "wrong"));
+    let answers = futures_util::future::join_all(guesses).await;
+    let with = |status| {
+        let answers = answers.iter();
+        answers.filter(move |answer| answer.status() == status)
+    };
+    // Five are free; where the machine is slow, some more seconds later.
+    let checked = with(StatusCode::OK).count();
+    assert!((5..=10).contains(&checked), "{checked}");
+    let mut refused = with(StatusCode::TOO_MANY_REQUESTS);
+    let refused = refused.next().expect("one that has to wait");
+    assert_error(refused, StatusCode::TOO_MANY_REQUESTS);
+    assert!(refused.headers().contains_key(RETRY_AFTER));
+}
+
+#[tokio::test]
 async fn the_hash_that_the_command_prints_is_one_of_the_file() {
     let mut command = tokio::process::Command::new(gateway_binary().unwrap());
     command
