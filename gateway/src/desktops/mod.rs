@@ -125,20 +125,11 @@ impl Desktops {
     ) -> Response<Body> {
         let (method, shown) = (request.method(), path.as_str());
         debug!(client = %origin.client, %method, path = shown, "desktop asked for");
-        let file = self.directory.current();
-        let Some(file) = file.filter(|_| path.is_authmode() || path.is_desktop()) else {
-            let message = "no such page on this gateway";
-            return reply::error(StatusCode::NOT_FOUND, message);
-        };
+        if !path.is_authmode() && !path.is_desktop() {
+            return no_such_page();
+        }
         if method != Method::POST {
             return reply::method_not_allowed("POST");
-        }
-        if path.is_desktop() && self.drain.is_on() {
-            info!(client = %origin.client, reason = "draining", "desktop refused");
-            self.metrics
-                .desktops_refused
-                .count(DesktopRefusal::Draining);
-            return reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
         }
         let asked = match asked::read(request.into_body(), self.body_timeout).await {
             Ok(asked) => asked,
@@ -146,6 +137,11 @@ impl Desktops {
                 debug!(client = %origin.client, %reason, "request for a desktop refused");
                 return reason.answer(path.is_authmode());
             }
+        };
+        // Not before: much may have changed while the body came, for which a client can take its
+        // time.
+        let Some(file) = self.directory.current() else {
+            return no_such_page();
         };
         if path.is_authmode() {
             return answer::auth_mode(auth_mode(&file.inventory, &asked));
@@ -155,7 +151,23 @@ impl Desktops {
             origin,
             local,
         };
+        // Before a password is checked in vain.
+        if let Some(refusal) = self.draining(&call) {
+            return refusal;
+        }
         self.desktop(&call, asked).await
+    }
+
+    /// The answer while there are no new desktop sessions.
+    fn draining(&self, call: &Call<'_>) -> Option<Response<Body>> {
+        if !self.drain.is_on() {
+            return None;
+        }
+        info!(client = %call.origin.client, reason = "draining", "desktop refused");
+        let refused = &self.metrics.desktops_refused;
+        refused.count(DesktopRefusal::Draining);
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        Some(reply::error(status, drain::MESSAGE))
     }
 
     async fn desktop(&self, call: &Call<'_>, asked: Asked) -> Response<Body> {
@@ -192,6 +204,10 @@ impl Desktops {
     }
 
     async fn give(&self, call: &Call<'_>, desktop: &Desktop) -> Response<Body> {
+        // It may have begun while the password was checked.
+        if let Some(refusal) = self.draining(call) {
+            return refusal;
+        }
         let grant = Grant::new(desktop.target.clone());
         let (client, request) = (call.origin.client, &call.origin.request_id);
         match self.assignments.assign(grant, client, request).await {
@@ -204,6 +220,10 @@ impl Desktops {
             Err(refused) => refused.answer(),
         }
     }
+}
+
+fn no_such_page() -> Response<Body> {
+    reply::error(StatusCode::NOT_FOUND, "no such page on this gateway")
 }
 
 fn auth_mode(inventory: &Inventory, asked: &Asked) -> AuthMode {

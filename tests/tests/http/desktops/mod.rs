@@ -2,6 +2,7 @@
 
 mod api;
 mod file;
+mod late;
 mod login;
 
 use std::os::unix::fs::PermissionsExt;
