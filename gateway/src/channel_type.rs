@@ -2,6 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Names are not those of a set of channel types with which a desktop can be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected \"main\", and any of {}", but_main())]
+pub struct ChannelNamesError;
+
+fn but_main() -> String {
+    let names: Vec<_> = ChannelType::ALL[1..]
+        .iter()
+        .map(|kind| format!("{:?}", kind.name()))
+        .collect();
+    names.join(", ")
+}
+
 /// A type of channel, by its number (`SPICE_CHANNEL_*` in spice/enums.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelType(u8);
@@ -34,6 +47,23 @@ impl ChannelType {
         }
         all
     };
+
+    /// The names of [`ChannelType::ALL`], in its order.
+    pub const ALL_NAMES: &[&str] = &{
+        let mut all = [""; NAMES.len()];
+        let mut index = 0;
+        while index < NAMES.len() {
+            all[index] = NAMES[index].1;
+            index += 1;
+        }
+        all
+    };
+
+    /// The type with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        let known = NAMES.iter().find(|(_, known)| *known == name);
+        known.map(|(number, _)| Self(*number))
+    }
 
     /// The type with this number, known or not.
     pub fn new(number: u8) -> Self {
@@ -72,6 +102,17 @@ impl ChannelTypes {
         Self(types.iter().fold(0, |set, kind| set | bit(*kind)))
     }
 
+    /// The types with these names, which somebody permits. Without [`ChannelType::MAIN`] among
+    /// them there would be no desktop session, and an empty list might be meant as no type.
+    pub fn named<S: AsRef<str>>(names: &[S]) -> Result<Self, ChannelNamesError> {
+        let named = |name: &S| ChannelType::named(name.as_ref());
+        let types: Option<Vec<_>> = names.iter().map(named).collect();
+        let types = types.filter(|types| types.contains(&ChannelType::MAIN));
+        types
+            .map(|types| Self::only(&types))
+            .ok_or(ChannelNamesError)
+    }
+
     /// The types that are in both sets.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
@@ -106,6 +147,23 @@ mod tests {
             assert_eq!(ChannelType::new(number).name(), "unknown");
         }
         assert_eq!(ChannelType::ALL.len(), NAMES.len());
+        for (kind, name) in ChannelType::ALL.iter().zip(ChannelType::ALL_NAMES) {
+            assert_eq!(ChannelType::named(name), Some(*kind));
+        }
+        assert_eq!(ChannelType::named("unknown"), None);
+    }
+
+    #[test]
+    fn a_desktop_needs_the_main_channel() {
+        let both = ChannelTypes::named(&["inputs", "main", "main"]).unwrap();
+        assert_eq!(
+            both,
+            ChannelTypes::only(&[ChannelType::MAIN, ChannelType::new(3)])
+        );
+        for wrong in [&[][..], &["inputs"], &["main", "Inputs"], &["main", ""]] {
+            let told = ChannelTypes::named(wrong).unwrap_err().to_string();
+            assert!(told.contains("\"main\", and any of \"display\""), "{told}");
+        }
     }
 
     #[test]

@@ -27,7 +27,37 @@ pub struct Grant {
     pub tls: Option<HostTls>,
 }
 
+/// What a grant says makes no sense together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// `tls_port` of a Unix socket.
+    #[error("a Unix socket has no port for TLS")]
+    SocketTlsPort,
+    /// `tls` of a Unix socket.
+    #[error("a Unix socket has no TLS")]
+    SocketTls,
+    /// `channels` with a `tls_port`.
+    #[error("with a port for TLS all types must pass, as the gateway cannot see them inside TLS")]
+    HiddenChannels,
+}
+
 impl Grant {
+    /// Whether everything in it can be had at once. Whoever reads a grant that somebody wrote asks
+    /// this.
+    pub fn check(&self) -> Result<(), GrantError> {
+        let is_socket = matches!(self.target, Target::Unix(_));
+        if is_socket && self.tls_port.is_some() {
+            return Err(GrantError::SocketTlsPort);
+        }
+        if is_socket && self.tls.is_some() {
+            return Err(GrantError::SocketTls);
+        }
+        if self.tls_port.is_some() && self.channels != ChannelTypes::ALL {
+            return Err(GrantError::HiddenChannels);
+        }
+        Ok(())
+    }
+
     /// The leave to open channels of all types to a target, and no more.
     pub fn new(target: Target) -> Self {
         Self {
