@@ -12,7 +12,7 @@ use x509_parser::asn1_rs::{Any, Oid, Tag};
 use x509_parser::x509::X509Name;
 
 /// Longest text, in bytes.
-const MAX_LENGTH: usize = 1_024;
+pub const MAX_LENGTH: usize = 1_024;
 
 /// Kinds of attributes by the names that OpenSSL has for them, with their object identifiers
 /// (RFC 4519; RFC 5280, appendix A; RFC 2985, section 5.2.1).

@@ -56,7 +56,8 @@ impl Prepared {
         let signers = Signers::from_file(Signers::file(&loaded.config).as_ref())?;
         let portal_tls = PortalTls::from_file(PortalTls::file(&loaded.config).as_ref())?;
         let desktops = loaded.config.desktops.as_deref();
-        let desktops = desktops.map(DesktopsFile::read).transpose()?;
+        let desktops = desktops.map(|path| DesktopsFile::read(path, pool_file.is_some()));
+        let desktops = desktops.transpose()?;
         Ok(Self {
             path: path.to_owned(),
             desktops,

@@ -43,6 +43,10 @@ pub(super) fn desktop(desktop: &Desktop, address: &str, ticket: &str) -> Respons
         "spice_password": desktop.password.expose(),
         "use_ws": true,
     });
+    if let Some(port) = desktop.grant.tls_port {
+        // Says that the ticket is good for it too, as a manager would.
+        answer["spice_tls_port"] = port.into();
+    }
     for (name, value) in &desktop.options {
         answer[name] = value.clone();
     }

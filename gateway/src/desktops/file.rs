@@ -14,17 +14,18 @@ use crate::pem_file::{Fingerprint, PemFile};
 pub struct DesktopsFile {
     /// What stands in it.
     pub inventory: Inventory,
-    /// Of the file and the files with passwords that it names.
+    /// Of the file and the files that it names.
     pub fingerprint: Fingerprint,
 }
 
 impl DesktopsFile {
-    /// Reads the file and those that it names; the error tells everything that is wrong.
-    pub fn read(path: &Path) -> Result<Self, DesktopsError> {
+    /// Reads the file and those that it names; the error tells everything that is wrong. With
+    /// `is_pool` tickets are those of a pool, which do not hold everything.
+    pub fn read(path: &Path, is_pool: bool) -> Result<Self, DesktopsError> {
         let file = PemFile::read(path);
-        let (mut inventory, passwords) = parse(path, &file)?;
+        let (mut inventory, beside) = parse(path, &file, is_pool)?;
         inventory.warnings.extend(exposed(path));
-        let all = [file].into_iter().chain(passwords);
+        let all = [file].into_iter().chain(beside);
         let fingerprint = Fingerprint::of(&all.collect::<Vec<_>>());
         Ok(Self {
             inventory,
@@ -44,17 +45,19 @@ pub type Looked = (
     Option<Result<Option<DesktopsFile>, DesktopsError>>,
 );
 
-/// Looks whether the file at `path`, or one with a password that it names, is other than `taken`.
-/// It is parsed only then.
-pub fn look(path: Option<&Path>, taken: Option<&DesktopsFile>) -> Looked {
-    let passwords = taken.map_or(&[][..], |file| &file.inventory.password_files);
+/// Looks whether the file at `path`, or one that it names, is other than `taken`. It is parsed only
+/// then, as [`DesktopsFile::read`] does.
+pub fn look(path: Option<&Path>, taken: Option<&DesktopsFile>, is_pool: bool) -> Looked {
+    let beside = taken.map_or(&[][..], |file| &file.inventory.files_beside);
     let all = path.map(PemFile::read).into_iter();
-    let all: Vec<_> = all.chain(read_all(passwords)).collect();
+    let all: Vec<_> = all.chain(read_all(beside)).collect();
     let found = Fingerprint::of(&all);
     if found == fingerprint_of(taken) {
         return (found, None);
     }
-    let parsed = path.map(DesktopsFile::read).transpose();
+    let parsed = path
+        .map(|path| DesktopsFile::read(path, is_pool))
+        .transpose();
     let found = parsed
         .as_ref()
         .map_or(found, |file| fingerprint_of(file.as_ref()));
@@ -65,13 +68,13 @@ fn read_all(paths: &[PathBuf]) -> impl Iterator<Item = PemFile> {
     paths.iter().map(|path| PemFile::read(path))
 }
 
-fn parse(path: &Path, file: &PemFile) -> Result<Read, DesktopsError> {
+fn parse(path: &Path, file: &PemFile, is_pool: bool) -> Result<Read, DesktopsError> {
     let content = file.bytes().map_err(|reason| DesktopsError::Read {
         path: path.to_owned(),
         reason,
     })?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    read(content, folder).map_err(|wrong| match wrong {
+    read(content, folder, is_pool).map_err(|wrong| match wrong {
         Wrong::Syntax(error) => syntax_error(path, &error),
         Wrong::Values(problems) => DesktopsError::Values {
             path: path.to_owned(),
@@ -123,34 +126,37 @@ mod tests {
         write("p", "one");
         write("desktops.json", one);
         fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
-        let taken = DesktopsFile::read(&path).unwrap();
-        assert!(look(Some(&path), Some(&taken)).1.is_none());
+        let taken = DesktopsFile::read(&path, false).unwrap();
+        assert!(look(Some(&path), Some(&taken), false).1.is_none());
 
         write("p", "two");
-        let (found, parsed) = look(Some(&path), Some(&taken));
+        let (found, parsed) = look(Some(&path), Some(&taken), false);
         let taken = parsed.unwrap().unwrap().unwrap();
         assert_eq!(found, taken.fingerprint);
-        assert!(look(Some(&path), Some(&taken)).1.is_none());
+        assert!(look(Some(&path), Some(&taken), false).1.is_none());
 
         // In the middle of a change, as often as it is looked at.
         write("desktops.json", &one[..40]);
-        let (first, parsed) = look(Some(&path), Some(&taken));
+        let (first, parsed) = look(Some(&path), Some(&taken), false);
         let told = parsed.unwrap().unwrap_err().to_string();
         assert!(
             told.contains("desktops.json: line 1, column 40: EOF"),
             "{told}"
         );
-        let (second, _) = look(Some(&path), Some(&taken));
+        let (second, _) = look(Some(&path), Some(&taken), false);
         assert_eq!(first, second);
 
         fs::remove_file(&path).unwrap();
-        let told = look(Some(&path), Some(&taken)).1.unwrap().unwrap_err();
+        let told = look(Some(&path), Some(&taken), false)
+            .1
+            .unwrap()
+            .unwrap_err();
         assert!(told.to_string().contains("No such file"), "{told}");
 
-        let (found, parsed) = look(None, Some(&taken));
+        let (found, parsed) = look(None, Some(&taken), false);
         assert!(parsed.unwrap().unwrap().is_none());
-        assert_eq!(found, look(None, None).0);
-        assert!(look(None, None).1.is_none());
+        assert_eq!(found, look(None, None, false).0);
+        assert!(look(None, None, false).1.is_none());
     }
 
     #[test]
@@ -160,7 +166,7 @@ mod tests {
         fs::write(&path, r#"{"desktops": []}"#).unwrap();
         for (mode, warnings) in [(0o600, 0), (0o640, 0), (0o644, 1), (0o660, 1)] {
             fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            let file = DesktopsFile::read(&path).unwrap();
+            let file = DesktopsFile::read(&path, false).unwrap();
             assert_eq!(file.inventory.warnings().len(), warnings, "{mode:o}");
         }
     }

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 
 use super::hardware::HardwareAddress;
 use super::password::StoredPassword;
+use crate::grant::Grant;
 use crate::secret::Secret;
-use crate::target::Target;
 
 /// Everything that stands in the file, checked.
 #[derive(Debug)]
@@ -19,7 +19,8 @@ pub struct Inventory {
     pub(super) terminals: HashMap<HardwareAddress, Terminal>,
     /// Checked for those whose names nobody has.
     pub(super) decoy: Arc<StoredPassword>,
-    pub(super) password_files: Vec<PathBuf>,
+    /// Files that it names.
+    pub(super) files_beside: Vec<PathBuf>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -30,8 +31,8 @@ pub(super) struct Desktop {
     pub(super) id: Box<str>,
     /// What people choose it by.
     pub(super) name: Box<str>,
-    /// Where its Spice server listens.
-    pub(super) target: Target,
+    /// Where its Spice server listens, and what clients may do there.
+    pub(super) grant: Grant,
     /// What the Spice server asks for; empty: nothing.
     pub(super) password: Secret,
     /// More members of the answer, which say what the client may do.

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::hardware;
-use super::shape::{Form, Member, Shape};
+use super::shape::{Either, Form, Member, Shape};
+use crate::certificate_subject;
+use crate::channel_type::ChannelType;
 
 /// Most entries of a kind; a bound on memory, and far more than one gateway serves.
 const MOST: usize = 100_000;
@@ -82,7 +84,44 @@ pub(super) const OPTIONS: &[Member] = &[
         name: "inactivity_timeout",
         required: false,
         about: "Seconds without input after which the client ends the session; 0: never.",
-        shape: &Shape::Whole(MAX_SECONDS),
+        shape: &Shape::Whole {
+            least: 0,
+            most: MAX_SECONDS,
+        },
+    },
+];
+
+/// A file beside this one, or anywhere else.
+const PATH: Shape = Shape::Text {
+    form: Form::Line,
+    longest: 4_096,
+};
+
+/// The members of `tls`.
+const TLS: &[Member] = &[
+    Member {
+        name: "ca_file",
+        required: false,
+        about: "A PEM file with the authorities that may have signed the host's certificate, or with that certificate; relative to the folder of this file.",
+        shape: &PATH,
+    },
+    Member {
+        name: "fingerprint",
+        required: false,
+        about: "SHA-256 of the one certificate that the host may have, as `openssl x509 -noout -fingerprint -sha256` prints it.",
+        shape: &Shape::Text {
+            form: Form::Digest,
+            longest: 95,
+        },
+    },
+    Member {
+        name: "subject",
+        required: false,
+        about: "The subject that the certificate must have, such as C=IL,O=Example,CN=spice; by default, one that an authority has signed must be for the host's name or address.",
+        shape: &Shape::Text {
+            form: Form::Line,
+            longest: certificate_subject::MAX_LENGTH,
+        },
     },
 ];
 
@@ -122,9 +161,35 @@ const DESKTOP: &[Member] = &[
         name: "password_file",
         required: false,
         about: "A file with that password on its only line; relative to the folder of this file.",
-        shape: &Shape::Text {
-            form: Form::Line,
-            longest: 4_096,
+        shape: &PATH,
+    },
+    Member {
+        name: "tls_port",
+        required: false,
+        about: "The port of the same host for Spice inside TLS, for native clients that speak it with the host themselves; by default there is none.",
+        shape: &Shape::Whole {
+            least: 1,
+            most: 65_535,
+        },
+    },
+    Member {
+        name: "channels",
+        required: false,
+        about: "The types of Spice channels that may pass, main among them; by default those of AllowedChannels.",
+        shape: &Shape::List {
+            of: &Shape::OneOf(ChannelType::ALL_NAMES),
+            most: 64,
+            distinct: false,
+            needs: Some("main"),
+        },
+    },
+    Member {
+        name: "tls",
+        required: false,
+        about: "The address is a TLS port, where the gateway checks the host's certificate like this; by default HostTLS decides.",
+        shape: &Shape::Object {
+            members: TLS,
+            either: Either::Exactly(["ca_file", "fingerprint"]),
         },
     },
     Member {
@@ -133,7 +198,7 @@ const DESKTOP: &[Member] = &[
         about: "What the flexVDI client may do; by default whatever it is set up to.",
         shape: &Shape::Object {
             members: OPTIONS,
-            either: &[],
+            either: Either::Any,
         },
     },
 ];
@@ -163,6 +228,7 @@ const USER: &[Member] = &[
             of: &ID,
             most: MOST_OF_A_USER,
             distinct: true,
+            needs: None,
         },
     },
 ];
@@ -211,10 +277,11 @@ pub(super) const FILE: Shape = Shape::Object {
             shape: &Shape::List {
                 of: &Shape::Object {
                     members: DESKTOP,
-                    either: &["password", "password_file"],
+                    either: Either::AtMost(["password", "password_file"]),
                 },
                 most: MOST,
                 distinct: false,
+                needs: None,
             },
         },
         Member {
@@ -224,10 +291,11 @@ pub(super) const FILE: Shape = Shape::Object {
             shape: &Shape::List {
                 of: &Shape::Object {
                     members: USER,
-                    either: &[],
+                    either: Either::Any,
                 },
                 most: MOST,
                 distinct: false,
+                needs: None,
             },
         },
         Member {
@@ -237,14 +305,15 @@ pub(super) const FILE: Shape = Shape::Object {
             shape: &Shape::List {
                 of: &Shape::Object {
                     members: TERMINAL,
-                    either: &[],
+                    either: Either::Any,
                 },
                 most: MOST,
                 distinct: false,
+                needs: None,
             },
         },
     ],
-    either: &[],
+    either: Either::Any,
 };
 
 /// The JSON schema of the file (draft 2020-12), for editors.
@@ -311,7 +380,7 @@ mod tests {
                 assert!(section.contains(&row), "{row} in {section}");
             }
         }
-        for Member { name, .. } in OPTIONS {
+        for Member { name, .. } in OPTIONS.iter().chain(TLS) {
             assert!(DOCUMENT.contains(&format!("\n| `{name}` | ")), "{name}");
         }
     }

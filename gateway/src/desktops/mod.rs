@@ -3,9 +3,11 @@
 
 mod answer;
 mod asked;
+mod beside;
 mod command;
 mod directory;
 mod file;
+mod granted;
 mod hardware;
 mod inventory;
 mod login;
@@ -29,7 +31,6 @@ use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
 use crate::config::Config;
 use crate::drain::{self, Drain};
-use crate::grant::Grant;
 use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::{Origin, reply};
@@ -208,7 +209,7 @@ impl Desktops {
         if let Some(refusal) = self.draining(call) {
             return refusal;
         }
-        let grant = Grant::new(desktop.target.clone());
+        let grant = desktop.grant.clone();
         let (client, request) = (call.origin.client, &call.origin.request_id);
         match self.assignments.assign(grant, client, request).await {
             Ok(assigned) => {

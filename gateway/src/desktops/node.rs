@@ -54,6 +54,23 @@ impl Node {
         }
     }
 
+    /// The number of the member of this name.
+    pub(super) fn number(&self, name: &str) -> Option<u64> {
+        match self.member(name) {
+            Some(Self::Number(number)) => *number,
+            _ => None,
+        }
+    }
+
+    /// The texts among the elements of the member of this name.
+    pub(super) fn texts(&self, name: &str) -> impl Iterator<Item = &str> {
+        let elements = self.list(name).iter();
+        elements.filter_map(|element| match element {
+            Self::Text(text) => Some(text.expose()),
+            _ => None,
+        })
+    }
+
     /// The elements of the member of this name; none if there is no such list.
     pub(super) fn list(&self, name: &str) -> &[Self] {
         match self.member(name) {
@@ -135,6 +152,8 @@ mod tests {
         assert_eq!(node.list("b").len(), 6);
         assert!(node.member("c").is_none());
         assert!(node.list("a").is_empty());
+        assert_eq!(node.texts("b").count(), 0);
+        assert_eq!(node.number("a"), None);
         let Node::Object(members) = &node else {
             unreachable!("it is one")
         };

@@ -1,14 +1,12 @@
 //! How the file's content becomes an [`Inventory`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::file::exposed;
+use super::beside::Beside;
 use super::hardware::{self, HardwareAddress};
 use super::inventory::{Desktop, Inventory, Terminal, User};
 use super::members::{FILE, MAX_SPICE_PASSWORD, OPTIONS};
@@ -27,26 +25,26 @@ pub(crate) enum Wrong {
     Values(Problems),
 }
 
-/// What stands in a file, and the files with passwords that it names, in the order of
-/// [`Inventory::password_files`].
+/// What stands in a file, and the files that it names, in the order of
+/// [`Inventory::files_beside`].
 pub(super) type Read = (Inventory, Vec<PemFile>);
 
 /// What stands in a file with this content.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn inventory(content: &[u8], folder: &Path) -> Result<Inventory, Wrong> {
-    read(content, folder).map(|(inventory, _)| inventory)
+    read(content, folder, false).map(|(inventory, _)| inventory)
 }
 
-/// Reads a file with this content; files that it names are relative to `folder`.
-pub(super) fn read(content: &[u8], folder: &Path) -> Result<Read, Wrong> {
+/// Reads a file with this content; files that it names are relative to `folder`. Tickets of a pool
+/// (`is_pool`) do not hold everything that a desktop can have.
+pub(super) fn read(content: &[u8], folder: &Path, is_pool: bool) -> Result<Read, Wrong> {
     // Some editors put a byte order mark before UTF-8.
     let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
     let node: Node = serde_json::from_slice(content).map_err(Wrong::Syntax)?;
     let mut reader = Reader {
-        folder,
+        is_pool,
         ids: HashMap::new(),
-        password_files: BTreeMap::new(),
-        warnings: Vec::new(),
+        beside: Beside::new(folder),
         problems: Problems::default(),
     };
     FILE.check(&node, "", &mut reader.problems);
@@ -56,14 +54,15 @@ pub(super) fn read(content: &[u8], folder: &Path) -> Result<Read, Wrong> {
     if !reader.problems.is_empty() {
         return Err(Wrong::Values(reader.problems));
     }
-    let (paths, files) = reader.password_files.into_iter().unzip();
+    let (warnings, files) = reader.beside.done();
+    let (paths, files) = files.into_iter().unzip();
     let inventory = Inventory {
         desktops: desktops.into_iter().flatten().map(Arc::new).collect(),
         decoy: Arc::new(StoredPassword::decoy(most_usual_cost(&users))),
         users,
         terminals,
-        password_files: paths,
-        warnings: reader.warnings,
+        files_beside: paths,
+        warnings,
     };
     Ok((inventory, files))
 }
@@ -95,14 +94,13 @@ fn options(desktop: &Node) -> Map<String, Value> {
 }
 
 /// Reads what the shape cannot tell. What has the wrong shape is told already, and left out.
-struct Reader<'a> {
-    folder: &'a Path,
+pub(super) struct Reader<'a> {
+    /// Whether tickets are those of a pool.
+    pub(super) is_pool: bool,
     /// Where each desktop stands.
     ids: HashMap<Box<str>, usize>,
-    /// Each is read once: what is looked at later is compared with just what was taken.
-    password_files: BTreeMap<PathBuf, PemFile>,
-    warnings: Vec<String>,
-    problems: Problems,
+    pub(super) beside: Beside<'a>,
+    pub(super) problems: Problems,
 }
 
 impl Reader<'_> {
@@ -122,19 +120,13 @@ impl Reader<'_> {
         } else if let Some(id) = id {
             self.ids.insert(id.into(), at);
         }
-        let address = node.text("address").filter(|text| Form::Line.fits(text));
-        let target = address.map(|address| {
-            address.parse().map_err(|error| {
-                let what = format!("{error}; found {}", shown(address));
-                self.problems.add(&format!("desktops[{at}].address"), what);
-            })
-        });
+        let grant = self.grant(at, node);
         let password = self.spice_password(at, node);
         let id = id?;
         Some(Desktop {
             id: id.into(),
             name: node.text("name").unwrap_or(id).into(),
-            target: target?.ok()?,
+            grant: grant?,
             password: password?,
             options: options(node),
         })
@@ -145,7 +137,7 @@ impl Reader<'_> {
             (Some(password), _) => ("password", Ok(password.clone())),
             // What is wrong with it is told already.
             (None, Some(path)) if !Form::Line.fits(path) => return None,
-            (None, Some(path)) => ("password_file", self.password_of(&self.folder.join(path))),
+            (None, Some(path)) => ("password_file", self.beside.password(path)),
             (None, None) => return Some(Secret::default()),
         };
         let checked = password.and_then(|password| {
@@ -162,28 +154,6 @@ impl Reader<'_> {
         checked
             .map_err(|what| self.problems.add(&format!("desktops[{at}].{name}"), what))
             .ok()
-    }
-
-    /// The only line of a file; the error says what is wrong with it.
-    fn password_of(&mut self, path: &Path) -> Result<Secret, String> {
-        // A device may have no end, and a pipe nobody who writes.
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(format!("{}: it is no regular file", path.display()));
-        }
-        let files = &mut self.password_files;
-        let file = files.entry(path.to_owned()).or_insert_with(|| {
-            self.warnings.extend(exposed(path));
-            PemFile::read(path)
-        });
-        let told = |what: &dyn fmt::Display| format!("{}: {what}", path.display());
-        let bytes = file.bytes().map_err(|error| told(&error))?;
-        let text = std::str::from_utf8(bytes).map_err(|_| told(&"it is not UTF-8"))?;
-        let line = text.strip_suffix('\n').unwrap_or(text);
-        let line = line.strip_suffix('\r').unwrap_or(line);
-        if line.is_empty() {
-            return Err(told(&"there is no password in it"));
-        }
-        Ok(Secret::from(line.to_owned()))
     }
 
     fn users(&mut self, file: &Node, desktops: &[Option<Desktop>]) -> HashMap<Box<str>, User> {
@@ -349,7 +319,7 @@ mod tests {
         assert!(ana.password.is_of("a").unwrap());
         let theirs: Vec<_> = read.desktops_of(ana).collect();
         assert_eq!((&*theirs[0].id, &*theirs[0].name), ("linux", "linux"));
-        assert_eq!(theirs[0].target.to_string(), "[2001:db8::1]:5901");
+        assert_eq!(theirs[0].grant.target.to_string(), "[2001:db8::1]:5901");
         assert_eq!(theirs[0].password.expose(), "");
         assert_eq!(
             Value::Object(theirs[0].options.clone()),
@@ -379,7 +349,7 @@ mod tests {
         let file = json!({
             "desktops": [
                 {"id": "a b", "address": "10.0.0.21", "password": "s3cret", "password_file": "p"},
-                {"id": "x", "address": "10.0.0.21:5900", "tls": true,
+                {"id": "x", "address": "10.0.0.21:5900", "ssl": true,
                  "options": {"enable_printing": "no", "inactivity_timeout": -1, "enable": true}},
                 {"id": "x", "name": "", "address": 5900},
                 {"id": "y", "address": "10.0.0.21:0", "password": "s".repeat(61)},
@@ -404,7 +374,7 @@ mod tests {
             r#"there is no member "groups"; known are $schema, desktops, users, terminals"#,
             r#"desktops[0].id: expected a string of letters, digits, ".", "_" and "-""#,
             "desktops[0]: only one of password and password_file may be there",
-            r#"desktops[1]: there is no member "tls"; known are id, name, address, password, password_file, options"#,
+            r#"desktops[1]: there is no member "ssl"; known are id, name, address, password, password_file, tls_port, channels, tls, options"#,
             "desktops[1].options.enable_printing: expected true or false, found a string",
             "desktops[1].options.inactivity_timeout: expected a whole number from 0 to 604800",
             r#"desktops[1].options: there is no member "enable"; known are enable_audio_playback, enable_audio_record, enable_copy_paste_g2h, enable_copy_paste_h2g, enable_power_actions, enable_printing, enable_usb_redir, enable_video_streaming, inactivity_timeout"#,
@@ -499,7 +469,7 @@ mod tests {
                 .iter()
                 .all(|desktop| desktop.password.expose() == "s3 cret")
         );
-        assert_eq!(read.password_files, [good, open.clone()]);
+        assert_eq!(read.files_beside, [good, open.clone()]);
         let [warning] = &read.warnings[..] else {
             unreachable!("one file is open")
         };

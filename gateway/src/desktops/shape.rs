@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::node::Node;
 use super::problem::{Problems, shown};
+use crate::host_tls::CertificateDigest;
 
 /// What a value may look like.
 pub(super) enum Shape {
@@ -15,10 +16,12 @@ pub(super) enum Shape {
         /// Most characters.
         longest: usize,
     },
+    /// One of these strings.
+    OneOf(&'static [&'static str]),
     /// `true` or `false`.
     Switch,
-    /// A whole number from 0 to this one.
-    Whole(u64),
+    /// A whole number, both ends of its range included.
+    Whole { least: u64, most: u64 },
     /// An array of values of one shape.
     List {
         of: &'static Shape,
@@ -26,13 +29,26 @@ pub(super) enum Shape {
         most: usize,
         /// Whether no element may come twice.
         distinct: bool,
+        /// A string that must be among them.
+        needs: Option<&'static str>,
     },
     /// An object with these members and no others.
     Object {
         members: &'static [Member],
-        /// Of these at most one may be there.
-        either: &'static [&'static str],
+        /// Which of them exclude each other.
+        either: Either,
     },
+}
+
+/// Members of an object that exclude each other.
+#[derive(Clone, Copy)]
+pub(super) enum Either {
+    /// There are none.
+    Any,
+    /// Of these two at most one may be there.
+    AtMost([&'static str; 2]),
+    /// Of these two exactly one must be there.
+    Exactly([&'static str; 2]),
 }
 
 /// A member of an object.
@@ -55,6 +71,8 @@ pub(super) enum Form {
     Identifier,
     /// An argon2id hash.
     Hash,
+    /// SHA-256 in hexadecimal digits.
+    Digest,
 }
 
 impl Form {
@@ -67,6 +85,7 @@ impl Form {
                 !text.is_empty() && text.bytes().all(fits)
             }
             Self::Hash => text.starts_with("$argon2id$"),
+            Self::Digest => text.parse::<CertificateDigest>().is_ok(),
         }
     }
 
@@ -77,6 +96,7 @@ impl Form {
             Self::Line => Some("^[^\\u0000-\\u001f\\u007f-\\u009f]+$"),
             Self::Identifier => Some("^[A-Za-z0-9._-]+$"),
             Self::Hash => Some("^\\$argon2id\\$"),
+            Self::Digest => Some("^([0-9A-Fa-f]{64}|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){31})$"),
         }
     }
 
@@ -86,6 +106,7 @@ impl Form {
             Self::Line => "a string that is not empty and has no control characters",
             Self::Identifier => "a string of letters, digits, \".\", \"_\" and \"-\"",
             Self::Hash => "an argon2id hash, as `flexvdi-gateway password` prints it",
+            Self::Digest => "64 hexadecimal digits, in pairs between colons or not",
         }
     }
 }
@@ -102,13 +123,32 @@ impl Shape {
                     problems.add(place, format!("expected at most {longest} characters"));
                 }
             }
-            (Self::Switch, Node::Switch(_)) => {}
-            (Self::Whole(most), Node::Number(number)) => {
-                if number.is_none_or(|number| number > *most) {
-                    problems.add(place, format!("expected a whole number from 0 to {most}"));
+            (Self::OneOf(names), Node::Text(text)) => {
+                if !names.contains(&text.expose()) {
+                    let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
+                    problems.add(place, format!("expected one of {}", names.join(", ")));
                 }
             }
-            (Self::List { of, most, .. }, Node::List(elements)) => {
+            (Self::Switch, Node::Switch(_)) => {}
+            (Self::Whole { least, most }, Node::Number(number)) => {
+                if number.is_none_or(|number| !(*least..=*most).contains(&number)) {
+                    let what = format!("expected a whole number from {least} to {most}");
+                    problems.add(place, what);
+                }
+            }
+            (
+                Self::List {
+                    of, most, needs, ..
+                },
+                Node::List(elements),
+            ) => {
+                if let Some(needed) = needs
+                    && !elements.iter().any(
+                        |element| matches!(element, Node::Text(text) if text.expose() == *needed),
+                    )
+                {
+                    problems.add(place, format!("expected {needed:?} among them"));
+                }
                 if elements.len() > *most {
                     problems.add(place, format!("expected at most {most} elements"));
                 }
@@ -117,7 +157,7 @@ impl Shape {
                 }
             }
             (Self::Object { members, either }, Node::Object(found)) => {
-                check_members(members, either, found, place, problems);
+                check_members(members, *either, found, place, problems);
             }
             (expected, found) => {
                 let (expected, found) = (expected.kind(), found.kind());
@@ -128,9 +168,9 @@ impl Shape {
 
     fn kind(&self) -> &'static str {
         match self {
-            Self::Text { .. } => "a string",
+            Self::Text { .. } | Self::OneOf(_) => "a string",
             Self::Switch => "true or false",
-            Self::Whole(_) => "a number",
+            Self::Whole { .. } => "a number",
             Self::List { .. } => "an array",
             Self::Object { .. } => "an object",
         }
@@ -146,10 +186,21 @@ impl Shape {
                 }
                 schema
             }
+            Self::OneOf(names) => json!({"type": "string", "enum": names}),
             Self::Switch => json!({"type": "boolean"}),
-            Self::Whole(most) => json!({"type": "integer", "minimum": 0, "maximum": most}),
-            Self::List { of, most, distinct } => {
+            Self::Whole { least, most } => {
+                json!({"type": "integer", "minimum": least, "maximum": most})
+            }
+            Self::List {
+                of,
+                most,
+                distinct,
+                needs,
+            } => {
                 let mut schema = json!({"type": "array", "items": of.schema(), "maxItems": most});
+                if let Some(needed) = needs {
+                    schema["contains"] = json!({ "const": needed });
+                }
                 if *distinct {
                     schema["uniqueItems"] = true.into();
                 }
@@ -173,8 +224,12 @@ impl Shape {
                     "required": required,
                     "additionalProperties": false,
                 });
-                if !either.is_empty() {
-                    schema["not"] = json!({ "required": either });
+                match either {
+                    Either::Any => {}
+                    Either::AtMost(names) => schema["not"] = json!({ "required": names }),
+                    Either::Exactly([one, other]) => {
+                        schema["oneOf"] = json!([{ "required": [one] }, { "required": [other] }]);
+                    }
                 }
                 schema
             }
@@ -188,7 +243,7 @@ impl Shape {
 
 fn check_members(
     members: &[Member],
-    either: &[&str],
+    either: Either,
     found: &[(String, Node)],
     place: &str,
     problems: &mut Problems,
@@ -219,8 +274,16 @@ fn check_members(
             problems.add(place, format!("the member {} is missing", member.name));
         }
     }
-    if !either.is_empty() && either.iter().all(is_there) {
-        let names = either.join(" and ");
+    if let Either::AtMost(names) | Either::Exactly(names) = either
+        && names.iter().all(is_there)
+    {
+        let names = names.join(" and ");
         problems.add(place, format!("only one of {names} may be there"));
+    }
+    if let Either::Exactly(names) = either
+        && !names.iter().any(is_there)
+    {
+        let names = names.join(" and ");
+        problems.add(place, format!("one of {names} must be there"));
     }
 }

@@ -5,7 +5,7 @@ mod keys;
 mod seal;
 
 pub use keys::{KeyFileError, PoolKeys, append_key, new_file};
-pub(crate) use seal::{CLOCK_TOLERANCE, session_number};
+pub(crate) use seal::{CLOCK_TOLERANCE, has_room, session_number};
 pub use seal::{Contents, OpenError, SealError};
 
 #[cfg(test)]

@@ -178,7 +178,7 @@ pub(crate) fn session_number(ticket: &str) -> u64 {
 }
 
 /// Whether a ticket with all of a grant is one that every pool takes.
-fn has_room(grant: &Grant) -> bool {
+pub(crate) fn has_room(grant: &Grant) -> bool {
     let checks_by_digest =
         |tls: &HostTls| matches!(tls.trust, Trust::Certificate(_)) && tls.subject.is_none();
     grant.clients.is_empty() && grant.tls.as_ref().is_none_or(checks_by_digest)

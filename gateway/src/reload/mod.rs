@@ -641,7 +641,9 @@ impl Found {
         let portal_found = Fingerprint::of(&file);
         let portal_parsed = (portal_found != in_effect.portal)
             .then(|| PortalTls::from_file(file.as_ref()).map_err(Failure::from));
-        let (desktops_found, desktops) = desktops::look(config.desktops.as_deref(), desktops);
+        let is_pool = config.pool_key_file.is_some();
+        let (desktops_found, desktops) =
+            desktops::look(config.desktops.as_deref(), desktops, is_pool);
         Self {
             desktops: (
                 desktops_found,

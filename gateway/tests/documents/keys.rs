@@ -46,7 +46,7 @@ fn every_example_is_a_good_configuration() -> Result<()> {
             let mut file = NamedTempFile::new()?;
             file.write_all(example.as_bytes())?;
             if example.contains("\"desktops\"") {
-                DesktopsFile::read(file.path())?;
+                DesktopsFile::read(file.path(), false)?;
                 continue;
             }
             let loaded = load(file.path()).with_context(|| document.display().to_string())?;

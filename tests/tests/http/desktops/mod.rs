@@ -2,6 +2,7 @@
 
 mod api;
 mod file;
+mod granted;
 mod late;
 mod login;
 
