@@ -6,8 +6,8 @@
 //!
 //! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
-//! {`ticket`, `portal`} -> {`http`, `signed`} -> `pool` -> `limits` -> {`metrics`, `access_log`,
-//! `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
+//! {`ticket`, `portal`} -> {`http`, `signed`} -> {`pool`, `described`} -> `limits` -> {`metrics`,
+//! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -29,6 +29,7 @@ mod channel_type;
 pub mod cli;
 pub mod config;
 pub mod congestion;
+pub mod described;
 pub mod desktops;
 mod documents;
 pub mod drain;

@@ -32,10 +32,9 @@ use tracing::{debug, warn};
 use crate::background::{MANAGER, Resolver};
 use crate::causes::causes;
 use crate::config::Config;
+use crate::described::{Described, DescribedError, present};
 use crate::grant::Grant;
-use crate::host::Host;
 use crate::metrics::{Metrics, PortalResult};
-use crate::target::Target;
 use breaker::Breaker;
 use unknown::Unknown;
 
@@ -76,6 +75,9 @@ pub enum PortalError {
     /// An answer that does not say.
     #[error("its answer has {0}")]
     Answer(&'static str),
+    /// An answer that names no desktop.
+    #[error("its answer has no desktop: {0}")]
+    Desktop(#[from] DescribedError),
     /// A status that does not say.
     #[error("its answer has status {0}; expected 200, or 403 or 404 for a wrong token")]
     Status(StatusCode),
@@ -92,7 +94,7 @@ impl PortalError {
             Self::Timeout(_) => PortalResult::Timeout,
             Self::Paused => PortalResult::Paused,
             Self::Unreachable(_) => PortalResult::Unreachable,
-            Self::Answer(_) | Self::Status(_) => PortalResult::Answer,
+            Self::Answer(_) | Self::Desktop(_) | Self::Status(_) => PortalResult::Answer,
         }
     }
 
@@ -104,9 +106,10 @@ impl PortalError {
     /// Whether the next question is likely to end in the same way, whatever it is about.
     fn is_of_the_portal(&self) -> bool {
         match self {
+            // What it says of one desktop may be right for all others.
+            Self::Desktop(_) | Self::Paused => false,
             Self::Timeout(_) | Self::Unreachable(_) | Self::Answer(_) => true,
             Self::Status(status) => is_failure(*status),
-            Self::Paused => false,
         }
     }
 }
@@ -115,7 +118,12 @@ impl PortalError {
 #[derive(Deserialize)]
 struct Said {
     host: String,
-    port: u16,
+    #[serde(default, deserialize_with = "present")]
+    port: Option<u16>,
+    #[serde(default, deserialize_with = "present")]
+    tls_port: Option<u16>,
+    #[serde(default, deserialize_with = "present")]
+    channels: Option<Vec<String>>,
 }
 
 impl Portal {
@@ -263,16 +271,20 @@ fn is_failure(status: StatusCode) -> bool {
 
 /// Reads an answer, which is not repeated: it may be anything.
 fn grant(body: &[u8]) -> Result<Grant, PortalError> {
-    let expected = "no JSON object with \"host\" (a string) and \"port\" (a number)";
-    let said: Said = serde_json::from_slice(body).map_err(|_| PortalError::Answer(expected))?;
-    let host: Host = said
-        .host
-        .parse()
-        .map_err(|_| PortalError::Answer("a host that is none"))?;
-    if said.port == 0 {
-        return Err(PortalError::Answer("port 0"));
-    }
-    Ok(Grant::new(Target::new(host, said.port)))
+    let expected = "no JSON object with \"host\" (a string), \"port\" (a number), and optionally \
+                    \"tls_port\" (a number) and \"channels\" (an array of strings)";
+    // An array would be taken for the values of its members, in their order.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    let said = is_object.then(|| serde_json::from_slice::<Said>(body).ok());
+    let said = said.flatten().ok_or(PortalError::Answer(expected))?;
+    let described = Described {
+        host: &said.host,
+        port: said.port,
+        tls_port: said.tls_port,
+        channels: said.channels.as_deref(),
+        ..Described::default()
+    };
+    Ok(described.grant()?)
 }
 
 fn unreachable(error: &(dyn StdError + 'static)) -> PortalError {
@@ -283,6 +295,7 @@ fn unreachable(error: &(dyn StdError + 'static)) -> PortalError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel_type::ChannelTypes;
 
     #[test]
     fn only_what_may_be_a_token_is_asked_about() {
@@ -313,7 +326,22 @@ mod tests {
     fn answers_are_read() {
         let good = grant(br#"{"host": "10.0.0.7", "port": 5900, "expires_in": 60}"#).unwrap();
         assert_eq!(good.target.to_string(), "10.0.0.7:5900");
+        let good = br#"{"host": "unix:/run/a.sock", "channels": ["main", "display"]}"#;
+        let good = grant(good).unwrap();
+        assert_eq!(good.target.to_string(), "unix:/run/a.sock");
+        assert_eq!(
+            good.channels,
+            ChannelTypes::named(&["display", "main"]).unwrap()
+        );
+        let good = grant(br#"{"host": "h", "port": 5900, "tls_port": 5901}"#).unwrap();
+        assert_eq!(good.tls_port, Some(5901));
         for wrong in [
+            r#"["10.0.0.7", 5900]"#,
+            r#"{"host": "h", "port": 5900, "tls_port": null}"#,
+            r#"{"host": "h", "port": 5900, "tls_port": 0}"#,
+            r#"{"host": "h", "port": 5900, "channels": ["secret"]}"#,
+            r#"{"host": "h", "port": 5900, "channels": []}"#,
+            r#"{"host": "unix:/run/secret", "port": 5900}"#,
             "",
             "[]",
             r#"{"host": "10.0.0.7"}"#,

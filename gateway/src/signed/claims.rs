@@ -1,23 +1,16 @@
 //! What a signed ticket says.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Unexpected};
+use serde::de::{Deserializer, Error};
 
-use crate::host::Host;
-use crate::target::Target;
-
-/// Most networks of a token: a bound on what each channel is compared with.
-const MAX_NETWORKS: usize = 64;
+use crate::described::{Described, Networks, present};
+use crate::grant::Grant;
 
 /// The claims that the gateway understands; others are passed over (RFC 7519, section 4).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Claims {
-    pub(super) target: Target,
-    /// `network`: where clients have to be; empty: anywhere.
-    pub(super) clients: Vec<IpNet>,
+    /// `host`, `port`, `tls_port`, `channels` and `network`.
+    pub(super) grant: Grant,
     /// `exp`: seconds since 1970, rounded up as they come.
     pub(super) expiry: u64,
     /// `jti`.
@@ -27,7 +20,12 @@ pub(super) struct Claims {
 #[derive(Deserialize)]
 struct Written {
     host: String,
-    port: u16,
+    #[serde(default, deserialize_with = "present")]
+    port: Option<u16>,
+    #[serde(default, deserialize_with = "present")]
+    tls_port: Option<u16>,
+    #[serde(default, deserialize_with = "present")]
+    channels: Option<Vec<String>>,
     exp: serde_json::Number,
     #[serde(default, deserialize_with = "present")]
     jti: Option<String>,
@@ -35,56 +33,32 @@ struct Written {
     network: Option<Networks>,
 }
 
-/// One, or a list of them, as `aud` is (RFC 7519, section 4.1.3).
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Networks {
-    One(String),
-    Several(Vec<String>),
-}
-
-/// A claim that may be missing, but not be null: whoever wrote that meant something else.
-fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(from).map(Some)
-}
-
 impl<'de> Deserialize<'de> for Claims {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let written = Written::deserialize(from)?;
-        let host: Host = written.host.parse().map_err(Error::custom)?;
-        if written.port == 0 {
-            return Err(Error::invalid_value(Unexpected::Unsigned(0), &"a port"));
-        }
         // Such as 1.7e9 (RFC 7519, section 2: NumericDate).
         let expiry = written
             .exp
             .as_u64()
             .or_else(|| whole(written.exp.as_f64()?));
-        let networks = match written.network {
-            None => Vec::new(),
-            Some(Networks::One(network)) => vec![network],
-            // Somebody has meant to permit nobody.
-            Some(Networks::Several(list)) if list.is_empty() => {
-                return Err(Error::invalid_length(0, &"a network"));
-            }
-            Some(Networks::Several(list)) => list,
+        let networks = written.network.map(|networks| networks.parse());
+        let described = Described {
+            host: &written.host,
+            port: written.port,
+            tls_port: written.tls_port,
+            channels: written.channels.as_deref(),
+            clients: networks
+                .transpose()
+                .map_err(Error::custom)?
+                .unwrap_or_default(),
+            tls: None,
         };
-        if networks.len() > MAX_NETWORKS {
-            return Err(Error::invalid_length(
-                networks.len(),
-                &"at most 64 networks",
-            ));
-        }
-        let networks = networks.iter().map(|text| network(text));
         let id = written.jti;
         if id.as_ref().is_some_and(String::is_empty) {
             return Err(Error::invalid_length(0, &"a jti"));
         }
         Ok(Self {
-            target: Target::new(host, written.port),
-            clients: networks
-                .collect::<Option<_>>()
-                .ok_or_else(|| Error::custom("network"))?,
+            grant: described.grant().map_err(Error::custom)?,
             expiry: expiry.ok_or_else(|| Error::custom("exp"))?,
             id,
         })
@@ -105,18 +79,12 @@ fn whole(seconds: f64) -> Option<u64> {
         .then(|| seconds.round() as u64)
 }
 
-fn network(text: &str) -> Option<IpNet> {
-    let network = text.parse();
-    network
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .ok()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::channel_type::{ChannelType, ChannelTypes};
 
     fn read(claims: &Value) -> Option<Claims> {
         serde_json::from_str(&claims.to_string()).ok()
@@ -125,21 +93,24 @@ mod tests {
     #[test]
     fn claims_are_read() {
         let claims = read(&json!({"host": "10.0.0.7", "port": 5900, "exp": 7, "x": [1]})).unwrap();
-        assert_eq!(claims.target.to_string(), "10.0.0.7:5900");
-        assert_eq!(
-            (claims.expiry, claims.id, claims.clients),
-            (7, None, vec![])
-        );
+        assert_eq!(claims.grant, Grant::new("10.0.0.7:5900".parse().unwrap()));
+        assert_eq!((claims.expiry, claims.id), (7, None));
         let claims = read(&json!({
             "host": "h.example", "port": 1, "exp": 1.7e9, "jti": "a", "network": "192.0.2.0/24",
         }));
         let claims = claims.unwrap();
         assert_eq!(claims.expiry, 1_700_000_000);
         assert_eq!(claims.id.as_deref(), Some("a"));
-        assert_eq!(claims.clients, ["192.0.2.0/24".parse().unwrap()]);
+        assert_eq!(claims.grant.clients, ["192.0.2.0/24".parse().unwrap()]);
         let two =
             json!({"host": "h", "port": 1, "exp": 7, "network": ["192.0.2.7", "2001:db8::/32"]});
-        assert_eq!(read(&two).unwrap().clients.len(), 2);
+        assert_eq!(read(&two).unwrap().grant.clients.len(), 2);
+        let more = json!({"host": "h", "port": 1, "exp": 7, "tls_port": 2});
+        assert_eq!(read(&more).unwrap().grant.tls_port, Some(2));
+        let few = json!({"host": "unix:/run/a.sock", "exp": 7, "channels": ["main"]});
+        let few = read(&few).unwrap().grant;
+        assert_eq!(few.target.to_string(), "unix:/run/a.sock");
+        assert_eq!(few.channels, ChannelTypes::only(&[ChannelType::MAIN]));
     }
 
     #[test]
@@ -168,7 +139,16 @@ mod tests {
             ("network", json!(null)),
             ("network", json!(["192.0.2.0/33"])),
             ("network", json!(["192.0.2.1", 7])),
-            ("network", json!(vec!["192.0.2.1"; MAX_NETWORKS + 1])),
+            ("network", json!(vec!["192.0.2.1"; 65])),
+            ("host", json!("unix:/run/a.sock")),
+            ("port", json!(null)),
+            ("tls_port", json!(0)),
+            ("tls_port", json!("5901")),
+            ("tls_port", json!(null)),
+            ("channels", json!([])),
+            ("channels", json!("main")),
+            ("channels", json!(["record"])),
+            ("channels", json!(null)),
         ] {
             let mut wrong = good.clone();
             wrong[name] = value.clone();

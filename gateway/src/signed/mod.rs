@@ -82,7 +82,8 @@ pub(crate) enum Wrong {
     #[error("aud is not TicketAudience, or is there although TicketAudience is not set")]
     Audience,
     #[error(
-        "claims are missing or malformed: host, port, exp, and optionally nbf, aud, jti, network"
+        "claims are missing or malformed: host, port, exp, and optionally nbf, aud, jti, network, \
+         tls_port, channels"
     )]
     Claims,
     #[error("it was refused a short time ago")]
@@ -147,12 +148,7 @@ impl SignedTickets {
             validation.set_required_spec_claims(&["exp", "aud"]);
         }
         let decoded = decode::<Claims>(token, &key.key, &validation);
-        let Claims {
-            target,
-            clients,
-            expiry,
-            id,
-        } = decoded.map_err(|error| wrong(error.kind()))?.claims;
+        let Claims { grant, expiry, id } = decoded.map_err(|error| wrong(error.kind()))?.claims;
         let now = SystemTime::now();
         let expiry = UNIX_EPOCH
             .checked_add(Duration::from_secs(expiry))
@@ -162,10 +158,7 @@ impl SignedTickets {
             return Err(Wrong::TooLong);
         }
         Ok(Signed {
-            grant: Grant {
-                clients,
-                ..Grant::new(target)
-            },
+            grant,
             // The library counts whole seconds, and takes a token in the last one too.
             expires: expiry + CLOCK_TOLERANCE + Duration::from_secs(1),
             id: id.map(|id| token_id(key, &id)),

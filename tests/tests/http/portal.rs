@@ -12,7 +12,9 @@ use testkit::prelude::*;
 use testkit::ws::Connect;
 
 use crate::reload::change;
-use crate::support::{assert_error, assert_opens, logged, refused, refused_token};
+use crate::support::{
+    assert_error, assert_not_allowed, assert_opens, logged, refused, refused_token,
+};
 
 /// A gateway that asks a portal, which knows every token that begins with `good`, and answers
 /// `status-` and three digits with that status.
@@ -46,8 +48,19 @@ impl Scene {
                     "good-nonsense" => json_response(&json!(["secret"]), false),
                     "good-long" => json_response(&json!("x".repeat(20_000)), false),
                     "good-never" => std::future::pending().await,
+                    "good-socket" => {
+                        let host = json!({"host": "unix:/run/elsewhere/7.sock"});
+                        json_response(&host, false)
+                    }
                     _ => {
-                        let desktop = json!({"host": address.ip(), "port": address.port()});
+                        let mut desktop = json!({"host": address.ip(), "port": address.port()});
+                        if token == "good-few" {
+                            desktop["channels"] = json!(["main"]);
+                        }
+                        if token == "good-hidden" {
+                            desktop["channels"] = json!(["main"]);
+                            desktop["tls_port"] = json!(address.port());
+                        }
                         json_response(&desktop, false)
                     }
                 };
@@ -114,6 +127,24 @@ async fn the_portal_is_asked_once_for_all_channels_of_a_session() {
     assert_eq!(scene.asked(), 1);
     let log = scene.gateway.log().await.join("\n");
     assert!(!log.contains("good&one"));
+}
+
+#[tokio::test]
+async fn the_portal_says_which_channels_may_pass() {
+    let scene = Scene::new().await;
+    let endpoint = scene.gateway.tls();
+    assert_opens(&endpoint, "good-few").await;
+    assert_not_allowed(&endpoint, "good-few", ChannelType::Record).await;
+    let answer = refused(&endpoint, "good-hidden").await;
+    assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
+    logged(
+        &scene.gateway,
+        &["WARN", "no answer from the portal", "inside TLS"],
+    )
+    .await;
+    let answer = refused(&endpoint, "good-socket").await;
+    assert_error(&answer, StatusCode::FORBIDDEN);
+    logged(&scene.gateway, &["host not reached", "AllowedSockets"]).await;
 }
 
 #[tokio::test]

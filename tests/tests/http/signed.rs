@@ -8,11 +8,14 @@ use serde_json::{Value, json};
 use testkit::gateway::GatewayBuilder;
 use testkit::portal::{Portal, from_now};
 use testkit::prelude::*;
+use testkit::tunnel::Tunnel;
 use testkit::ws::Connect;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::reload::{change, hang_up};
-use crate::support::{assert_error, assert_opens, logged, outlast, refused, refused_token};
+use crate::support::{
+    assert_error, assert_not_allowed, assert_opens, logged, outlast, refused, refused_token,
+};
 
 /// A gateway without a manager that believes a portal.
 struct Scene {
@@ -121,6 +124,49 @@ async fn hosts_and_ports_are_those_that_the_configuration_permits() {
         refused_token(&scene.gateway.tls(), &scene.token(&more)).await;
     }
     assert_opens(&scene.gateway.tls(), &scene.token(&json!({}))).await;
+}
+
+#[tokio::test]
+async fn a_portal_says_which_channels_may_pass_and_where_tls_is() {
+    let scene = Scene::with(|gateway| gateway.set("FirstSpicePort", 1_024)).await;
+    let endpoint = scene.gateway.tls();
+    let few = scene.token(&json!({"channels": ["main"]}));
+    assert_opens(&endpoint, &few).await;
+    assert_not_allowed(&endpoint, &few, ChannelType::Record).await;
+    refused_token(&endpoint, &scene.token(&json!({"channels": []}))).await;
+    refused_token(&endpoint, &scene.token(&json!({"tls_port": 443}))).await;
+    // A tunnel with TLS inside goes to the other port.
+    let hello = [22, 3, 1, 0, 4, 1, 0, 0, 0];
+    let tls = Host::echo().await.unwrap();
+    let token = scene.token(&json!({"tls_port": tls.addr().port()}));
+    let mut tunnel = Tunnel::new(&endpoint, &token).stream().await.unwrap();
+    tunnel.write_all(&hello).await.unwrap();
+    tunnel.flush().await.unwrap();
+    let mut back = [0; 9];
+    let read = within("an echo", tunnel.read_exact(&mut back)).await;
+    read.unwrap().unwrap();
+    assert_eq!((back, tls.accepted()), (hello, 1));
+}
+
+#[tokio::test]
+async fn a_portals_ticket_leads_to_a_socket_that_the_configuration_permits() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let allowed = folders[0].path().to_str().unwrap();
+    let scene = Scene::with(|gateway| gateway.set("AllowedSockets", vec![allowed])).await;
+    let sockets = [0, 1].map(|at| folders[at].path().join("7.sock"));
+    let _fronts = sockets
+        .each_ref()
+        .map(|socket| Front::unix(socket, scene.host.addr()).unwrap());
+    let [good, elsewhere] = sockets.map(|socket| {
+        let host = format!("unix:{}", socket.display());
+        scene
+            .portal
+            .sign(&json!({"host": host, "exp": from_now(60)}))
+    });
+    assert_opens(&scene.gateway.tls(), &good).await;
+    let response = refused(&scene.gateway.tls(), &elsewhere).await;
+    assert_error(&response, StatusCode::FORBIDDEN);
+    logged(&scene.gateway, &["host not reached", "AllowedSockets"]).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use testkit::flexvdi::{Desktop, FlexVdiClient};
 use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::prelude::*;
-use testkit::ws::Connect;
+use testkit::ws::{Connect, Frame, RawClient};
 
 /// A gateway in front of a manager that gives everyone the same desktop, on a host that echoes.
 pub(crate) struct Stage {
@@ -65,6 +65,15 @@ pub(crate) fn port_token<T: Send + 'static>(host: &Host<T>) -> String {
 /// Checks that a token opens a channel to a host that echoes, and leaves it.
 pub(crate) async fn assert_opens(endpoint: &Endpoint, token: &str) {
     drop(ws::echo_channel(endpoint, token).await.unwrap());
+}
+
+/// Checks that a token opens no channel of this type.
+pub(crate) async fn assert_not_allowed(endpoint: &Endpoint, token: &str, kind: ChannelType) {
+    let target = format!("/?ver=2&token={token}");
+    let mut client = RawClient::open(endpoint, &target).await.unwrap();
+    let link = Frame::binary(link_message(kind, 0));
+    client.send_frame(&link).await.unwrap();
+    client.expect_close(1008).await.unwrap();
 }
 
 /// The answer to a handshake that is refused.
