@@ -17,7 +17,7 @@ use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
 use crate::metrics::ChannelRefusal;
-use crate::portal::{Portal, may_be_token};
+use crate::portal::{NoTurn, Portal, may_be_token};
 use crate::session::SessionId;
 use crate::signed::is_signed;
 use crate::spice_host::SpiceHost;
@@ -69,6 +69,9 @@ pub enum Refusal {
     /// The portal did not say whether the token is good; answered with 503.
     #[error("the portal did not say what the token stands for")]
     Portal,
+    /// The portal is being asked about so many tokens of this address already; answered with 429.
+    #[error("the portal is being asked about too many tokens of this address")]
+    Questions,
     /// Too many wrong tokens from this address; answered with 429.
     #[error("too many wrong tokens from this address")]
     TooMany {
@@ -83,7 +86,7 @@ impl Refusal {
         match self {
             Self::Token | Self::Full => ChannelRefusal::Token,
             Self::Draining => ChannelRefusal::Draining,
-            Self::Portal => ChannelRefusal::Portal,
+            Self::Portal | Self::Questions => ChannelRefusal::Portal,
             Self::TooMany { .. } => ChannelRefusal::TooManyWrongTokens,
         }
     }
@@ -284,19 +287,24 @@ impl Admissions {
         let shown = self.shown(token, client, now);
         let found = self.mode.look_up(&shown, now);
         let is_signed = is_signed(token) && tickets.takes_signed();
-        let is_blocked = || self.failures.blocked(client, now).is_some();
+        let is_blocked = |now| self.failures.blocked(client, now).is_some();
         let is_decided = !matches!(found, Err(RedeemError::Wrong)) || is_signed;
-        if is_decided || !may_be_token(token) || is_blocked() {
+        if is_decided || !may_be_token(token) || is_blocked(now) {
             return self.judge(found, Some(token), client, now);
         }
         if tickets.is_closed() {
             return Err(Refusal::Draining);
         }
-        let no_answer = |_| Refusal::Portal;
-        let _turn = portal.turn(token).await.map_err(no_answer)?;
+        let turn = portal.turn(token, shown.owner).await;
+        let _turn = turn.map_err(|none| match none {
+            NoTurn::TooMany => Refusal::Questions,
+            NoTurn::Timeout => Refusal::Portal,
+        })?;
         let now = Instant::now();
         let mut found = self.mode.look_up(&shown, now);
+        // Other tokens of this address may have been wrong while this one waited.
         if matches!(found, Err(RedeemError::Wrong))
+            && !is_blocked(now)
             && let Some(grant) = self.ask(&portal, token, client).await?
         {
             found = if may_be_reached(&grant, ports) {

@@ -46,7 +46,8 @@ labels! {
         Origin => "origin",
         /// No new desktop sessions.
         Draining => "draining",
-        /// The portal did not say whether the token is good.
+        /// The portal did not say whether the token is good, or is asked about too many tokens of
+        /// the address.
         Portal => "portal",
         /// `MaxSessionsPerAddress`.
         TooManySessions => "too many sessions",

@@ -5,6 +5,7 @@
 //! others, for as long as its desktop session lives. Each question has a connection of its own, so
 //! that no answer can be taken for another one's.
 
+mod asking;
 mod breaker;
 mod unknown;
 
@@ -34,7 +35,9 @@ use crate::causes::causes;
 use crate::config::Config;
 use crate::described::{Described, DescribedError, present};
 use crate::grant::Grant;
+use crate::limits::Subscriber;
 use crate::metrics::{Metrics, PortalResult};
+use asking::{Asking, Place};
 use breaker::Breaker;
 use unknown::Unknown;
 
@@ -52,12 +55,30 @@ pub struct Portal {
     https: HttpsConnector<HttpConnector<Resolver>>,
     limit: Duration,
     questions: [Mutex<()>; QUESTIONS],
+    asking: Asking,
     breaker: Breaker,
     unknown: Unknown,
     /// Those at which it failed, though not at others.
     unclear: Unknown,
     hashes: RandomState,
     metrics: Arc<Metrics>,
+}
+
+/// The leave to ask about a token, until it is dropped.
+pub struct Turn<'a> {
+    _question: MutexGuard<'a, ()>,
+    _place: Option<Place<'a>>,
+}
+
+/// Why there is no leave to ask about a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoTurn {
+    /// So many questions of the same client wait or are asked already.
+    #[error("too many questions to the portal at a time")]
+    TooMany,
+    /// Others took longer than `TicketURLTimeout`.
+    #[error("the questions before took too long")]
+    Timeout,
 }
 
 /// Why it is not known what a token stands for.
@@ -146,6 +167,7 @@ impl Portal {
             https,
             limit,
             questions: std::array::from_fn(|_| Mutex::default()),
+            asking: Asking::default(),
             breaker: Breaker::default(),
             unknown: Unknown::default(),
             unclear: Unknown::default(),
@@ -155,13 +177,22 @@ impl Portal {
     }
 
     /// Waits for the leave to ask about this token; whoever had it before may have got an answer.
-    pub async fn turn(&self, token: &str) -> Result<MutexGuard<'_, ()>, PortalError> {
+    /// `owner`: who is counted for the question, if anybody.
+    pub async fn turn(&self, token: &str, owner: Option<Subscriber>) -> Result<Turn<'_>, NoTurn> {
+        let place = match owner {
+            Some(owner) => Some(self.asking.enter(owner).ok_or(NoTurn::TooMany)?),
+            None => None,
+        };
         let count = QUESTIONS as u64;
         let at = usize::try_from(self.hash(token) % count).unwrap_or_default();
         let turn = timeout(self.limit, self.questions[at].lock()).await;
-        turn.map_err(|_| {
+        let question = turn.map_err(|_| {
             self.metrics.portal_requests.count(PortalResult::Timeout);
-            PortalError::Timeout(self.limit)
+            NoTurn::Timeout
+        })?;
+        Ok(Turn {
+            _question: question,
+            _place: place,
         })
     }
 

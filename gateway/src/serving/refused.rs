@@ -116,11 +116,13 @@ impl Refused {
         let reason = self;
         match (self, framing) {
             // Why the portal does not say is told once, not for each of its clients.
-            (Self::Handshake(_), _) | (Self::Token(Refusal::Portal), Framing::WebSocket) => {
+            (Self::Handshake(_), _)
+            | (Self::Token(Refusal::Portal | Refusal::Questions), Framing::WebSocket) => {
                 debug!(%client, %reason, "WebSocket refused");
             }
             // The way in which some clients ask whether they need credentials.
-            (Self::Tunnel(_), _) | (Self::Token(Refusal::Portal), Framing::Raw) => {
+            (Self::Tunnel(_), _)
+            | (Self::Token(Refusal::Portal | Refusal::Questions), Framing::Raw) => {
                 debug!(%client, %reason, "tunnel refused");
             }
             // A line for each would let whoever guesses write the log.

@@ -1,5 +1,7 @@
 //! Answers to those who may not open a channel, or find no host.
 
+use std::time::Duration;
+
 use http::header::{PROXY_AUTHENTICATE, RETRY_AFTER, SEC_WEBSOCKET_VERSION, UPGRADE};
 use http::{HeaderValue, Response, StatusCode};
 
@@ -19,13 +21,16 @@ pub(super) fn refusal(refusal: Refusal) -> Response<Body> {
         Refusal::Draining => error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE),
         Refusal::Portal => error(StatusCode::SERVICE_UNAVAILABLE, NO_DESKTOP),
         Refusal::Full => error(StatusCode::SERVICE_UNAVAILABLE, TOO_MANY_DESKTOPS),
-        Refusal::TooMany { retry_after } => {
-            let mut response = error(StatusCode::TOO_MANY_REQUESTS, &message);
-            let seconds = HeaderValue::from(retry_after.as_secs().max(1));
-            response.headers_mut().insert(RETRY_AFTER, seconds);
-            response
-        }
+        Refusal::Questions => too_many(&message, Duration::ZERO),
+        Refusal::TooMany { retry_after } => too_many(&message, retry_after),
     }
+}
+
+fn too_many(message: &str, retry_after: Duration) -> Response<Body> {
+    let mut response = error(StatusCode::TOO_MANY_REQUESTS, message);
+    let seconds = HeaderValue::from(retry_after.as_secs().max(1));
+    response.headers_mut().insert(RETRY_AFTER, seconds);
+    response
 }
 
 /// Why a handshake was not accepted (RFC 6455, section 4.2.2).

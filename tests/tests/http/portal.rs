@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::{Response, StatusCode};
 use serde_json::json;
 use testkit::gateway::GatewayBuilder;
@@ -17,7 +18,7 @@ use crate::support::{
 };
 
 /// A gateway that asks a portal, which knows every token that begins with `good`, and answers
-/// `status-` and three digits with that status.
+/// `status-` and three digits with that status. For `slow` ones it takes half a second.
 struct Scene {
     host: Host<Vec<u8>>,
     /// The status with which the portal answers what it knows.
@@ -40,6 +41,9 @@ impl Scene {
             async move {
                 let asked = request.json().unwrap();
                 let token = asked["token"].as_str().unwrap();
+                if token.starts_with("slow") {
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
                 let mut answer = match token {
                     "good-elsewhere" => {
                         json_response(&json!({"host": "192.0.2.1", "port": 5900}), false)
@@ -234,6 +238,28 @@ async fn what_no_ticket_can_be_is_not_asked_about() {
     refused_token(&endpoint, "good%7F").await;
     let answer = refused(&endpoint, "good-new").await;
     assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn many_wrong_tokens_at_once_are_not_asked_about_beyond_the_limit() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 3)).await;
+    let endpoint = scene.gateway.tls();
+    let tokens: Vec<_> = (0..40).map(|number| format!("slow-{number}")).collect();
+    let answers = join_all(tokens.iter().map(|token| refused(&endpoint, token))).await;
+    let mut statuses: Vec<_> = answers.iter().map(Response::status).collect();
+    statuses.sort_unstable();
+    statuses.dedup();
+    assert!(
+        scene.asked() < 3 + 8,
+        "{} questions about tokens of one address",
+        scene.asked()
+    );
+    assert_eq!(
+        statuses,
+        [StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS]
+    );
+    let neighbour = endpoint.from_source([127, 0, 0, 2].into());
+    assert_opens(&neighbour, "good").await;
 }
 
 #[tokio::test]
