@@ -170,7 +170,7 @@ impl Contents {
 }
 
 /// A number of the desktop session that is the same in all gateways: 48 bits of a hash, which
-/// tell nothing about the ticket.
+/// tell nothing about a ticket that cannot be guessed.
 pub(crate) fn session_number(ticket: &str) -> u64 {
     let hash = digest(&SHA256, ticket.as_bytes());
     let first = hash.as_ref()[..6].iter();
