@@ -69,10 +69,9 @@ pub(super) fn refused(message: &str) -> Response<Body> {
     ok(&json!({"status": "Error", "message": message}))
 }
 
-/// The same, where trying again makes sense only after `seconds`.
-pub(super) fn wait(seconds: u64) -> Response<Body> {
-    let message =
-        format!("There were too many wrong passwords. Please try again in {seconds} seconds.");
+/// The same, where trying again makes sense only after `seconds`. `reason` is a sentence.
+pub(super) fn wait(reason: &str, seconds: u64) -> Response<Body> {
+    let message = format!("{reason} Please try again in {seconds} seconds.");
     let mut response = reply::error(StatusCode::TOO_MANY_REQUESTS, &message);
     let headers = response.headers_mut();
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds));

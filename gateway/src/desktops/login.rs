@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::{Response, StatusCode};
 use tracing::{info, warn};
 
+use super::hardware::HardwareAddress;
 use super::inventory::Desktop;
 use super::{Call, Desktops, answer};
 use crate::access_log::Event;
@@ -26,6 +27,8 @@ const MAX_SHOWN: usize = 64;
 /// What people are told who have not shown who they are. It does not say what of it was wrong.
 const WRONG: &str = "Wrong user or password.";
 const UNKNOWN_TERMINAL: &str = "This terminal has no desktop. Please contact your administrator.";
+const GUESSED: &str = "There were too many wrong passwords.";
+const TOO_OFTEN: &str = "This terminal has asked for its desktop too often.";
 const BUSY: &str = "Too many people log in at the moment. Please try again later.";
 
 /// As which user unknown terminals are counted; no user can have this name.
@@ -62,6 +65,16 @@ impl Desktops {
             .name
             .as_deref()
             .map_or_else(|| shown(hwaddress), shown);
+        // However it is written.
+        let address = HardwareAddress::parse(hwaddress);
+        let may = self
+            .logins
+            .terminal(known(call.origin.client), &address, Instant::now());
+        if let Err(wait) = may {
+            // A line of the log for each would let whoever asks all the time write it.
+            self.record(call, None, Some(name), LoginResult::TooOften);
+            return Err(Box::new(answer::wait(TOO_OFTEN, seconds(wait))));
+        }
         info!(client = %call.origin.client, terminal = name, desktop = &*desktop.id, "terminal known");
         self.record(call, None, Some(name), LoginResult::Terminal);
         Ok(LoggedIn::Terminal(Arc::clone(desktop)))
@@ -85,7 +98,7 @@ impl Desktops {
         let attempt = match attempt {
             Ok(attempt) => attempt,
             // A line of the log for each would let whoever guesses write it.
-            Err(wait) => return refuse(LoginResult::TooMany, answer::wait(seconds(wait))),
+            Err(wait) => return refuse(LoginResult::TooMany, answer::wait(GUESSED, seconds(wait))),
         };
         let user = call.file.inventory.user(username);
         let stored = Arc::clone(user.map_or(&call.file.inventory.decoy, |user| &user.password));
@@ -99,7 +112,9 @@ impl Desktops {
         });
         let (attempt, is_right) = match checked.await {
             Ok(Ok((attempt, Ok(is_right)))) => (attempt, is_right),
-            Ok(Err(wait)) => return refuse(LoginResult::TooMany, answer::wait(seconds(wait))),
+            Ok(Err(wait)) => {
+                return refuse(LoginResult::TooMany, answer::wait(GUESSED, seconds(wait)));
+            }
             Ok(Ok((_, Err(error)))) => {
                 warn!(%client, user = name, %error, "a password cannot be checked");
                 return refuse(LoginResult::Busy, busy());

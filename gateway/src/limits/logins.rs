@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 
 use super::Subscriber;
+use super::terminals::TerminalRates;
 
 /// When waits begin, and how long they become.
 #[derive(Clone, Copy)]
@@ -54,12 +55,13 @@ const MOST: usize = 65_536;
 /// Stands for a user's name, which may be long, and need not be anybody's.
 type User = u64;
 
-/// Counts wrong passwords, and says who has to wait.
+/// Counts wrong passwords, and terminals that need none, and says who has to wait.
 pub struct LoginLimit {
     /// Clients of these addresses cannot be told apart.
     speak_for_many: Vec<IpNet>,
     names: RandomState,
     state: Arc<Mutex<State>>,
+    terminals: Arc<Mutex<TerminalRates>>,
 }
 
 struct State {
@@ -109,6 +111,7 @@ impl LoginLimit {
             speak_for_many,
             names: RandomState::new(),
             state: Arc::default(),
+            terminals: Arc::default(),
         }
     }
 
@@ -119,7 +122,25 @@ impl LoginLimit {
             speak_for_many,
             names: self.names.clone(),
             state: Arc::clone(&self.state),
+            terminals: Arc::clone(&self.terminals),
         }
+    }
+
+    /// A terminal is to be given its desktop, for which nobody logs in; the error says how long it
+    /// has to wait instead. `client` as in [`Self::begin`].
+    pub fn terminal(
+        &self,
+        client: Option<IpAddr>,
+        terminal: &impl Hash,
+        now: Instant,
+    ) -> Result<(), Duration> {
+        let address = self.counted(client);
+        let terminal = self.names.hash_one(terminal);
+        lock(&self.terminals).take(address, terminal, now)
+    }
+
+    fn counted(&self, client: Option<IpAddr>) -> Option<Subscriber> {
+        Subscriber::unless_many(client?, &self.speak_for_many)
     }
 
     /// Begins an attempt to log in as this user; the error says how long it has to wait instead.
@@ -130,8 +151,7 @@ impl LoginLimit {
         user: &str,
         now: Instant,
     ) -> Result<Attempt, Duration> {
-        let address =
-            client.and_then(|client| Subscriber::unless_many(client, &self.speak_for_many));
+        let address = self.counted(client);
         let user = self.names.hash_one(user);
         let mut state = lock(&self.state);
         if let Some(wait) = state.wait(address, user, Stage::Begin, now) {
@@ -369,7 +389,7 @@ impl<K: Eq + Hash> Counters<K> {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -6,6 +6,7 @@ mod failures;
 mod logins;
 mod networks;
 mod subscriber;
+mod terminals;
 
 pub use clients::{ClientLimits, Place, TooMany as TooManyChannels};
 pub use connections::{ConnectionLimits, Permit, TooMany, most_connections, speak_for_many};

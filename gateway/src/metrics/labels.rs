@@ -137,6 +137,8 @@ labels! {
         UnknownTerminal => "unknown terminal",
         /// There were too many wrong passwords, so this one was not checked.
         TooMany => "too many wrong passwords",
+        /// The terminal, or its address, was given desktops faster than anybody needs them.
+        TooOften => "terminal too often",
         /// No thread or memory was left to check it.
         Busy => "busy",
     }

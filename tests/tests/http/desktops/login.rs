@@ -299,6 +299,56 @@ async fn of_many_guesses_at_once_only_the_free_ones_are_checked() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_asks_all_the_time_has_to_wait_and_others_keep_their_tickets() {
+    let host = Host::echo().await.unwrap();
+    let file = File::new(&json!({
+        "desktops": [desktop("a", &host)],
+        "users": [user("ana", &["a"])],
+        "terminals": [
+            {"hwaddress": HARDWARE_ADDRESS, "desktop": "a"},
+            {"hwaddress": "02", "desktop": "a"},
+        ],
+    }));
+    let gateway = file.gateway().plain().spawn().await.unwrap();
+    let endpoint = gateway.plain();
+    let of_colleague = body(&log_in(&endpoint, "ana", PASSWORD).await);
+    let of_colleague = of_colleague["spice_port"].as_str().unwrap();
+    let ask = async |hwaddress: &str| {
+        let asked = json!({"hwaddress": hwaddress, "username": "", "password": ""});
+        let call = Call::post(&endpoint, "/vdi/desktop", asked.to_string());
+        call.send().await.unwrap()
+    };
+    let (mut given, mut refused) = (0, None);
+    // As many as unused tickets of an address, and some more; with other separators it is the
+    // same terminal.
+    for _ in 0..25 {
+        let crowd = (0..41).map(|number| ask(["52:54:00:12:34:56", "525400-123456"][number % 2]));
+        for answer in futures_util::future::join_all(crowd).await {
+            match answer.status() {
+                StatusCode::OK => given += 1,
+                _ => refused = Some(answer),
+            }
+        }
+    }
+    assert!((10..500).contains(&given), "{given}");
+    let refused = refused.expect("one that has to wait");
+    let message = assert_error(&refused, StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        message.contains("asked for its desktop too often"),
+        "{message}"
+    );
+    let wait: u64 = refused.headers()[RETRY_AFTER]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_opens(&endpoint, of_colleague).await;
+    assert_eq!(body(&ask("02").await)["status"], "OK");
+    outlast(Duration::from_secs(wait)).await;
+    assert_eq!(body(&ask(HARDWARE_ADDRESS).await)["status"], "OK");
+}
+
+#[tokio::test]
 async fn the_hash_that_the_command_prints_is_one_of_the_file() {
     let mut command = tokio::process::Command::new(gateway_binary().unwrap());
     command
