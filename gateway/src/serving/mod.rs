@@ -283,9 +283,9 @@ fn route(
         match CanonicalPath::parse(uri.path()) {
             Ok(path) if is_managers(&path, &gateway.manager_paths) => {
                 let (method, headers) = (request.method(), request.headers());
-                if gateway.web_client.is_on()
-                    && is_foreign_login(method, &path, headers, &gateway.origins)
-                {
+                // Elsewhere it is for the manager to decide.
+                let are_own = gateway.web_client.is_on() || gateway.desktops.are_configured();
+                if are_own && is_foreign_login(method, &path, headers, &gateway.origins) {
                     info!(client = %origin.client, "login by a web page of another site refused");
                     let message = "web pages of other sites may not log in here";
                     return refuse(StatusCode::FORBIDDEN, message);

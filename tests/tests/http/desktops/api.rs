@@ -8,7 +8,7 @@ use testkit::prelude::*;
 
 use super::{File, PASSWORD, body, client, desktop, log_in, user};
 use crate::command_line::run;
-use crate::support::{assert_error, assert_opens, get, logged};
+use crate::support::{ask_desktop, assert_error, assert_opens, get, logged};
 
 fn file_of(host: &Host<Vec<u8>>) -> File {
     File::new(&json!({
@@ -159,6 +159,33 @@ async fn a_gateway_that_drains_gives_no_desktop() {
     assert_opens(&endpoint, &before.token).await;
     assert_eq!(run(["--config", config, "undrain"]).await.code(), Some(0));
     client(&gateway, "ana").desktop().await.unwrap();
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_may_not_log_in_to_desktops_of_the_file() {
+    let host = Host::echo().await.unwrap();
+    let file = file_of(&host);
+    let gateway = file
+        .gateway()
+        .set("AllowedOrigins", vec!["https://portal.example"])
+        .spawn()
+        .await
+        .unwrap();
+    let endpoint = gateway.tls();
+    let ask = async |call: Call, origin: &str| {
+        let call = call.header("Sec-Fetch-Site", "cross-site");
+        call.header("Origin", origin).send().await.unwrap()
+    };
+    for call in [
+        ask_desktop(&endpoint),
+        Call::post(&endpoint, "/vdi/authmode", "{}"),
+    ] {
+        let foreign = ask(call, "https://evil.example").await;
+        assert_error(&foreign, StatusCode::FORBIDDEN);
+    }
+    let listed = Call::post(&endpoint, "/vdi/authmode", "{}");
+    let listed = ask(listed, "https://portal.example").await;
+    assert_eq!(listed.status(), StatusCode::OK);
 }
 
 #[tokio::test]
