@@ -6,22 +6,27 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::builder::PossibleValuesParser;
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use crate::admin::client::{self, HandOut, Show, TicketOrder};
-use crate::admin::viewer_file::{self, Destination, ViewerFile};
+use crate::admin::viewer_file::{self, Destination, ViewerFile, ViewerTls};
 use crate::authority::Authority;
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
+use crate::certificate_subject::Subject;
+use crate::channel_type::ChannelType;
 use crate::config::{self, Config, DataPath};
 use crate::documents::Document;
 use crate::handover::next;
+use crate::host_tls::CertificateDigest;
 use crate::output::{EXIT_CLOSED, complain, is_closed, print, print_line};
 use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
+use crate::target::Target;
 use crate::web_client::Pages;
 use crate::{capabilities, desktops, log, server};
 use gateway_datapath::ktls::module;
@@ -126,14 +131,14 @@ enum Ask {
     /// Make the running gateway accept new desktop sessions again.
     Undrain,
     /// Have the running gateway make a ticket for a desktop, or a file for virt-viewer.
-    Ticket(TicketArguments),
+    Ticket(Box<TicketArguments>),
 }
 
 #[derive(Debug, Args)]
 struct TicketArguments {
-    /// The desktop's host and Spice port.
+    /// The desktop's host and Spice port, or its socket on this machine: `unix:/PATH`.
     #[arg(value_name = "HOST:PORT")]
-    desktop: Authority,
+    desktop: Target,
     /// The ticket must be used within this time. Default: `TicketTimeout`. At most a day, and in a
     /// pool at most `TicketTimeout`.
     #[arg(long = "for", value_name = "SECONDS")]
@@ -141,6 +146,27 @@ struct TicketArguments {
     /// Address of the client that the ticket is for. Logs show it, and limits count it.
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
+    /// Network in which the client must be; several with commas between them. Default: any.
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+    network: Vec<String>,
+    /// Types of Spice channels that may pass, "main" among them, with commas between them. Default:
+    /// all that `AllowedChannels` permits.
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        conflicts_with = "tls_port"
+    )]
+    #[arg(value_parser = PossibleValuesParser::new(ChannelType::ALL_NAMES))]
+    channels: Vec<String>,
+    /// The Spice port is one for TLS, where the host has the certificate with this SHA-256. Default:
+    /// as `HostTLS` says.
+    #[arg(long, value_name = "SHA256")]
+    fingerprint: Option<CertificateDigest>,
+    /// The port of the same host for Spice inside TLS, for native clients that speak it with the
+    /// host themselves. A file of `--vv` makes them do so.
+    #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
+    tls_port: Option<u16>,
     /// Print JSON.
     #[arg(long, conflicts_with = "vv")]
     json: bool,
@@ -154,12 +180,23 @@ struct TicketArguments {
     /// The gateway as the client knows it, for `--vv`. Default: `ExternalName` and `SslPort`.
     #[arg(long, value_name = "NAME[:PORT]", requires = "vv")]
     gateway: Option<Authority>,
+    /// PEM file with the authorities that may have signed the host's certificate, for `--vv` with
+    /// `--tls-port`.
+    #[arg(long, value_name = "FILE", requires = "vv", requires = "tls_port")]
+    ca: Option<PathBuf>,
+    /// The subject that the host's certificate must have, for `--vv` with `--tls-port`.
+    #[arg(long, value_name = "TEXT", requires = "vv", requires = "tls_port")]
+    host_subject: Option<Subject>,
 }
 
 impl TicketArguments {
     async fn run(self, config: &Config) -> anyhow::Result<()> {
         let order = TicketOrder {
             desktop: &self.desktop,
+            tls_port: self.tls_port,
+            channels: self.channels.clone(),
+            networks: self.network.clone(),
+            fingerprint: self.fingerprint,
             for_seconds: self.for_seconds,
             client: self.client,
         };
@@ -185,8 +222,15 @@ impl TicketArguments {
              --gateway NAME[:PORT]",
         )?;
         let password = self.password_file.as_deref().map(viewer_file::password);
+        let authorities = self.ca.as_deref().map(viewer_file::authorities);
+        let authorities = authorities.transpose()?;
         Ok(ViewerFile {
             desktop: self.desktop.clone(),
+            tls: self.tls_port.map(|port| ViewerTls {
+                port,
+                authorities,
+                subject: self.host_subject.clone(),
+            }),
             gateway,
             password: password.transpose()?,
         })

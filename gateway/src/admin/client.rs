@@ -20,9 +20,11 @@ use super::status::Status;
 use super::tickets::{Made, Order};
 use super::viewer_file::{Destination, ViewerFile};
 use super::{SOCKET, table};
-use crate::authority::Authority;
+use crate::described::Networks;
+use crate::host_tls::CertificateDigest;
 use crate::output::{print, print_line};
 use crate::session::SessionId;
+use crate::target::Target;
 
 /// Longest wait for an answer of the running gateway.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -126,8 +128,16 @@ pub async fn undrain(runtime_dir: &Path) -> anyhow::Result<()> {
 
 /// A ticket that somebody asks for on the command line.
 pub struct TicketOrder<'a> {
-    /// The desktop's host and Spice port.
-    pub desktop: &'a Authority,
+    /// The desktop's host and Spice port, or its socket.
+    pub desktop: &'a Target,
+    /// The port of its host for Spice inside TLS.
+    pub tls_port: Option<u16>,
+    /// Names of the types of channels that may pass; empty: all.
+    pub channels: Vec<String>,
+    /// Networks in which clients have to be; empty: anywhere.
+    pub networks: Vec<String>,
+    /// The certificate that the host has; `None`: as configured.
+    pub fingerprint: Option<CertificateDigest>,
     /// In how many seconds it has to be used; `None`: as configured.
     pub for_seconds: Option<u32>,
     /// Whom it is for.
@@ -150,10 +160,18 @@ pub async fn ticket(
     order: TicketOrder<'_>,
     hand_out: HandOut,
 ) -> anyhow::Result<()> {
-    let port = order.desktop.port;
+    let (host, port) = match order.desktop {
+        Target::Tcp { host, port } => (host.to_string(), Some(*port)),
+        socket @ Target::Unix(_) => (socket.to_string(), None),
+    };
+    let networks = Some(order.networks).filter(|networks| !networks.is_empty());
     let order = Order {
-        host: order.desktop.host.to_string(),
-        port: port.context("expected HOST:PORT, with the desktop's Spice port")?,
+        host,
+        port,
+        tls_port: order.tls_port,
+        channels: Some(order.channels).filter(|names| !names.is_empty()),
+        network: networks.map(Networks::Several),
+        fingerprint: order.fingerprint.map(|digest| digest.to_string()),
         for_seconds: order.for_seconds.map(u64::from),
         client: order.client,
     };

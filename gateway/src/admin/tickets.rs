@@ -14,12 +14,14 @@ use tracing::info;
 use super::Admin;
 use crate::access_log::RequestId;
 use crate::assignment::AssignError;
+use crate::described::{Described, DescribedError, Networks, NetworksError, present};
 use crate::grant::Grant;
-use crate::host::Host;
+use crate::host_tls::{DigestError, HostTls};
 use crate::http::body::Body;
 use crate::http::{Client, reply};
 use crate::metrics::DesktopRefusal;
-use crate::target::Target;
+use crate::pool::SealError;
+use crate::ticket::IssueError;
 
 /// What the port for administrators says, which asks nobody who they are.
 pub(super) const NOT_HERE: &str =
@@ -33,16 +35,52 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
-    /// Name or address of the desktop's host.
+    /// Name or address of the desktop's host, or `unix:` with the path of a socket.
     pub(super) host: String,
-    /// Its Spice port.
-    pub(super) port: u16,
+    /// Its Spice port; a Unix socket has none.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) port: Option<u16>,
+    /// Its port for Spice inside TLS.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tls_port: Option<u16>,
+    /// Names of the types of channels that may pass; `None`: all.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) channels: Option<Vec<String>>,
+    /// Where clients have to be; `None`: anywhere.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) network: Option<Networks>,
+    /// SHA-256 of the certificate that the host has at its Spice port, which is one for TLS then;
+    /// `None`: as the configuration says.
+    #[serde(default, deserialize_with = "present")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fingerprint: Option<String>,
     /// In how many seconds the ticket has to be used; `None`: in `TicketTimeout`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) for_seconds: Option<u64>,
     /// Address of the client that it is for, for logs and limits; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) client: Option<IpAddr>,
+}
+
+impl Order {
+    /// What the ticket is to permit.
+    fn grant(&self) -> Result<Grant, NoTicket> {
+        let clients = self.network.as_ref().map(Networks::parse).transpose()?;
+        let digest = self.fingerprint.as_deref().map(str::parse).transpose()?;
+        let described = Described {
+            host: &self.host,
+            port: self.port,
+            tls_port: self.tls_port,
+            channels: self.channels.as_deref(),
+            clients: clients.unwrap_or_default(),
+            tls: digest.map(HostTls::pinned),
+        };
+        Ok(described.grant()?)
+    }
 }
 
 /// The answer.
@@ -66,8 +104,12 @@ enum NoTicket {
     Body,
     #[error("expected a JSON object such as {{\"host\": \"10.0.0.21\", \"port\": 5901}}: {0}")]
     Json(serde_json::Error),
-    #[error("host: {0}")]
-    Host(crate::host::HostError),
+    #[error(transparent)]
+    Desktop(#[from] DescribedError),
+    #[error(transparent)]
+    Network(#[from] NetworksError),
+    #[error("fingerprint: {0}")]
+    Fingerprint(#[from] DigestError),
     #[error("for_seconds: expected 1 to {most}, found {found}{}", if *.is_pool { " (TicketTimeout, as the gateways of a pool take no ticket that lives longer)" } else { "" })]
     Life {
         most: u64,
@@ -85,7 +127,8 @@ enum NoTicket {
 fn refused(error: AssignError) -> String {
     match error {
         AssignError::Port => {
-            "port: outside of FirstSpicePort and LastSpicePort, see the configuration".to_owned()
+            "port or tls_port: outside of FirstSpicePort and LastSpicePort, see the configuration"
+                .to_owned()
         }
         AssignError::Host => {
             "host: not allowed by AllowedHosts and DeniedHosts, see the configuration".to_owned()
@@ -101,7 +144,14 @@ impl NoTicket {
     fn status(&self) -> StatusCode {
         match self {
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::Body | Self::Json(_) | Self::Host(_) | Self::Life { .. } => {
+            Self::Body
+            | Self::Json(_)
+            | Self::Desktop(_)
+            | Self::Network(_)
+            | Self::Fingerprint(_)
+            | Self::Life { .. }
+            // In a pool: see `Networks`.
+            | Self::Refused(AssignError::Issue(IssueError::Seal(SealError::NoRoom))) => {
                 StatusCode::BAD_REQUEST
             }
             Self::NoTickets => StatusCode::CONFLICT,
@@ -135,7 +185,7 @@ async fn ordered(admin: &Admin, body: Incoming) -> Result<Made, NoTicket> {
     let body = body.map_err(|_| NoTicket::Slow)?;
     let body = body.map_err(|_| NoTicket::Body)?.to_bytes();
     let order: Order = serde_json::from_slice(&body).map_err(NoTicket::Json)?;
-    let host: Host = order.host.parse().map_err(NoTicket::Host)?;
+    let grant = order.grant()?;
     // Not before: the configuration may have changed while the body came.
     let serving = admin.sources.live.current();
     let gateway = &serving.gateway;
@@ -162,7 +212,6 @@ async fn ordered(admin: &Admin, body: Incoming) -> Result<Made, NoTicket> {
         return Err(NoTicket::Draining);
     }
     let life = order.for_seconds.map(Duration::from_secs);
-    let grant = Grant::new(Target::new(host, order.port));
     let request = RequestId::next();
     let assigning = gateway
         .assignments

@@ -7,31 +7,73 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
 use crate::authority::Authority;
+use crate::certificate_subject::Subject;
 use crate::output::print;
+use crate::pem_file::PemFile;
+use crate::target::Target;
 
 /// Longest password of a Spice server, in bytes (`SPICE_MAX_PASSWORD_LENGTH`).
 const MAX_PASSWORD: usize = 60;
+/// A port that Spice servers often have.
+const SPICE: u16 = 5_900;
+/// Characters in a line of PEM (RFC 7468, section 2).
+const PEM_LINE: usize = 64;
 /// The port of the scheme `https`.
 const HTTPS: u16 = 443;
 
 /// What stands in a file besides the ticket.
 pub struct ViewerFile {
-    /// The desktop's host and Spice port.
-    pub desktop: Authority,
+    /// The desktop's host and Spice port, or its socket.
+    pub desktop: Target,
+    /// How the client speaks TLS with the host; `None`: it does not.
+    pub tls: Option<ViewerTls>,
     /// The gateway, as clients know it.
     pub gateway: Authority,
     /// The desktop's Spice password.
     pub password: Option<Zeroizing<String>>,
 }
 
+/// What a client needs to speak TLS with the host itself.
+pub struct ViewerTls {
+    /// The host's port for it.
+    pub port: u16,
+    /// Certificates in PEM of those who may have signed the host's; `None`: the client knows them.
+    pub authorities: Option<String>,
+    /// The subject that the host's certificate must have; `None`: the client goes by its name.
+    pub subject: Option<Subject>,
+}
+
+impl ViewerTls {
+    fn text(&self) -> String {
+        // Every channel uses the port for TLS, so no other is named.
+        let port = Some(format!("tls-port={}\nsecure-channels=all\n", self.port));
+        let authorities = self.authorities.as_ref();
+        let authorities = authorities.map(|pem| format!("ca={}\n", *escaped(pem)));
+        let subject = self.subject.as_ref().map(ToString::to_string);
+        let subject = subject.map(|subject| format!("host-subject={}\n", *escaped(&subject)));
+        let lines = [port, authorities, subject].into_iter().flatten();
+        lines.collect()
+    }
+}
+
 impl ViewerFile {
     /// The file's text, which is secret: it holds the ticket and the password.
     pub fn text(&self, ticket: &str) -> Zeroizing<String> {
-        let host = escaped(&self.desktop.host.to_string());
-        let port = self.desktop.port.unwrap_or_default();
+        // The ticket alone says where it leads; the file must have something.
+        let (host, port) = match &self.desktop {
+            Target::Tcp { host, port } => (host.to_string(), *port),
+            Target::Unix(_) => ("desktop".to_owned(), SPICE),
+        };
+        let port = match &self.tls {
+            Some(tls) => tls.text(),
+            None => format!("port={port}\n"),
+        };
         let gateway = self.gateway.host.for_uri();
         let gateway_port = self.gateway.port.unwrap_or(HTTPS);
         let password = self.password.as_ref();
@@ -42,12 +84,15 @@ impl ViewerFile {
             "[virt-viewer]\n\
              type=spice\n\
              host={}\n\
-             port={port}\n\
+             {}\
              {}\
              proxy=https://{ticket}:x@{gateway}:{gateway_port}\n\
              title={}\n\
              delete-this-file=1\n",
-            *host, *password, self.desktop,
+            *escaped(&host),
+            port,
+            *password,
+            *escaped(&self.desktop.to_string()),
         ))
     }
 }
@@ -59,6 +104,7 @@ fn escaped(value: &str) -> Zeroizing<String> {
         match c {
             ' ' if at == 0 => text.push_str("\\s"),
             '\\' => text.push_str("\\\\"),
+            '\n' => text.push_str("\\n"),
             c => text.push(c),
         }
     }
@@ -87,6 +133,29 @@ pub fn password(path: &Path) -> anyhow::Result<Zeroizing<String>> {
         "{shown}: expected one line with the password"
     );
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// The certificates in a PEM file, and nothing else of it: there may be a private key beside them.
+pub fn authorities(path: &Path) -> anyhow::Result<String> {
+    let found = PemFile::read(path).certificates();
+    let found = found.map_err(|reason| {
+        let shown = path.display();
+        anyhow::anyhow!("{shown}: expected a PEM file with certificates: {reason}")
+    })?;
+    Ok(found.iter().map(pem).collect())
+}
+
+fn pem(certificate: &CertificateDer<'_>) -> String {
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    let body = STANDARD.encode(certificate);
+    let mut rest = body.as_str();
+    while !rest.is_empty() {
+        let (line, behind) = rest.split_at(rest.len().min(PEM_LINE));
+        text += line;
+        text += "\n";
+        rest = behind;
+    }
+    text + "-----END CERTIFICATE-----\n"
 }
 
 /// Where a file is written to.
@@ -173,6 +242,7 @@ mod tests {
     fn file(password: Option<&str>) -> ViewerFile {
         ViewerFile {
             desktop: "[2001:db8::21]:5901".parse().unwrap(),
+            tls: None,
             gateway: "vdi.example.com".parse().unwrap(),
             password: password.map(|text| Zeroizing::new(text.to_owned())),
         }
@@ -187,6 +257,63 @@ mod tests {
              delete-this-file=1\n"
         );
         assert!(!file(None).text("TICKET").contains("password"));
+    }
+
+    #[test]
+    fn a_socket_has_a_host_and_a_port_that_mean_nothing() {
+        let socket = ViewerFile {
+            desktop: "unix:/run/a b\\.sock".parse().unwrap(),
+            ..file(None)
+        };
+        let text = socket.text("TICKET");
+        assert!(
+            text.contains("\nhost=desktop\nport=5900\nproxy="),
+            "{}",
+            *text
+        );
+        assert!(
+            text.contains("\ntitle=unix:/run/a b\\\\.sock\n"),
+            "{}",
+            *text
+        );
+    }
+
+    #[test]
+    fn a_client_that_speaks_tls_with_the_host_knows_whom_to_trust() {
+        let own = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("ca.pem");
+        let key = own.signing_key.serialize_pem();
+        fs::write(&path, key.clone() + &own.cert.pem().repeat(2)).unwrap();
+        let authorities = authorities(&path).unwrap();
+        let read = crate::pem_file::certificates(authorities.as_bytes()).unwrap();
+        assert_eq!(read, [own.cert.der().clone(), own.cert.der().clone()]);
+        assert!(!authorities.contains("PRIVATE"), "{authorities}");
+        let tls = |authorities, subject| ViewerFile {
+            tls: Some(ViewerTls {
+                port: 5902,
+                authorities,
+                subject,
+            }),
+            ..file(None)
+        };
+        let text = tls(Some(authorities), Some("O=A\\, B,CN=h".parse().unwrap())).text("T");
+        let begin = "\nhost=2001:db8::21\ntls-port=5902\nsecure-channels=all\n\
+                     ca=-----BEGIN CERTIFICATE-----\\nMII";
+        assert!(text.contains(begin), "{}", *text);
+        let end = "-----END CERTIFICATE-----\\n\nhost-subject=O=A\\\\, B,CN=h\nproxy=";
+        assert!(text.contains(end), "{}", *text);
+        assert!(!text.contains("\nport="), "{}", *text);
+        let text = tls(None, None).text("T");
+        assert!(
+            !text.contains("ca=") && !text.contains("host-subject="),
+            "{}",
+            *text
+        );
+
+        fs::write(&path, key).unwrap();
+        let told = super::authorities(&path).unwrap_err().to_string();
+        assert!(told.ends_with("it has none, but PRIVATE KEY"), "{told}");
     }
 
     #[test]

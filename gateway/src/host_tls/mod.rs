@@ -112,6 +112,14 @@ impl fmt::Debug for CertificateDigest {
 }
 
 impl HostTls {
+    /// The certificate must be this one.
+    pub fn pinned(digest: CertificateDigest) -> Self {
+        Self {
+            trust: Trust::Certificate(digest),
+            subject: None,
+        }
+    }
+
     /// What handshakes are made with.
     pub fn client_config(&self) -> ClientConfig {
         tls::client_config(Arc::new(Verifier::new(self.clone())))

@@ -33,7 +33,28 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
     {
         return Err(format!("{value} is none of {allowed:?}"));
     }
+    if let Some(kinds) = schema["oneOf"].as_array() {
+        let judged = kinds.iter().map(|kind| check(document, kind, value));
+        let fits = judged.flatten().count();
+        return (fits == 1).then_some(()).ok_or(format!("{fits} kinds fit"));
+    }
     match schema["type"].as_str().unwrap() {
+        "array" => {
+            let elements = value.as_array().ok_or("not an array")?;
+            let count = u64::try_from(elements.len()).unwrap();
+            let least = schema["minItems"].as_u64().unwrap_or(0);
+            let most = schema["maxItems"].as_u64().unwrap_or(u64::MAX);
+            if !(least..=most).contains(&count) {
+                return Err(format!("{count} elements"));
+            }
+            if let Some(needed) = schema["contains"].get("const")
+                && !elements.contains(needed)
+            {
+                return Err(format!("without {needed}"));
+            }
+            let mut elements = elements.iter();
+            elements.try_for_each(|element| check(document, &schema["items"], element))
+        }
         "object" => {
             let members = value.as_object().ok_or("not an object")?;
             let known = schema["properties"].as_object().unwrap();
@@ -75,7 +96,12 @@ fn what_differs_from_a_schema_is_found() {
     );
     for wrong in [
         "[]",
-        r#"{"host": "h"}"#,
+        r#"{"port": 1}"#,
+        r#"{"host": "h", "port": 0}"#,
+        r#"{"host": "h", "port": 1, "channels": ["record"]}"#,
+        r#"{"host": "h", "port": 1, "channels": ["main", "x"]}"#,
+        r#"{"host": "h", "port": 1, "network": []}"#,
+        r#"{"host": "h", "port": 1, "network": 1}"#,
         r#"{"host": "h", "port": "1"}"#,
         r#"{"host": "h", "port": 65536}"#,
         r#"{"host": "h", "port": 1, "for_seconds": 0}"#,

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::prelude::*;
-use testkit::ws::Connect;
+use testkit::tunnel::Tunnel;
+use testkit::ws::{Connect, Frame, RawClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
@@ -155,7 +156,12 @@ async fn what_cannot_be_had_is_said_and_makes_no_ticket() {
         ),
         (&long, 400, "16384 bytes"),
         (r#"{"host": "h", "port": 443}"#, 403, "FirstSpicePort"),
-        (r#"{"host": "h", "port": 0}"#, 403, "FirstSpicePort"),
+        (
+            r#"{"host": "h", "port": 5900, "tls_port": 443}"#,
+            403,
+            "FirstSpicePort",
+        ),
+        (r#"{"host": "unix:/run/a.sock"}"#, 403, "AllowedSockets"),
         (r#"{"host": "10.0.0.7", "port": 5900}"#, 403, "DeniedHosts"),
         (
             r#"{"host": "::ffff:10.0.0.7", "port": 5900}"#,
@@ -173,10 +179,55 @@ async fn what_cannot_be_had_is_said_and_makes_no_ticket() {
     assert!(head.contains("allow: post"), "{head}");
     assert_eq!(stage.status().await["tickets"], 0);
     let metrics = stage.shown("/metrics").await;
-    for (reason, count) in [("port", 2), ("host", 2)] {
+    for (reason, count) in [("port", 2), ("host", 3)] {
         let line = format!("desktops_refused_total{{reason=\"{reason}\"}} {count}");
         assert!(metrics.contains(&line), "{metrics}");
     }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_is_said_with_its_member() {
+    let stage = Stage::new().await;
+    for (order, told) in [
+        (r#"{"host": "h", "port": 0}"#, "port: expected"),
+        (r#"{"host": "h", "port": null}"#, "JSON"),
+        (
+            r#"{"host": "h", "port": 5900, "tls_port": 0}"#,
+            "tls_port: expected",
+        ),
+        (
+            r#"{"host": "h", "port": 5900, "channels": ["record"]}"#,
+            "channels: expected \"main\"",
+        ),
+        (r#"{"host": "h", "port": 5900, "channels": null}"#, "JSON"),
+        (
+            r#"{"host": "h", "port": 5900, "channels": ["main"], "tls_port": 5901}"#,
+            "inside TLS",
+        ),
+        (
+            r#"{"host": "h", "port": 5900, "network": []}"#,
+            "network: expected",
+        ),
+        (
+            r#"{"host": "h", "port": 5900, "network": ["10.0.0.0/33"]}"#,
+            "network: expected",
+        ),
+        (
+            r#"{"host": "h", "port": 5900, "fingerprint": "0f"}"#,
+            "fingerprint: expected 64",
+        ),
+        (
+            r#"{"host": "unix:/run/a.sock", "port": 5900}"#,
+            "a Unix socket has none",
+        ),
+        (r#"{"host": "unix:run"}"#, "host: "),
+    ] {
+        let (found, _, answer) = ask(&stage, "POST", order).await;
+        let message = answer["message"].as_str().unwrap();
+        assert_eq!(found, StatusCode::BAD_REQUEST, "{order}: {message}");
+        assert!(message.contains(told), "{order}: {message}");
+    }
+    assert_eq!(stage.status().await["tickets"], 0);
 }
 
 #[tokio::test]
@@ -224,12 +275,166 @@ async fn in_a_pool_no_ticket_lives_longer_than_the_others_expect() {
     assert!(message.contains("1 to 120"), "{message}");
     assert!(message.contains("pool"), "{message}");
     order["for_seconds"] = json!(120);
+    order["network"] = json!("127.0.0.0/8");
+    let (status, answer) = post(&stage, &order).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let message = answer["message"].as_str().unwrap();
+    assert!(
+        message.contains("a ticket of a pool has no room"),
+        "{message}"
+    );
+    order.as_object_mut().unwrap().remove("network");
+    order["for_seconds"] = json!(120);
     let (status, answer) = post(&stage, &order).await;
     assert_eq!(status, StatusCode::CREATED);
     assert!(answer["session"].as_str().unwrap().starts_with('p'));
     let ticket = answer["ticket"].as_str().unwrap();
     let mut main = stage.channel(ticket, ChannelType::Main).await;
     main.echo(b"bytes").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ticket_leads_to_a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let allowed = folder.path().to_str().unwrap();
+    let stage = Stage::with(|gateway| gateway.set("AllowedSockets", vec![allowed])).await;
+    let socket = folder.path().join("7.sock");
+    let _front = Front::unix(&socket, stage.host.addr()).unwrap();
+    let host = format!("unix:{}", socket.display());
+    let order = json!({ "host": host });
+    let schema = &document()["components"]["schemas"]["Order"];
+    assert_eq!(check(&document(), schema, &order), Ok(()));
+    let (status, answer) = post(&stage, &order).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let ticket = answer["ticket"].as_str().unwrap();
+    let mut main = stage.channel(ticket, ChannelType::Main).await;
+    main.echo(b"bytes").await.unwrap();
+
+    let printed = stage.output(&["ticket", &host, "--json"]).await;
+    let answer: Value = serde_json::from_str(&printed).unwrap();
+    let ticket = answer["ticket"].as_str().unwrap();
+    let mut main = stage.channel(ticket, ChannelType::Main).await;
+    main.echo(b"bytes").await.unwrap();
+    let arguments = ["ticket", &host, "--vv", "-", "--gateway", "vdi.example.com"];
+    let file = stage.output(&arguments).await;
+    assert!(file.contains("\nhost=desktop\nport=5900\n"), "{file}");
+    let failed = stage.run(&["ticket", "unix:/elsewhere/7.sock"]).await;
+    let error = String::from_utf8(failed.stderr).unwrap();
+    assert!(error.contains("AllowedSockets"), "{error}");
+}
+
+#[tokio::test]
+async fn a_ticket_permits_what_was_asked_for_and_no_more() {
+    let stage = Stage::with(high_ports).await;
+    let endpoint = stage.gateway.tls();
+    let desktop = desktop(&stage);
+    let mut order = order(&stage);
+    order["channels"] = json!(["main", "inputs"]);
+    order["network"] = json!(["127.0.0.0/24", "192.0.2.7"]);
+    let schema = &document()["components"]["schemas"]["Order"];
+    assert_eq!(check(&document(), schema, &order), Ok(()));
+    let (status, answer) = post(&stage, &order).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let options = ["--channels", "main,inputs", "--network", "127.0.0.0/24"];
+    let options = [&["ticket", &desktop, "--json"][..], &options].concat();
+    let printed = stage.output(&options).await;
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    for answer in [answer, printed] {
+        let path = answer["path"].as_str().unwrap();
+        let elsewhere = endpoint.clone().from_source([127, 0, 1, 1].into());
+        let outcome = Connect::to(&elsewhere, path).open().await.unwrap();
+        assert_eq!(outcome.refused().unwrap().status(), StatusCode::FORBIDDEN);
+        let mut client = RawClient::open(&endpoint, path).await.unwrap();
+        let link = Frame::binary(link_message(ChannelType::Record, 0));
+        client.send_frame(&link).await.unwrap();
+        client.expect_close(1008).await.unwrap();
+        let ticket = answer["ticket"].as_str().unwrap();
+        let mut main = stage.channel(ticket, ChannelType::Main).await;
+        main.echo(b"bytes").await.unwrap();
+    }
+    for (option, value, told) in [
+        ("--channels", "record", "\"main\""),
+        ("--channels", "main,x", "usbredir"),
+        ("--channels", "", "usbredir"),
+        ("--network", "x", "network: expected"),
+        ("--tls-port", "0", "1..=65535"),
+        ("--tls-port", "443", "FirstSpicePort"),
+        ("--fingerprint", "x", "64 hexadecimal digits"),
+        ("--ca", "x", "--vv"),
+        ("--host-subject", "CN=x", "--tls-port"),
+    ] {
+        let output = stage.run(&["ticket", &desktop, option, value]).await;
+        assert!(!output.status.success(), "{option} {value}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(error.contains(told), "{option} {value}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_can_pin_the_certificate_of_its_host() {
+    let stage = Stage::with(high_ports).await;
+    let certs = [(); 2].map(|()| TestCert::new().unwrap());
+    let address = [127, 0, 0, 6].into();
+    let config = certs[0].server_config().unwrap();
+    let _front = Front::tls(address, config, stage.host.addr())
+        .await
+        .unwrap();
+    let desktop = format!("{address}:{}", stage.host.addr().port());
+    for (cert, is_accepted) in [(&certs[0], true), (&certs[1], false)] {
+        let digest = ::gateway::host_tls::CertificateDigest::of(cert.leaf()).to_string();
+        let arguments = ["ticket", &desktop, "--json", "--fingerprint", &digest];
+        let answer: Value = serde_json::from_str(&stage.output(&arguments).await).unwrap();
+        if is_accepted {
+            let ticket = answer["ticket"].as_str().unwrap();
+            let mut main = stage.channel(ticket, ChannelType::Main).await;
+            main.echo(b"bytes").await.unwrap();
+        } else {
+            let path = answer["path"].as_str().unwrap();
+            let outcome = Connect::to(&stage.gateway.tls(), path).open().await;
+            let refused = outcome.unwrap().refused().unwrap();
+            assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_for_a_native_client_can_have_it_speak_tls_with_the_host() {
+    let stage = Stage::with(high_ports).await;
+    let desktop = desktop(&stage);
+    let tls = Host::echo().await.unwrap();
+    let cert = TestCert::new().unwrap();
+    let (ca, port) = (cert.ca_path(), tls.addr().port().to_string());
+    let file = stage
+        .output(&[
+            "ticket",
+            &desktop,
+            "--vv",
+            "-",
+            "--gateway",
+            "vdi.example.com",
+            "--tls-port",
+            &port,
+            "--ca",
+            ca.to_str().unwrap(),
+            "--host-subject",
+            "CN=host",
+        ])
+        .await;
+    let expected = format!("\ntls-port={port}\nsecure-channels=all\nca=-----BEGIN CERTIFICATE");
+    assert!(file.contains(&expected), "{file}");
+    assert!(file.contains("\nhost-subject=CN=host\n"), "{file}");
+    // What begins with TLS goes to that port.
+    let proxy = file.split("proxy=https://").nth(1).unwrap();
+    let ticket = proxy.split(':').next().unwrap();
+    let hello = [22, 3, 1, 0, 4, 1, 0, 0, 0];
+    let tunnel = Tunnel::new(&stage.gateway.tls(), ticket);
+    let mut tunnel = tunnel.stream().await.unwrap();
+    tunnel.write_all(&hello).await.unwrap();
+    tunnel.flush().await.unwrap();
+    let mut back = [0; 9];
+    let read = within("an echo", tunnel.read_exact(&mut back)).await;
+    read.unwrap().unwrap();
+    assert_eq!((back, tls.accepted(), stage.host.accepted()), (hello, 1, 0));
 }
 
 #[tokio::test]
