@@ -108,7 +108,7 @@ const TLS: &[Member] = &[
     Member {
         name: "fingerprint",
         required: false,
-        about: "SHA-256 of the one certificate that the host may have, as `openssl x509 -noout -fingerprint -sha256` prints it.",
+        about: "SHA-256 of the one certificate that the host may have, as `openssl x509 -noout -fingerprint -sha256` prints it behind `=`.",
         shape: &Shape::Text {
             form: Form::Digest,
             longest: 95,
