@@ -22,7 +22,10 @@ const LEAST_RECEIVE: usize = 24 * 1024;
 const LEAST_UNSENT: usize = 16 * 1024;
 /// What waits on `sockmap` for a client that takes little, in bytes: the longest datagram that an
 /// injector is sent.
-pub(super) const LEAST_QUEUE: usize = 16 * 1024;
+const LEAST_QUEUE: usize = 16 * 1024;
+/// What waits there while it is not known yet how much its client takes, in bytes: a segment of
+/// 64 KiB. A shorter queue would send most of what hosts say at once through the process.
+pub(super) const FIRST_QUEUE: usize = 64 * 1024;
 /// The most that is set: what every system allows (`net.core.rmem_max` before Linux 6.18, in
 /// bytes). Beyond it the kernel finds the size by itself.
 const MOST_RECEIVE: usize = 212_992;
@@ -172,7 +175,7 @@ impl Bound {
     const FREE: Self = Self {
         receive: usize::MAX,
         unsent: usize::MAX,
-        queue: LEAST_QUEUE,
+        queue: FIRST_QUEUE,
     };
 
     /// For a client that takes `rate` bytes a second of a host that far away, moved by one who may

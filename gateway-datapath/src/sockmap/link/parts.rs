@@ -178,7 +178,7 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
 /// How much of a new channel waits before its bridge and behind it, in bytes each.
 fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
     if follows {
-        bounds::LEAST_QUEUE.min(sockmap.most_queued)
+        bounds::FIRST_QUEUE.min(sockmap.most_queued)
     } else {
         sockmap.most_queued
     }
