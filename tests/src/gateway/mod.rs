@@ -50,6 +50,9 @@ pub struct Memory {
     pub rss: u64,
     /// Proportional set size: shared pages are divided by the number of their users.
     pub pss: u64,
+    /// Memory of no file, in bytes: its part of the pages that other processes of the same program
+    /// share does not change as those come and go.
+    pub own: u64,
 }
 
 impl Gateway {
@@ -205,6 +208,7 @@ impl Gateway {
         Ok(Memory {
             rss: field("Rss:")?,
             pss: field("Pss:")?,
+            own: field("Pss_Anon:")?,
         })
     }
 

@@ -48,7 +48,7 @@ pub(crate) async fn standstill(counter: &AtomicU64) -> Result<u64> {
 
 /// The sender stopped after this many bytes; the gateway must not hold them.
 fn check_stall(stage: &Stage, what: &str, sent: u64, start: u64) -> Result<()> {
-    let growth = stage.gateway.memory()?.pss.saturating_sub(start);
+    let growth = stage.gateway.memory()?.own.saturating_sub(start);
     println!(
         "{what}: stopped after {} KiB; the gateway grew by {} KiB",
         sent / 1024,
@@ -67,7 +67,7 @@ async fn settled_memory(stage: &Stage) -> Result<u64> {
     channel.client.reset()?;
     drop(channel.host);
     stage.expect_no_channel().await?;
-    Ok(stage.gateway.memory()?.pss)
+    Ok(stage.gateway.memory()?.own)
 }
 
 async fn a_client_that_does_not_read_stops_its_host(setup: Setup) -> Result<()> {
@@ -175,10 +175,10 @@ pub(crate) fn raise_descriptor_limit() -> Result<()> {
 async fn a_thousand_channels_at_once(setup: Setup) -> Result<()> {
     raise_descriptor_limit()?;
     let stage = setup.start().await?;
-    let start = stage.gateway.memory()?.pss;
+    let start = stage.gateway.memory()?.own;
     let first = thousand_channels(&stage).await?;
     let second = thousand_channels(&stage).await?;
-    let after = stage.gateway.memory()?.pss;
+    let after = stage.gateway.memory()?.own;
     let each = first.saturating_sub(start) / CHANNELS as u64;
     println!(
         "{CHANNELS} channels: {each} bytes each when idle; KiB before {}, idle {}, idle again {}, \
@@ -205,7 +205,7 @@ async fn thousand_channels(stage: &Stage) -> Result<u64> {
         .buffer_unordered(CHANNELS)
         .try_collect()
         .await?;
-    let idle = stage.gateway.memory()?.pss;
+    let idle = stage.gateway.memory()?.own;
     close_thousand(clients).await?;
     stage.expect_no_channel().await?;
     Ok(idle)

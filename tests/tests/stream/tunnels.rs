@@ -215,7 +215,7 @@ async fn neither_side_is_read_while_the_other_takes_nothing() -> Result<()> {
                 mut client,
                 mut host,
             } = stage.open(&endpoint.clone().receive_buffer(65_536)).await?;
-            let before = stage.gateway.memory()?.pss;
+            let before = stage.gateway.memory()?.own;
             let sent = AtomicU64::new(0);
             let send = async {
                 while sent.load(Ordering::Relaxed) < OFFERED {
@@ -234,7 +234,7 @@ async fn neither_side_is_read_while_the_other_takes_nothing() -> Result<()> {
             let observe = async {
                 let stalled = standstill(&sent).await?;
                 ensure!(stalled < BUFFERED, "{stalled} bytes without a reader");
-                let growth = stage.gateway.memory()?.pss.saturating_sub(before);
+                let growth = stage.gateway.memory()?.own.saturating_sub(before);
                 ensure!(growth < 8 << 20, "the gateway grew by {growth} bytes");
                 Ok(())
             };
