@@ -234,11 +234,6 @@ fn may_sign(certificate: &X509Certificate<'_>) -> bool {
     is_authority(certificate) && signs && !is_limited
 }
 
-/// The key of a certificate that was accepted.
-fn key_of<'a>(certificate: &'a CertificateDer<'_>) -> Result<PublicKey<'a>, CertificateError> {
-    PublicKey::of_certificate(certificate).ok_or(CertificateError::BadEncoding)
-}
-
 impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
@@ -259,8 +254,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        key_of(certificate)?.verify_12(message, signature, &self.algorithms)?;
-        Ok(HandshakeSignatureValid::assertion())
+        PublicKey::check_12(certificate, message, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -269,8 +263,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        key_of(certificate)?.verify_13(message, signature, &self.algorithms)?;
-        Ok(HandshakeSignatureValid::assertion())
+        PublicKey::check_13(certificate, message, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

@@ -117,11 +117,6 @@ impl Known {
     }
 }
 
-/// The key of a certificate, also of one that the library cannot read: it may be in the file.
-fn key_of<'a>(certificate: &'a CertificateDer<'_>) -> Result<PublicKey<'a>, CertificateError> {
-    PublicKey::of_certificate(certificate).ok_or(CertificateError::BadEncoding)
-}
-
 impl ServerCertVerifier for Known {
     fn verify_server_cert(
         &self,
@@ -145,8 +140,7 @@ impl ServerCertVerifier for Known {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        key_of(certificate)?.verify_12(message, signature, &self.algorithms)?;
-        Ok(HandshakeSignatureValid::assertion())
+        PublicKey::check_12(certificate, message, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -155,8 +149,7 @@ impl ServerCertVerifier for Known {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        key_of(certificate)?.verify_13(message, signature, &self.algorithms)?;
-        Ok(HandshakeSignatureValid::assertion())
+        PublicKey::check_13(certificate, message, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

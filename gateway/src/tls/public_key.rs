@@ -4,10 +4,11 @@
 //! So nothing is looked at here but where the key lies: version 1, unknown critical extensions
 //! and invalid names, which the library for checking certificates refuses, are no obstacle.
 
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::sign::SigningKey;
-use rustls::{DigitallySignedStruct, PeerMisbehaved, SignatureScheme};
-use rustls_pki_types::{PrivateKeyDer, SignatureVerificationAlgorithm};
+use rustls::{CertificateError, DigitallySignedStruct, PeerMisbehaved, SignatureScheme};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, SignatureVerificationAlgorithm};
 use x509_parser::asn1_rs::{Any, Class, FromDer, Oid, Tag};
 use x509_parser::objects::{oid_registry, oid2sn};
 
@@ -109,9 +110,32 @@ impl<'a> PublicKey<'a> {
         })
     }
 
+    /// Whether the owner of an accepted certificate's key has signed the message of a handshake with
+    /// TLS 1.2, for a verifier of rustls. The library need not be able to read the certificate.
+    pub(crate) fn check_12(
+        certificate: &CertificateDer<'_>,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        accepted(certificate)?.verify_12(message, signed, algorithms)?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    /// The same with TLS 1.3.
+    pub(crate) fn check_13(
+        certificate: &CertificateDer<'_>,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        accepted(certificate)?.verify_13(message, signed, algorithms)?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
     /// Whether the owner of this key has signed the message of a handshake with TLS 1.2 with one
     /// of these algorithms.
-    pub(crate) fn verify_12(
+    fn verify_12(
         &self,
         message: &[u8],
         signed: &DigitallySignedStruct,
@@ -122,7 +146,7 @@ impl<'a> PublicKey<'a> {
 
     /// The same with TLS 1.3, which knows fewer schemes and has a curve in each of those for ECDSA
     /// (RFC 8446, section 4.2.3): that of the library's first candidate.
-    pub(crate) fn verify_13(
+    fn verify_13(
         &self,
         message: &[u8],
         signed: &DigitallySignedStruct,
@@ -154,6 +178,11 @@ impl<'a> PublicKey<'a> {
             Err(rustls::CertificateError::BadSignature.into())
         }
     }
+}
+
+/// The key of a certificate that was accepted.
+fn accepted<'a>(certificate: &'a CertificateDer<'_>) -> Result<PublicKey<'a>, CertificateError> {
+    PublicKey::of_certificate(certificate).ok_or(CertificateError::BadEncoding)
 }
 
 /// The algorithms that a scheme may stand for.
