@@ -30,56 +30,47 @@ const NAME: Shape = Shape::Text {
     longest: MAX_NAME,
 };
 
+/// What may be true or false.
+const fn switch(name: &'static str, about: &'static str) -> Member {
+    Member {
+        name,
+        required: false,
+        about,
+        shape: &Shape::Switch,
+    }
+}
+
 /// What the flexVDI client does besides, as it reads it from the answer.
 pub(super) const OPTIONS: &[Member] = &[
-    Member {
-        name: "enable_audio_playback",
-        required: false,
-        about: "Whether the client plays the desktop's sound.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_audio_record",
-        required: false,
-        about: "Whether the client sends its microphone.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_copy_paste_g2h",
-        required: false,
-        about: "Whether what is copied at the desktop can be pasted at the client.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_copy_paste_h2g",
-        required: false,
-        about: "Whether what is copied at the client can be pasted at the desktop.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_power_actions",
-        required: false,
-        about: "Whether the client offers to restart and switch off the desktop.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_printing",
-        required: false,
-        about: "Whether the client shares its printers.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_usb_redir",
-        required: false,
-        about: "Whether the client shares its USB devices.",
-        shape: &Shape::Switch,
-    },
-    Member {
-        name: "enable_video_streaming",
-        required: false,
-        about: "Whether video may be sent as a stream.",
-        shape: &Shape::Switch,
-    },
+    switch(
+        "enable_audio_playback",
+        "Whether the client plays the desktop's sound.",
+    ),
+    switch(
+        "enable_audio_record",
+        "Whether the client sends its microphone.",
+    ),
+    switch(
+        "enable_copy_paste_g2h",
+        "Whether what is copied at the desktop can be pasted at the client.",
+    ),
+    switch(
+        "enable_copy_paste_h2g",
+        "Whether what is copied at the client can be pasted at the desktop.",
+    ),
+    switch(
+        "enable_power_actions",
+        "Whether the client offers to restart and switch off the desktop.",
+    ),
+    switch("enable_printing", "Whether the client shares its printers."),
+    switch(
+        "enable_usb_redir",
+        "Whether the client shares its USB devices.",
+    ),
+    switch(
+        "enable_video_streaming",
+        "Whether video may be sent as a stream.",
+    ),
     Member {
         name: "inactivity_timeout",
         required: false,
