@@ -41,44 +41,33 @@ pub(super) trait Side {
     fn into_keys(self) -> Result<(ExtractedSecrets, ProtocolVersion), rustls::Error>;
 }
 
-impl Side for UnbufferedServerConnection {
-    type Data = rustls::server::ServerConnectionData;
+macro_rules! sides {
+    ($($connection:ty, $data:ty;)*) => {$(
+        impl Side for $connection {
+            type Data = $data;
 
-    fn process<'c, 'i>(
-        &'c mut self,
-        records: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(records)
-    }
+            fn process<'c, 'i>(
+                &'c mut self,
+                records: &'i mut [u8],
+            ) -> UnbufferedStatus<'c, 'i, Self::Data> {
+                self.process_tls_records(records)
+            }
 
-    fn is_writing(&self) -> bool {
-        self.wants_write()
-    }
+            fn is_writing(&self) -> bool {
+                self.wants_write()
+            }
 
-    fn into_keys(self) -> Result<(ExtractedSecrets, ProtocolVersion), rustls::Error> {
-        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
-        Ok((secrets, kernel.protocol_version()))
-    }
+            fn into_keys(self) -> Result<(ExtractedSecrets, ProtocolVersion), rustls::Error> {
+                let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
+                Ok((secrets, kernel.protocol_version()))
+            }
+        }
+    )*};
 }
 
-impl Side for UnbufferedClientConnection {
-    type Data = rustls::client::ClientConnectionData;
-
-    fn process<'c, 'i>(
-        &'c mut self,
-        records: &'i mut [u8],
-    ) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(records)
-    }
-
-    fn is_writing(&self) -> bool {
-        self.wants_write()
-    }
-
-    fn into_keys(self) -> Result<(ExtractedSecrets, ProtocolVersion), rustls::Error> {
-        let (secrets, kernel) = self.dangerous_into_kernel_connection()?;
-        Ok((secrets, kernel.protocol_version()))
-    }
+sides! {
+    UnbufferedServerConnection, rustls::server::ServerConnectionData;
+    UnbufferedClientConnection, rustls::client::ClientConnectionData;
 }
 
 /// Makes our side of a handshake, and takes the connection over from rustls.
