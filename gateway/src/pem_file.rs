@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -75,6 +76,12 @@ impl PemFile {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// The mode of a file, where it lets others do what none of `forbidden` should.
+pub(crate) fn exposed(path: &Path, forbidden: u32) -> io::Result<Option<u32>> {
+    let mode = std::fs::metadata(path)?.permissions().mode() & 0o777;
+    Ok((mode & forbidden != 0).then_some(mode))
 }
 
 /// All certificates in a PEM text, at least one; else why there are none, in words that never repeat

@@ -1,13 +1,11 @@
 //! The file, and whether it has changed.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::inventory::Inventory;
 use super::problem::DesktopsError;
 use super::reader::{Read, Wrong, read};
-use crate::pem_file::{Fingerprint, PemFile};
+use crate::pem_file::{self, Fingerprint, PemFile};
 
 /// A file that was read, and what tells whether it has changed.
 #[derive(Debug)]
@@ -98,19 +96,17 @@ fn syntax_error(path: &Path, error: &serde_json::Error) -> DesktopsError {
 
 /// A warning when others may read a file with secrets, or change it.
 pub(super) fn exposed(path: &Path) -> Option<String> {
-    let mode = fs::metadata(path).ok()?.permissions().mode();
     // The group may read: the file is root's, and the gateway's user in its group.
-    (mode & 0o027 != 0).then(|| {
-        format!(
-            "Desktops: {} has mode {:03o}: others may read or change it, and it holds passwords; expected 640 or less",
-            path.display(),
-            mode & 0o777
-        )
-    })
+    let mode = pem_file::exposed(path, 0o027).ok()??;
+    Some(format!(
+        "Desktops: {} has mode {mode:03o}: others may read or change it, and it holds passwords; expected 640 or less",
+        path.display(),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -12,7 +12,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, LessSafeKey, UnboundKey};
@@ -21,7 +21,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-use crate::pem_file::PemFile;
+use crate::pem_file::{PemFile, exposed};
 
 const HEADER: &str = "flexvdi-gateway-pool-keys 1";
 const FORMAT: &str = "flexvdi-gateway-pool-keys ";
@@ -104,19 +104,18 @@ impl PoolKeys {
             reason,
         };
         let text = String::from_utf8_lossy(file.bytes().map_err(of_file)?);
-        let mode = fs::metadata(path).map_err(of_file)?.permissions().mode();
+        // The group may read: the file is root's, and the gateway's user in its group.
+        let exposed = exposed(path, 0o027).map_err(of_file)?;
         let mut keys = Self::parse(&text).map_err(|wrong| KeyFileError::Format {
             path: path.to_owned(),
             wrong,
         })?;
-        // The group may read: the file is root's, and the gateway's user in its group.
-        if mode & 0o027 != 0 {
-            keys.exposed = Some(format!(
-                "PoolKeyFile: {} has mode {:03o}: others may read or change it, and whoever has a key can make tickets; expected 640 or less",
+        keys.exposed = exposed.map(|mode| {
+            format!(
+                "PoolKeyFile: {} has mode {mode:03o}: others may read or change it, and whoever has a key can make tickets; expected 640 or less",
                 path.display(),
-                mode & 0o777
-            ));
-        }
+            )
+        });
         Ok(keys)
     }
 
@@ -252,6 +251,8 @@ pub(crate) fn key_for_test(fill: &[u8]) -> PoolKeys {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn wrong(text: &str) -> FormatError {

@@ -1,8 +1,6 @@
 //! The file with the public keys of those who sign tickets: PEM (RFC 7468) or JWKS (RFC 7517).
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -18,7 +16,7 @@ use x509_parser::public_key::PublicKey as Parsed;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::pem::Block;
-use crate::pem_file::PemFile;
+use crate::pem_file::{PemFile, exposed};
 
 /// As many are checked for one token at most; a portal that changes its key has two.
 const MAX_KEYS: usize = 16;
@@ -108,18 +106,17 @@ impl PublicKeys {
             reason,
         };
         let text = file.bytes().map_err(of_file)?;
-        let mode = fs::metadata(path).map_err(of_file)?.permissions().mode();
+        let exposed = exposed(path, 0o022).map_err(of_file)?;
         let mut keys = Self::parse(text).map_err(|wrong| PublicKeyFileError::Format {
             path: path.clone(),
             wrong,
         })?;
-        if mode & 0o022 != 0 {
-            keys.exposed = Some(format!(
-                "TicketPublicKeys: {} has mode {:03o}: others may change it, and whoever adds a key can make tickets; expected 644 or less",
+        keys.exposed = exposed.map(|mode| {
+            format!(
+                "TicketPublicKeys: {} has mode {mode:03o}: others may change it, and whoever adds a key can make tickets; expected 644 or less",
                 path.display(),
-                mode & 0o777
-            ));
-        }
+            )
+        });
         Ok(keys)
     }
 
@@ -336,6 +333,9 @@ fn of_jwk(jwk: &Jwk) -> Result<Option<PublicKey>, Unusable> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use serde_json::json;
 
     use super::super::for_test::Portal;
