@@ -5,6 +5,8 @@
 //! every few seconds besides, by content: renewals swap symlinks, and write one file after the
 //! other. What cannot be used is told, and everything stays as it was.
 
+mod found;
+mod taken;
 mod watched;
 
 use std::convert::Infallible;
@@ -19,17 +21,16 @@ use tracing::{error, info, warn};
 
 use crate::background::OWN;
 use crate::config::{Changes, Config, DataPath};
-use crate::congestion::Congestion;
-use crate::desktops::{self, DesktopsFile};
+use crate::desktops;
 use crate::limits::{self, ConnectionLimits};
 use crate::log::Verbosity;
 use crate::pem_file::Fingerprint;
-use crate::pool::PoolKeys;
-use crate::prepared::{HostCa, ManagerTls, PortalTls, Prepared, Signers, pool_key_file};
+use crate::prepared::{HostCa, ManagerTls, PortalTls, Prepared, Signers};
 use crate::serving::{Live, PeerTls, Serving};
-use crate::tls::{Identity, IdentityFiles, Notice, Reminder};
-use crate::web_client::Pages;
+use crate::tls::{Identity, Notice, Reminder};
+use found::{Found, InEffect};
 use gateway_datapath::Paths;
+use taken::{desktops_of, take_congestion, take_desktops, take_pool, take_web_client};
 use watched::{News, Watched};
 
 /// How often the end of the certificate is looked at.
@@ -342,52 +343,44 @@ impl Reloader {
         }
         let mut next = Serving::clone(&self.live.current());
         let mut changed = Vec::new();
-        match identity {
-            News::Good(identity) => changed.push(self.take_identity(&mut next, identity)),
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(identity) = self.settled(identity) {
+            changed.push(self.take_identity(&mut next, identity));
         }
-        match manager_ca {
-            News::Good(manager_tls) => {
-                self.take_authorities(&mut next, Some(manager_tls), None);
-                changed.push(AUTHORITIES.to_owned());
-            }
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(manager_tls) = self.settled(manager_ca) {
+            self.take_authorities(&mut next, Some(manager_tls), None);
+            changed.push(AUTHORITIES.to_owned());
         }
-        match host_ca {
-            News::Good(host_ca) => {
-                self.take_authorities(&mut next, None, Some(host_ca));
-                changed.push(HOST_AUTHORITIES.to_owned());
-            }
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(host_ca) = self.settled(host_ca) {
+            self.take_authorities(&mut next, None, Some(host_ca));
+            changed.push(HOST_AUTHORITIES.to_owned());
         }
-        match pool {
-            News::Good(keys) => changed.push(take_pool(&next, keys)),
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(keys) = self.settled(pool) {
+            changed.push(take_pool(&next, keys));
         }
-        match signers {
-            News::Good(signers) => changed.push(self.take_signers(&next, signers)),
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(signers) = self.settled(signers) {
+            changed.push(self.take_signers(&next, signers));
         }
-        match portal {
-            News::Good(portal_tls) => {
-                self.take_portal(&next, portal_tls);
-                changed.push(PORTAL_AUTHORITIES.to_owned());
-            }
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(portal_tls) = self.settled(portal) {
+            self.take_portal(&next, portal_tls);
+            changed.push(PORTAL_AUTHORITIES.to_owned());
         }
-        match desktops {
-            News::Good(file) => changed.push(take_desktops(&next, file)),
-            News::Bad(failure) => self.refuse_once(&failure),
-            News::Same | News::Unsettled => {}
+        if let Some(file) = self.settled(desktops) {
+            changed.push(take_desktops(&next, file));
         }
         if !changed.is_empty() {
             self.put(next, &changed);
+        }
+    }
+
+    /// What is to be in effect from now on. What cannot be is told.
+    fn settled<T>(&mut self, news: News<T, Failure>) -> Option<T> {
+        match news {
+            News::Good(good) => Some(good),
+            News::Bad(failure) => {
+                self.refuse_once(&failure);
+                None
+            }
+            News::Same | News::Unsettled => None,
         }
     }
 
@@ -530,131 +523,4 @@ impl Reloader {
 /// Whether another portal is asked, or in another way, when this key changes.
 fn is_of_portal(key: &str) -> bool {
     ["HijackAll", "TicketURL", "TicketURLTimeout"].contains(&key)
-}
-
-/// Asks the kernel again, which may have more modules by now.
-fn take_congestion(next: &mut Serving) {
-    let congestion = Congestion::new(next.config.congestion_control.clone());
-    let is_other = !congestion.is_like(&next.congestion);
-    if is_other || congestion.is_refused() {
-        congestion.tell();
-    }
-    if is_other {
-        next.congestion = Arc::new(congestion);
-    }
-}
-
-/// Browsers are shown this from now on; says what the log tells of it, unless it is the same.
-fn take_web_client(next: &Serving, pages: Option<Pages>) -> Option<String> {
-    if next.gateway.web_client.shows(pages.as_ref()) {
-        return None;
-    }
-    if let Some(pages) = &pages {
-        pages.tell();
-    }
-    next.gateway.web_client.set(pages);
-    Some("client for browsers".to_owned())
-}
-
-/// Tickets are made and taken with these keys from now on; says what the log tells of it.
-fn take_pool(next: &Serving, keys: Option<PoolKeys>) -> String {
-    let told = match &keys {
-        Some(keys) => {
-            if let Some(warning) = keys.warning() {
-                warn!("{warning}");
-            }
-            format!("keys of the pool, {} of them", keys.count())
-        }
-        None => "keys of the pool, none".to_owned(),
-    };
-    next.gateway.admissions.tickets().set_pool(keys);
-    told
-}
-
-/// The file with desktops in effect.
-fn desktops_of(serving: &Serving) -> Option<Arc<DesktopsFile>> {
-    serving.gateway.desktops.directory().current()
-}
-
-/// Desktops come from this file from now on; says what the log tells of it.
-fn take_desktops(next: &Serving, file: Option<DesktopsFile>) -> String {
-    let told = match &file {
-        Some(file) => {
-            for warning in file.inventory.warnings() {
-                warn!("{warning}");
-            }
-            format!("desktops of the file, {}", file.inventory.summary())
-        }
-        None => "desktops of the file, none".to_owned(),
-    };
-    next.gateway.desktops.directory().replace(file);
-    told
-}
-
-type Looked<T> = (Fingerprint, Option<Result<T, Failure>>);
-
-/// What is in the files; parsed where it is not what is in effect.
-struct Found {
-    identity: Looked<Identity>,
-    manager_ca: Looked<ManagerTls>,
-    host_ca: Looked<HostCa>,
-    pool: Looked<Option<PoolKeys>>,
-    signers: Looked<Signers>,
-    portal: Looked<PortalTls>,
-    desktops: Looked<Option<DesktopsFile>>,
-}
-
-/// What is in effect of each file.
-struct InEffect {
-    identity: Fingerprint,
-    authorities: AuthorityFiles,
-    pool: Fingerprint,
-    signers: Fingerprint,
-    portal: Fingerprint,
-}
-
-impl Found {
-    fn look(config: &Config, in_effect: &InEffect, desktops: Option<&DesktopsFile>) -> Self {
-        let files = IdentityFiles::read(config);
-        let found = files.fingerprint();
-        let parsed = (found != in_effect.identity)
-            .then(|| Identity::from_files(&files).map_err(Failure::from));
-        let file = ManagerTls::file(config);
-        let ca_found = Fingerprint::of(&file);
-        let ca_parsed = (ca_found != in_effect.authorities.manager)
-            .then(|| ManagerTls::from_file(file.as_ref()).map_err(Failure::from));
-        let file = HostCa::file(config);
-        let host_found = Fingerprint::of(&file);
-        let host_parsed = (host_found != in_effect.authorities.hosts)
-            .then(|| HostCa::from_file(file.as_ref()).map_err(Failure::from));
-        let file = pool_key_file(config);
-        let pool_found = Fingerprint::of(&file);
-        let pool_parsed = (pool_found != in_effect.pool).then(|| {
-            let keys = file.as_ref().map(PoolKeys::from_file).transpose();
-            keys.map_err(Failure::from)
-        });
-        let file = Signers::file(config);
-        let signers_found = Fingerprint::of(&file);
-        let signers_parsed = (signers_found != in_effect.signers)
-            .then(|| Signers::from_file(file.as_ref()).map_err(Failure::from));
-        let file = PortalTls::file(config);
-        let portal_found = Fingerprint::of(&file);
-        let portal_parsed = (portal_found != in_effect.portal)
-            .then(|| PortalTls::from_file(file.as_ref()).map_err(Failure::from));
-        let is_pool = config.pool_key_file.is_some();
-        let (desktops_found, desktops) =
-            desktops::look(config.desktops.as_deref(), desktops, is_pool);
-        Self {
-            desktops: (
-                desktops_found,
-                desktops.map(|parsed| parsed.map_err(Failure::from)),
-            ),
-            identity: (found, parsed),
-            manager_ca: (ca_found, ca_parsed),
-            host_ca: (host_found, host_parsed),
-            pool: (pool_found, pool_parsed),
-            signers: (signers_found, signers_parsed),
-            portal: (portal_found, portal_parsed),
-        }
-    }
 }
