@@ -174,20 +174,25 @@ async fn play_tunnel(stream: impl AsyncRead + AsyncWrite + Unpin, mut random: Ra
         writer.shutdown().await.unwrap();
     };
     let read = async {
-        let mut received = Vec::new();
-        let mut buffer = vec![0; 50_000];
-        loop {
-            if random.below(40) == 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            match reader.read(&mut buffer).await.unwrap() {
-                0 => break,
-                len => received.extend_from_slice(&buffer[..len]),
-            }
-        }
+        let received = read_slowly(&mut reader, &mut random).await;
         assert!(received == pattern(2), "downlink differs");
     };
     tokio::join!(write, read);
+}
+
+/// All that comes, with pauses now and then.
+async fn read_slowly(reader: &mut (impl AsyncRead + Unpin), random: &mut Random) -> Vec<u8> {
+    let mut received = Vec::new();
+    let mut buffer = vec![0; 50_000];
+    loop {
+        if random.below(40) == 0 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        match reader.read(&mut buffer).await.unwrap() {
+            0 => return received,
+            len => received.extend_from_slice(&buffer[..len]),
+        }
+    }
 }
 
 async fn read_frame(reader: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
@@ -217,17 +222,7 @@ async fn play_host(mut stream: TcpStream, mut random: Random) {
         }
     };
     let read = async {
-        let mut received = Vec::new();
-        let mut buffer = vec![0; 50_000];
-        loop {
-            if random.below(40) == 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            match reader.read(&mut buffer).await.unwrap() {
-                0 => break,
-                len => received.extend_from_slice(&buffer[..len]),
-            }
-        }
+        let received = read_slowly(&mut reader, &mut random).await;
         assert!(received == pattern(1), "uplink differs");
     };
     tokio::join!(write, read);
