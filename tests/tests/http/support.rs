@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Response, StatusCode};
 use serde_json::Value;
 use testkit::flexvdi::{Desktop, FlexVdiClient};
@@ -109,6 +109,14 @@ pub(crate) fn assert_error(response: &Response<Bytes>, status: StatusCode) -> St
     let message = members["message"].as_str().unwrap();
     assert!(!message.is_empty());
     message.to_owned()
+}
+
+/// For how many seconds an answer tells its client to wait: at most a minute.
+pub(crate) fn retry_after(response: &Response<Bytes>) -> u64 {
+    let seconds = response.headers()[RETRY_AFTER].to_str().unwrap();
+    let seconds = seconds.parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    seconds
 }
 
 /// Waits for a line of the log that holds all of these texts.

@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::RETRY_AFTER;
 use testkit::prelude::*;
 use testkit::ws::{Channel, Connect};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::{
     Stage, assert_error, assert_opens, logged, outlast, port_gateway, port_token, refused,
-    refused_token,
+    refused_token, retry_after,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -181,9 +180,7 @@ async fn guessing_is_stopped_for_one_address_only() {
     for token in ["d", "a"] {
         let response = refused(&guesser, token).await;
         assert_error(&response, StatusCode::TOO_MANY_REQUESTS);
-        let seconds = response.headers()[RETRY_AFTER].to_str().unwrap();
-        let seconds: u64 = seconds.parse().unwrap();
-        assert!((1..=60).contains(&seconds), "{seconds}");
+        retry_after(&response);
     }
     assert_eq!(
         stage.gateway.count_logged("too many wrong tokens: ").await,

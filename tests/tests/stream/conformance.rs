@@ -13,7 +13,7 @@ use crate::setup::{
 };
 use testkit::rng::Rng;
 
-on_every_path! {
+on_every_path_and_host! {
     host_messages_of_every_size
     client_frames_of_every_size
     fragments_with_controls_between
@@ -24,21 +24,7 @@ on_every_path! {
     bulk_downlink_between_small_messages
     bulk_uplink_between_small_messages
     a_long_frame_is_forwarded_as_it_comes
-    both_directions_at_once
-}
-
-on_every_host! {
-    host_messages_of_every_size
-    client_frames_of_every_size
-    fragments_with_controls_between
-    client_frames_cut_at_every_byte
-    client_frames_byte_by_byte
-    many_small_messages_both_ways
-    bursts_of_small_messages_with_pauses
-    bulk_downlink_between_small_messages
-    bulk_uplink_between_small_messages
-    a_long_frame_is_forwarded_as_it_comes
-    both_directions_at_once
+    both_directions_at_once;
 }
 
 const MIB: u64 = 1 << 20;

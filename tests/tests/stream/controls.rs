@@ -10,20 +10,13 @@ use crate::setup::{
     read_downlink,
 };
 
-on_every_path! {
+on_every_path_and_host! {
     pings_are_answered_with_their_payload
     pings_are_answered_on_a_busy_downlink
+    a_close_is_answered_with_its_code
+    nothing_behind_a_close_is_forwarded;
     only_clients_that_answer_are_pinged
     a_client_that_is_silent_is_closed
-    a_close_is_answered_with_its_code
-    nothing_behind_a_close_is_forwarded
-}
-
-on_every_host! {
-    pings_are_answered_with_their_payload
-    pings_are_answered_on_a_busy_downlink
-    a_close_is_answered_with_its_code
-    nothing_behind_a_close_is_forwarded
 }
 
 async fn pings_are_answered_with_their_payload(setup: Setup) -> Result<()> {

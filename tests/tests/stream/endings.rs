@@ -22,29 +22,18 @@ use crate::setup::{
 use crate::verdict::Disturbance;
 use testkit::rng::{Rng, seed_or};
 
-on_every_path! {
+on_every_path_and_host! {
     what_a_host_sent_before_its_end_arrives
     what_a_client_sends_after_the_host_ended_arrives
+    a_client_may_end_without_close
+    a_client_may_end_while_its_host_is_slow
+    a_host_may_go_on_after_its_client_ended
+    a_reset_of_the_client_ends_the_host
+    a_client_that_never_answers_a_close_is_left
+    a_client_that_never_reads_is_left;
     a_reset_of_the_host_is_told
     a_reset_of_the_host_is_told_to_a_sending_client
-    a_client_may_end_without_close
-    a_client_may_end_while_its_host_is_slow
-    a_host_may_go_on_after_its_client_ended
-    a_reset_of_the_client_ends_the_host
-    a_client_that_never_answers_a_close_is_left
-    a_client_that_never_reads_is_left
     random_endings
-}
-
-on_every_host! {
-    what_a_host_sent_before_its_end_arrives
-    what_a_client_sends_after_the_host_ended_arrives
-    a_client_may_end_without_close
-    a_client_may_end_while_its_host_is_slow
-    a_host_may_go_on_after_its_client_ended
-    a_reset_of_the_client_ends_the_host
-    a_client_that_never_answers_a_close_is_left
-    a_client_that_never_reads_is_left
 }
 
 /// What fits into the buffers between client and host even if the host does not read.

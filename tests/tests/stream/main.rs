@@ -79,6 +79,15 @@ macro_rules! on_every_host {
     };
 }
 
+/// Runs the named functions on every data path, and with hosts of every kind those that stand before
+/// the semicolon.
+macro_rules! on_every_path_and_host {
+    ($($everywhere:ident)*; $($path:ident)*) => {
+        on_every_path!($($everywhere)* $($path)*);
+        on_every_host!($($everywhere)*);
+    };
+}
+
 mod bpf_maps;
 mod conformance;
 mod controls;

@@ -12,7 +12,7 @@ use testkit::sock_diag::{given, own};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 
-use crate::support::{Traffic, port_gateway, successor_in, successor_of};
+use crate::support::{Traffic, finish, port_gateway, replace_in_turn, successor_of};
 
 const UPGRADES: usize = 4;
 
@@ -31,7 +31,7 @@ async fn channels_on_ktls_lose_no_byte_and_stay_there() {
 async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();
-    let mut gateway = configured().spawn().await.unwrap();
+    let gateway = configured().spawn().await.unwrap();
     let endpoints = [gateway.tls(), gateway.plain()];
     let mut traffic = Vec::new();
     for piece in [1, 100, 1_000, 4_096, 30_000, 200_000] {
@@ -61,29 +61,11 @@ async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
             count
         }
     });
-    // The directory goes with the first one.
-    let directory = gateway.runtime_dir();
-    let mut gone = Vec::new();
-    for _ in 0..UPGRADES {
-        let successor = successor_in(&directory, &gateway, configured()).await;
-        assert!(gateway.wait().await.unwrap().success());
-        let left = gateway.log().await;
-        let closed = |line: &&String| line.contains("channel closed");
-        assert_eq!(left.iter().find(closed), None);
-        gone.push(std::mem::replace(&mut gateway, successor));
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
-    }
+    let (mut gateway, _gone) = replace_in_turn(gateway, UPGRADES, configured, &mut traffic).await;
     end.send_replace(true);
     let connects: usize = connects.await.unwrap();
     assert!(connects > UPGRADES, "{connects}");
-    for traffic in traffic {
-        assert!(traffic.finish().await > 0);
-    }
-    for channel in &mut silent {
-        channel.echo(b"still here").await.unwrap();
-    }
+    finish(traffic, &mut silent).await;
     drop(silent);
     let path = format!("path=\"{path}\"");
     let closed = |line: &str| line.contains("channel closed") && line.contains(&path);

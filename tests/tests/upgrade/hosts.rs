@@ -3,13 +3,13 @@
 use testkit::gateway::GatewayBuilder;
 use testkit::prelude::*;
 
-use crate::support::{Traffic, port_gateway, successor_in};
+use crate::support::{Traffic, finish, port_gateway, replace_in_turn};
 
 const UPGRADES: usize = 3;
 
 /// Channels to the host of this token lose nothing while one gateway follows another.
 async fn replace_under_traffic(configured: impl Fn() -> GatewayBuilder, token: &str) {
-    let mut gateway = configured().spawn().await.unwrap();
+    let gateway = configured().spawn().await.unwrap();
     let mut traffic = Vec::new();
     let mut silent = Vec::new();
     for endpoint in [gateway.tls(), gateway.plain()] {
@@ -19,26 +19,8 @@ async fn replace_under_traffic(configured: impl Fn() -> GatewayBuilder, token: &
         }
         silent.push(ws::echo_channel(&endpoint, token).await.unwrap());
     }
-    // The directory goes with the first one.
-    let directory = gateway.runtime_dir();
-    let mut gone = Vec::new();
-    for _ in 0..UPGRADES {
-        let successor = successor_in(&directory, &gateway, configured()).await;
-        assert!(gateway.wait().await.unwrap().success());
-        let left = gateway.log().await;
-        let closed = |line: &&String| line.contains("channel closed");
-        assert_eq!(left.iter().find(closed), None);
-        gone.push(std::mem::replace(&mut gateway, successor));
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
-    }
-    for traffic in traffic {
-        assert!(traffic.finish().await > 0);
-    }
-    for channel in &mut silent {
-        channel.echo(b"still here").await.unwrap();
-    }
+    let (_gateway, _gone) = replace_in_turn(gateway, UPGRADES, configured, &mut traffic).await;
+    finish(traffic, &mut silent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,6 +36,41 @@ pub(crate) async fn successor_in(
         .unwrap()
 }
 
+/// Has so many gateways follow one another while there is traffic, which none of them may end.
+/// Returns the last one, and those that were before it.
+pub(crate) async fn replace_in_turn(
+    mut gateway: Gateway,
+    upgrades: usize,
+    configured: impl Fn() -> GatewayBuilder,
+    traffic: &mut [Traffic],
+) -> (Gateway, Vec<Gateway>) {
+    // The directory goes with the first one.
+    let directory = gateway.runtime_dir();
+    let mut gone = Vec::new();
+    for _ in 0..upgrades {
+        let successor = successor_in(&directory, &gateway, configured()).await;
+        assert!(gateway.wait().await.unwrap().success());
+        let left = gateway.log().await;
+        let closed = |line: &&String| line.contains("channel closed");
+        assert_eq!(left.iter().find(closed), None);
+        gone.push(std::mem::replace(&mut gateway, successor));
+        for traffic in &mut *traffic {
+            traffic.goes_on().await;
+        }
+    }
+    (gateway, gone)
+}
+
+/// Ends the traffic, and shows that silent channels go on.
+pub(crate) async fn finish(traffic: Vec<Traffic>, silent: &mut [ws::Channel]) {
+    for traffic in traffic {
+        assert!(traffic.finish().await > 0);
+    }
+    for channel in silent {
+        channel.echo(b"still here").await.unwrap();
+    }
+}
+
 /// Verified traffic in both directions that goes on until it is told to end.
 pub(crate) struct Traffic {
     end: watch::Sender<bool>,

@@ -11,7 +11,7 @@ use testkit::prelude::*;
 use tokio::io::AsyncWriteExt;
 
 use super::{COSTLY, File, HARDWARE_ADDRESS, HASH, PASSWORD, body, client, desktop, log_in, user};
-use crate::support::{assert_error, assert_opens, get, logged, outlast};
+use crate::support::{assert_error, assert_opens, get, logged, outlast, retry_after};
 
 #[tokio::test]
 async fn a_user_logs_in_and_opens_channels() {
@@ -217,12 +217,7 @@ async fn wrong_passwords_have_to_wait_and_others_have_not() {
         message.starts_with("There were too many wrong passwords."),
         "{message}"
     );
-    let wait: u64 = refused.headers()[RETRY_AFTER]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
-    assert!((1..=60).contains(&wait), "{wait}");
+    let wait = retry_after(&refused);
     // The right one has to wait too, or guessing would go on.
     let early = log_in(&endpoint, "ana", PASSWORD).await;
     assert_error(&early, StatusCode::TOO_MANY_REQUESTS);
@@ -337,11 +332,7 @@ async fn a_terminal_that_asks_all_the_time_has_to_wait_and_others_keep_their_tic
         message.contains("asked for its desktop too often"),
         "{message}"
     );
-    let wait: u64 = refused.headers()[RETRY_AFTER]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let wait = retry_after(&refused);
     assert_opens(&endpoint, of_colleague).await;
     assert_eq!(body(&ask("02").await)["status"], "OK");
     outlast(Duration::from_secs(wait)).await;
