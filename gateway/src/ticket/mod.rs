@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod signed_tests;
+mod state;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -18,19 +19,18 @@ use arc_swap::ArcSwapOption;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
-use crate::grant::{Grant, GrantState};
+use crate::grant::Grant;
 use crate::limits::Subscriber;
 use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
 use crate::session::SessionId;
 use crate::signed::{Signed, SignedTickets, is_signed};
 use crate::ticket_sync::TicketSync;
 use gateway_datapath::encoded::Bytes;
-use gateway_datapath::state_error::StateError;
+pub use state::TicketsState;
 use store::{Entry, Store, TicketKey};
-use used::{UsedState, UsedTokens};
+use used::UsedTokens;
 
 /// 96 random bits make 16 characters; old clients cut a token at 17.
 const RANDOM_BYTES: usize = 12;
@@ -106,49 +106,6 @@ pub enum RedeemError {
 pub(crate) const DIGEST: usize = 32;
 
 type Digest = [u8; DIGEST];
-
-/// Tickets written down: what is needed to recognise them, not the tickets themselves.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct TicketsState {
-    key: Bytes,
-    entries: Vec<EntryState>,
-    /// Signed ones that can begin no further desktop session.
-    used: Vec<UsedState>,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct EntryState {
-    digest: Bytes,
-    grant: GrantState,
-    session: SessionId,
-    /// Who is counted for it.
-    owner: Option<IpAddr>,
-    /// What is left of its life, in milliseconds; counts only while no channel is open.
-    expires: u64,
-    /// It has a channel, so it does not wait to be used.
-    is_open: bool,
-}
-
-/// Longest life of a ticket that is taken over: more than the configuration can ask for.
-const LONGEST_LIFE: Duration = Duration::from_secs(2 * 366 * 86_400);
-
-impl TicketsState {
-    /// Whether it is one that [`Tickets::state`] makes.
-    pub(crate) fn check(&self) -> Result<(), StateError> {
-        let check = StateError::unless;
-        check(self.key.len() == KEY, "key for tickets")?;
-        check(self.entries.len() <= MAX_ENTRIES, "number of tickets")?;
-        for entry in &self.entries {
-            check(entry.digest.len() == DIGEST, "ticket")?;
-            entry.grant.check()?;
-            check(entry.session.is_sound(), "number of a desktop session")?;
-            let life = Duration::from_millis(entry.expires);
-            check(life <= LONGEST_LIFE, "life of a ticket")?;
-        }
-        check(self.used.len() <= used::MAX_USED, "number of used tickets")?;
-        self.used.iter().try_for_each(UsedState::check)
-    }
-}
 
 impl Tickets {
     /// `unused`: life of a ticket that was never used; `reconnect`: its life after the last
@@ -527,84 +484,6 @@ impl Tickets {
     /// Of how many of those another process knows.
     pub fn sync(&self) -> &TicketSync {
         &self.sync
-    }
-
-    /// Writes all tickets down. Those with open channels get the life that they have after the
-    /// last one: the channels are moved on their own.
-    pub fn state(&self, now: Instant) -> TicketsState {
-        self.state_since(0, now)
-    }
-
-    /// Writes those tickets down that are affected by a later change than the first `told`. Who was
-    /// told of those may have forgotten some of the tickets since, with good reason.
-    pub fn state_since(&self, told: u64, now: Instant) -> TicketsState {
-        let store = self.lock();
-        // Those that have waited longest come first, and so are forgotten first by a successor too.
-        let is_news = |(_, entry): &(&Digest, &Entry)| entry.change > told;
-        let mut entries: Vec<_> = store.entries.iter().filter(is_news).collect();
-        entries.sort_unstable_by_key(|(_, entry)| entry.place);
-        let entries = entries.into_iter().map(|(digest, entry)| {
-            let left = match entry.open {
-                0 => entry.expires.saturating_duration_since(now),
-                _ => store.reconnect,
-            };
-            EntryState {
-                digest: Bytes::from(&digest[..]),
-                grant: entry.grant.state(),
-                session: entry.session,
-                owner: entry.owner.map(Subscriber::address),
-                expires: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-                is_open: entry.open > 0,
-            }
-        });
-        TicketsState {
-            key: store.key.bytes.clone(),
-            entries: entries.collect(),
-            used: store.used.state_since(told, now),
-        }
-    }
-
-    /// Takes over tickets that were written down, and their key: tickets issued here before are
-    /// worth nothing then. Of those that are known already it is only noted which have channels.
-    pub fn take_over(&self, state: TicketsState, now: Instant) {
-        let mut store = self.lock();
-        if store.key.bytes != state.key {
-            store.key = TicketKey::new(state.key);
-            store.entries.clear();
-            store.waiting.clear();
-        }
-        store.changes += 1;
-        let change = store.changes;
-        store.used.take_over(state.used, change, now);
-        for known in state.entries {
-            let digest = Digest::try_from(&known.digest[..]);
-            let (Ok(digest), Ok(grant)) = (digest, Grant::try_from(known.grant)) else {
-                continue;
-            };
-            let expires = now + Duration::from_millis(known.expires);
-            if let Some(entry) = store.entries.get_mut(&digest) {
-                if known.is_open && entry.open == 0 {
-                    entry.expires = entry.expires.max(expires);
-                    store.stop_waiting(&digest);
-                }
-                continue;
-            }
-            let entry = Entry {
-                grant: Arc::new(grant),
-                session: known.session,
-                owner: known.owner.map(Subscriber::from),
-                place: 0,
-                open: 0,
-                change: 0,
-                expires,
-            };
-            if known.is_open {
-                // Its channel comes, or ends where it is.
-                store.enter(digest, entry);
-            } else {
-                store.insert(digest, entry);
-            }
-        }
     }
 
     /// Holds the ticket of a channel that was moved here; `None`: it is not known.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{IssueError, LONGEST_LIFE};
+use super::IssueError;
+use super::state::LONGEST_LIFE;
 use crate::signed::{TOKEN_ID, TokenId};
 use gateway_datapath::encoded::Bytes;
 use gateway_datapath::state_error::StateError;
