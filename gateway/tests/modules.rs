@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates, by the folders of their sources.
-const CRATES: [&str; 5] = [
+const CRATES: [&str; 6] = [
+    "bench/src",
     "gateway/src",
     "gateway-common/src",
     "gateway-datapath/src",

@@ -7,27 +7,27 @@ use std::process::{Command, ExitStatus};
 use anyhow::{Context, Result, ensure};
 
 /// A cargo command in the workspace's folder.
-pub(crate) fn command(arguments: &[&str]) -> Command {
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(workspace());
     command
 }
 
 /// Runs cargo with its output shown; fails when it fails.
-pub(crate) fn run(arguments: &[&str]) -> Result<()> {
+pub fn run(arguments: &[&str]) -> Result<()> {
     let status = status(arguments)?;
     ensure!(status.success(), "cargo {}: {status}", arguments.join(" "));
     Ok(())
 }
 
 /// Runs cargo with its output shown.
-pub(crate) fn status(arguments: &[&str]) -> Result<ExitStatus> {
+pub fn status(arguments: &[&str]) -> Result<ExitStatus> {
     command(arguments)
         .status()
         .with_context(|| format!("starting cargo {}", arguments.join(" ")))
 }
 
 /// The workspace's folder.
-pub(crate) fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }

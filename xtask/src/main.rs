@@ -1,67 +1,7 @@
-//! The project's own commands, run as `cargo xtask COMMAND`.
-
-mod bench;
-mod build_ebpf;
-mod cargo;
-mod demo;
-mod fuzz;
-mod package;
-mod soak;
-mod steps;
-mod test;
-mod vm;
+//! `cargo xtask COMMAND`.
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-
-use steps::Steps;
-
-/// The project's own commands.
-#[derive(Parser)]
-#[command(name = "cargo xtask", bin_name = "cargo xtask")]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Measure the gateway beside similar programs, or its data paths.
-    Bench(bench::Options),
-    /// Build the eBPF programs, which the gateway's next build takes in.
-    BuildEbpf(build_ebpf::Options),
-    /// Show a desktop through the gateway, with a real Spice server and each kind of client.
-    Demo(demo::Options),
-    /// Fuzz the parsers and the relay.
-    Fuzz(fuzz::Options),
-    /// Make packages for Debian and for Red Hat's systems.
-    Package(package::Options),
-    /// Keep a gateway busy while faults are injected all around it.
-    Soak(soak::Options),
-    /// Check everything that must hold before a change lands.
-    Test,
-    /// Run tests inside virtual machines with other kernels.
-    VmTest(vm::Options),
-}
-
 fn main() -> ExitCode {
-    let mut steps = Steps::default();
-    let done = match Arguments::parse().command {
-        Command::Bench(options) => bench::run(&mut steps, &options),
-        Command::BuildEbpf(options) => build_ebpf::run(&mut steps, &options),
-        Command::Demo(options) => demo::run(&mut steps, &options),
-        Command::Fuzz(options) => fuzz::run(&mut steps, &options),
-        Command::Package(options) => package::run(&mut steps, &options).map(drop),
-        Command::Soak(options) => soak::run(&mut steps, &options),
-        Command::Test => test::run(&mut steps),
-        Command::VmTest(options) => vm::run(&mut steps, &options),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            steps.failed(&error);
-            ExitCode::FAILURE
-        }
-    }
+    xtask::main()
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// The steps of a command, printed as they happen.
 #[derive(Default)]
-pub(crate) struct Steps {
+pub struct Steps {
     finished: Vec<Finished>,
     current: Option<(String, Instant)>,
 }
@@ -17,20 +17,20 @@ struct Finished {
 
 impl Steps {
     /// Begins a step.
-    pub(crate) fn begin(&mut self, title: impl Into<String>) {
+    pub fn begin(&mut self, title: impl Into<String>) {
         let title = title.into();
         println!("{:2}. {title}", self.finished.len() + 1);
         self.current = Some((title, Instant::now()));
     }
 
     /// Says something, below the step that runs.
-    pub(crate) fn note(&self, text: impl Display) {
+    pub fn note(&self, text: impl Display) {
         let indent = if self.current.is_some() { "    " } else { "" };
         println!("{indent}- {text}");
     }
 
     /// Ends the step that runs well.
-    pub(crate) fn done(&mut self, outcome: impl Display) {
+    pub fn done(&mut self, outcome: impl Display) {
         let Some((title, began)) = self.current.take() else {
             return;
         };
@@ -40,7 +40,7 @@ impl Steps {
     }
 
     /// Says in which step the command failed, and why.
-    pub(crate) fn failed(&self, error: &anyhow::Error) {
+    pub fn failed(&self, error: &anyhow::Error) {
         match &self.current {
             Some((title, began)) => eprintln!(
                 "    \u{2717} failed after {:.1} s: {title}\n      {}",
@@ -52,7 +52,7 @@ impl Steps {
     }
 
     /// Prints all finished steps with their durations.
-    pub(crate) fn summary(&self) {
+    pub fn summary(&self) {
         println!("\nSummary");
         for step in &self.finished {
             println!("    \u{2713} {:>7.1} s  {}", step.seconds, step.title);

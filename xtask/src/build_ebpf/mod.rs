@@ -18,14 +18,14 @@ const TARGET: &str = "bpfel-unknown-none";
 
 /// What can be asked for.
 #[derive(Default, clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Build twice, in two folders, and fail unless both objects have the same bytes.
     #[arg(long)]
     verify: bool,
 }
 
 /// Builds the object, and puts it where gateway/build.rs looks for it.
-pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
+pub fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     steps.begin("Compiler and linker for eBPF");
     let toolchain = Toolchain::ensure(|text| steps.note(text))?;
     steps.done(&toolchain);

@@ -21,17 +21,17 @@ use crate::steps::Steps;
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is measured, and with which kernel.
-pub(crate) struct Bench<'a> {
+pub struct Bench<'a> {
     /// Class of kernels.
-    pub(crate) class: &'a str,
+    pub class: &'a str,
     /// Values of the configuration key `DataPath`, each perhaps with another key and its value.
-    pub(crate) paths: &'a [String],
+    pub paths: &'a [String],
     /// Cipher suite of the TLS legs, unless it is the usual one.
-    pub(crate) suite: Option<&'a str>,
+    pub suite: Option<&'a str>,
     /// How often the machine is started; each start measures everything once.
-    pub(crate) starts: usize,
+    pub starts: usize,
     /// How long one start may take.
-    pub(crate) limit: Duration,
+    pub limit: Duration,
 }
 
 /// What is measured of `ktls`: everything is spliced, what is long, nothing.
@@ -43,7 +43,7 @@ const KTLS: [&str; 3] = [
 
 /// The kernel that stood for the class, and what each start has found out, with the costs in
 /// instructions.
-pub(crate) fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Finding>>)> {
+pub fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Finding>>)> {
     steps.begin("Programs: QEMU, depmod and xz");
     packages::ensure(&[Package::Qemu, Package::Kmod, Package::Xz])?;
     steps.done("installed");

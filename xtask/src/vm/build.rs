@@ -29,7 +29,7 @@ const PACKAGES: [&str; 6] = [
     "--package",
     "gateway-datapath",
     "--package",
-    "testkit",
+    "tests",
 ];
 
 /// Static programs, but for the clients.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::results::Results;
 use super::table;
-use crate::cargo;
+use xtask::cargo;
 
 /// The document, from the workspace's folder on.
 const DOCUMENT: &str = "docs/benchmarks.md";

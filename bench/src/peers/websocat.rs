@@ -11,7 +11,7 @@ use testkit::command::{find_program, run_bounded, target_dir};
 use testkit::network::Network;
 
 use super::program::{Place, Program};
-use crate::cargo;
+use xtask::cargo;
 
 const VERSION: &str = "1.14.0";
 /// How long its build may take.

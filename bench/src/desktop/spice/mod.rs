@@ -9,7 +9,7 @@ use anyhow::Result;
 use testkit::spice::ChannelType;
 
 use super::xorg::Xorg;
-use crate::bench::wan::stage::Stage;
+use crate::wan::stage::Stage;
 use channel::SpiceChannel;
 use message::Message;
 

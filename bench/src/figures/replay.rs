@@ -7,9 +7,9 @@ use testkit::spice::ChannelType;
 
 use super::metric::cpu_values;
 use super::{Bench, Outcome, all, close_channels, open_channels};
-use crate::bench::cpu::Gauge;
-use crate::bench::peers::Peer;
-use crate::bench::statistics::float;
+use crate::cpu::Gauge;
+use crate::peers::Peer;
+use crate::statistics::float;
 
 const MINUTE: f64 = 60.0;
 

@@ -9,12 +9,12 @@ use tokio::time::timeout;
 use super::lines::WanLine;
 use super::stage::{Place, Props, Stage};
 use super::viewer::{Seen, watch};
-use crate::bench::cpu::{Gauge, Usage};
-use crate::bench::excerpt::Excerpt;
-use crate::bench::figures::Values;
-use crate::bench::peers::Kind;
-use crate::bench::results::MetricInfo;
-use crate::bench::statistics::percentile;
+use crate::cpu::{Gauge, Usage};
+use crate::excerpt::Excerpt;
+use crate::figures::Values;
+use crate::peers::Kind;
+use crate::results::MetricInfo;
+use crate::statistics::percentile;
 
 /// Bytes of a transfer, and in how large pieces they are written.
 const TRANSFER: u64 = 20_000_000;
@@ -157,8 +157,8 @@ mod tests {
     use testkit::cert::TestCert;
 
     use super::*;
-    use crate::bench::client::Tls;
-    use crate::bench::wan::lines;
+    use crate::client::Tls;
+    use crate::wan::lines;
 
     #[tokio::test(flavor = "multi_thread")]
     #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]

@@ -7,8 +7,8 @@ use testkit::spice::ChannelType;
 
 use super::metric::cpu_values;
 use super::{Bench, Outcome, open_channels};
-use crate::bench::cpu::Gauge;
-use crate::bench::peers::Peer;
+use crate::cpu::Gauge;
+use crate::peers::Peer;
 
 /// What each host sends, in bytes: more than all buffers on the way hold.
 const OFFERED: u64 = 64 << 20;

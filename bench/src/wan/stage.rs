@@ -14,39 +14,39 @@ use testkit::network::{Leg, Network};
 use testkit::spice::ChannelType;
 
 use super::lines::WanLine;
-use crate::bench::client::{Channel, Tls};
-use crate::bench::excerpt::Excerpt;
-use crate::bench::host::BenchHost;
-use crate::bench::peers::gateway::Setup;
-use crate::bench::peers::{Kind, Peer};
-use crate::bench::statistics::float;
+use crate::client::{Channel, Tls};
+use crate::excerpt::Excerpt;
+use crate::host::BenchHost;
+use crate::peers::gateway::Setup;
+use crate::peers::{Kind, Peer};
+use crate::statistics::float;
 
 /// What all stages share.
-pub(in crate::bench) struct Props {
-    pub(in crate::bench) cert: TestCert,
-    pub(in crate::bench) tls: Tls,
+pub(crate) struct Props {
+    pub(crate) cert: TestCert,
+    pub(crate) tls: Tls,
     /// Further keys of the gateway's configuration.
-    pub(in crate::bench) keys: Vec<(String, Value)>,
+    pub(crate) keys: Vec<(String, Value)>,
     /// The gateway's program; none: the release build.
-    pub(in crate::bench) gateway: Option<PathBuf>,
+    pub(crate) gateway: Option<PathBuf>,
 }
 
 /// The network of a stage.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::bench) struct Place<'a> {
-    pub(in crate::bench) line: &'a WanLine,
+pub(crate) struct Place<'a> {
+    pub(crate) line: &'a WanLine,
     /// What TCP does about congestion, on all machines.
-    pub(in crate::bench) congestion_control: &'a str,
+    pub(crate) congestion_control: &'a str,
     /// Decides which packets are lost.
-    pub(in crate::bench) seed: u64,
+    pub(crate) seed: u64,
 }
 
 /// A network with a host and a peer in it.
-pub(in crate::bench) struct Stage<'a, H = BenchHost> {
+pub(crate) struct Stage<'a, H = BenchHost> {
     props: &'a Props,
     // Peer and host go before the network that they are in.
-    pub(in crate::bench) peer: Peer,
-    pub(in crate::bench) host: H,
+    pub(crate) peer: Peer,
+    pub(crate) host: H,
     network: Network,
 }
 
@@ -77,7 +77,7 @@ impl<'a> Stage<'a> {
 
 impl<'a, H> Stage<'a, H> {
     /// Makes it; `start` starts the host in the network and says where it listens.
-    pub(in crate::bench) async fn with_host(
+    pub(crate) async fn with_host(
         props: &'a Props,
         place: Place<'_>,
         kind: Kind,
@@ -103,7 +103,7 @@ impl<'a, H> Stage<'a, H> {
     }
 
     /// Connects from the client's network, up to the host, and sends nothing yet.
-    pub(in crate::bench) async fn connect(&self) -> Result<Channel> {
+    pub(crate) async fn connect(&self) -> Result<Channel> {
         let target = &self.peer.target;
         let endpoint = Endpoint::plain(target.addr).in_namespace(&self.network.client);
         let tcp = endpoint.connect_tcp().await;
@@ -113,7 +113,7 @@ impl<'a, H> Stage<'a, H> {
 
     /// The share of packets, in percent, that arrived later than the line would have it: how far
     /// this machine was too busy to play it.
-    pub(in crate::bench) fn late(&self) -> f64 {
+    pub(crate) fn late(&self) -> f64 {
         let lines = [&self.network.client_leg, &self.network.host_leg];
         let stats = lines.into_iter().flatten().flat_map(|line| {
             [Direction::There, Direction::Back].map(|direction| line.stats(direction))
@@ -125,7 +125,7 @@ impl<'a, H> Stage<'a, H> {
 }
 
 /// Fails where networks cannot be made, or this congestion control not be had.
-pub(in crate::bench) fn try_network(congestion_control: &str) -> Result<()> {
+pub(crate) fn try_network(congestion_control: &str) -> Result<()> {
     let line = Leg::from(Quality::default());
     let network = Network::new(line, Leg::Ethernet, 0).context("networks to measure in")?;
     set_congestion_control(&network, congestion_control)

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use testkit::command::run_bounded;
 use testkit::packages::{self, Package};
 
-use crate::cargo;
-use crate::steps::Steps;
+use xtask::cargo;
+use xtask::steps::Steps;
 
 /// Load and size in bytes; `down` and `up` are the relay's two directions.
 const CASES: [&str; 7] = [
@@ -30,7 +30,7 @@ const MESSAGES: u64 = 20_000;
 /// Change against the baseline, in percent, that is called one.
 const NOTABLE: f64 = 2.0;
 /// Where the baseline is, from the workspace's folder on.
-const BASELINE: &str = "xtask/src/bench/instructions.json";
+const BASELINE: &str = "bench/instructions.json";
 const RUN_LIMIT: Duration = Duration::from_mins(2);
 
 /// Instructions for a message, by case, and what compiled them.

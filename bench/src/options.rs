@@ -4,7 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
 use testkit::command::target_dir;
 use testkit::network::CONGESTION_CONTROL;
@@ -21,8 +21,9 @@ const ROUNDS: (usize, usize) = (5, 3);
 /// Seconds of a measurement, and of a quick one.
 const SECONDS: (f64, f64) = (0.5, 0.3);
 
-/// What to measure, or what to do with what was measured.
-#[derive(Args)]
+/// Measure the gateway beside similar programs, or its data paths.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench")]
 pub(crate) struct Options {
     #[command(subcommand)]
     what: What,
@@ -336,7 +337,7 @@ fn default_file(name: &str) -> PathBuf {
 /// The command as it was given.
 pub(crate) fn command_line() -> String {
     let arguments = env::args().skip(1).collect::<Vec<_>>();
-    format!("cargo xtask {}", arguments.join(" "))
+    format!("cargo xtask bench {}", arguments.join(" "))
 }
 
 #[cfg(test)]

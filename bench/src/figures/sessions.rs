@@ -8,10 +8,10 @@ use testkit::spice::ChannelType;
 
 use super::metric::cpu_values;
 use super::{Bench, Outcome, all, open_channel};
-use crate::bench::client::{Target, Tls};
-use crate::bench::cpu::Gauge;
-use crate::bench::peers::Peer;
-use crate::bench::statistics::float;
+use crate::client::{Target, Tls};
+use crate::cpu::Gauge;
+use crate::peers::Peer;
+use crate::statistics::float;
 
 /// How many clients open channels at the same time.
 const CLIENTS: usize = 8;

@@ -10,8 +10,8 @@ use clap::Args;
 use testkit::vm::{Cost, DIRECT, Finding, IdleChannels, Leg, Measured};
 
 use super::document;
-use crate::steps::Steps;
-use crate::vm::{Bench, bench};
+use xtask::steps::Steps;
+use xtask::vm::{Bench, bench};
 
 const DOCUMENT: &str = "docs/data-paths.md";
 const MIB: f64 = 1_048_576.0;

@@ -3,7 +3,7 @@
 use testkit::network::CONGESTION_CONTROL;
 
 use super::animation::Load;
-use crate::bench::wan::lines::{self, WanLine};
+use crate::wan::lines::{self, WanLine};
 
 /// A load on a line.
 #[derive(Clone, Debug)]

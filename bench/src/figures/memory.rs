@@ -7,11 +7,11 @@ use testkit::spice::ChannelType;
 
 use super::metric::Values;
 use super::{Bench, Outcome, all, close_channels, open_channels};
-use crate::bench::client::Channel;
-use crate::bench::cpu::Gauge;
-use crate::bench::memory::Memory;
-use crate::bench::peers::Kind;
-use crate::bench::statistics::float;
+use crate::client::Channel;
+use crate::cpu::Gauge;
+use crate::memory::Memory;
+use crate::peers::Kind;
+use crate::statistics::float;
 
 /// How many channels are kept open, where the peer carries as many.
 const CHANNELS: usize = 500;

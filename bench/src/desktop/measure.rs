@@ -10,12 +10,12 @@ use super::animation::answer;
 use super::scenes::Scene;
 use super::spice::{Drawn, SpiceClient};
 use super::xorg::Xorg;
-use crate::bench::cpu::{Gauge, Usage};
-use crate::bench::figures::Values;
-use crate::bench::peers::Kind;
-use crate::bench::results::MetricInfo;
-use crate::bench::statistics::{float, percentile};
-use crate::bench::wan::stage::{Place, Props, Stage};
+use crate::cpu::{Gauge, Usage};
+use crate::figures::Values;
+use crate::peers::Kind;
+use crate::results::MetricInfo;
+use crate::statistics::{float, percentile};
+use crate::wan::stage::{Place, Props, Stage};
 
 /// Keys of a measurement, and of a quick one.
 const KEYS: (u16, u16) = (15, 7);
@@ -178,8 +178,8 @@ mod tests {
     use testkit::packages::{self, Package};
 
     use super::*;
-    use crate::bench::client::Tls;
-    use crate::bench::desktop::scenes;
+    use crate::client::Tls;
+    use crate::desktop::scenes;
 
     #[tokio::test(flavor = "multi_thread")]
     #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]

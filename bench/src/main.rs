@@ -30,26 +30,38 @@ mod wan;
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
+use clap::Parser;
 use testkit::namespace::Namespace;
 use testkit::network::{Leg, Network};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::build_ebpf;
-use crate::cargo;
-use crate::steps::Steps;
 use desktop::DesktopPlan;
-pub(crate) use options::Options;
-use options::{Output, Task};
+use options::{Options, Output, Task};
 use peers::Kind;
 use results::{PeerInfo, Problem, Results};
 use runner::{Link, Plan};
 use wan::WanPlan;
+use xtask::build_ebpf;
+use xtask::cargo;
+use xtask::steps::Steps;
+
+fn main() -> ExitCode {
+    let mut steps = Steps::default();
+    match run(&mut steps, &Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            steps.failed(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Does what the options say.
-pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
+fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     match options.task()? {
         Task::Measure(..) if cfg!(debug_assertions) => run_optimised(),
         // Whoever names a program may not want to wait for optimised builds.
@@ -173,7 +185,7 @@ fn show(results: &Results, output: &Output) -> Result<()> {
 /// Runs this very command again, built with optimisations: a slow client would hide what the
 /// peers can do.
 fn run_optimised() -> Result<()> {
-    let mut command = cargo::command(&["run", "--release", "--quiet", "-p", "xtask", "--"]);
+    let mut command = cargo::command(&["run", "--release", "--quiet", "-p", "bench", "--"]);
     command
         .args(env::args_os().skip(1))
         .current_dir(env::current_dir()?);

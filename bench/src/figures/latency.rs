@@ -7,9 +7,9 @@ use testkit::spice::ChannelType;
 
 use super::metric::{ROUND_TRIP, Values};
 use super::{Bench, Outcome, SMALL, close_channels, open_channels};
-use crate::bench::cpu::Gauge;
-use crate::bench::peers::Peer;
-use crate::bench::statistics::{float, percentile};
+use crate::cpu::Gauge;
+use crate::peers::Peer;
+use crate::statistics::{float, percentile};
 
 const MICROSECONDS: f64 = 1e6;
 

@@ -9,23 +9,23 @@ const MEGABIT: u64 = 1_000_000;
 
 /// A line, and how long things take on it.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::bench) struct WanLine {
+pub(crate) struct WanLine {
     /// Its name in options and files.
-    pub(in crate::bench) id: &'static str,
+    pub(crate) id: &'static str,
     /// What it is.
-    pub(in crate::bench) title: &'static str,
+    pub(crate) title: &'static str,
     /// From the client to the gateway.
-    pub(in crate::bench) client_leg: Leg,
+    pub(crate) client_leg: Leg,
     /// From the gateway to the host.
-    pub(in crate::bench) host_leg: Leg,
+    pub(crate) host_leg: Leg,
     /// A round trip from the client to the host.
-    pub(in crate::bench) round_trip: Duration,
+    pub(crate) round_trip: Duration,
     /// Part of a quick run.
-    pub(in crate::bench) is_quick: bool,
+    pub(crate) is_quick: bool,
 }
 
 /// All lines, in the order in which they are measured and shown.
-pub(in crate::bench) fn all() -> Vec<WanLine> {
+pub(crate) fn all() -> Vec<WanLine> {
     let line = |id, title, round_trip: u64, megabits: u64| {
         let round_trip = Duration::from_millis(round_trip);
         WanLine {

@@ -12,7 +12,7 @@ use testkit::network::{self, Network};
 use testkit::packages::XORG;
 
 use super::animation::{Animation, Load};
-use crate::bench::peers::program::{Place, Program};
+use crate::peers::program::{Place, Program};
 
 /// Its port, in a network that nobody else has ports in.
 const PORT: u16 = 5930;

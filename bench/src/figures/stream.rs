@@ -5,9 +5,9 @@ use testkit::spice::ChannelType;
 
 use super::metric::cpu_values;
 use super::{Bench, Outcome, all, close_channels, open_channels};
-use crate::bench::cpu::{Gauge, Usage};
-use crate::bench::peers::Peer;
-use crate::bench::statistics::float;
+use crate::cpu::{Gauge, Usage};
+use crate::peers::Peer;
+use crate::statistics::float;
 
 /// The host sends about `total` bytes in writes of `write` bytes, spread over channels.
 pub(super) async fn downlink(

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use super::message::{HEADER, Header, INPUT, input_number, now};
-use crate::bench::block::{DOWNLINK, LONGEST};
+use crate::block::{DOWNLINK, LONGEST};
 
 /// How much each show's socket has taken, for whoever knows the show's key.
 #[derive(Clone, Debug, Default)]

@@ -6,8 +6,8 @@ use testkit::spice::ChannelType;
 
 use super::link;
 use super::message::{Message, Messages, encode};
-use crate::bench::client::Channel;
-use crate::bench::excerpt::End;
+use crate::client::Channel;
+use crate::excerpt::End;
 
 /// Length of what the server says to a ticket, in bytes.
 const LINK_RESULT: usize = 4;

@@ -14,7 +14,7 @@ use testkit::network::Network;
 use tokio::task::AbortHandle;
 use tokio::time::interval;
 
-use crate::cargo;
+use xtask::cargo;
 
 /// Builds it as it is released.
 pub(crate) fn build() -> Result<()> {

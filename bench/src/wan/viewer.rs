@@ -6,10 +6,10 @@ use anyhow::Result;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::message::{HEADER, Header, input, now};
-use crate::bench::client::Channel;
-use crate::bench::excerpt::End;
-use crate::bench::host::BenchHost;
-use crate::bench::statistics::float;
+use crate::client::Channel;
+use crate::excerpt::End;
+use crate::host::BenchHost;
+use crate::statistics::float;
 
 /// Size of the host's messages, in bytes.
 pub(super) const MESSAGE: u32 = 4_096;
