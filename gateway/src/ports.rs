@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tracing::info;
 
 use crate::config::Config;
-use crate::handover::Inherited;
+use crate::handover::Activation;
 use crate::handover::Listeners;
 use crate::limits::ConnectionLimits;
 use crate::listen::proxy_protocol::ProxyProtocol;
@@ -32,7 +32,7 @@ impl Sockets {
     /// it open already.
     pub fn open(
         config: &Config,
-        inherited: Inherited,
+        activation: Activation,
         listeners: &mut Listeners,
     ) -> anyhow::Result<Self> {
         let mut open = |address: Option<IpAddr>, port| match listeners.take(address, port) {
@@ -40,7 +40,7 @@ impl Sockets {
             None => tcp::listen(address, port)?.into_std(),
         };
         let mut public = Vec::new();
-        for (sockets, leg) in [(inherited.tls, Leg::Tls), (inherited.plain, Leg::Plain)] {
+        for (sockets, leg) in [(activation.tls, Leg::Tls), (activation.plain, Leg::Plain)] {
             for socket in sockets {
                 let socket = socket.into_std().context("cannot use a socket")?;
                 public.push((socket, leg));

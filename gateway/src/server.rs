@@ -1,7 +1,7 @@
 //! The running gateway: from open ports to the last channel's end.
 
-mod beginning;
 mod open;
+mod predecessor;
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -21,7 +21,7 @@ use crate::background::OWN;
 use crate::channel::{LostClients, Registry};
 use crate::config::{Config, DataPath, Loaded};
 use crate::congestion::Congestion;
-use crate::handover::Inherited;
+use crate::handover::Activation;
 use crate::handover::{self, End, Estate, Farewell, Listeners, Stored, Successor};
 use crate::limits::{self, ConnectionLimits};
 use crate::listen::Intake;
@@ -37,13 +37,13 @@ use crate::service;
 use crate::serving::Gateway;
 use crate::serving::{Live, PeerTls, Serving};
 use crate::ticket::Tickets;
-use beginning::{Beginning, begin, or_without};
 use gateway_datapath::Paths;
 use gateway_datapath::ktls::{Ktls, Support};
 use gateway_datapath::probe::{self, Finding};
 use gateway_datapath::sockmap::Sockmap;
 use gateway_datapath::supervise::{Supervised, supervised};
 use open::Open;
+use predecessor::{Predecessor, or_without};
 
 /// Threads that a gateway has besides those of its runtime: for the log and for memory.
 pub const THREADS: usize = 2;
@@ -62,27 +62,27 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     say_what_runs(config);
     info!(certificate = %prepared.identity.certificate, "TLS");
     // Before anything is taken that another gateway may be using.
-    let (directory, mut beginning) = begin(&config.runtime_dir, take_over).await?;
+    let (directory, mut before) = predecessor::find(&config.runtime_dir, take_over).await?;
     let config_path = prepared.path.clone();
-    let mut inherited = Inherited::take()?;
-    let mut stored = Stored::take(std::mem::take(&mut inherited.stored));
+    let mut activation = Activation::take()?;
+    let mut stored = Stored::take(std::mem::take(&mut activation.stored));
     let mut none = Listeners::default();
-    let listeners = match (&mut beginning, &mut stored) {
-        (Beginning::Inheritance(inheritance), _) => inheritance.listeners(),
-        (Beginning::Directory(_), Some(stored)) => stored.listeners(),
-        (Beginning::Directory(_), None) => &mut none,
+    let listeners = match (&mut before, &mut stored) {
+        (Predecessor::Running(predecessor), _) => predecessor.listeners(),
+        (Predecessor::None(_), Some(stored)) => stored.listeners(),
+        (Predecessor::None(_), None) => &mut none,
     };
-    let begun = Running::begin(prepared, directory, verbosity, inherited, listeners).await?;
+    let begun = Running::begin(prepared, directory, verbosity, activation, listeners).await?;
     let (mut running, reloader, recording) = begun;
     memory::give_back_after_waves(Arc::clone(&running.sources.connections))?;
-    let (held, inheritance) = match beginning {
-        Beginning::Directory(held) => (held, None),
-        Beginning::Inheritance(mut inheritance) => {
-            let entered = inheritance.enter(&running.successor()).await;
+    let (held, predecessor) = match before {
+        Predecessor::None(held) => (held, None),
+        Predecessor::Running(mut predecessor) => {
+            let entered = predecessor.enter(&running.successor()).await;
             entered.context("cannot take over from the running gateway")?;
             // The predecessor has left it.
             let held = or_without(running.directory.take_soon().await)?;
-            (held, Some(inheritance))
+            (held, Some(predecessor))
         }
     };
     if let Some(stored) = stored {
@@ -90,8 +90,8 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     }
     let mut open = Open::new(&running, held)?;
     let (farewell, _) = watch::channel(None);
-    let inheriting = inheritance.map(|inheritance| {
-        let taking = inheritance.run(running.successor(), farewell.subscribe());
+    let inheriting = predecessor.map(|predecessor| {
+        let taking = predecessor.run(running.successor(), farewell.subscribe());
         tokio::spawn(taking)
     });
     let reloading = supervised("reload", (reloader, hangup), |(reloader, hangup)| {
@@ -200,7 +200,7 @@ impl Running {
         prepared: Prepared,
         directory: RuntimeDir,
         verbosity: Verbosity,
-        inherited: Inherited,
+        activation: Activation,
         listeners: &mut Listeners,
     ) -> anyhow::Result<(Self, Reloader, Recording)> {
         let Prepared {
@@ -260,7 +260,7 @@ impl Running {
             pages.tell();
         }
         gateway.web_client.set(web_client);
-        let sockets = Sockets::open(&config, inherited, listeners)?;
+        let sockets = Sockets::open(&config, activation, listeners)?;
         let congestion = Congestion::new(config.congestion_control.clone());
         congestion.tell();
         let loaded = LoadedPath::new(&config, paths);

@@ -8,11 +8,11 @@
 //! one process before it starts the other, it keeps everything in between, see [`store`].
 //! docs/upgrade.md tells administrators of it.
 
+mod activation;
 mod connection;
 mod go;
 #[cfg(test)]
 mod golden;
-mod inherited;
 mod listeners;
 mod message;
 pub mod next;
@@ -20,13 +20,13 @@ mod predecessor;
 mod stored;
 mod successor;
 
-pub use inherited::{Inherited, InheritedError};
+pub use activation::{Activation, ActivationError};
 pub use listeners::Listeners;
 #[cfg(feature = "fuzzing")]
 pub(crate) use message::Message;
 pub use predecessor::{Door, End, Estate, SuccessorConnection, hand_over};
 pub use stored::{Stored, store};
-pub use successor::{Farewell, Inheritance, Successor};
+pub use successor::{Farewell, RunningPredecessor, Successor};
 
 /// Name of the socket in `RuntimeDir`.
 const SOCKET: &str = "handover.sock";

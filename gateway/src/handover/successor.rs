@@ -22,9 +22,9 @@ use crate::serving::Live;
 use crate::session;
 use crate::ticket::Tickets;
 
-/// What a predecessor leaves.
-pub struct Inheritance {
-    predecessor: Connection,
+/// The gateway that runs, and what it hands over.
+pub struct RunningPredecessor {
+    connection: Connection,
     user: u32,
     listeners: Listeners,
 }
@@ -40,7 +40,7 @@ pub struct Successor {
     pub tickets: Arc<Tickets>,
 }
 
-impl Inheritance {
+impl RunningPredecessor {
     /// Announces this process to the gateway that runs in this directory; `None`: there is none.
     pub async fn claim(dir: &Path) -> Result<Option<Self>> {
         let path = dir.join(SOCKET);
@@ -62,11 +62,11 @@ impl Inheritance {
         let user = stream
             .peer_cred()
             .context("cannot find out whose process the running gateway is")?;
-        let mut predecessor = Connection::new(stream);
+        let mut connection = Connection::new(stream);
         let hello = Message::Hello { version: VERSION };
         let asked = async {
-            predecessor.send(&hello, &[]).await?;
-            predecessor.receive_soon().await
+            connection.send(&hello, &[]).await?;
+            connection.receive_soon().await
         };
         let asked = asked.await;
         let (welcome, sockets) = asked.context("the running gateway does not answer")?;
@@ -76,7 +76,7 @@ impl Inheritance {
             other => bail!("unexpected {}", other.name()),
         }
         Ok(Some(Self {
-            predecessor,
+            connection,
             user: user.uid(),
             listeners: Listeners::new(sockets)?,
         }))
@@ -94,8 +94,8 @@ impl Inheritance {
 
     /// Has the predecessor take no more connections, and goes on with its tickets and bans.
     pub async fn enter(&mut self, successor: &Successor) -> Result<()> {
-        self.predecessor.send(&Message::Ready, &[]).await?;
-        let (estate, _) = self.predecessor.receive_soon().await?;
+        self.connection.send(&Message::Ready, &[]).await?;
+        let (estate, _) = self.connection.receive_soon().await?;
         let Message::Estate(estate) = estate else {
             bail!("unexpected {}", estate.name());
         };
@@ -119,12 +119,12 @@ impl Inheritance {
         successor: Successor,
         mut farewell: watch::Receiver<Option<Farewell>>,
     ) -> Result<()> {
-        self.predecessor.send(&Message::Serving, &[]).await?;
+        self.connection.send(&Message::Serving, &[]).await?;
         loop {
             let received = tokio::select! {
-                received = self.predecessor.receive() => received?,
+                received = self.connection.receive() => received?,
                 message = said(&mut farewell) => {
-                    return self.predecessor.send(&message, &[]).await;
+                    return self.connection.send(&message, &[]).await;
                 }
             };
             match received {
@@ -136,9 +136,9 @@ impl Inheritance {
                     let leave = sockets.remove(0);
                     let arrived = arrive(states, sockets, &successor);
                     let ids = arrived.iter().map(Arrived::id).collect();
-                    self.predecessor.send(&Message::Taken(ids), &[]).await?;
+                    self.connection.send(&Message::Taken(ids), &[]).await?;
                     // Without this word the channels are still the predecessor's.
-                    let (go, _) = self.predecessor.receive_soon().await?;
+                    let (go, _) = self.connection.receive_soon().await?;
                     if !matches!(go, Message::Go) {
                         bail!("unexpected {}", go.name());
                     }
@@ -149,11 +149,11 @@ impl Inheritance {
                     for channel in arrived {
                         channel.start(gateway.channel_limits, &gateway.channels);
                     }
-                    self.predecessor.send(&Message::Begun, &[]).await?;
+                    self.connection.send(&Message::Begun, &[]).await?;
                 }
                 Some((Message::Estate(estate), _)) => {
                     take_over(estate, &successor)?;
-                    self.predecessor.send(&Message::Serving, &[]).await?;
+                    self.connection.send(&Message::Serving, &[]).await?;
                 }
                 Some((other, _)) => bail!("unexpected {}", other.name()),
                 None => {

@@ -3,7 +3,7 @@
 use tracing::{info, warn};
 
 use super::Running;
-use super::beginning::warn_of;
+use super::predecessor::warn_of;
 use crate::admin::{Admin, Doors};
 use crate::handover::{Door, SuccessorConnection};
 use crate::listen::Intake;

@@ -13,10 +13,10 @@ use testkit::ws::Connect;
 use tokio::io::AsyncWriteExt;
 
 use super::account::Account;
-use super::heir::{self, break_off};
 use super::killed::{Whose, kill};
 use super::stage::{self, Away, Stage, TASKS};
 use super::steady::Choice;
+use super::successor::{self, break_off};
 
 /// For how long something hangs or is short.
 const HANG: Duration = Duration::from_millis(1_500);
@@ -134,7 +134,7 @@ impl Fault {
                 Ok(())
             }
             Self::TakeOverBrokenOff => {
-                for reached in 0..heir::STAGES {
+                for reached in 0..successor::STAGES {
                     break_off(stage, reached).await?;
                 }
                 Ok(())

@@ -3,11 +3,11 @@
 
 mod account;
 mod faults;
-mod heir;
 mod killed;
 mod stage;
 mod steady;
 mod strangers;
+mod successor;
 mod visitors;
 
 use std::sync::atomic::Ordering;

@@ -1,40 +1,43 @@
-//! Where a gateway begins: with a directory of its own, or with what another one leaves.
+//! Who had the gateway's directory before: nobody, or a gateway that runs.
 
 use std::path::Path;
 
 use tracing::warn;
 
-use crate::handover::Inheritance;
+use crate::handover::RunningPredecessor;
 use crate::runtime_dir::{Held, Owner, RuntimeDir, RuntimeDirError};
 
-/// What a gateway begins with.
-pub(super) enum Beginning {
-    /// Its directory, or `None` where it has to do without.
-    Directory(Option<Held>),
-    /// What a gateway leaves that has the directory still.
-    Inheritance(Inheritance),
+/// From whom a gateway takes over.
+pub(super) enum Predecessor {
+    /// From nobody. The directory, unless it has to do without.
+    None(Option<Held>),
+    /// From a gateway that still has the directory.
+    Running(RunningPredecessor),
 }
 
 /// Takes the directory; or, if that is wanted, announces this process to the gateway that has it,
 /// where the command line has found nothing wrong with the directory.
-pub(super) async fn begin(path: &Path, take_over: bool) -> anyhow::Result<(RuntimeDir, Beginning)> {
+pub(super) async fn find(
+    path: &Path,
+    take_over: bool,
+) -> anyhow::Result<(RuntimeDir, Predecessor)> {
     if take_over {
-        if let Some(inheritance) = Inheritance::claim(path).await? {
+        if let Some(predecessor) = RunningPredecessor::claim(path).await? {
             // Root may take over from a gateway in a directory of that gateway's user. Of one that
             // runs as root, the same was true before.
-            let owner = match inheritance.user() {
+            let owner = match predecessor.user() {
                 0 => Owner::Any,
                 user => Owner::OwnOr(user),
             };
             let directory = RuntimeDir::new(path, owner);
             directory.check()?;
-            return Ok((directory, Beginning::Inheritance(inheritance)));
+            return Ok((directory, Predecessor::Running(predecessor)));
         }
         warn!("there is no gateway to take over from: this one starts as usual");
     }
     let directory = RuntimeDir::new(path, Owner::Own);
     let held = or_without(directory.take())?;
-    Ok((directory, Beginning::Directory(held)))
+    Ok((directory, Predecessor::None(held)))
 }
 
 /// A directory that cannot be had at all is a warning: the gateway works without.

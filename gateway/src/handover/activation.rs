@@ -12,7 +12,7 @@ use super::Stored;
 
 /// Why a socket that was passed in cannot be used.
 #[derive(Debug, Error)]
-pub enum InheritedError {
+pub enum ActivationError {
     /// The variables that describe the sockets are wrong, or name descriptors that are not open.
     #[error("LISTEN_PID, LISTEN_FDS and LISTEN_FDNAMES do not describe open sockets")]
     Variables(#[source] io::Error),
@@ -29,7 +29,7 @@ pub enum InheritedError {
 
 /// The sockets that were passed in, for each leg; empty where none were.
 #[derive(Debug, Default)]
-pub struct Inherited {
+pub struct Activation {
     /// Those named `tls`.
     pub tls: Vec<TcpListener>,
     /// Those named `plain`.
@@ -38,25 +38,25 @@ pub struct Inherited {
     pub stored: Vec<(String, OwnedFd)>,
 }
 
-impl Inherited {
+impl Activation {
     /// Takes what was passed in; nothing is left for a second call.
     ///
     /// Must be called inside a runtime.
-    pub fn take() -> Result<Self, InheritedError> {
-        let mut inherited = Self::default();
-        for (fd, name) in passed_descriptors().map_err(InheritedError::Variables)? {
+    pub fn take() -> Result<Self, ActivationError> {
+        let mut activation = Self::default();
+        for (fd, name) in passed_descriptors().map_err(ActivationError::Variables)? {
             match name.as_str() {
-                "tls" => inherited.tls.push(listener(fd, name)?),
-                "plain" => inherited.plain.push(listener(fd, name)?),
-                _ if Stored::is_name(&name) => inherited.stored.push((name, fd)),
-                _ => return Err(InheritedError::Name(name)),
+                "tls" => activation.tls.push(listener(fd, name)?),
+                "plain" => activation.plain.push(listener(fd, name)?),
+                _ if Stored::is_name(&name) => activation.stored.push((name, fd)),
+                _ => return Err(ActivationError::Name(name)),
             }
         }
-        Ok(inherited)
+        Ok(activation)
     }
 }
 
-fn listener(fd: OwnedFd, name: String) -> Result<TcpListener, InheritedError> {
+fn listener(fd: OwnedFd, name: String) -> Result<TcpListener, ActivationError> {
     let socket = Socket::from(fd);
     let prepared = (|| {
         if !listens_for_tcp(&socket)? {
@@ -67,8 +67,8 @@ fn listener(fd: OwnedFd, name: String) -> Result<TcpListener, InheritedError> {
     })();
     match prepared {
         Ok(Some(listener)) => Ok(listener),
-        Ok(None) => Err(InheritedError::NotListening(name)),
-        Err(error) => Err(InheritedError::System(name, error)),
+        Ok(None) => Err(ActivationError::NotListening(name)),
+        Err(error) => Err(ActivationError::System(name, error)),
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
         let unix = UnixListener::bind(dir.path().join("socket")).unwrap();
         for wrong in [udp.into(), connected.into(), unix.into()] {
             let error = listener(wrong, "tls".to_owned()).unwrap_err();
-            assert!(matches!(error, InheritedError::NotListening(_)), "{error}");
+            assert!(matches!(error, ActivationError::NotListening(_)), "{error}");
         }
     }
 }

@@ -22,37 +22,37 @@ const RETRY: Duration = Duration::from_millis(20);
 pub(super) async fn break_off(stage: &Stage, reached: usize) -> Result<()> {
     const FAILED: &str = "hand-over failed";
     let before = stage.gateway.count_logged(FAILED).await;
-    let mut heir = Heir::welcomed(stage).await?;
+    let mut successor = Successor::welcomed(stage).await?;
     let mut heard = Value::Null;
     for (message, answer) in [("Ready", "Estate"), ("Serving", "Channels")]
         .into_iter()
         .take(reached)
     {
-        heir.say(&json!(message)).await?;
-        heard = heir.next().await?;
+        successor.say(&json!(message)).await?;
+        heard = successor.next().await?;
         // Of tickets that are still issued it is told at any time, and says that it knows them.
         while answer != "Estate" && name(&heard) == "Estate" {
-            heir.say(&json!("Serving")).await?;
-            heard = heir.next().await?;
+            successor.say(&json!("Serving")).await?;
+            heard = successor.next().await?;
         }
         let name = name(&heard);
         ensure!(name == answer, "{message} was answered with {name}");
     }
     match reached {
-        3 => heir.say(&json!("What?")).await?,
+        3 => successor.say(&json!("What?")).await?,
         // It may go on with the channels, and dies just then.
         4 => {
             let channels = heard["Channels"]
                 .as_array()
                 .context("a batch of channels")?;
             let numbers: Vec<_> = channels.iter().map(|state| &state["id"]).collect();
-            heir.say(&json!({"Taken": numbers})).await?;
-            let go = heir.next().await?;
+            successor.say(&json!({"Taken": numbers})).await?;
+            let go = successor.next().await?;
             ensure!(go == "Go", "Taken was answered with {}", name(&go));
         }
         _ => {}
     }
-    drop(heir);
+    drop(successor);
     let says = |line: &str| line.contains(FAILED);
     let goes_on = stage.gateway.wait_for_another(before, says, PATIENCE);
     goes_on.await.context("the predecessor does not go on")?;
@@ -65,16 +65,18 @@ fn name(message: &Value) -> &str {
     message.as_str().or_else(object).unwrap_or_default()
 }
 
-struct Heir(UnixStream);
+struct Successor(UnixStream);
 
-impl Heir {
+impl Successor {
     /// One that was welcomed, whatever the version of the messages is.
     async fn welcomed(stage: &Stage) -> Result<Self> {
         for version in VERSIONS {
-            let mut heir = Self::connect(stage).await?;
-            heir.say(&json!({"Hello": {"version": version}})).await?;
-            if name(&heir.next().await?) == "Welcome" {
-                return Ok(heir);
+            let mut successor = Self::connect(stage).await?;
+            successor
+                .say(&json!({"Hello": {"version": version}}))
+                .await?;
+            if name(&successor.next().await?) == "Welcome" {
+                return Ok(successor);
             }
         }
         bail!("no version of the hand-over's messages is known")
