@@ -114,7 +114,7 @@ async fn drained(runtime_dir: &Path) -> anyhow::Result<()> {
         if !status.draining {
             bail!("draining was cancelled before the last desktop session ended");
         }
-        if status.sessions.is_empty() {
+        if status.refusing && status.sessions.is_empty() {
             return print_line("no desktop session is open");
         }
         tokio::time::sleep(INTERVAL).await;

@@ -156,6 +156,7 @@ impl Admin {
             pid: std::process::id(),
             uptime_seconds: gateway.metrics.uptime().as_secs(),
             draining: gateway.drain.is_on(),
+            refusing: gateway.drain.refuses(),
             certificate_end: self.sources.live.certificate_expiry(),
             connections: self.sources.connections.open(),
             tickets: gateway.admissions.tickets().count(),

@@ -167,7 +167,8 @@ fn act(admin: &Admin, action: Action<'_>, query: Option<&str>) -> Response<Body>
                 Ok(Some(seconds)) => Some(Duration::from_secs(seconds.into())),
                 Err(message) => return reply::error(StatusCode::BAD_REQUEST, message),
             };
-            serving.gateway.drain.begin(limit);
+            let delay = serving.config.drain_delay;
+            serving.gateway.drain.begin(limit, delay);
             let sessions = admin.sources.channels.session_count();
             format!("draining; {} open", counted(sessions, "desktop session"))
         }

@@ -16,8 +16,11 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since the process began.
     pub uptime_seconds: u64,
-    /// New desktop sessions are refused.
+    /// The gateway drains, as balancers are told.
     pub draining: bool,
+    /// New desktop sessions are refused: `DrainDelay` is over too.
+    #[serde(default = "at_once")]
+    pub refusing: bool,
     /// When the certificate ends, in seconds since the Unix epoch; `null`: unknown.
     pub certificate_end: Option<u64>,
     /// Connections of clients.
@@ -44,6 +47,11 @@ pub struct Status {
     pub paths: Vec<PathStatus>,
     /// The open desktop sessions, oldest first.
     pub sessions: Vec<SessionStatus>,
+}
+
+/// Gateways without `DrainDelay` refuse as soon as they drain.
+fn at_once() -> bool {
+    true
 }
 
 /// Payload in both directions.

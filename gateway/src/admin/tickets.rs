@@ -204,7 +204,7 @@ async fn ordered(admin: &Admin, body: Incoming) -> Result<Made, NoTicket> {
         });
     }
     let client = order.client.map(Client::from);
-    if gateway.drain.is_on() {
+    if gateway.drain.refuses() {
         let client = client.unwrap_or(Client::Unnamed);
         info!(%client, reason = "draining", "desktop refused");
         let refused = &gateway.metrics.desktops_refused;

@@ -62,6 +62,7 @@ const AT_ONCE: &[&str] = &[
     "AdminHosts",
     "HealthPath",
     "HealthChecksManager",
+    "DrainDelay",
     "DrainTimeout",
     "MaxConnections",
     "MaxConnectionsPerAddress",

@@ -108,6 +108,7 @@ keys! {
     "RuntimeDir" => runtime_dir: FilePath,
     "HealthPath" => health_path: OrEmpty<UriPath>,
     "HealthChecksManager" => health_checks_manager: Switch,
+    "DrainDelay" => drain_delay: OrZero<Seconds>,
     "DrainTimeout" => drain_timeout: OrZero<Seconds>,
 
     "MaxConnections" => max_connections: Number<usize, 1, MAX_CONNECTIONS>,

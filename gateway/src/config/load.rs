@@ -240,6 +240,7 @@ mod tests {
             ("HealthPath", json!("")),
             ("HealthPath", json!("/up")),
             ("HealthChecksManager", json!(true)),
+            ("DrainDelay", json!(5)),
             ("DrainTimeout", json!(3_600)),
             ("MaxConnections", json!(1)),
             ("MaxConnectionsPerAddress", json!(0)),

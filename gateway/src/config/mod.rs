@@ -174,6 +174,9 @@ pub struct Config {
     pub health_path: Option<String>,
     /// Whether a gateway whose manager cannot be reached is unhealthy.
     pub health_checks_manager: bool,
+    /// Seconds in the file; how long a gateway that begins to drain still gives desktops, while
+    /// balancers are told already. `None` (0): it refuses new desktop sessions at once.
+    pub drain_delay: Option<Duration>,
     /// Seconds in the file; how long desktop sessions may go on while the gateway drains. `None`
     /// (0): as long as they like.
     pub drain_timeout: Option<Duration>,
@@ -383,6 +386,7 @@ impl Default for Config {
             runtime_dir: PathBuf::from("/run/flexvdi-gateway"),
             health_path: Some("/healthz".to_owned()),
             health_checks_manager: false,
+            drain_delay: None,
             drain_timeout: None,
             max_connections: 20_000,
             max_connections_per_address: Some(2_000),

@@ -161,7 +161,7 @@ impl Desktops {
 
     /// The answer while there are no new desktop sessions.
     fn draining(&self, call: &Call<'_>) -> Option<Response<Body>> {
-        if !self.drain.is_on() {
+        if !self.drain.refuses() {
             return None;
         }
         info!(client = %call.origin.client, reason = "draining", "desktop refused");

@@ -76,7 +76,7 @@ impl Manager {
         let is_desktop = path.is_desktop();
         let (method, shown) = (request.method(), path.as_str());
         debug!(client = %origin.client, %method, path = shown, "manager asked");
-        if is_desktop && self.config.hijack_all && self.drain.is_on() {
+        if is_desktop && self.config.hijack_all && self.drain.refuses() {
             // The manager is not asked: it would start a desktop for nobody.
             info!(client = %origin.client, reason = "draining", "desktop refused");
             self.metrics

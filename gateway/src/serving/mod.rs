@@ -470,7 +470,7 @@ fn check_page(gateway: &Gateway, origin: &Origin, headers: &HeaderMap) -> Result
 /// Whether a channel would begin a desktop session while the gateway drains. One with a ticket
 /// began with the answer that had the ticket.
 fn is_too_new(gateway: &Gateway, admission: &Admission) -> bool {
-    gateway.drain.is_on()
+    gateway.drain.refuses()
         && !gateway.admissions.are_tickets()
         && !gateway.channels.has_session(admission.session)
 }

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use testkit::gateway::Signal;
 use testkit::http::Call;
 use testkit::portal::Portal;
 use testkit::prelude::*;
@@ -53,6 +54,32 @@ async fn new_desktops_are_refused_and_running_sessions_go_on() {
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line}");
     }
+}
+
+#[tokio::test]
+async fn balancers_know_before_anybody_is_refused() {
+    let stage = Stage::with(|gateway| gateway.set("DrainDelay", 600)).await;
+    stage.output(&["drain"]).await;
+    let healthy = Call::get(&stage.gateway.tls(), "/healthz");
+    let response = healthy.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    drop(stage.desktop().await);
+    let status = stage.status().await;
+    assert_eq!((&status["draining"], &status["refusing"]), (&json!(true), &json!(false)));
+
+    // Nobody wants to wait so long.
+    let change = [("DrainDelay", json!(1))];
+    stage.gateway.change_config(&change).unwrap();
+    stage.gateway.signal(Signal::HUP).unwrap();
+    let reloaded = |line: &str| line.contains("reloaded");
+    stage.gateway.wait_for_log(reloaded, PATIENCE).await.unwrap();
+    stage.output(&["undrain"]).await;
+    // It comes back when the time is over, not before.
+    stage.output(&["drain", "--wait"]).await;
+    assert_eq!(stage.status().await["refusing"], json!(true));
+    let asked = Call::post(&stage.gateway.tls(), "/vdi/desktop", "{}");
+    let response = asked.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
