@@ -8,8 +8,9 @@ use super::{blocks, read};
 fn the_files_are_shown_as_they_are() -> Result<()> {
     let page = read("docs/proxies.md")?;
     for (language, files) in [
-        ("nginx", &["nginx.conf", "nginx-stream.conf"][..]),
+        ("nginx", &["nginx.conf", "nginx-stream.conf", "nginx-pool.conf"][..]),
         ("apache", &["apache.conf"]),
+        ("keepalived", &["keepalived.conf"]),
         (
             "haproxy",
             &["haproxy.cfg", "haproxy-tcp.cfg", "haproxy-pool.cfg"],

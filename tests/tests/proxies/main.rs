@@ -4,6 +4,7 @@
 mod apache;
 mod desktop;
 mod haproxy;
+mod leaving;
 mod nginx;
 mod pool;
 mod process;

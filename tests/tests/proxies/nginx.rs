@@ -1,5 +1,7 @@
 //! nginx.
 
+use std::net::SocketAddr;
+
 use anyhow::Result;
 use testkit::flexvdi::FlexVdiClient;
 use testkit::host::End;
@@ -12,6 +14,7 @@ use crate::scene::{PROXY_PATIENCE, PUBLIC_NAME, Scene};
 use crate::template::adapt;
 
 const DOCUMENTED: &str = include_str!("../../../docs/proxies/nginx.conf");
+const DOCUMENTED_POOL: &str = include_str!("../../../docs/proxies/nginx-pool.conf");
 const DOCUMENTED_STREAM: &str = include_str!("../../../docs/proxies/nginx-stream.conf");
 
 /// Starts nginx with the site that `site` makes, which may name the certificate by `cert`.
@@ -106,31 +109,47 @@ async fn the_documented_relay_works_for_clients_of_every_kind() -> Result<()> {
     scene.log_has("kind=\"display\"", client_address).await
 }
 
+/// The documented site in front of a pool.
+pub(crate) async fn pool(members: [SocketAddr; 2], cert: &TestCert) -> Result<Proxy> {
+    nginx(cert, |setup| {
+        let [first, second] = members.map(|member| member.to_string());
+        let changes = [("10.0.0.11:8080", &*first), ("10.0.0.12:8080", &*second)];
+        site(&adapt(DOCUMENTED_POOL, &changes)?, cert, setup)
+    })
+    .await
+}
+
+/// A documented site whose gateways are named already.
+fn site(text: &str, cert: &TestCert, setup: &Setup<'_>) -> Result<String> {
+    adapt(
+        text,
+        &[
+            ("listen [::]:443 ssl;", ""),
+            ("listen 443 ssl;", &format!("listen {} ssl;", setup.addr)),
+            (
+                "/etc/ssl/certs/vdi.example.com.pem",
+                &cert.cert_path().display().to_string(),
+            ),
+            (
+                "/etc/ssl/private/vdi.example.com.key",
+                &cert.key_path().display().to_string(),
+            ),
+            (
+                "/var/log/nginx/flexvdi-gateway.log",
+                &setup.path("access.log"),
+            ),
+        ],
+    )
+}
+
 /// The documented site in front of a gateway.
 pub(crate) async fn documented(backend: &str, cert: &TestCert, patience: &str) -> Result<Proxy> {
     nginx(cert, |setup| {
-        let listen = format!("listen {} ssl;", setup.addr);
-        adapt(
-            DOCUMENTED,
-            &[
-                ("listen [::]:443 ssl;", ""),
-                ("listen 443 ssl;", &listen),
-                ("127.0.0.1:8080", backend),
-                (
-                    "/etc/ssl/certs/vdi.example.com.pem",
-                    &cert.cert_path().display().to_string(),
-                ),
-                (
-                    "/etc/ssl/private/vdi.example.com.key",
-                    &cert.key_path().display().to_string(),
-                ),
-                (
-                    "/var/log/nginx/flexvdi-gateway.log",
-                    &setup.path("access.log"),
-                ),
-                ("proxy_read_timeout 1d", patience),
-            ],
-        )
+        let changes = [
+            ("127.0.0.1:8080", backend),
+            ("proxy_read_timeout 1d", patience),
+        ];
+        site(&adapt(DOCUMENTED, &changes)?, cert, setup)
     })
     .await
 }

@@ -98,6 +98,17 @@ impl Proxy {
         Ok(printed + &read(&self.dir.path().join("access.log")).unwrap_or_default())
     }
 
+    /// Waits until its log has this text.
+    pub(crate) async fn wait_for_log(&self, text: &str) -> Result<()> {
+        let found = async {
+            while !self.log()?.contains(text) {
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        };
+        within(&format!("{text:?} in the proxy's log"), found).await?
+    }
+
     async fn spawn(mut command: Command, addr: SocketAddr, dir: TempDir) -> Result<Self> {
         let printed = std::fs::File::create(output(dir.path()))?;
         let child = command
