@@ -36,6 +36,8 @@ pub struct Origin {
     proto: String,
     /// The authority that the client asked, with its port if it named one.
     authority: Option<Authority>,
+    /// The trusted proxy that passed the request on without a word of that.
+    silent_proxy: Option<IpAddr>,
 }
 
 impl Origin {
@@ -57,6 +59,7 @@ impl Origin {
                 forwarded_for: connection.peer.to_string(),
                 proto: own_proto.to_owned(),
                 authority: asked_authority(request),
+                silent_proxy: None,
             };
         }
         let told = match header {
@@ -64,6 +67,7 @@ impl Origin {
             ForwardedHeader::Forwarded => Forwarded::by_forwarded(headers, is_trusted),
         };
         let sender = told.sender();
+        let asked: Option<Authority> = told.host.as_ref().and_then(|host| host.parse().ok());
         let given_id = headers.get(RequestId::HEADER).and_then(RequestId::given);
         Self {
             client: sender.map_or(Client::Unnamed, |sender| sender.ip().into()),
@@ -74,10 +78,8 @@ impl Origin {
                 .proto
                 .filter(|proto| proto == "https" || proto == "http")
                 .unwrap_or_else(|| own_proto.to_owned()),
-            authority: told
-                .host
-                .and_then(|host| host.parse().ok())
-                .or_else(|| asked_authority(request)),
+            silent_proxy: asked.is_none().then_some(connection.peer),
+            authority: asked.or_else(|| asked_authority(request)),
         }
     }
 
@@ -98,6 +100,12 @@ impl Origin {
     /// What the client asked, as it sees it.
     pub fn authority(&self) -> Option<&Authority> {
         self.authority.as_ref()
+    }
+
+    /// The trusted proxy that passed the request on and did not tell what the client asked for:
+    /// [`Self::host`] may be its own name of this gateway.
+    pub fn silent_proxy(&self) -> Option<IpAddr> {
+        self.silent_proxy
     }
 
     /// Whether the client asked over HTTPS, as far as anybody tells.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use super::{Gateway, Health};
+use super::{Gateway, Health, PublicNames};
 use crate::access_log::AccessLog;
 use crate::admission::Admissions;
 use crate::assignment::Assignments;
@@ -144,6 +144,7 @@ impl Gateway {
             origins: OriginRules::new(&config.allowed_origins, config.hijack_all),
             clients: NetworkRules::new(&config.allowed_clients, &config.denied_clients),
             trusted_proxies: config.trusted_proxies.clone(),
+            public_names: PublicNames::new(config),
             forwarded_header: config.forwarded_header,
             max_uri_size: config.max_uri_size,
             metrics,

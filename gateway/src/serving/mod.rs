@@ -4,6 +4,7 @@ mod assembly;
 mod handshake;
 mod health;
 mod live;
+mod public_name;
 mod refused;
 mod reply;
 mod tunnel;
@@ -41,6 +42,7 @@ pub use assembly::PeerTls;
 use gateway_datapath::{Framing, Paths};
 pub use health::Health;
 pub use live::{Live, Serving};
+use public_name::PublicNames;
 use refused::Refused;
 use tunnel::TunnelError;
 
@@ -83,6 +85,8 @@ pub struct Gateway {
     pub trusted_proxies: Vec<IpNet>,
     /// In which headers they tell whom they speak for.
     pub forwarded_header: ForwardedHeader,
+    /// Whether they tell where clients are to come back to.
+    public_names: PublicNames,
     /// Longest request target, in bytes.
     pub max_uri_size: usize,
     /// What is counted.
@@ -336,6 +340,9 @@ async fn pass_on(
         return error(StatusCode::NOT_IMPLEMENTED, message);
     }
     let local = connection.local;
+    if path.is_desktop() {
+        gateway.public_names.check(origin, local);
+    }
     if gateway.desktops.are_configured() {
         return gateway.desktops.serve(request, path, origin, local).await;
     }

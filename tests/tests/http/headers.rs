@@ -2,6 +2,7 @@
 
 use http::header::{COOKIE, HeaderMap, SET_COOKIE};
 use http::{Response, StatusCode};
+use testkit::gateway::Signal;
 use testkit::http::{Call, exchange};
 use testkit::manager::{ManagerRequest, full};
 use testkit::prelude::*;
@@ -21,6 +22,45 @@ async fn stage(trusted: &[&str]) -> (Manager, Gateway) {
         .set("TrustedProxies", trusted.to_vec());
     let gateway = gateway.spawn().await.unwrap();
     (manager, gateway)
+}
+
+/// Asks for a desktop as a client of a proxy whose request has these headers.
+async fn ask_through_proxy(gateway: &Gateway, headers: &[(&str, &str)]) {
+    let body = r#"{"hwaddress":"","username":"user","password":"","desktop":""}"#;
+    let mut call = Call::post(&gateway.plain(), "/vdi/desktop", body);
+    for (name, value) in headers {
+        call = call.header(name, value);
+    }
+    call.send().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_that_tells_no_name_is_told_of_once() {
+    const WARNING: &str = "a proxy does not tell the name that clients use";
+    let outside = ("X-Forwarded-For", "203.0.113.5");
+    let (_manager, gateway) = stage(&["127.0.0.0/8"]).await;
+    ask_through_proxy(&gateway, &[outside, ("Host", "vdi.example.com")]).await;
+    let told = ("X-Forwarded-Host", "vdi.example.com");
+    ask_through_proxy(&gateway, &[outside, ("Host", "127.0.0.1:8080"), told]).await;
+    assert_eq!(gateway.count_logged(WARNING).await, 0);
+    for host in ["127.0.0.1:8080", "flexvdi_gateway", "10.0.0.11"] {
+        ask_through_proxy(&gateway, &[outside, ("Host", host)]).await;
+    }
+    assert_eq!(gateway.count_logged(WARNING).await, 1);
+    let lines = gateway.log().await;
+    let line = lines.iter().find(|line| line.contains(WARNING)).unwrap();
+    assert!(line.contains("proxy=127.0.0.1") && line.contains("host=\"127.0.0.1\""));
+
+    let change = [("ExternalName", "vdi.example.com".into())];
+    gateway.change_config(&change).unwrap();
+    gateway.signal(Signal::HUP).unwrap();
+    let reloaded = |line: &str| line.contains("reloaded");
+    gateway.wait_for_log(reloaded, PATIENCE).await.unwrap();
+    ask_through_proxy(&gateway, &[outside, ("Host", "127.0.0.1:8080")]).await;
+    // Clients that are no proxy's name what they like.
+    let (_manager, gateway) = stage(&[]).await;
+    ask_through_proxy(&gateway, &[("Host", "127.0.0.1:8080")]).await;
+    assert_eq!(gateway.count_logged(WARNING).await, 0);
 }
 
 fn forwarded(request: &ManagerRequest) -> [Option<&str>; 3] {
