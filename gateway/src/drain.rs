@@ -125,7 +125,9 @@ impl Drain {
 
     /// Whether new desktop sessions are refused.
     pub fn refuses(&self) -> bool {
-        self.lock().as_ref().is_some_and(|draining| draining.refuses)
+        self.lock()
+            .as_ref()
+            .is_some_and(|draining| draining.refuses)
     }
 
     /// How often draining began.

@@ -341,6 +341,7 @@ mod tests {
             pid: 1,
             uptime_seconds: 5,
             draining: false,
+            refusing: false,
             certificate_end: None,
             connections: 1,
             tickets: 1,

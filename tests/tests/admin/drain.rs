@@ -65,14 +65,21 @@ async fn balancers_know_before_anybody_is_refused() {
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     drop(stage.desktop().await);
     let status = stage.status().await;
-    assert_eq!((&status["draining"], &status["refusing"]), (&json!(true), &json!(false)));
+    assert_eq!(
+        (&status["draining"], &status["refusing"]),
+        (&json!(true), &json!(false))
+    );
 
     // Nobody wants to wait so long.
     let change = [("DrainDelay", json!(1))];
     stage.gateway.change_config(&change).unwrap();
     stage.gateway.signal(Signal::HUP).unwrap();
     let reloaded = |line: &str| line.contains("reloaded");
-    stage.gateway.wait_for_log(reloaded, PATIENCE).await.unwrap();
+    stage
+        .gateway
+        .wait_for_log(reloaded, PATIENCE)
+        .await
+        .unwrap();
     stage.output(&["undrain"]).await;
     // It comes back when the time is over, not before.
     stage.output(&["drain", "--wait"]).await;
