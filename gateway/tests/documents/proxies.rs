@@ -8,7 +8,10 @@ use super::{blocks, read};
 fn the_files_are_shown_as_they_are() -> Result<()> {
     let page = read("docs/proxies.md")?;
     for (language, files) in [
-        ("nginx", &["nginx.conf", "nginx-stream.conf", "nginx-pool.conf"][..]),
+        (
+            "nginx",
+            &["nginx.conf", "nginx-stream.conf", "nginx-pool.conf"][..],
+        ),
         ("apache", &["apache.conf"]),
         ("keepalived", &["keepalived.conf"]),
         (

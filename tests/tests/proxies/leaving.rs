@@ -3,6 +3,7 @@
 use anyhow::{Result, ensure};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::{GatewayBuilder, gateway_binary};
+use testkit::http::Call;
 use testkit::prelude::*;
 use tokio::process::Command;
 
@@ -52,7 +53,11 @@ async fn by_address(pool: &Pool) -> Result<Proxy> {
 /// Each at an address of its own, with all channels of a desktop.
 async fn all_log_in(proxy: &Proxy) -> Result<()> {
     for number in 1..=LOGINS {
-        session(proxy.tls().from_source([127, 0, 0, number].into())).await?;
+        let endpoint = proxy.tls().from_source([127, 0, 0, number].into());
+        session(endpoint.clone()).await?;
+        // A session has an even number of connections, so that its first one would always meet the
+        // same gateway.
+        Call::get(&endpoint, "/").send().await?;
     }
     Ok(())
 }
