@@ -146,7 +146,7 @@ fn ending() -> Roff {
         &[
             (
                 "SIGTERM, SIGINT",
-                "Stop: open channels are closed in order, then the process ends.",
+                "Stop: open channels are closed in order, then the process ends. With DrainOnStop the first signal drains before that, and a second one does not wait.",
             ),
             (
                 "SIGHUP",

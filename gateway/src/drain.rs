@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::info;
 
@@ -20,6 +21,8 @@ pub struct Drain {
     tickets: Arc<Tickets>,
     /// `Some` while draining.
     state: Mutex<Option<Draining>>,
+    /// Told when new desktop sessions begin to be refused.
+    refused: Notify,
     count: AtomicU64,
 }
 
@@ -49,6 +52,7 @@ impl Drain {
             channels,
             tickets,
             state: Mutex::new(None),
+            refused: Notify::new(),
             count: AtomicU64::new(0),
         }
     }
@@ -83,6 +87,9 @@ impl Drain {
             _limit: limiting,
         });
         self.tickets.set_closed(refuses);
+        if refuses {
+            self.refused.notify_waiters();
+        }
         info!(
             sessions = self.channels.session_count(),
             seconds = limit.map(|limit| limit.as_secs()),
@@ -105,6 +112,7 @@ impl Drain {
             {
                 draining.refuses = true;
                 drain.tickets.set_closed(true);
+                drain.refused.notify_waiters();
             }
         }))
     }
@@ -128,6 +136,18 @@ impl Drain {
         self.lock()
             .as_ref()
             .is_some_and(|draining| draining.refuses)
+    }
+
+    /// Waits until new desktop sessions are refused; cancel safe.
+    pub async fn refusing(&self) {
+        loop {
+            // Whoever waits is told of what happens from here on.
+            let refused = self.refused.notified();
+            if self.refuses() {
+                return;
+            }
+            refused.await;
+        }
     }
 
     /// How often draining began.
@@ -177,10 +197,16 @@ mod tests {
         assert!(drain.is_on());
         sleep(4).await;
         assert_eq!(refuses(), (false, false));
+        let waiting = tokio::spawn({
+            let drain = Arc::clone(&drain);
+            async move { drain.refusing().await }
+        });
         // Another limit is no reason to wait longer.
         drain.begin(Some(HOUR), delay);
+        assert!(!waiting.is_finished());
         sleep(2).await;
         assert_eq!(refuses(), (true, true));
+        assert!(waiting.is_finished());
         drain.begin(None, delay);
         assert_eq!(refuses(), (true, true));
 

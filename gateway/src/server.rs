@@ -51,10 +51,10 @@ pub const THREADS: usize = 2;
 /// Longest wait for a thread that waits for the end of the access log.
 const FINISH_WAIT: Duration = Duration::from_secs(5);
 
-/// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way; or until a successor
-/// has taken over. SIGHUP reloads; SIGUSR2 is a SIGTERM behind which the service manager starts
-/// the next process at once. `take_over`: from the gateway that runs already, if there is
-/// one.
+/// Serves until SIGTERM or SIGINT, then ends the channels in an orderly way, with `DrainOnStop` once
+/// their users have left; or until a successor has taken over. SIGHUP reloads; SIGUSR2 is a SIGTERM
+/// behind which the service manager starts the next process at once. `take_over`: from the gateway
+/// that runs already, if there is one.
 pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> anyhow::Result<()> {
     let hangup = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     let mut signals = Signals::watch()?;
@@ -312,6 +312,28 @@ impl Running {
         }
     }
 
+    /// Begins to drain where the stop is to wait for that; whether it is.
+    fn drains_first(&self) -> bool {
+        let serving = self.sources.live.current();
+        if !serving.config.drain_on_stop {
+            return false;
+        }
+        let (limit, delay) = (serving.config.drain_timeout, serving.config.drain_delay);
+        serving.gateway.drain.begin(limit, delay);
+        let sessions = self.sources.channels.session_count();
+        info!(
+            sessions,
+            "told to stop: waiting for the end of the last desktop session, or for another signal"
+        );
+        true
+    }
+
+    /// Waits until new desktop sessions are refused, after `DrainDelay`, and none is open.
+    async fn left(&self) {
+        self.sources.live.current().gateway.drain.refusing().await;
+        self.sources.channels.no_session().await;
+    }
+
     /// What another process can take over.
     fn estate(&self) -> Estate<'_> {
         Estate {
@@ -330,9 +352,17 @@ impl Running {
         farewell: &watch::Sender<Option<Farewell>>,
         signals: &mut Signals,
     ) -> anyhow::Result<Ended> {
+        let mut leaving = false;
         loop {
             let successor = tokio::select! {
-                ended = signals.next() => return Ok(ended),
+                ended = signals.next() => {
+                    if leaving || ended != Ended::Stop || !self.drains_first() {
+                        return Ok(ended);
+                    }
+                    leaving = true;
+                    continue;
+                }
+                () = self.left(), if leaving => return Ok(Ended::Stop),
                 successor = open.successor(self) => successor,
             };
             let estate = self.estate();

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::stop::StopSignal;
@@ -21,7 +22,11 @@ use gateway_datapath::{Counters, Sent};
 
 /// All open channels.
 #[derive(Default)]
-pub struct Registry(Mutex<Channels>);
+pub struct Registry {
+    channels: Mutex<Channels>,
+    /// Told when the last desktop session has ended.
+    emptied: Notify,
+}
 
 #[derive(Default)]
 struct Channels {
@@ -211,6 +216,9 @@ impl Drop for Registration {
             if entries.is_empty() {
                 channels.sessions.remove(&session);
             }
+            if channels.sessions.is_empty() {
+                self.registry.emptied.notify_waiters();
+            }
         }
     }
 }
@@ -321,6 +329,18 @@ impl Registry {
         self.lock().sessions.len()
     }
 
+    /// Waits until no desktop session is open; cancel safe.
+    pub async fn no_session(&self) {
+        loop {
+            // Whoever waits is told of what happens from here on.
+            let emptied = self.emptied.notified();
+            if self.session_count() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
     /// The open channels, and what those that have ended had sent to their clients: each channel is
     /// among the one or in the other.
     pub fn open_and_ended(&self) -> (Vec<Arc<Entry>>, BTreeMap<Carried, Sent>) {
@@ -350,7 +370,7 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Channels> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -425,6 +445,24 @@ mod tests {
         assert_eq!(sizes, [(first, 1), (second, 2)]);
         drop(registrations);
         assert!(registry.sessions().is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_end_of_the_last_session_is_awaited() {
+        let registry = Arc::<Registry>::default();
+        registry.no_session().await;
+        let first = registry.register(channel(SessionId::next()));
+        let last = registry.register(channel(SessionId::next()));
+        let waiting = tokio::spawn({
+            let registry = Arc::clone(&registry);
+            async move { registry.no_session().await }
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(last);
+        waiting.await.unwrap();
     }
 
     #[test]

@@ -64,6 +64,7 @@ const AT_ONCE: &[&str] = &[
     "HealthChecksManager",
     "DrainDelay",
     "DrainTimeout",
+    "DrainOnStop",
     "MaxConnections",
     "MaxConnectionsPerAddress",
     "MaxSessionsPerAddress",

@@ -110,6 +110,7 @@ keys! {
     "HealthChecksManager" => health_checks_manager: Switch,
     "DrainDelay" => drain_delay: OrZero<Seconds>,
     "DrainTimeout" => drain_timeout: OrZero<Seconds>,
+    "DrainOnStop" => drain_on_stop: Switch,
 
     "MaxConnections" => max_connections: Number<usize, 1, MAX_CONNECTIONS>,
     "MaxConnectionsPerAddress" =>

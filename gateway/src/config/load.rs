@@ -242,6 +242,7 @@ mod tests {
             ("HealthChecksManager", json!(true)),
             ("DrainDelay", json!(5)),
             ("DrainTimeout", json!(3_600)),
+            ("DrainOnStop", json!(true)),
             ("MaxConnections", json!(1)),
             ("MaxConnectionsPerAddress", json!(0)),
             ("MaxConnectionsPerAddress", json!(7)),

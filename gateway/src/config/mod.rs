@@ -180,6 +180,8 @@ pub struct Config {
     /// Seconds in the file; how long desktop sessions may go on while the gateway drains. `None`
     /// (0): as long as they like.
     pub drain_timeout: Option<Duration>,
+    /// Whether SIGTERM drains first, and stops the gateway once no desktop session is open.
+    pub drain_on_stop: bool,
 
     /// Most connections of clients at a time.
     pub max_connections: usize,
@@ -388,6 +390,7 @@ impl Default for Config {
             health_checks_manager: false,
             drain_delay: None,
             drain_timeout: None,
+            drain_on_stop: false,
             max_connections: 20_000,
             max_connections_per_address: Some(2_000),
             max_sessions_per_address: None,

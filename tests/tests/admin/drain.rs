@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use testkit::gateway::Signal;
+use testkit::gateway::{GatewayBuilder, Signal};
 use testkit::http::Call;
 use testkit::portal::Portal;
 use testkit::prelude::*;
@@ -114,6 +114,90 @@ async fn the_time_for_draining_ends_what_is_left() {
     let closed = |line: &str| line.contains("channel closed");
     let line = stage.gateway.wait_for_log(closed, PATIENCE).await.unwrap();
     assert!(line.contains("the time for draining was over"), "{line}");
+}
+
+/// A gateway that was told to stop and drains.
+async fn leaving(keys: &[(&str, u32)]) -> Stage {
+    let stage = Stage::with(|gateway| {
+        let gateway = gateway.set("DrainOnStop", true);
+        let set = |gateway: GatewayBuilder, (key, value): &(&str, u32)| gateway.set(key, *value);
+        keys.iter().fold(gateway, set)
+    });
+    stage.await
+}
+
+async fn told_to_stop(stage: &Stage, sessions: usize) {
+    stage.gateway.signal(Signal::TERM).unwrap();
+    let sessions = format!("sessions={sessions}");
+    let told = |line: &str| line.contains("told to stop") && line.contains(&sessions);
+    let told = stage.gateway.wait_for_log(told, PATIENCE);
+    told.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_can_wait_until_the_last_desktop_is_left() {
+    let mut stage = leaving(&[]).await;
+    let token = stage.desktop().await.token;
+    let mut main = stage.channel(&token, ChannelType::Main).await;
+    told_to_stop(&stage, 1).await;
+    let asked = Call::post(
+        &stage.gateway.tls(),
+        "/vdi/desktop",
+        r#"{"username":"user"}"#,
+    );
+    let response = asked.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(stage.output(&["status"]).await.contains("draining"));
+    let mut display = stage.channel(&token, ChannelType::Display).await;
+    drop(main);
+    display.echo(b"goes on").await.unwrap();
+    main = stage.channel(&token, ChannelType::Main).await;
+    drop((main, display));
+    assert!(stage.gateway.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_stop_waits_no_longer_than_draining_may_take() {
+    let mut stage = leaving(&[("DrainTimeout", 1)]).await;
+    let token = stage.desktop().await.token;
+    let mut channel = stage.channel(&token, ChannelType::Main).await;
+    told_to_stop(&stage, 1).await;
+    assert_eq!(ended(&mut channel).await, Some(1001));
+    assert!(stage.gateway.wait().await.unwrap().success());
+    let closed = |line: &str| line.contains("channel closed");
+    let line = stage.gateway.wait_for_log(closed, PATIENCE).await.unwrap();
+    assert!(line.contains("the time for draining was over"), "{line}");
+}
+
+#[tokio::test]
+async fn another_signal_ends_the_wait() {
+    for another in [Signal::TERM, Signal::INT] {
+        let mut stage = leaving(&[]).await;
+        let token = stage.desktop().await.token;
+        let mut channel = stage.channel(&token, ChannelType::Main).await;
+        told_to_stop(&stage, 1).await;
+        stage.gateway.signal(another).unwrap();
+        assert_eq!(ended(&mut channel).await, Some(1001));
+        assert!(stage.gateway.wait().await.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_stop_waits_until_balancers_have_noticed() {
+    let mut stage = leaving(&[("DrainDelay", 3_600)]).await;
+    told_to_stop(&stage, 0).await;
+    let health = Call::get(&stage.gateway.tls(), "/healthz").send();
+    let status = health.await.unwrap().status();
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    drop(stage.desktop().await);
+    assert!(stage.gateway.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_gateway_without_desktops_stops_at_once() {
+    let mut stage = leaving(&[]).await;
+    let _assigned = stage.desktop().await;
+    assert!(stage.gateway.terminate().await.unwrap().success());
 }
 
 #[tokio::test]
