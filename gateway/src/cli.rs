@@ -12,6 +12,7 @@ use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
 use crate::admin::client::{self, HandOut, Show, TicketOrder};
+use crate::admin::health::{self, HealthUrl, Question};
 use crate::admin::viewer_file::{self, Destination, ViewerFile, ViewerTls};
 use crate::authority::Authority;
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
@@ -79,6 +80,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ask for a gateway's health: exit code 0 if clients should be sent to it, otherwise 1.
+    Health(HealthArguments),
     /// Print what the packages ship about the command line.
     #[command(hide = true)]
     Document {
@@ -135,6 +138,18 @@ enum Ask {
 }
 
 #[derive(Debug, Args)]
+struct HealthArguments {
+    /// Only whether it answers: 0 also while it drains or does not reach the manager. For
+    /// supervisors that restart what is not healthy.
+    #[arg(long)]
+    live: bool,
+    /// Ask there instead of the gateway that runs with this configuration. The certificate is not
+    /// verified.
+    #[arg(long, value_name = "URL")]
+    url: Option<HealthUrl>,
+}
+
+#[derive(Debug, Args)]
 struct TicketArguments {
     /// The desktop's host and Spice port, or its socket on this machine: `unix:/PATH`.
     #[arg(value_name = "HOST:PORT")]
@@ -187,6 +202,27 @@ struct TicketArguments {
     /// The subject that the host's certificate must have, for `--vv` with `--tls-port`.
     #[arg(long, value_name = "TEXT", requires = "vv", requires = "tls_port")]
     host_subject: Option<Subject>,
+}
+
+impl HealthArguments {
+    /// Reads the configuration only for the gateway that runs with it.
+    fn run(self, config: &Path) -> ExitCode {
+        let question = if self.live {
+            Question::Live
+        } else {
+            Question::Ready
+        };
+        let asked = match self.url {
+            Some(url) => on_this_thread(async { health::at(&url, question).await }),
+            None => match config::load(config) {
+                Ok(loaded) => on_this_thread(async {
+                    health::of_running(&loaded.config.runtime_dir, question).await
+                }),
+                Err(error) => return wrong_configuration(&error),
+            },
+        };
+        exit(asked)
+    }
 }
 
 impl TicketArguments {
@@ -245,6 +281,7 @@ pub fn main() -> ExitCode {
         .unwrap_or(Command::Run { take_over: false });
     match command {
         Command::Probe { json } => return exit(print_probe(json)),
+        Command::Health(health) => return health.run(&arguments.config),
         Command::Document { document } => return exit(document.print(Arguments::command())),
         Command::Password => return exit(desktops::print_hash()),
         Command::Schema { file } => return exit(print_schema(file)),
@@ -287,11 +324,7 @@ fn wrong_configuration(error: &dyn std::error::Error) -> ExitCode {
 impl Ask {
     fn run(self, config: &Config) -> anyhow::Result<()> {
         let directory = &config.runtime_dir;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("cannot start the runtime")?;
-        runtime.block_on(async {
+        on_this_thread(async {
             match self {
                 Self::Status { json, watch } => {
                     client::status(directory, Show { json, watch }).await
@@ -303,6 +336,18 @@ impl Ask {
             }
         })
     }
+}
+
+/// Runs what a command waits for.
+fn on_this_thread(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let done = runtime.block_on(command);
+    // A name server may take longer than the command waits for it.
+    runtime.shutdown_background();
+    done
 }
 
 /// Needs no configuration: it tells of the machine.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
 use http::header::HOST;
-use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
@@ -217,50 +218,67 @@ async fn ask_with(
     target: &str,
     body: Bytes,
 ) -> anyhow::Result<String> {
-    timeout(
-        PATIENCE,
-        exchange(&runtime_dir.join(SOCKET), method, target, body),
-    )
-    .await
-    .context("the gateway does not answer")?
+    timeout(PATIENCE, exchange(runtime_dir, method, target, body))
+        .await
+        .context("the gateway does not answer")?
 }
 
 async fn exchange(
-    socket: &Path,
+    runtime_dir: &Path,
     method: Method,
     target: &str,
     body: Bytes,
 ) -> anyhow::Result<String> {
-    let stream = UnixStream::connect(socket).await.with_context(|| {
-        let socket = socket.display();
-        format!("no gateway can be asked at {socket} (RuntimeDir); does it run, and as this user?")
-    })?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .context("speaking to the gateway")?;
-    let connection = tokio::spawn(connection);
+    let stream = open_socket(runtime_dir).await?;
     let request = Request::builder()
         .method(method)
         .uri(target)
         .header(HOST, "localhost")
         .body(Full::new(body))
         .context("asking the gateway")?;
-    let response = sender
-        .send_request(request)
-        .await
-        .context("asking the gateway")?;
-    let status = response.status();
-    let body = response.into_body().collect().await;
-    connection.abort();
-    let body = body.context("the gateway's answer")?.to_bytes();
-    let text = String::from_utf8_lossy(&body).into_owned();
+    let (status, text) = speak(stream, request, usize::MAX).await?;
     if !status.is_success() {
         bail!("{}", message(&text));
     }
     Ok(text)
 }
 
-fn message(body: &str) -> String {
+/// The socket of the gateway whose `RuntimeDir` this is.
+pub(super) async fn open_socket(runtime_dir: &Path) -> anyhow::Result<UnixStream> {
+    let socket = runtime_dir.join(SOCKET);
+    UnixStream::connect(&socket).await.with_context(|| {
+        let socket = socket.display();
+        format!("no gateway can be asked at {socket} (RuntimeDir); does it run, and as this user?")
+    })
+}
+
+/// Asks once on a connection of its own; status and text of the answer, which has at most `most`
+/// bytes.
+pub(super) async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Full<Bytes>>,
+    most: usize,
+) -> anyhow::Result<(StatusCode, String)> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .context("speaking to the gateway")?;
+    let connection = tokio::spawn(connection);
+    let response = sender
+        .send_request(request)
+        .await
+        .context("asking the gateway")?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), most).collect().await;
+    connection.abort();
+    let body = body
+        .map_err(|error| anyhow!(error))
+        .context("the gateway's answer")?
+        .to_bytes();
+    Ok((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+/// What the gateway's answer says to people.
+pub(super) fn message(body: &str) -> String {
     let value: Option<serde_json::Value> = serde_json::from_str(body).ok();
     let message = value.as_ref().and_then(|value| value["message"].as_str());
     message.unwrap_or(body).to_owned()

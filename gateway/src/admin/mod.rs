@@ -6,6 +6,7 @@
 
 mod asked_host;
 pub mod client;
+pub mod health;
 mod history;
 pub mod legs;
 mod now;

@@ -65,3 +65,70 @@ async fn the_manager_counts_only_where_it_should() {
     let healthy = answers(&stage.gateway.tls(), "/healthz").await;
     assert_eq!(healthy.0, StatusCode::OK);
 }
+
+/// Exit code, and what was said, of `health`.
+async fn told(stage: &Stage, arguments: &[&str]) -> (Option<i32>, String) {
+    let arguments = [&["health"], arguments].concat();
+    let output = stage.run(&arguments).await;
+    let said = [output.stdout, output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&said).into_owned(),
+    )
+}
+
+#[tokio::test]
+async fn the_command_tells_by_its_exit_code() {
+    let stage = Stage::with(testkit::gateway::GatewayBuilder::plain).await;
+    let tls = format!("https://{}/healthz", stage.gateway.tls_addr());
+    let plain = format!("http://{}/healthz", stage.gateway.plain_addr());
+    let doors: [&[&str]; 3] = [&[], &["--url", &tls], &["--url", &plain]];
+    for door in doors {
+        assert_eq!(told(&stage, door).await, (Some(0), "ok\n".to_owned()));
+    }
+    stage.output(&["drain"]).await;
+    for door in doors {
+        let draining = "flexvdi-gateway: draining\n".to_owned();
+        assert_eq!(told(&stage, door).await, (Some(1), draining));
+        let live = [door, &["--live"]].concat();
+        assert_eq!(
+            told(&stage, &live).await,
+            (Some(0), "draining\n".to_owned())
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_answers_nobody_is_alive() {
+    let mut stage = Stage::new().await;
+    let gone = format!("https://{}/healthz", stage.gateway.tls_addr());
+    let elsewhere = format!("https://{}/nothing", stage.gateway.tls_addr());
+    let (code, said) = told(&stage, &["--live", "--url", &elsewhere]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("404"), "{said}");
+    // Plain text to a TLS port.
+    let mistaken = gone.replace("https", "http");
+    assert_eq!(
+        told(&stage, &["--live", "--url", &mistaken]).await.0,
+        Some(1)
+    );
+    assert!(stage.gateway.terminate().await.unwrap().success());
+    let (code, said) = told(&stage, &["--live"]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("admin.sock"), "{said}");
+    let (code, said) = told(&stage, &["--live", "--url", &gone]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("cannot connect"), "{said}");
+    let (code, said) = told(&stage, &["--url", "gateway"]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("expected an address such as"), "{said}");
+}
+
+#[tokio::test]
+async fn the_address_needs_no_configuration() {
+    let stage = Stage::new().await;
+    let url = format!("https://{}/healthz", stage.gateway.tls_addr());
+    std::fs::write(stage.gateway.config_path(), "no JSON").unwrap();
+    assert_eq!(told(&stage, &["--url", &url]).await.0, Some(0));
+    assert_eq!(told(&stage, &[]).await.0, Some(78));
+}
