@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
@@ -18,7 +20,7 @@ use crate::authority::Authority;
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
 use crate::certificate_subject::Subject;
 use crate::channel_type::ChannelType;
-use crate::config::{self, Config, DataPath};
+use crate::config::{self, Assignment, Config, DataPath, Sources};
 use crate::documents::Document;
 use crate::handover::next;
 use crate::host_tls::CertificateDigest;
@@ -43,9 +45,14 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 #[derive(Debug, Parser)]
 #[command(name = "flexvdi-gateway", version)]
 struct Arguments {
-    /// Configuration file: one JSON object.
+    /// Configuration file: one JSON object. Files named *.conf in the directory FILE.d, then
+    /// environment variables named FLEXVDI_GATEWAY_*, override its keys.
     #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
+    /// Override a key of the configuration, whatever files and environment say. VALUE is JSON; a
+    /// string may stand there without quotation marks. May be given several times.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<Assignment>,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -60,7 +67,11 @@ enum Command {
         take_over: bool,
     },
     /// Check the configuration and the files that it names, and print the value of every key.
-    Check,
+    Check {
+        /// Print a table that also says where each value comes from, instead of JSON.
+        #[arg(long)]
+        sources: bool,
+    },
     /// Create a key for `PoolKeyFile`, which the gateways of a pool share.
     PoolKey {
         /// File to which the key is added in the last place, where it opens tickets but does not
@@ -276,9 +287,11 @@ impl TicketArguments {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    refuse_split(&arguments.set);
     let command = arguments
         .command
         .unwrap_or(Command::Run { take_over: false });
+    let sources = Sources::new(arguments.config, std::env::vars_os(), arguments.set);
     match command {
         Command::Probe { json } => return exit(print_probe(json)),
         Command::Health(health) => return health.run(&arguments.config),
@@ -287,20 +300,20 @@ pub fn main() -> ExitCode {
         Command::Schema { file } => return exit(print_schema(file)),
         Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
         Command::Ask(ask) => {
-            return match config::load(&arguments.config) {
+            return match sources.load() {
                 Ok(loaded) => exit(ask.run(&loaded.config)),
                 Err(error) => wrong_configuration(&error),
             };
         }
-        Command::Run { .. } | Command::Check | Command::CanTakeOver { .. } => {}
+        Command::Run { .. } | Command::Check { .. } | Command::CanTakeOver { .. } => {}
     }
-    let prepared = match Prepared::read(&arguments.config) {
+    let prepared = match Prepared::read(sources) {
         Ok(prepared) => prepared,
         Err(error) => return wrong_configuration(&*error),
     };
     let runtime_dir = &prepared.loaded.config.runtime_dir;
     let runtime_dir = match command {
-        Command::Check | Command::Run { take_over: true } => {
+        Command::Check { .. } | Command::Run { take_over: true } => {
             RuntimeDir::of_another_process(runtime_dir)
         }
         _ => RuntimeDir::new(runtime_dir, Owner::Own),
@@ -312,8 +325,26 @@ pub fn main() -> ExitCode {
         Command::Run { take_over } => run(prepared, take_over),
         Command::CanTakeOver { version } if next::is_known(version) => Ok(()),
         Command::CanTakeOver { version } => Err(anyhow::anyhow!("version {version} is not known")),
-        _ => show(&prepared),
+        Command::Check { sources: true } => show(&prepared, &config::table(&prepared.loaded)),
+        _ => show(&prepared, &effective(&prepared.loaded.config)),
     })
+}
+
+/// What stands before the name of a command is lost to clap where the same option stands behind it
+/// too. Ends the process then, as it does for a wrong command line.
+fn refuse_split(taken: &[Assignment]) {
+    let arguments = std::env::args_os().skip(1);
+    let arguments = arguments.take_while(|argument| argument != "--");
+    let is_set = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        argument == "--set" || argument.starts_with("--set=")
+    };
+    if arguments.filter(is_set).count() > taken.len() {
+        let what = "give all --set either before the command or behind it";
+        Arguments::command()
+            .error(ErrorKind::ArgumentConflict, what)
+            .exit();
+    }
 }
 
 fn wrong_configuration(error: &dyn std::error::Error) -> ExitCode {
@@ -402,7 +433,12 @@ fn is_not_safe(error: &anyhow::Error) -> bool {
     matches!(cause, Some(RuntimeDirError::NotSafe { .. }))
 }
 
-fn show(prepared: &Prepared) -> anyhow::Result<()> {
+/// What is in effect, as a file that says the same.
+fn effective(config: &Config) -> String {
+    format!("{:#}\n", config::effective_json(config))
+}
+
+fn show(prepared: &Prepared, values: &str) -> anyhow::Result<()> {
     for warning in &prepared.loaded.warnings {
         complain(&format!("warning: {warning}"));
     }
@@ -428,8 +464,7 @@ fn show(prepared: &Prepared) -> anyhow::Result<()> {
             "warning: {path}: CertFile: the certificate {notice}"
         ));
     }
-    let effective = config::effective_json(&prepared.loaded.config);
-    print_line(&serde_json::to_string_pretty(&effective)?)
+    print(values)
 }
 
 fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {

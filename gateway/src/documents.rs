@@ -170,6 +170,10 @@ fn ending() -> Roff {
                 "Where to report start, state and end, and how often to report being alive. See sd_notify(3).",
             ),
             (
+                "FLEXVDI_GATEWAY_SSL_PORT, FLEXVDI_GATEWAY_MANAGER_IP, ...",
+                "Values of keys of the configuration, which override those in files. See flexvdi-gateway.conf(5).",
+            ),
+            (
                 "LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES",
                 "Listening sockets named tls and plain, used instead of opening SslPort and PlainPort. See sd_listen_fds(3).",
             ),
@@ -179,6 +183,10 @@ fn ending() -> Roff {
         "FILES",
         &[
             ("/etc/flexvdi/flexvdi-gateway.conf", "The configuration."),
+            (
+                "/etc/flexvdi/flexvdi-gateway.conf.d/*.conf",
+                "Further files like it, whose keys override those of the files before them.",
+            ),
             (
                 "/usr/share/doc/flexvdi-gateway",
                 "The documents, and an example of the file that Desktops names.",

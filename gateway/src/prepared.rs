@@ -1,12 +1,11 @@
 //! A configuration with the files that it names.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ClientConfig;
 
-use crate::config::{self, Config, Loaded};
+use crate::config::{Config, Loaded, Sources};
 use crate::desktops::DesktopsFile;
 use crate::host_tls::{Authorities, AuthoritiesError};
 use crate::manager::{self, ManagerTlsError};
@@ -20,8 +19,8 @@ use crate::web_client::Pages;
 
 /// A configuration whose files are good.
 pub struct Prepared {
-    /// Where it was read from.
-    pub path: PathBuf,
+    /// Where it was read from, and is read from again.
+    pub sources: Sources,
     /// What stands there.
     pub loaded: Loaded,
     /// What handshakes with clients are made with.
@@ -46,8 +45,8 @@ pub struct Prepared {
 
 impl Prepared {
     /// Reads all files; the error says what is wrong, wrong values one in each line.
-    pub fn read(path: &Path) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let loaded = config::load(path)?;
+    pub fn read(sources: Sources) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let loaded = sources.load()?;
         let identity = Identity::read(&loaded.config)?;
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
         let host_ca = HostCa::from_file(HostCa::file(&loaded.config).as_ref())?;
@@ -59,7 +58,7 @@ impl Prepared {
         let desktops = desktops.map(|path| DesktopsFile::read(path, pool_file.is_some()));
         let desktops = desktops.transpose()?;
         Ok(Self {
-            path: path.to_owned(),
+            sources: sources.after(&loaded),
             desktops,
             web_client: Pages::read(&loaded.config),
             loaded,

@@ -4,7 +4,6 @@ mod open;
 mod predecessor;
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::access_log::{AccessLog, Writing};
 use crate::admin::Sources;
 use crate::background::OWN;
 use crate::channel::{LostClients, Registry};
-use crate::config::{Config, DataPath, Loaded};
+use crate::config::{self, Config, DataPath, Loaded};
 use crate::congestion::Congestion;
 use crate::handover::Activation;
 use crate::handover::{self, End, Estate, Farewell, Listeners, Stored, Successor};
@@ -63,7 +62,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     info!(certificate = %prepared.identity.certificate, "TLS");
     // Before anything is taken that another gateway may be using.
     let (directory, mut before) = predecessor::find(&config.runtime_dir, take_over).await?;
-    let config_path = prepared.path.clone();
+    let sources = prepared.sources.clone();
     let mut activation = Activation::take()?;
     let mut stored = Stored::take(std::mem::take(&mut activation.stored));
     let mut none = Listeners::default();
@@ -122,7 +121,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     settled(inheriting).await;
     open.close(Intake::Closed).await;
     if end == Ended::Restart && service::is_there() {
-        keep_for_next(&config_path, &running.estate()).await;
+        keep_for_next(&sources, &running.estate()).await;
     }
     running.ports.sockets.close();
     end_channels(&running).await;
@@ -169,8 +168,8 @@ impl Signals {
 
 /// Has the service manager keep everything for the next process. What goes wrong is logged, and
 /// the channels end with this process.
-async fn keep_for_next(config_path: &Path, estate: &Estate<'_>) {
-    let kept = match handover::next::ask(config_path).await {
+async fn keep_for_next(sources: &config::Sources, estate: &Estate<'_>) {
+    let kept = match handover::next::ask(&sources.arguments()).await {
         Ok(()) => handover::store(estate).await,
         Err(error) => Err(error),
     };
@@ -204,7 +203,7 @@ impl Running {
         listeners: &mut Listeners,
     ) -> anyhow::Result<(Self, Reloader, Recording)> {
         let Prepared {
-            path,
+            sources,
             loaded: Loaded { config, .. },
             identity,
             manager_tls,
@@ -271,7 +270,7 @@ impl Running {
             congestion: Arc::new(congestion),
         }));
         let reloader = Reloader::new(
-            path,
+            sources,
             Arc::clone(&live),
             tls,
             authorities,

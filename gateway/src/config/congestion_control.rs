@@ -34,6 +34,7 @@ pub(super) enum Algorithm {}
 
 impl Form for Algorithm {
     type Field = CongestionControl;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<CongestionControl, Mismatch> {
         match value.as_str() {

@@ -14,13 +14,27 @@ use crate::channel_type::ChannelType;
 /// More connections than a process may have open files.
 const MAX_CONNECTIONS: u64 = 1_000_000;
 
+/// A member of files that tells editors where their schema is, and means nothing to the gateway.
+pub(super) const SCHEMA_MEMBER: &str = "$schema";
+
 /// A key of the file.
 pub(super) struct Key {
     pub(super) name: &'static str,
+    /// The words of its name with `_` between them.
+    field: &'static str,
+    /// Whether its values are strings, so that nothing else can be meant.
+    pub(super) takes_text: bool,
     /// Reads a value from the file into the field.
     pub(super) set: fn(&mut Config, &Value) -> Result<(), Mismatch>,
     /// Writes the field as the file has it.
     pub(super) write: fn(&Config) -> Value,
+}
+
+impl Key {
+    /// Its environment variable, without the prefix: `MANAGER_CA_FILE`.
+    pub(super) fn variable(&self) -> String {
+        self.field.to_uppercase()
+    }
 }
 
 macro_rules! keys {
@@ -29,6 +43,8 @@ macro_rules! keys {
         pub(super) const KEYS: &[Key] = &[$(
             Key {
                 name: $name,
+                field: stringify!($field),
+                takes_text: <$form>::TAKES_TEXT,
                 set: |config, value| {
                     config.$field = <$form>::read(value)?;
                     Ok(())

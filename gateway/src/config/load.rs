@@ -1,125 +1,101 @@
-//! Reads the file into a [`Config`], with everything that is wrong in it told at once.
+//! Makes a [`Config`] of what all places say, with everything that is wrong told at once.
 
-use std::fmt;
-use std::fs;
+use std::collections::BTreeMap;
 use std::path::Path;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::error::Category;
-use serde_json::{Map, Value};
 
 use super::Config;
 use super::check::check;
-use super::keys::find;
-use super::report::{ConfigError, Problem, Warning, nearest};
+use super::entry::Entry;
+use super::keys::{SCHEMA_MEMBER, find};
+use super::origin::Origin;
+use super::report::{ConfigError, Fault, Oddity, Warning, nearest};
+use super::sources::Sources;
 
-/// A configuration that was read from a file.
+/// A configuration that was read.
 #[derive(Debug)]
 pub struct Loaded {
     /// The checked configuration.
     pub config: Config,
-    /// What the administrator should know, in the order of the file.
+    /// What the administrator should know, in the order of the files.
     pub warnings: Vec<Warning>,
+    /// Whether the configuration file itself was there.
+    pub has_file: bool,
+    /// Of the keys that have not their defaults from here: who gave them the values in effect.
+    origins: BTreeMap<&'static str, Origin>,
 }
 
-/// Reads a configuration. Keys that the file does not have keep their defaults.
-///
-/// Fails when the file cannot be read, is not one JSON object, or has wrong values, which are
-/// then told all at once.
+impl Loaded {
+    /// Where the value of this key comes from.
+    pub fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+}
+
+/// Reads a configuration from a file and those beside it, as [`Sources::load`] does.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-    let content = fs::read(path).map_err(|reason| ConfigError::Read {
-        path: path.to_owned(),
-        reason,
-    })?;
-    // Some editors put a byte order mark before UTF-8.
-    let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content);
-    let members = serde_json::from_slice(content).map_err(|error| syntax_error(path, &error))?;
-    interpret(&members).map_err(|problems| ConfigError::Values {
-        path: path.to_owned(),
-        problems,
-    })
+    Sources::of_file(path).load()
 }
 
-fn syntax_error(path: &Path, error: &serde_json::Error) -> ConfigError {
-    let message = error.to_string();
-    let reason = match error.classify() {
-        Category::Data => "expected a JSON object",
-        _ => message
-            .rsplit_once(" at line ")
-            .map_or(message.as_str(), |(reason, _)| reason),
-    };
-    ConfigError::Syntax {
-        path: path.to_owned(),
-        line: error.line(),
-        column: error.column(),
-        reason: reason.to_owned(),
-    }
-}
-
-/// The members of the file's object; of equal keys the last one.
-struct Members {
-    values: Map<String, Value>,
-    duplicates: Vec<String>,
-}
-
-impl<'de> Deserialize<'de> for Members {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct MembersVisitor;
-
-        impl<'de> Visitor<'de> for MembersVisitor {
-            type Value = Members;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-                let mut members = Members {
-                    values: Map::new(),
-                    duplicates: Vec::new(),
-                };
-                while let Some((key, value)) = map.next_entry::<String, Value>()? {
-                    if members.values.insert(key.clone(), value).is_some() {
-                        members.duplicates.push(key);
-                    }
-                }
-                Ok(members)
-            }
-        }
-
-        deserializer.deserialize_map(MembersVisitor)
-    }
-}
-
-fn interpret(members: &Members) -> Result<Loaded, Vec<Problem>> {
+/// Takes the entries in their order; `faults` are known already, and `path` is the configuration
+/// file.
+pub(super) fn interpret(
+    entries: Vec<Entry>,
+    mut faults: Vec<Fault>,
+    path: &Path,
+    has_file: bool,
+) -> Result<Loaded, ConfigError> {
     let mut config = Config::default();
     let mut warnings = Vec::new();
     let mut problems = Vec::new();
-    for (name, value) in &members.values {
-        let Some(key) = find(name) else {
-            warnings.push(Warning::UnknownKey {
-                key: name.clone(),
-                suggestion: nearest(name),
+    let mut origins = BTreeMap::new();
+    for entry in entries {
+        let Entry {
+            origin,
+            name,
+            value,
+            is_duplicate,
+        } = entry;
+        if name == SCHEMA_MEMBER && value.is_string() {
+            continue;
+        }
+        let mut warn = |oddity| warnings.push(Warning::new(&origin, path, oddity));
+        let Some(key) = find(&name) else {
+            let suggestion = nearest(&name);
+            warn(Oddity::UnknownKey {
+                key: name,
+                suggestion,
             });
             continue;
         };
-        if members.duplicates.contains(name) {
-            warnings.push(Warning::DuplicateKey { key: key.name });
+        if is_duplicate {
+            warn(Oddity::DuplicateKey { key: key.name });
         }
-        if let Err(mismatch) = (key.set)(&mut config, value) {
-            problems.push(Problem {
-                key: key.name,
-                expected: mismatch.expected.into_owned(),
-                found: mismatch.found,
-            });
+        if let Err(mismatch) = (key.set)(&mut config, &value) {
+            let problem = mismatch.of(key.name);
+            problems.push(problem.clone());
+            let origin = origin.clone();
+            faults.push(Fault::Value { origin, problem });
         }
+        origins.insert(key.name, origin);
     }
+    // The values against each other; wrong ones are known, and not blamed again.
+    let wrong_alone = problems.len();
     check(&config, &mut problems);
-    if problems.is_empty() {
-        Ok(Loaded { config, warnings })
-    } else {
-        Err(problems)
+    for problem in problems.drain(wrong_alone..) {
+        let file = || Origin::File(path.to_owned());
+        let origin = origins.get(problem.key).cloned();
+        let origin = origin.unwrap_or_else(|| if has_file { file() } else { Origin::Default });
+        faults.push(Fault::Value { origin, problem });
     }
+    if !faults.is_empty() {
+        return Err(ConfigError::Values { faults });
+    }
+    Ok(Loaded {
+        config,
+        warnings,
+        has_file,
+        origins,
+    })
 }
 
 #[cfg(test)]
@@ -128,7 +104,7 @@ mod tests {
     use std::time::Duration;
 
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tempfile::NamedTempFile;
 
     use super::super::effective_json;

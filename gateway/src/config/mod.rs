@@ -1,14 +1,20 @@
 //! The configuration: one JSON object, compatible with the flexVDI Gateway's file.
 //!
 //! Every key is optional. [`Config`] holds values that were checked ("parsed, not validated");
-//! [`load`] reads them from a file.
+//! [`Sources`] are the places that it is read from.
 
 mod changes;
 mod check;
 mod congestion_control;
+mod entry;
+mod environment;
+mod file;
 mod keys;
 mod load;
+mod origin;
 mod report;
+mod sources;
+mod table;
 mod text;
 mod value;
 
@@ -22,9 +28,13 @@ use ipnet::IpNet;
 pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use check::WEB_CLIENT_PATHS;
 pub use congestion_control::CongestionControl;
+pub use file::drop_in_directory;
 pub use keys::effective_json;
 pub use load::{Loaded, load};
-pub use report::{ConfigError, Problem, Warning};
+pub use origin::Origin;
+pub use report::{ConfigError, Fault, Problem, Warning};
+pub use sources::{Assignment, AssignmentError, Sources};
+pub use table::table;
 use value::Choice;
 
 use crate::certificate_subject::Subject;

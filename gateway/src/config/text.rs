@@ -25,6 +25,7 @@ pub(super) enum FilePath {}
 
 impl Form for FilePath {
     type Field = PathBuf;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<PathBuf, Mismatch> {
         read_text(value, "the path of a file", |text| {
@@ -42,6 +43,7 @@ pub(super) enum HttpsUrl {}
 
 impl Form for HttpsUrl {
     type Field = Uri;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<Uri, Mismatch> {
         let expected =
@@ -65,6 +67,7 @@ pub(super) enum Name {}
 
 impl Form for Name {
     type Field = String;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<String, Mismatch> {
         read_text(value, "a name of up to 256 characters", |text| {
@@ -83,6 +86,7 @@ pub(super) enum Directory {}
 
 impl Form for Directory {
     type Field = PathBuf;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<PathBuf, Mismatch> {
         read_text(value, "the path of a directory, from \"/\" on", |text| {
@@ -100,6 +104,7 @@ pub(super) enum PathPrefix {}
 
 impl Form for PathPrefix {
     type Field = String;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<String, Mismatch> {
         let is_prefix = |text: &str| text.starts_with('/') && text.ends_with('/');
@@ -127,6 +132,7 @@ pub(super) enum UriPath {}
 
 impl Form for UriPath {
     type Field = String;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<String, Mismatch> {
         let expected = "a path that begins with \"/\", of visible ASCII without \"?\" and \"#\"";
@@ -147,6 +153,7 @@ pub(super) enum Address {}
 
 impl Form for Address {
     type Field = IpAddr;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<IpAddr, Mismatch> {
         read_text(value, "an IP address", |text| {
@@ -164,6 +171,7 @@ pub(super) enum Network {}
 
 impl Form for Network {
     type Field = IpNet;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<IpNet, Mismatch> {
         let parse = |text: &str| {
@@ -189,6 +197,7 @@ pub(super) enum Origin {}
 
 impl Form for Origin {
     type Field = WebOrigin;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<WebOrigin, Mismatch> {
         let expected = "an origin such as \"https://portal.example.com\" or \
@@ -206,6 +215,7 @@ pub(super) enum Host {}
 
 impl Form for Host {
     type Field = host::Host;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<host::Host, Mismatch> {
         read_text(value, expected_host(value), |text| text.parse().ok())
@@ -239,6 +249,7 @@ pub(super) enum SpiceHost {}
 
 impl Form for SpiceHost {
     type Field = spice_host::SpiceHost;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<spice_host::SpiceHost, Mismatch> {
         let parsed = value.as_str().map(str::parse::<spice_host::SpiceHost>);
@@ -262,6 +273,7 @@ pub(super) enum CertificateSubject {}
 
 impl Form for CertificateSubject {
     type Field = Subject;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<Subject, Mismatch> {
         let expected = "a certificate's subject such as \"C=IL,O=Example,CN=host 7\"";
@@ -281,6 +293,7 @@ pub(super) enum SocketDirectory {}
 
 impl Form for SocketDirectory {
     type Field = SocketPath;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<SocketPath, Mismatch> {
         let expected = "an absolute path without \".\", \"..\", \"//\" and a slash at its end, \
@@ -298,6 +311,7 @@ pub(super) enum HostOrEmpty {}
 
 impl Form for HostOrEmpty {
     type Field = String;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<String, Mismatch> {
         let host = OrEmpty::<Host>::read(value)?;

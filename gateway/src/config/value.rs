@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::report::Problem;
+
 /// Longest time that can be configured, in seconds: a year.
 const MAX_SECONDS: u64 = 31_536_000;
 
@@ -18,6 +20,9 @@ const MAX_FOUND: usize = 40;
 pub(super) trait Form {
     /// The type of the field that takes the value.
     type Field;
+
+    /// Whether its values are strings, and nothing else.
+    const TAKES_TEXT: bool = false;
 
     fn read(value: &Value) -> Result<Self::Field, Mismatch>;
 
@@ -37,6 +42,15 @@ impl Mismatch {
         Self {
             expected: expected.into(),
             found: short(found),
+        }
+    }
+
+    /// As what is wrong with the value of a key.
+    pub(super) fn of(self, key: &'static str) -> Problem {
+        Problem {
+            key,
+            expected: self.expected.into_owned(),
+            found: self.found,
         }
     }
 
@@ -167,6 +181,7 @@ pub(super) struct OrEmpty<F>(PhantomData<F>);
 
 impl<F: Form> Form for OrEmpty<F> {
     type Field = Option<F::Field>;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<Self::Field, Mismatch> {
         if value.as_str() == Some("") {
@@ -195,6 +210,7 @@ pub(super) struct OneOf<C>(PhantomData<C>);
 
 impl<C: Choice> Form for OneOf<C> {
     type Field = C;
+    const TAKES_TEXT: bool = true;
 
     fn read(value: &Value) -> Result<C, Mismatch> {
         let mut all = C::ALL.iter().copied();

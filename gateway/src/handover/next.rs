@@ -21,8 +21,9 @@ pub fn is_known(version: u32) -> bool {
 }
 
 /// Asks the program that lies now where this one was started from, which an upgrade has replaced:
-/// fails when it does not know the version, or cannot start with the configuration.
-pub async fn ask(configuration: &Path) -> Result<()> {
+/// fails when it does not know the version, or cannot start with the configuration, which `arguments`
+/// and the environment lead to.
+pub async fn ask(arguments: &[OsString]) -> Result<()> {
     let named = std::env::args_os().next().filter(is_path);
     let program = match named {
         Some(name) => name.into(),
@@ -30,8 +31,7 @@ pub async fn ask(configuration: &Path) -> Result<()> {
     };
     let mut command = Command::new(&program);
     command
-        .arg("--config")
-        .arg(configuration)
+        .args(arguments)
         .arg(COMMAND)
         .arg(VERSION.to_string())
         .stdin(Stdio::null())

@@ -11,7 +11,6 @@ mod watched;
 
 use std::convert::Infallible;
 use std::error::Error;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -20,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::background::OWN;
-use crate::config::{Changes, Config, DataPath};
+use crate::config::{Changes, Config, DataPath, Sources};
 use crate::desktops;
 use crate::limits::{self, ConnectionLimits};
 use crate::log::Verbosity;
@@ -51,7 +50,7 @@ const WAIT: Duration = Duration::from_secs(60);
 
 /// What a reload works on.
 pub struct Reloader {
-    path: PathBuf,
+    sources: Sources,
     live: Arc<Live>,
     connections: Arc<ConnectionLimits>,
     loaded: LoadedPath,
@@ -136,7 +135,7 @@ impl LoadedPath {
 }
 
 impl Reloader {
-    /// Reads `path` and the files that it names; what is in effect is in `live`.
+    /// Reads `sources` and the files that they name; what is in effect is in `live`.
     ///
     /// `tls`: what requests are served with, made of the files `authorities`; `pool`: what the
     /// pool's keys were read from.
@@ -145,7 +144,7 @@ impl Reloader {
         reason = "one call, with everything that is in effect"
     )]
     pub fn new(
-        path: PathBuf,
+        sources: Sources,
         live: Arc<Live>,
         tls: PeerTls,
         authorities: AuthorityFiles,
@@ -157,7 +156,7 @@ impl Reloader {
         verbosity: Verbosity,
     ) -> Self {
         Self {
-            path,
+            sources,
             identity: Watched::new(live.current().identity.fingerprint),
             desktops: Watched::new(desktops::fingerprint_of(
                 desktops_of(&live.current()).as_deref(),
@@ -214,8 +213,8 @@ impl Reloader {
 
     async fn reload(&mut self) {
         let _observed = Observed::begin(&self.observer);
-        let path = self.path.clone();
-        match OWN.run(WAIT, move || Prepared::read(&path)).await {
+        let sources = self.sources.clone();
+        match OWN.run(WAIT, move || Prepared::read(sources)).await {
             Ok(Ok(prepared)) => self.take(prepared),
             Ok(Err(failure)) => self.refuse(&failure),
             Err(failure) => self.refuse(&failure.into()),
@@ -224,6 +223,7 @@ impl Reloader {
 
     fn take(&mut self, prepared: Prepared) {
         let Prepared {
+            sources,
             loaded,
             identity,
             manager_tls,
@@ -234,8 +234,8 @@ impl Reloader {
             portal_tls,
             desktops,
             web_client,
-            ..
         } = prepared;
+        self.sources = sources;
         self.told.clear();
         for warning in &loaded.warnings {
             warn!("{warning}");

@@ -246,11 +246,11 @@ pub fn unused_user() -> u32 {
     FIRST + begin.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed)) % USERS
 }
 
-/// The gateway's binary: `FLEXVDI_GATEWAY_BIN`, or the one that cargo built into the directory
+/// The gateway's binary: `TESTKIT_GATEWAY_BIN`, or the one that cargo built into the directory
 /// from which the running program comes.
 pub fn gateway_binary() -> Result<PathBuf> {
     const NAME: &str = "flexvdi-gateway";
-    if let Some(path) = std::env::var_os("FLEXVDI_GATEWAY_BIN") {
+    if let Some(path) = std::env::var_os("TESTKIT_GATEWAY_BIN") {
         return Ok(path.into());
     }
     let program = std::env::current_exe().context("finding the running program")?;

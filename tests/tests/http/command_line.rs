@@ -26,8 +26,17 @@ impl Ended {
 
 /// Runs the gateway until it ends by itself.
 pub(crate) async fn run<S: AsRef<std::ffi::OsStr>>(args: impl IntoIterator<Item = S>) -> Ended {
+    run_in(&[], args).await
+}
+
+/// The same with these environment variables.
+pub(crate) async fn run_in<S: AsRef<std::ffi::OsStr>>(
+    environment: &[(&str, &str)],
+    args: impl IntoIterator<Item = S>,
+) -> Ended {
     let child = Command::new(gateway_binary().unwrap())
         .args(args)
+        .envs(environment.iter().copied())
         .env_remove("JOURNAL_STREAM")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -30,6 +30,7 @@ mod service;
 mod shutdown;
 mod signed;
 mod sockets;
+mod sources;
 mod streaming;
 mod support;
 mod threads;

@@ -15,6 +15,8 @@ pub(super) fn configuration_page(document: &str) -> Result<String> {
 flexvdi\-gateway.conf \- configuration of flexvdi\-gateway(8)
 .SH SYNOPSIS
 /etc/flexvdi/flexvdi\-gateway.conf
+.br
+/etc/flexvdi/flexvdi\-gateway.conf.d/*.conf
 .SH DESCRIPTION
 One JSON object. Every key is optional. Keys are case\-sensitive. Times are whole seconds. A value of
 the wrong type or out of range prevents the start, and the message names the key. An unknown key, or
@@ -22,6 +24,19 @@ one that occurs twice, causes a warning.
 .PP
 .B flexvdi\-gateway check
 reports every mistake at once, and prints the value of each key.
+.SH PLACES
+Each of these overrides keys of those before it: the default; flexvdi\-gateway.conf; the files *.conf
+in flexvdi\-gateway.conf.d, in the byte order of their names (with
+.BR "\-\-config FILE" :
+FILE.d); environment variables such as
+.BR FLEXVDI_GATEWAY_MANAGER_CA_FILE ,
+with the words of the key in upper case; and
+.B \-\-set KEY=VALUE
+on the command line. Lists are overridden whole. Values of variables and of \-\-set are JSON; strings
+may stand there without quotation marks. The file may be missing if another place says anything.
+.PP
+.B flexvdi\-gateway check \-\-sources
+prints where each value comes from.
 .SH KEYS
 "#,
     );

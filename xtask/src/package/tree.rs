@@ -18,6 +18,9 @@ use crate::cargo::workspace;
 /// The configuration, for both kinds of package.
 const CONFIGURATION: &str = "/etc/flexvdi/flexvdi-gateway.conf";
 
+/// Empty, for files that override keys of the configuration.
+const DROP_INS: &str = "/etc/flexvdi/flexvdi-gateway.conf.d";
+
 /// What makes logrotate rotate the access log.
 const LOGROTATE: &str = "/etc/logrotate.d/flexvdi-gateway";
 
@@ -52,6 +55,7 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
         CONFIGURATION,
         read_source("flexvdi-gateway.conf")?.as_bytes(),
     )?;
+    fs::create_dir_all(root.join(DROP_INS.trim_start_matches('/')))?;
     let unit = format!("{}/flexvdi-gateway.service", layout.units);
     for (path, name) in [
         (unit.as_str(), "systemd/flexvdi-gateway.service"),

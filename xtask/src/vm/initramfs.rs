@@ -73,7 +73,7 @@ pub(crate) fn write(plan: &Plan, modules: &[Module]) -> Result<Vec<u8>> {
 fn manifest(plan: &Plan, modules: &[Module]) -> Manifest {
     let environment = BTreeMap::from(
         [
-            ("FLEXVDI_GATEWAY_BIN", GATEWAY),
+            ("TESTKIT_GATEWAY_BIN", GATEWAY),
             ("HOME", "/root"),
             ("PATH", "/bin"),
             ("RUST_BACKTRACE", "1"),
