@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Config;
 use super::report::Problem;
+use super::{Config, acme};
 use crate::channel_type::ChannelType;
 
 /// Where the client for browsers has its files, besides its page at `/`.
@@ -23,6 +23,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_desktops(config, problems);
     check_web_client(config, problems);
     check_host_tls(config, problems);
+    acme::check(config, problems);
 }
 
 /// There is one who says which desktop it is, and clients reach it through this gateway.
@@ -172,12 +173,12 @@ fn check_host_tls(config: &Config, problems: &mut Vec<Problem>) {
 
 /// Whether none of these keys was found wrong: a check of several values against each other
 /// would blame the wrong one while a default stands in.
-fn are_right(problems: &[Problem], keys: &[&str]) -> bool {
+pub(super) fn are_right(problems: &[Problem], keys: &[&str]) -> bool {
     !problems.iter().any(|problem| keys.contains(&problem.key))
 }
 
 /// Whether two sockets on these addresses would compete for a port.
-fn overlap(left: IpAddr, right: IpAddr) -> bool {
+pub(super) fn overlap(left: IpAddr, right: IpAddr) -> bool {
     let (left, right) = (left.to_canonical(), right.to_canonical());
     let covers =
         |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::acme::AcmeOrEmpty;
 use super::congestion_control::Algorithm;
 use super::text::{
     Address, CertificateSubject, Directory, FilePath, Host, HostOrEmpty, HttpsUrl, Name, Network,
@@ -72,6 +73,7 @@ keys! {
     "SslPort" => ssl_port: Port<0>,
     "CertFile" => cert_file: FilePath,
     "KeyFile" => key_file: FilePath,
+    "Acme" => acme: AcmeOrEmpty,
     "CertificatePoll" => certificate_poll: OrZero<Seconds>,
     "PlainAddress" => plain_address: Address,
     "PlainPort" => plain_port: OrZero<Port<1>>,
@@ -122,6 +124,7 @@ keys! {
     "AdminPort" => admin_port: OrZero<Port<1>>,
     "AdminHosts" => admin_hosts: List<Host>,
     "RuntimeDir" => runtime_dir: FilePath,
+    "StateDirectory" => state_directory: Directory,
     "HealthPath" => health_path: OrEmpty<UriPath>,
     "HealthChecksManager" => health_checks_manager: Switch,
     "DrainDelay" => drain_delay: OrZero<Seconds>,

@@ -159,6 +159,14 @@ mod tests {
             ("SslPort", json!(8443)),
             ("CertFile", json!("/etc/ä.pem")),
             ("KeyFile", json!("/etc/key.pem")),
+            (
+                "Acme",
+                json!({
+                    "Domains": ["gw.example.com"], "Contact": ["mailto:a@example.com"],
+                    "Directory": "https://ca.example.com/dir", "DirectoryCAFile": "/etc/ca.pem",
+                    "TermsAgreed": true, "HttpPort": 80,
+                }),
+            ),
             ("CertificatePoll", json!(11)),
             ("PlainAddress", json!("::1")),
             ("PlainAddress", json!("0.0.0.0")),
@@ -213,6 +221,7 @@ mod tests {
             ("AdminPort", json!(9180)),
             ("AdminHosts", json!(["gw.example.com", "gw"])),
             ("RuntimeDir", json!("/run/other")),
+            ("StateDirectory", json!("/var/lib/other")),
             ("HealthPath", json!("")),
             ("HealthPath", json!("/up")),
             ("HealthChecksManager", json!(true)),
@@ -335,10 +344,13 @@ mod tests {
         );
     }
 
-    /// Without those that must not be there together with `Desktops`.
+    /// Without those that must not be there together with `Desktops` or `Acme`.
     fn compatible(mut members: Vec<(&'static str, Value)>) -> Vec<(&'static str, Value)> {
         if members.iter().any(|(name, _)| *name == "Desktops") {
             members.retain(|(name, _)| !["ManagerIP", "ManagerPaths", "HijackAll"].contains(name));
+        }
+        if members.iter().any(|(name, _)| *name == "Acme") {
+            members.retain(|(name, _)| !["CertFile", "KeyFile"].contains(name));
         }
         members
     }

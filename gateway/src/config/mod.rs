@@ -3,6 +3,7 @@
 //! Every key is optional. [`Config`] holds values that were checked ("parsed, not validated");
 //! [`Sources`] are the places that it is read from.
 
+mod acme;
 mod changes;
 mod check;
 mod congestion_control;
@@ -18,13 +19,15 @@ mod table;
 mod text;
 mod value;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
 use ipnet::IpNet;
 
+pub use acme::Acme;
 pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use check::WEB_CLIENT_PATHS;
 pub use congestion_control::CongestionControl;
@@ -74,6 +77,9 @@ pub struct Config {
     pub cert_file: PathBuf,
     /// PEM file with the private key; may be the same file.
     pub key_file: PathBuf,
+    /// Certificates that the gateway gets by itself, in place of the two files; `None` (an empty
+    /// string): it does not.
+    pub acme: Option<Acme>,
     /// Seconds in the file; how often the files of certificate, key and the authorities of manager
     /// and hosts are looked at; `None` (0): never.
     pub certificate_poll: Option<Duration>,
@@ -179,6 +185,8 @@ pub struct Config {
     pub admin_hosts: Vec<Host>,
     /// Directory of the gateway's own sockets, for the command line.
     pub runtime_dir: PathBuf,
+    /// Directory for what the gateway has to keep: with `Acme`, the account and the certificate.
+    pub state_directory: PathBuf,
     /// Path of the public ports that tells whether the gateway is healthy; `None` (an empty
     /// string): none.
     pub health_path: Option<String>,
@@ -349,6 +357,7 @@ impl Default for Config {
             ssl_port: 443,
             cert_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
             key_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
+            acme: None,
             certificate_poll: Some(seconds(10)),
             plain_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             plain_port: None,
@@ -396,6 +405,7 @@ impl Default for Config {
             admin_port: None,
             admin_hosts: Vec::new(),
             runtime_dir: PathBuf::from("/run/flexvdi-gateway"),
+            state_directory: PathBuf::from("/var/lib/flexvdi-gateway"),
             health_path: Some("/healthz".to_owned()),
             health_checks_manager: false,
             drain_delay: None,
@@ -420,6 +430,27 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What the gateway keeps of the certificates that it gets by itself.
+    pub fn acme_directory(&self) -> PathBuf {
+        self.state_directory.join("acme")
+    }
+
+    /// Where the certificate is that clients are shown.
+    pub fn certificate_file(&self) -> Cow<'_, Path> {
+        match self.acme {
+            Some(_) => self.acme_directory().join("certificate.pem").into(),
+            None => Cow::from(&self.cert_file),
+        }
+    }
+
+    /// Where its private key is; with `Acme` in the same file.
+    pub fn certificate_key_file(&self) -> Cow<'_, Path> {
+        match self.acme {
+            Some(_) => self.certificate_file(),
+            None => Cow::from(&self.key_file),
+        }
+    }
+
     /// Whether a Spice port lies in the configured range.
     pub fn allows_port(&self, port: u16) -> bool {
         (self.first_spice_port..=self.last_spice_port).contains(&port)

@@ -323,7 +323,7 @@ impl Form for HostOrEmpty {
     }
 }
 
-fn read_text<T>(
+pub(super) fn read_text<T>(
     value: &Value,
     expected: &'static str,
     parse: impl FnOnce(&str) -> Option<T>,
