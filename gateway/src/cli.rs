@@ -458,10 +458,20 @@ fn show(prepared: &Prepared, values: &str) -> anyhow::Result<()> {
     if let Some(oddity) = &identity.oddity {
         complain(&format!("warning: {oddity}"));
     }
-    if let Some(notice) = identity.certificate.notice(SystemTime::now()) {
-        let path = prepared.loaded.config.cert_file.display();
+    if identity.is_placeholder {
+        complain(
+            "warning: Acme: there is no certificate yet; a gateway that runs gets one, and shows \
+             a self-signed one until then",
+        );
+    } else if let Some(notice) = identity.certificate.notice(SystemTime::now()) {
+        let config = &prepared.loaded.config;
+        let (path, key) = (
+            config.certificate_file(),
+            config.acme.as_ref().map_or("CertFile", |_| "Acme"),
+        );
         complain(&format!(
-            "warning: {path}: CertFile: the certificate {notice}"
+            "warning: {}: {key}: the certificate {notice}",
+            path.display()
         ));
     }
     print(values)

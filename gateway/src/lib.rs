@@ -4,7 +4,7 @@
 //! Modules depend on each other in one direction, which `tests/modules.rs` checks, from what runs
 //! the process down to what describes a configuration:
 //!
-//! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `serving` ->
+//! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
 //! {`ticket`, `portal`} -> {`http`, `signed`} -> {`pool`, `described`} -> `limits` -> {`metrics`,
 //! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+pub mod acme;
 pub mod admin;
 pub mod admission;
 pub mod assignment;

@@ -33,6 +33,19 @@ impl PemFile {
         }
     }
 
+    /// What a file holds that is not written yet.
+    pub(crate) fn of(path: &Path, content: &[u8]) -> Self {
+        Self {
+            path: path.to_owned(),
+            content: Ok(Zeroizing::new(content.to_vec())),
+        }
+    }
+
+    /// Whether there is no such file.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(&self.content, Err(error) if error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// All certificates in it, at least one; else why there are none, in words that never repeat
     /// what the file holds.
     pub fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -108,6 +121,13 @@ pub fn certificates(text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String>
 }
 
 impl Fingerprint {
+    /// A number that is the same wherever the content is.
+    pub(crate) fn number(&self) -> u64 {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&self.0[..8]);
+        u64::from_be_bytes(bytes)
+    }
+
     /// Of several files together: of what they hold, or why they cannot be read.
     pub fn of<'a>(files: impl IntoIterator<Item = &'a PemFile>) -> Self {
         let mut context = Context::new(&SHA256);

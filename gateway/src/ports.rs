@@ -16,6 +16,7 @@ use crate::listen::{Intake, Listener};
 use crate::metrics::Leg;
 use crate::serving::Live;
 use crate::tcp;
+use crate::tls::Challenges;
 use gateway_datapath::label::Label as _;
 use gateway_datapath::supervise::{Supervised, supervised};
 
@@ -110,6 +111,8 @@ pub struct Ports {
     pub proxy_protocol: Arc<ProxyProtocol>,
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
+    /// Names that an authority of certificates checks.
+    pub challenges: Arc<Challenges>,
     /// Whether connections are taken; the same for those that were taken before.
     pub drain: watch::Sender<Intake>,
 }
@@ -132,6 +135,7 @@ impl Ports {
                 live: Arc::clone(&self.live),
                 proxy_protocol: Arc::clone(&self.proxy_protocol),
                 connections: Arc::clone(&self.connections),
+                challenges: Arc::clone(&self.challenges),
                 draining: self.drain.subscribe(),
             };
             listeners.push(supervised("listener", listener, |listener| {

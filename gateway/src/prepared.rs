@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
+use crate::acme;
 use crate::config::{Config, Loaded, Sources};
 use crate::desktops::DesktopsFile;
 use crate::host_tls::{Authorities, AuthoritiesError};
@@ -48,6 +49,7 @@ impl Prepared {
     pub fn read(sources: Sources) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let loaded = sources.load()?;
         let identity = Identity::read(&loaded.config)?;
+        acme::check(&loaded.config)?;
         let manager_tls = ManagerTls::from_file(ManagerTls::file(&loaded.config).as_ref())?;
         let host_ca = HostCa::from_file(HostCa::file(&loaded.config).as_ref())?;
         let pool_file = pool_key_file(&loaded.config);

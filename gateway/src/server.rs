@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use crate::access_log::{AccessLog, Writing};
+use crate::acme::{self, Renewal};
 use crate::admin::Sources;
 use crate::background::OWN;
 use crate::channel::{LostClients, Registry};
@@ -60,6 +61,9 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     let config = &prepared.loaded.config;
     say_what_runs(config);
     info!(certificate = %prepared.identity.certificate, "TLS");
+    if prepared.identity.is_placeholder {
+        warn!("clients get a self-signed certificate until the authority of Acme has given one");
+    }
     // Before anything is taken that another gateway may be using.
     let (directory, mut before) = predecessor::find(&config.runtime_dir, take_over).await?;
     let sources = prepared.sources.clone();
@@ -96,6 +100,11 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     let reloading = supervised("reload", (reloader, hangup), |(reloader, hangup)| {
         Box::pin(reloader.run(hangup))
     });
+    let renewal = Renewal::new(
+        Arc::clone(&running.sources.live),
+        running.certificates.clone(),
+    );
+    let renewing = supervised("certificates", renewal, |renewal| Box::pin(renewal.run()));
     let registry = Arc::clone(&running.sources.channels);
     let live = Arc::clone(&running.sources.live);
     let limit = move || live.current().config.client_timeout;
@@ -115,7 +124,7 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
         info!("stopped: everything is handed over");
         return Ok(());
     }
-    drop((sign_of_life, reloading));
+    drop((sign_of_life, reloading, renewing));
     service::stopping(format_args!("ending {} channels", registry.count()));
     farewell.send_replace(Some(Farewell::Stop));
     settled(inheriting).await;
@@ -191,6 +200,7 @@ struct Running {
     ports: Ports,
     sources: Sources,
     tickets: Arc<Tickets>,
+    certificates: acme::Shared,
 }
 
 impl Running {
@@ -262,6 +272,7 @@ impl Running {
         let sockets = Sockets::open(&config, activation, listeners)?;
         let congestion = Congestion::new(config.congestion_control.clone());
         congestion.tell();
+        let certificates = acme::Shared::default();
         let loaded = LoadedPath::new(&config, paths);
         let live = Arc::new(Live::new(Serving {
             config,
@@ -281,7 +292,11 @@ impl Running {
             loaded,
             verbosity,
         )
-        .observed(tell_of_reload);
+        .observed(tell_of_reload)
+        .with_renewal(
+            Arc::clone(&certificates.kept),
+            Arc::clone(&certificates.reloaded),
+        );
         let running = Self {
             directory,
             ports: Ports {
@@ -289,6 +304,7 @@ impl Running {
                 live: Arc::clone(&live),
                 proxy_protocol,
                 connections: Arc::clone(&connections),
+                challenges: Arc::clone(&certificates.challenges),
                 drain: watch::channel(Intake::Open).0,
             },
             sources: Sources {
@@ -296,8 +312,10 @@ impl Running {
                 live,
                 findings,
                 connections,
+                certificates: Arc::clone(&certificates.progress),
             },
             tickets,
+            certificates,
         };
         Ok((running, reloader, recording))
     }

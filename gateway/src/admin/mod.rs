@@ -5,6 +5,7 @@
 //! HTTP/1.1.
 
 mod asked_host;
+mod certificates;
 pub mod client;
 pub mod health;
 mod history;
@@ -29,6 +30,7 @@ use std::time::SystemTime;
 use tokio::net::TcpListener;
 use tracing::warn;
 
+use crate::acme::Progress;
 use crate::capabilities;
 use crate::channel::Registry;
 use crate::limits::ConnectionLimits;
@@ -65,6 +67,8 @@ pub struct Sources {
     pub findings: Vec<Finding>,
     /// Connections of clients.
     pub connections: Arc<ConnectionLimits>,
+    /// How it goes with certificates that the gateway gets by itself.
+    pub certificates: Arc<Progress>,
 }
 
 /// Open doors; closed when dropped.
@@ -138,6 +142,7 @@ impl Admin {
             drains: gateway.drain.count(),
             congestion_control: serving.congestion.in_use(),
             certificate_end: self.sources.live.certificate_expiry(),
+            acme: self.sources.certificates.now(),
             started: gateway.metrics.started(),
             uptime: gateway.metrics.uptime(),
             open_files: metrics::open_files(),
@@ -159,6 +164,7 @@ impl Admin {
             draining: gateway.drain.is_on(),
             refusing: gateway.drain.refuses(),
             certificate_end: self.sources.live.certificate_expiry(),
+            acme: self.sources.certificates.now(),
             connections: self.sources.connections.open(),
             tickets: gateway.admissions.tickets().count(),
             congestion_control: serving.congestion.in_use(),

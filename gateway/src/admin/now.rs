@@ -11,6 +11,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use crate::acme::AcmeStatus;
 use crate::channel::Totals;
 use crate::metrics::Carried;
 use crate::metrics::PREFIX;
@@ -47,6 +48,8 @@ pub struct Now {
     pub congestion_control: Option<String>,
     /// When the certificate ends, in seconds since the Unix epoch.
     pub certificate_end: Option<u64>,
+    /// Certificates that the gateway gets by itself; `None`: it gets none.
+    pub acme: Option<AcmeStatus>,
     /// When the process began.
     pub started: SystemTime,
     /// How long it has been running.
@@ -73,6 +76,7 @@ impl Default for Now {
             drains: 0,
             congestion_control: None,
             certificate_end: None,
+            acme: None,
             started: UNIX_EPOCH,
             uptime: Duration::ZERO,
             open_files: None,
@@ -134,6 +138,20 @@ impl Collector for Now {
                 "When the certificate ends, in seconds since the Unix epoch",
                 end,
             )?;
+        }
+        if let Some(acme) = &self.acme {
+            out.gauge(
+                "acme_failures",
+                "How often in a row the authority of Acme gave no certificate",
+                acme.failures.into(),
+            )?;
+            if let Some(time) = acme.last_attempt {
+                out.gauge(
+                    "acme_last_attempt_timestamp_seconds",
+                    "When a certificate was last ordered, in seconds since the Unix epoch",
+                    time,
+                )?;
+            }
         }
         out.gauge_f64(
             &name("uptime_seconds"),

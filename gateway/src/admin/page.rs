@@ -4,6 +4,7 @@ use std::fmt::{self, Display, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Admin;
+use super::certificates::told;
 use super::history::{INTERVAL, Rates};
 use super::legs::LegStatus;
 use super::status::{SessionStatus, Status};
@@ -241,6 +242,10 @@ fn write_facts(page: &mut String, status: &Status) -> fmt::Result {
     fact("Open files", "", &files)?;
     let (class, certificate) = certificate(status.certificate_end, SystemTime::now());
     fact("Certificate", class, &certificate)?;
+    if let Some(acme) = &status.acme {
+        let class = if acme.failures > 0 { "bad" } else { "" };
+        fact("ACME", class, &told(acme, SystemTime::now()))?;
+    }
     for path in &status.paths {
         let (class, text) = match (path.works, &path.reason) {
             (true, _) => ("good", "works".to_owned()),
@@ -343,6 +348,7 @@ mod tests {
             draining: false,
             refusing: false,
             certificate_end: None,
+            acme: None,
             connections: 1,
             tickets: 1,
             congestion_control: None,

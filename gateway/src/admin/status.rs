@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use super::legs::LegStatus;
+use crate::acme::AcmeStatus;
 use crate::channel::{Entry, Session};
 
 /// The gateway and its desktop sessions.
@@ -23,6 +24,9 @@ pub struct Status {
     pub refusing: bool,
     /// When the certificate ends, in seconds since the Unix epoch; `null`: unknown.
     pub certificate_end: Option<u64>,
+    /// Certificates that the gateway gets by itself; `null`: it gets none.
+    #[serde(default)]
+    pub acme: Option<AcmeStatus>,
     /// Connections of clients.
     pub connections: usize,
     /// Tickets in memory.

@@ -1,7 +1,9 @@
 //! The status as a table for terminals.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
+use super::certificates::told;
 use super::legs::LegStatus;
 use super::status::{SessionStatus, Status};
 use super::units::{age, bytes, counted, milliseconds, percent, whole_bytes};
@@ -31,6 +33,9 @@ pub(super) fn render(status: &Status) -> String {
         whole_bytes(status.moved.up_bytes),
         whole_bytes(status.moved.down_bytes)
     );
+    if let Some(acme) = &status.acme {
+        let _ = writeln!(text, "certificate: {}", told(acme, SystemTime::now()));
+    }
     if status.sessions.is_empty() {
         return text;
     }

@@ -10,10 +10,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::time::{timeout, timeout_at};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use proxy_protocol::{ClientAddresses, HeaderError, ProxyProtocol};
 
@@ -24,10 +25,14 @@ use crate::serving;
 use crate::serving::Live;
 use crate::tcp;
 use crate::timed::Timed;
+use crate::tls::Challenges;
 use gateway_datapath::{ClientStream, tls};
 
 /// Pause after the system had no descriptor or memory for a connection.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest wait for the end of a connection that has only checked a name.
+const CHECKED_END: Duration = Duration::from_secs(1);
 
 /// A shortage that goes on is told again after this time.
 const SHORTAGE_INTERVAL: Duration = Duration::from_secs(60);
@@ -56,6 +61,8 @@ pub struct Listener {
     pub proxy_protocol: Arc<ProxyProtocol>,
     /// Connections of all ports together.
     pub connections: Arc<ConnectionLimits>,
+    /// Names that an authority of certificates checks.
+    pub challenges: Arc<Challenges>,
     /// Whether more connections are to be taken.
     pub draining: watch::Receiver<Intake>,
 }
@@ -102,7 +109,9 @@ impl Listener {
             leg: self.leg,
             live: Arc::clone(&self.live),
             proxy_protocol: Arc::clone(&self.proxy_protocol),
+            challenges: Arc::clone(&self.challenges),
             draining: self.draining.clone(),
+            may_do_more: true,
         };
         tokio::spawn(connection.serve(stream, (peer, port), permit));
     }
@@ -143,7 +152,10 @@ struct Connection {
     leg: Leg,
     live: Arc<Live>,
     proxy_protocol: Arc<ProxyProtocol>,
+    challenges: Arc<Challenges>,
     draining: watch::Receiver<Intake>,
+    /// Whether the client may do more than check a name.
+    may_do_more: bool,
 }
 
 impl Connection {
@@ -318,12 +330,17 @@ impl Connection {
         }
     }
 
-    fn admits(&self, peer: IpAddr) -> bool {
-        let admits = self.live.current().gateway.admits(peer);
-        if !admits {
-            refuse(&self.live, peer, &Refused::NotAllowed);
+    fn admits(&mut self, peer: IpAddr) -> bool {
+        if self.live.current().gateway.admits(peer) {
+            return true;
         }
-        admits
+        // Nobody knows from where an authority checks names.
+        if self.leg == Leg::Tls && self.challenges.are_awaited() {
+            self.may_do_more = false;
+            return true;
+        }
+        refuse(&self.live, peer, &Refused::NotAllowed);
+        false
     }
 
     /// The client's stream of plaintext; `None`: there will be none.
@@ -337,7 +354,13 @@ impl Connection {
             return Some(ClientStream::Plain(tcp));
         }
         let serving = self.live.current();
-        let config = Arc::clone(&serving.identity.tls);
+        let usual = &serving.identity.tls;
+        let checked = self.challenges.settings(usual, self.may_do_more);
+        if checked.is_none() && !self.may_do_more {
+            refuse(&self.live, peer, &Refused::NotAllowed);
+            return None;
+        }
+        let config = Arc::clone(checked.as_ref().map_or(usual, |checked| &checked.tls));
         let limit = serving.config.handshake_timeout;
         let handshake = timeout_at((begun + limit).into(), tls::accept(tcp, config));
         let shaken = tokio::select! {
@@ -346,6 +369,10 @@ impl Connection {
         };
         let metrics = &serving.gateway.metrics;
         match shaken {
+            Ok(Ok(mut stream)) if checked.is_some_and(|checked| checked.has_answered()) => {
+                info!(client = %peer, "the authority has checked a name");
+                let _ = timeout(CHECKED_END, stream.shutdown()).await;
+            }
             Ok(Ok(stream)) => {
                 let took = begun.elapsed().as_secs_f64();
                 metrics.tls_handshake.observe(took);

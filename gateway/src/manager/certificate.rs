@@ -58,6 +58,14 @@ pub fn portal_config(ca_file: &PemFile) -> Result<ClientConfig, ManagerTlsError>
     Ok(with_verifier(provider, Arc::new(verifier)))
 }
 
+/// TLS towards an authority of certificates: certificates that `ca_file` holds or whose authorities
+/// it holds.
+pub fn acme_config(ca_file: &PemFile) -> Result<ClientConfig, ManagerTlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Known::of("DirectoryCAFile of Acme", ca_file, &provider)?;
+    Ok(with_verifier(provider, Arc::new(verifier)))
+}
+
 fn with_verifier(
     provider: Arc<CryptoProvider>,
     verifier: Arc<dyn ServerCertVerifier>,

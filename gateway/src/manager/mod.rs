@@ -18,7 +18,7 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tracing::{debug, info, warn};
 
-pub use certificate::{ManagerTlsError, client_config, portal_config};
+pub use certificate::{ManagerTlsError, acme_config, client_config, portal_config};
 pub use forward::{Forwarder, ManagerError};
 pub use headers::has_known_coding;
 

@@ -145,6 +145,24 @@ labels! {
 }
 
 labels! {
+    /// What became of an attempt to get a certificate from the authority of `Acme`.
+    pub enum AcmeResult {
+        /// There is a new certificate.
+        Issued => "issued",
+        /// The authority did not answer, or not in time.
+        Unreachable => "unreachable",
+        /// The authority wants to be left alone for a while.
+        RateLimited => "rate limited",
+        /// It could not see that the names lead here.
+        NotValidated => "not validated",
+        /// It does not want to.
+        Refused => "refused",
+        /// Something is wrong on this machine.
+        Local => "local",
+    }
+}
+
+labels! {
     /// How the clients of a port reach the gateway.
     pub enum Leg {
         /// TLS ends here.

@@ -19,8 +19,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
 pub use labels::{
-    Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure, HostFailure, Leg,
-    LoginResult, ManagerResult, PortalResult,
+    AcmeResult, Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure,
+    HostFailure, Leg, LoginResult, ManagerResult, PortalResult,
 };
 
 pub use process::{open_files, open_files_limit};
@@ -97,6 +97,8 @@ pub struct Metrics {
     pub portal_requests: Labelled<PortalResult>,
     /// Logins to desktops of the file, by what became of them.
     pub logins: Labelled<LoginResult>,
+    /// Attempts to get a certificate from the authority of `Acme`, by what became of them.
+    pub acme_attempts: Labelled<AcmeResult>,
     /// Times of open channels, observed at a scrape.
     pub channel_times: ChannelTimes,
     registry: Registry,
@@ -150,6 +152,11 @@ impl Default for Metrics {
                 "result",
             ),
             logins: entered.add_labelled("logins", "Logins to desktops of the file", "result"),
+            acme_attempts: entered.add_labelled(
+                "acme_attempts",
+                "Attempts to get a certificate from the authority of Acme",
+                "result",
+            ),
             tls_handshake: entered.add(
                 "tls_handshake_seconds",
                 "Times of TLS handshakes that succeeded",

@@ -45,7 +45,9 @@ impl Found {
         } = *in_effect;
         let files = IdentityFiles::read(config);
         let identity_found = files.fingerprint();
-        let identity_parsed = (identity_found != identity)
+        // One that the gateway is to get by itself may not be there yet.
+        let is_awaited = config.acme.is_some() && files.are_missing();
+        let identity_parsed = (identity_found != identity && !is_awaited)
             .then(|| Identity::from_files(&files).map_err(Failure::from));
         let is_pool = config.pool_key_file.is_some();
         let (desktops_found, desktops) =

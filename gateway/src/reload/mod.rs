@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::Signal;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
 
@@ -71,6 +72,10 @@ pub struct Reloader {
     /// Reasons that were told; once each, until all is well again.
     told: Vec<String>,
     observer: Observer,
+    /// Told when the files are to be looked at now.
+    look: Arc<Notify>,
+    /// Told when the configuration was read again.
+    reloaded: Arc<Notify>,
 }
 
 /// What the files with authorities held that are in effect.
@@ -176,7 +181,18 @@ impl Reloader {
             reminder: Reminder::default(),
             told: Vec::new(),
             observer: Arc::new(|_| ()),
+            look: Arc::default(),
+            reloaded: Arc::default(),
         }
+    }
+
+    /// Looks at the files whenever `look` is told, and tells `reloaded` that the configuration was
+    /// read again.
+    #[must_use]
+    pub fn with_renewal(mut self, look: Arc<Notify>, reloaded: Arc<Notify>) -> Self {
+        self.look = look;
+        self.reloaded = reloaded;
+        self
     }
 
     /// Calls this at the begin and the end of each reload that SIGHUP asked for.
@@ -199,8 +215,13 @@ impl Reloader {
                     None => std::future::pending().await,
                 }
             };
+            let look = Arc::clone(&self.look);
             tokio::select! {
-                _ = hangup.recv() => self.reload().await,
+                _ = hangup.recv() => {
+                    self.reload().await;
+                    self.reloaded.notify_one();
+                }
+                () = look.notified() => self.poll().await,
                 () = poll => {
                     self.poll().await;
                     polled = Instant::now();
@@ -388,7 +409,12 @@ impl Reloader {
     /// latter is, so clients would refuse what they took before.
     fn worse(&self, found: &Identity) -> Option<String> {
         let now = SystemTime::now();
-        let in_use = &self.live.current().identity.certificate;
+        let serving = self.live.current();
+        let in_use = &serving.identity.certificate;
+        if found.is_placeholder && !serving.identity.is_placeholder {
+            let reason = "there is no certificate of the authority of Acme";
+            return in_use.is_valid_at(now).then(|| reason.to_owned());
+        }
         if found.certificate.is_valid_at(now) || !in_use.is_valid_at(now) {
             return None;
         }

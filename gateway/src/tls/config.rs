@@ -1,6 +1,6 @@
 //! Certificate, key and settings of the public port.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gateway_datapath::tls::server_config;
@@ -11,6 +11,7 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{Certificate, oddity};
+use super::placeholder;
 use super::public_key::{PublicKey, why_unusable};
 use crate::config::Config;
 use crate::pem_file::{Fingerprint, PemFile};
@@ -18,28 +19,37 @@ use crate::pem_file::{Fingerprint, PemFile};
 /// TLS 1.2 sessions of clients without tickets that can be resumed.
 const CACHED_SESSIONS: usize = 4_096;
 
+/// What names a certificate that the gateway got by itself, and its key.
+const OF_ACME: [&str; 2] = ["Acme", "Acme"];
+
 /// What is wrong with the certificate or its key.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// No certificate can be read.
-    #[error("{path}: CertFile: expected a PEM file with a certificate: {reason}")]
+    #[error("{path}: {key}: expected a PEM file with a certificate: {reason}")]
     Certificate {
+        /// The key of the configuration.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// Why not.
         reason: String,
     },
     /// No private key can be read.
-    #[error("{path}: KeyFile: expected a PEM file with a private key: {reason}")]
+    #[error("{path}: {key}: expected a PEM file with a private key: {reason}")]
     Key {
+        /// The key of the configuration.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// Why not.
         reason: String,
     },
     /// Certificate and key do not belong together.
-    #[error("{key_path}: KeyFile: expected the key of the certificate in {path}: {reason}")]
+    #[error("{key_path}: {key}: expected the key of the certificate in {path}: {reason}")]
     Mismatch {
+        /// The key of the configuration.
+        key: &'static str,
         /// The certificate's file.
         path: PathBuf,
         /// The key's file.
@@ -47,6 +57,9 @@ pub enum TlsError {
         /// What does not fit.
         reason: String,
     },
+    /// No certificate can be made for the time until there is one.
+    #[error("cannot make a certificate: {0}")]
+    Placeholder(String),
     /// The system's random source failed.
     #[error("cannot make a key for session tickets: {0}")]
     Ticketer(rustls::Error),
@@ -63,37 +76,63 @@ pub struct Identity {
     pub certificate: Certificate,
     /// What is odd about the chain, which is shown as it is.
     pub oddity: Option<String>,
+    /// Whether it is one of the gateway's own making, until an authority has given one.
+    pub is_placeholder: bool,
     /// Tells whether the files still hold this.
     pub fingerprint: Fingerprint,
 }
 
 impl Identity {
-    /// Reads certificate and key from the files that the configuration names.
+    /// Reads certificate and key from the files that the configuration names. Where the gateway
+    /// gets them by itself and has none that can be used, it makes one of its own, so that the port
+    /// can be open.
     pub fn read(config: &Config) -> Result<Self, TlsError> {
-        Self::from_files(&IdentityFiles::read(config))
+        let files = IdentityFiles::read(config);
+        let read = Self::from_files(&files);
+        match (&config.acme, read) {
+            (Some(acme), Err(unusable)) => {
+                let (chain, key) = placeholder::make(&acme.domains)?;
+                let oddity =
+                    (!files.are_missing()).then(|| format!("{unusable}; it is ordered anew"));
+                let made = Self::new(CertifiedKey::new(chain, key), files.fingerprint(), oddity)?;
+                Ok(Self {
+                    is_placeholder: true,
+                    ..made
+                })
+            }
+            (_, read) => read,
+        }
     }
 
     /// Of files that were read already.
     pub fn from_files(files: &IdentityFiles) -> Result<Self, TlsError> {
-        let IdentityFiles { chain, key } = files;
+        let IdentityFiles { chain, key, names } = files;
         let certificates = chain
             .certificates()
             .map_err(|reason| TlsError::Certificate {
+                key: names[0],
                 path: chain.path.clone(),
                 reason,
             })?;
-        let private_key = key.private_key().map_err(|reason| TlsError::Key {
+        let wrong_key = |reason| TlsError::Key {
+            key: names[1],
             path: key.path.clone(),
             reason,
-        })?;
-        let signing_key = signing_key(private_key).map_err(|reason| TlsError::Key {
-            path: key.path.clone(),
-            reason,
-        })?;
+        };
+        let private_key = key.private_key().map_err(wrong_key)?;
+        let signing_key = signing_key(private_key).map_err(wrong_key)?;
         let oddity = oddity(&certificates)
-            .map(|oddity| format!("{}: CertFile: {oddity}", chain.path.display()));
-        let certificate = Certificate::of(&certificates[0]);
+            .map(|oddity| format!("{}: {}: {oddity}", chain.path.display(), names[0]));
         let certified = files.pair(certificates, signing_key)?;
+        Self::new(certified, files.fingerprint(), oddity)
+    }
+
+    fn new(
+        certified: CertifiedKey,
+        fingerprint: Fingerprint,
+        oddity: Option<String>,
+    ) -> Result<Self, TlsError> {
+        let certificate = certified.cert.first().map(Certificate::of);
         // Established connections are moved by the gateway's own record layer.
         let mut tls = server_config(Arc::new(SingleCertAndKey::from(certified)));
         tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
@@ -101,9 +140,10 @@ impl Identity {
         tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
         Ok(Self {
             tls: Arc::new(tls),
-            certificate,
+            certificate: certificate.unwrap_or_default(),
             oddity,
-            fingerprint: files.fingerprint(),
+            is_placeholder: false,
+            fingerprint,
         })
     }
 }
@@ -112,15 +152,36 @@ impl Identity {
 pub struct IdentityFiles {
     chain: PemFile,
     key: PemFile,
+    /// The keys of the configuration that name them.
+    names: [&'static str; 2],
 }
 
 impl IdentityFiles {
     /// Reads the files that the configuration names.
     pub fn read(config: &Config) -> Self {
+        let names = match config.acme {
+            Some(_) => OF_ACME,
+            None => ["CertFile", "KeyFile"],
+        };
         Self {
-            chain: PemFile::read(&config.cert_file),
-            key: PemFile::read(&config.key_file),
+            chain: PemFile::read(&config.certificate_file()),
+            key: PemFile::read(&config.certificate_key_file()),
+            names,
         }
+    }
+
+    /// What the gateway has got by itself is in one file.
+    pub(crate) fn in_one(path: &Path, content: &[u8]) -> Self {
+        Self {
+            chain: PemFile::of(path, content),
+            key: PemFile::of(path, content),
+            names: OF_ACME,
+        }
+    }
+
+    /// Whether there are no such files.
+    pub(crate) fn are_missing(&self) -> bool {
+        self.chain.is_missing()
     }
 
     /// Certificates and the key of the first one.
@@ -136,6 +197,7 @@ impl IdentityFiles {
         for (at, certificate) in certificates.iter().enumerate() {
             let public = PublicKey::of_certificate(certificate);
             let public = public.ok_or_else(|| TlsError::Certificate {
+                key: self.names[0],
                 path: self.chain.path.clone(),
                 reason: format!("certificate {} is not well-formed", at + 1),
             })?;
@@ -152,6 +214,7 @@ impl IdentityFiles {
             None => "it is that of another one".to_owned(),
         };
         Err(TlsError::Mismatch {
+            key: self.names[1],
             path: self.chain.path.clone(),
             key_path: self.key.path.clone(),
             reason,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use gateway::acme::AcmeStatus;
 use gateway::admin::Now;
 use gateway::metrics::Metrics;
 
@@ -32,6 +33,10 @@ fn every_metric_is_documented_with_its_type_and_the_values_of_its_labels() -> Re
     let now = Now {
         congestion_control: Some("bbr".to_owned()),
         certificate_end: Some(0),
+        acme: Some(AcmeStatus {
+            last_attempt: Some(0),
+            ..AcmeStatus::default()
+        }),
         open_files: Some(0),
         open_files_limit: Some(0),
         ..Now::default()

@@ -1,0 +1,163 @@
+//! Requests to the authority, each with an end.
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{DATE, RETRY_AFTER};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
+use rustls::ClientConfig;
+use tokio::time::timeout;
+
+use crate::background::{MANAGER, Resolver};
+use crate::causes::causes;
+
+/// Longest wait for the whole of an answer.
+const LIMIT: Duration = Duration::from_secs(30);
+/// Longest answer, in bytes: a chain of certificates.
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// Why there is no answer to a request.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum RequestError {
+    #[error("no answer within {} s", LIMIT.as_secs())]
+    Timeout,
+    #[error("{0}")]
+    Unreachable(String),
+    #[error("its answer has more than 256 KiB")]
+    TooLong,
+    /// An error that is not told as RFC 8555, section 6.7, has it.
+    #[error("its answer has status {0}")]
+    Status(StatusCode),
+}
+
+/// What the authority has said besides.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Noted {
+    /// How long it wants to be left alone (RFC 8555, section 6.6).
+    pub(super) retry_after: Option<Duration>,
+    /// What time it has.
+    pub(super) date: Option<SystemTime>,
+}
+
+/// The connections to an authority, for one attempt.
+#[derive(Clone)]
+pub(super) struct Authority {
+    https: Client<HttpsConnector<HttpConnector<Resolver>>, BodyWrapper<Bytes>>,
+    noted: Arc<Mutex<Noted>>,
+}
+
+impl Authority {
+    /// `tls` decides which certificate it may have.
+    pub(super) fn new(tls: ClientConfig) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(&MANAGER, LIMIT / 2));
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(LIMIT));
+        let https = HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_only()
+            .enable_http1()
+            .wrap_connector(tcp);
+        Self {
+            https: Client::builder(TokioExecutor::new()).build(https),
+            noted: Arc::default(),
+        }
+    }
+
+    /// What it has said besides its last answers.
+    pub(super) fn noted(&self) -> Noted {
+        *self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, status: StatusCode, headers: &HeaderMap) {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        let date = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok());
+        noted.date = date.or(noted.date);
+        if status.is_success() {
+            // There it says when to look again (RFC 8555, section 7.5.1).
+            noted.retry_after = None;
+        } else {
+            let now = SystemTime::now();
+            noted.retry_after = text(RETRY_AFTER).and_then(|text| retry_after(text, now));
+        }
+    }
+
+    async fn exchange(
+        self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Result<BytesResponse, RequestError> {
+        let response = self.https.request(request).await;
+        let (parts, body) = response.map_err(|error| unreachable(&error))?.into_parts();
+        let body = Limited::new(body, MAX_ANSWER).collect().await;
+        let body = body.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                RequestError::TooLong
+            } else {
+                unreachable(&*error)
+            }
+        })?;
+        let body = body.to_bytes();
+        self.note(parts.status, &parts.headers);
+        let is_told = serde_json::from_slice::<serde_json::Map<_, _>>(&body).is_ok();
+        if !parts.status.is_success() && !is_told {
+            return Err(RequestError::Status(parts.status));
+        }
+        Ok(Response::from_parts(parts, Full::new(body)).into())
+    }
+}
+
+impl HttpClient for Authority {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
+        let exchange = timeout(LIMIT, self.clone().exchange(request));
+        Box::pin(async move {
+            let answer = exchange.await.unwrap_or(Err(RequestError::Timeout));
+            answer.map_err(|error| instant_acme::Error::Other(error.into()))
+        })
+    }
+}
+
+/// How long it is until then: seconds or a date (RFC 9110, section 10.2.3).
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = text.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(text).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+fn unreachable(error: &(dyn StdError + 'static)) -> RequestError {
+    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
+    RequestError::Unreachable(texts.join(": "))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn the_time_to_wait_is_read_in_both_forms() {
+        let now = UNIX_EPOCH + Duration::from_secs(784_111_777);
+        let seconds = |text| retry_after(text, now).map(|wait| wait.as_secs());
+        assert_eq!(seconds(" 120 "), Some(120));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:47 GMT"), Some(10));
+        assert_eq!(seconds("Sun, 06 Nov 1994 08:49:27 GMT"), Some(0));
+        assert_eq!(seconds("soon"), None);
+        assert_eq!(seconds("-1"), None);
+    }
+}
