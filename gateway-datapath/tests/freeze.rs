@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::relay;
-use gateway_datapath::tls;
+use gateway_datapath::tls::{self, Profile};
 use gateway_datapath::{
     ClientLeg, ClientState, ClientStream, Counters, Framing, Inbound, Limits, Order, Outcome, Rest,
     RestState,
 };
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 use rustls_pki_types::PrivateKeyDer;
@@ -410,7 +411,11 @@ async fn handshake(
     let chain = vec![certificate.der().clone()];
     let private_key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let certified = CertifiedKey::from_der(chain, private_key, &default_provider()).unwrap();
-    let server = tls::server_config(Arc::new(SingleCertAndKey::from(certified)));
+    let server = tls::server_config(
+        Profile::Intermediate,
+        WebPkiClientVerifier::no_client_auth(),
+        Arc::new(SingleCertAndKey::from(certified)),
+    );
     let mut roots = RootCertStore::empty();
     roots.add(certificate.der().clone()).unwrap();
     let mut provider = default_provider();
@@ -431,5 +436,5 @@ async fn handshake(
         writes: 0,
         can: suite.version() == &rustls::version::TLS13,
     };
-    (client, ClientStream::Tls(Box::new(server.unwrap())))
+    (client, ClientStream::Tls(Box::new(server.unwrap().0)))
 }

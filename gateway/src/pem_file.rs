@@ -140,6 +140,19 @@ impl Fingerprint {
             context.update(&bytes.len().to_be_bytes());
             context.update(&bytes);
         }
+        Self::finished(context)
+    }
+
+    /// The same, and of settings that decide what becomes of them.
+    #[must_use]
+    pub fn with(self, settings: &str) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(&self.0);
+        context.update(settings.as_bytes());
+        Self::finished(context)
+    }
+
+    fn finished(context: Context) -> Self {
         let mut fingerprint = [0; 32];
         fingerprint.copy_from_slice(context.finish().as_ref());
         Self(fingerprint)

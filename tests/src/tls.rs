@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{
-    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+    CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms, verify_tls12_signature,
+    verify_tls13_signature,
 };
 use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -60,6 +61,32 @@ impl TlsClient {
     /// Resumes sessions: the connections of this value and of its clones share their tickets.
     pub fn resuming(mut self) -> Self {
         Arc::make_mut(&mut self.config).resumption = Resumption::in_memory_sessions(64);
+        self
+    }
+
+    /// Offers these groups for the key exchange, the first of which with a share.
+    pub fn groups(mut self, groups: &[&'static dyn SupportedKxGroup]) -> Self {
+        let config = Arc::make_mut(&mut self.config);
+        let mut provider = CryptoProvider::clone(config.crypto_provider());
+        provider.kx_groups = groups.to_vec();
+        let resumption = config.resumption.clone();
+        let versions: &[&'static SupportedProtocolVersion] = rustls::ALL_VERSIONS;
+        let verifier = Arc::new(AnyCertificate::new(&provider));
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(versions)
+            .expect("the provider speaks these versions");
+        *config = builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.resumption = resumption;
+        self
+    }
+
+    /// Puts so few bytes into each record.
+    pub fn fragments(mut self, bytes: usize) -> Self {
+        // With the header of a record.
+        Arc::make_mut(&mut self.config).max_fragment_size = Some(bytes + 5);
         self
     }
 

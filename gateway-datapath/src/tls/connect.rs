@@ -38,5 +38,6 @@ pub async fn connect(
     name: ServerName<'static>,
 ) -> Result<TlsStream, HandshakeError> {
     let connection = UnbufferedClientConnection::new(config, name).map_err(HandshakeError::from)?;
-    handshake::run(Box::new(connection), tcp, Role::Client).await
+    let (stream, _) = handshake::run(Box::new(connection), tcp, Role::Client).await?;
+    Ok(stream)
 }

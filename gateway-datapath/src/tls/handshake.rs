@@ -10,6 +10,7 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, Unbuffered
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::agreed::Agreed;
 use super::ending;
 use super::received::Received;
 use super::role::Role;
@@ -37,6 +38,9 @@ pub(super) trait Side {
     /// Whether there is an alert to be sent.
     fn is_writing(&self) -> bool;
 
+    /// What has been agreed on.
+    fn agreed(&self) -> Agreed;
+
     /// Gives the keys out.
     fn into_keys(self) -> Result<(ExtractedSecrets, ProtocolVersion), rustls::Error>;
 }
@@ -55,6 +59,10 @@ macro_rules! sides {
 
             fn is_writing(&self) -> bool {
                 self.wants_write()
+            }
+
+            fn agreed(&self) -> Agreed {
+                Agreed::of(self)
             }
 
             fn into_keys(self) -> Result<(ExtractedSecrets, ProtocolVersion), rustls::Error> {
@@ -81,7 +89,7 @@ pub(super) async fn run(
     mut connection: Box<impl Side>,
     mut tcp: TcpStream,
     role: Role,
-) -> Result<TlsStream, HandshakeError> {
+) -> Result<(TlsStream, Agreed), HandshakeError> {
     let mut received = Received::default();
     let mut outgoing = Vec::new();
     let mut captured = Captured::default();
@@ -106,9 +114,10 @@ pub(super) async fn run(
                 }
             }
             Step::Done => {
+                let agreed = connection.agreed();
                 let (secrets, version) = (*connection).into_keys()?;
                 let stream = TlsStream::new(tcp, &secrets, version, role, captured, received);
-                return Ok(stream?);
+                return Ok((stream?, agreed));
             }
         }
     }

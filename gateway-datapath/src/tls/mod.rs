@@ -6,11 +6,13 @@
 //! TLS, and to another process.
 
 mod accept;
+mod agreed;
 mod connect;
 mod control;
 mod ending;
 mod handshake;
 mod host;
+mod profile;
 mod received;
 mod record;
 mod role;
@@ -19,8 +21,10 @@ mod state;
 mod stream;
 
 pub use accept::{accept, server_config};
+pub use agreed::Agreed;
 pub use connect::{client_config, connect};
 pub use handshake::HandshakeError;
+pub use profile::Profile;
 pub use role::Role;
 pub use state::TlsState;
 pub use stream::{Busy, TlsStream};

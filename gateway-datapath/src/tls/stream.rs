@@ -584,6 +584,7 @@ impl ClientLeg for TlsStream {
 mod tests {
     use std::sync::Arc;
 
+    use rustls::server::WebPkiClientVerifier;
     use rustls::sign::{CertifiedKey, SingleCertAndKey};
     use rustls::version::{TLS12, TLS13};
     use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
@@ -593,7 +594,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::tls;
+    use crate::tls::{self, Profile};
 
     async fn connect(
         version: &'static SupportedProtocolVersion,
@@ -603,7 +604,11 @@ mod tests {
         let key = PrivateKeyDer::Pkcs8(identity.signing_key.serialize_der().into());
         let chain = vec![identity.cert.der().clone()];
         let certified = CertifiedKey::from_der(chain, key, &provider).unwrap();
-        let server = tls::server_config(Arc::new(SingleCertAndKey::from(certified)));
+        let server = tls::server_config(
+            Profile::Intermediate,
+            WebPkiClientVerifier::no_client_auth(),
+            Arc::new(SingleCertAndKey::from(certified)),
+        );
         let mut roots = RootCertStore::empty();
         roots.add(identity.cert.der().clone()).unwrap();
         let client = ClientConfig::builder_with_provider(provider)
@@ -619,7 +624,7 @@ mod tests {
             TlsConnector::from(Arc::new(client)).connect(name, near.unwrap()),
             tls::accept(far.unwrap().0, Arc::new(server))
         );
-        (client.unwrap(), server.unwrap())
+        (client.unwrap(), server.unwrap().0)
     }
 
     #[tokio::test]

@@ -12,9 +12,10 @@ mod refused;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use gateway_datapath::tls::{self, TlsStream};
+use gateway_datapath::tls::{self, Profile, TlsStream};
 use proptest::test_runner::{Config as RunnerConfig, RngSeed, TestRunner};
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::{PrivateKeyDer, ServerName};
@@ -38,7 +39,11 @@ fn identity(algorithm: &'static rcgen::SignatureAlgorithm) -> Identity {
     let chain = vec![certificate.der().clone()];
     let private_key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
     let certified = CertifiedKey::from_der(chain, private_key, &default_provider()).unwrap();
-    let mut server = tls::server_config(Arc::new(SingleCertAndKey::from(certified)));
+    let mut server = tls::server_config(
+        Profile::Intermediate,
+        WebPkiClientVerifier::no_client_auth(),
+        Arc::new(SingleCertAndKey::from(certified)),
+    );
     server.ticketer = Ticketer::new().unwrap();
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     let mut roots = RootCertStore::empty();
@@ -87,7 +92,7 @@ async fn connect(
         connector.connect(name, near),
         tls::accept(far, Arc::clone(&identity.server))
     );
-    (client.unwrap(), server.unwrap())
+    (client.unwrap(), server.unwrap().0)
 }
 
 /// Position-dependent bytes, so that loss and disorder show.

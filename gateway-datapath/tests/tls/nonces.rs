@@ -43,7 +43,7 @@ pub(crate) async fn shake_hands(
     };
     let both = async { tokio::join!(client, tls::accept(far, Arc::clone(&identity.server))) };
     let ((near, peer), server) = tokio::time::timeout(LIMIT, both).await.unwrap();
-    (near, peer, server.unwrap())
+    (near, peer, server.unwrap().0)
 }
 
 /// All that the server has sent once it has ended its stream.

@@ -38,6 +38,7 @@ use crate::metrics;
 use crate::runtime_dir::Held;
 use crate::runtime_dir::socket::{Bound, OwnListener};
 use crate::serving::Live;
+use gateway_datapath::label::Label as _;
 use gateway_datapath::probe::Finding;
 use gateway_datapath::supervise::{Supervised, supervised};
 use history::History;
@@ -45,7 +46,7 @@ pub use now::Now;
 use routes::Access;
 use scrape::Scrape;
 use serve::Door;
-use status::{Moved, PathStatus, SessionStatus, Status};
+use status::{HandshakeStatus, Moved, PathStatus, SessionStatus, Status};
 
 /// Name of the socket in `RuntimeDir`.
 pub const SOCKET: &str = "admin.sock";
@@ -167,6 +168,16 @@ impl Admin {
             acme: self.sources.certificates.now(),
             connections: self.sources.connections.open(),
             tickets: gateway.admissions.tickets().count(),
+            tls: gateway
+                .metrics
+                .tls_handshakes
+                .counted()
+                .map(|(version, group, handshakes)| HandshakeStatus {
+                    version: version.text().to_owned(),
+                    group: group.text().to_owned(),
+                    handshakes,
+                })
+                .collect(),
             congestion_control: serving.congestion.in_use(),
             capabilities: capabilities::held(),
             open_files: metrics::open_files(),

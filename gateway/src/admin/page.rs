@@ -347,6 +347,7 @@ mod tests {
             uptime_seconds: 5,
             draining: false,
             refusing: false,
+            tls: Vec::new(),
             certificate_end: None,
             acme: None,
             connections: 1,

@@ -31,6 +31,9 @@ pub struct Status {
     pub connections: usize,
     /// Tickets in memory.
     pub tickets: usize,
+    /// What TLS handshakes have agreed on.
+    #[serde(default)]
+    pub tls: Vec<HandshakeStatus>,
     /// The congestion control of clients that come now, by its name in the kernel; `null`: unknown.
     #[serde(default)]
     pub congestion_control: Option<String>,
@@ -51,6 +54,17 @@ pub struct Status {
     pub paths: Vec<PathStatus>,
     /// The open desktop sessions, oldest first.
     pub sessions: Vec<SessionStatus>,
+}
+
+/// Handshakes that agreed on the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HandshakeStatus {
+    /// The version of TLS.
+    pub version: String,
+    /// The group of the key exchange; `none`: a session of TLS 1.2 was resumed.
+    pub group: String,
+    /// How many there were.
+    pub handshakes: u64,
 }
 
 /// Gateways without `DrainDelay` refuse as soon as they drain.

@@ -19,6 +19,7 @@ const AT_ONCE: &[&str] = &[
     "CertFile",
     "KeyFile",
     "Acme",
+    "TlsProfile",
     "CertificatePoll",
     "TrustedProxies",
     "ForwardedHeader",

@@ -167,6 +167,7 @@ mod tests {
                     "TermsAgreed": true, "HttpPort": 80,
                 }),
             ),
+            ("TlsProfile", json!("modern")),
             ("CertificatePoll", json!(11)),
             ("PlainAddress", json!("::1")),
             ("PlainAddress", json!("0.0.0.0")),

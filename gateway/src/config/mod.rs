@@ -6,6 +6,7 @@
 mod acme;
 mod changes;
 mod check;
+mod client_tls;
 mod congestion_control;
 mod entry;
 mod environment;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 pub use acme::Acme;
 pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use check::WEB_CLIENT_PATHS;
+pub use client_tls::TlsProfile;
 pub use congestion_control::CongestionControl;
 pub use file::drop_in_directory;
 pub use keys::effective_json;
@@ -80,6 +82,8 @@ pub struct Config {
     /// Certificates that the gateway gets by itself, in place of the two files; `None` (an empty
     /// string): it does not.
     pub acme: Option<Acme>,
+    /// Which versions of TLS clients may speak.
+    pub tls_profile: TlsProfile,
     /// Seconds in the file; how often the files of certificate, key and the authorities of manager
     /// and hosts are looked at; `None` (0): never.
     pub certificate_poll: Option<Duration>,
@@ -358,6 +362,7 @@ impl Default for Config {
             cert_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
             key_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
             acme: None,
+            tls_profile: TlsProfile::Intermediate,
             certificate_poll: Some(seconds(10)),
             plain_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             plain_port: None,

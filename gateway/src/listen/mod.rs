@@ -369,13 +369,14 @@ impl Connection {
         };
         let metrics = &serving.gateway.metrics;
         match shaken {
-            Ok(Ok(mut stream)) if checked.is_some_and(|checked| checked.has_answered()) => {
+            Ok(Ok((mut stream, _))) if checked.is_some_and(|checked| checked.has_answered()) => {
                 info!(client = %peer, "the authority has checked a name");
                 let _ = timeout(CHECKED_END, stream.shutdown()).await;
             }
-            Ok(Ok(stream)) => {
+            Ok(Ok((stream, agreed))) => {
                 let took = begun.elapsed().as_secs_f64();
                 metrics.tls_handshake.observe(took);
+                metrics.tls_handshakes.count(&agreed);
                 return Some(ClientStream::Tls(Box::new(stream)));
             }
             Ok(Err(error)) => {

@@ -3,6 +3,7 @@
 //! Channels count in atomics of their own, which their registry adds up when somebody asks; here is counted what happens once for a connection, a request or a desktop
 //! session.
 
+mod handshakes;
 mod labels;
 mod process;
 mod times;
@@ -18,6 +19,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use handshakes::{Group, Handshakes, TlsVersion};
 pub use labels::{
     AcmeResult, Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure,
     HostFailure, Leg, LoginResult, ManagerResult, PortalResult,
@@ -79,6 +81,8 @@ pub struct Metrics {
     pub connections_refused: Labelled<ConnectionRefusal>,
     /// Times of TLS handshakes that succeeded.
     pub tls_handshake: Histogram,
+    /// The same by what they have agreed on.
+    pub tls_handshakes: Handshakes,
     /// TLS handshakes that did not, by reason.
     pub tls_failures: Labelled<HandshakeFailure>,
     /// WebSockets and tunnels that were refused, by reason.
@@ -157,6 +161,7 @@ impl Default for Metrics {
                 "Attempts to get a certificate from the authority of Acme",
                 "result",
             ),
+            tls_handshakes: Handshakes::new(&mut entered),
             tls_handshake: entered.add(
                 "tls_handshake_seconds",
                 "Times of TLS handshakes that succeeded",

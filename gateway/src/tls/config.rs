@@ -3,17 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gateway_datapath::tls::server_config;
+use gateway_datapath::tls::{Profile, server_config};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
-use rustls::server::ServerSessionMemoryCache;
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{Certificate, oddity};
 use super::placeholder;
 use super::public_key::{PublicKey, why_unusable};
-use crate::config::Config;
+use crate::config::{Config, TlsProfile};
 use crate::pem_file::{Fingerprint, PemFile};
 
 /// TLS 1.2 sessions of clients without tickets that can be resumed.
@@ -67,7 +67,7 @@ pub enum TlsError {
 
 /// What the gateway shows on its TLS port, and what the handshakes need besides.
 pub struct Identity {
-    /// TLS 1.2 and 1.3, resumption with and without tickets, no 0-RTT.
+    /// Resumption with and without tickets, no 0-RTT.
     ///
     /// Sessions are resumed under the identity that began them only: with another certificate,
     /// clients make a full handshake and see it.
@@ -94,7 +94,7 @@ impl Identity {
                 let (chain, key) = placeholder::make(&acme.domains)?;
                 let oddity =
                     (!files.are_missing()).then(|| format!("{unusable}; it is ordered anew"));
-                let made = Self::new(CertifiedKey::new(chain, key), files.fingerprint(), oddity)?;
+                let made = Self::new(CertifiedKey::new(chain, key), &files, oddity)?;
                 Ok(Self {
                     is_placeholder: true,
                     ..made
@@ -106,7 +106,9 @@ impl Identity {
 
     /// Of files that were read already.
     pub fn from_files(files: &IdentityFiles) -> Result<Self, TlsError> {
-        let IdentityFiles { chain, key, names } = files;
+        let IdentityFiles {
+            chain, key, names, ..
+        } = files;
         let certificates = chain
             .certificates()
             .map_err(|reason| TlsError::Certificate {
@@ -124,17 +126,21 @@ impl Identity {
         let oddity = oddity(&certificates)
             .map(|oddity| format!("{}: {}: {oddity}", chain.path.display(), names[0]));
         let certified = files.pair(certificates, signing_key)?;
-        Self::new(certified, files.fingerprint(), oddity)
+        Self::new(certified, files, oddity)
     }
 
     fn new(
         certified: CertifiedKey,
-        fingerprint: Fingerprint,
+        files: &IdentityFiles,
         oddity: Option<String>,
     ) -> Result<Self, TlsError> {
         let certificate = certified.cert.first().map(Certificate::of);
         // Established connections are moved by the gateway's own record layer.
-        let mut tls = server_config(Arc::new(SingleCertAndKey::from(certified)));
+        let mut tls = server_config(
+            files.profile,
+            WebPkiClientVerifier::no_client_auth(),
+            Arc::new(SingleCertAndKey::from(certified)),
+        );
         tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         tls.session_storage = ServerSessionMemoryCache::new(CACHED_SESSIONS);
         tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
@@ -143,7 +149,7 @@ impl Identity {
             certificate: certificate.unwrap_or_default(),
             oddity,
             is_placeholder: false,
-            fingerprint,
+            fingerprint: files.fingerprint(),
         })
     }
 }
@@ -154,6 +160,7 @@ pub struct IdentityFiles {
     key: PemFile,
     /// The keys of the configuration that name them.
     names: [&'static str; 2],
+    profile: Profile,
 }
 
 impl IdentityFiles {
@@ -167,6 +174,10 @@ impl IdentityFiles {
             chain: PemFile::read(&config.certificate_file()),
             key: PemFile::read(&config.certificate_key_file()),
             names,
+            profile: match config.tls_profile {
+                TlsProfile::Modern => Profile::Modern,
+                TlsProfile::Intermediate => Profile::Intermediate,
+            },
         }
     }
 
@@ -176,6 +187,7 @@ impl IdentityFiles {
             chain: PemFile::of(path, content),
             key: PemFile::of(path, content),
             names: OF_ACME,
+            profile: Profile::Intermediate,
         }
     }
 
@@ -221,9 +233,10 @@ impl IdentityFiles {
         })
     }
 
-    /// Tells whether the files changed.
+    /// Tells whether the files changed, or what is to be made of them.
     pub fn fingerprint(&self) -> Fingerprint {
-        Fingerprint::of([&self.chain, &self.key])
+        let own = Fingerprint::of([&self.chain, &self.key]);
+        own.with(&format!("{:?}", self.profile))
     }
 }
 

@@ -1,19 +1,27 @@
 //! TLS on the public port.
 
+use std::io;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::Command;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::StatusCode;
-use rustls::{HandshakeKind, ProtocolVersion};
+use rustls::crypto::SupportedKxGroup;
+use rustls::crypto::aws_lc_rs::kx_group;
+use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
+use serde_json::{Value, json};
 use testkit::command::{find_program, run_bounded};
+use testkit::gateway::Signal;
 use testkit::http::{Call, HttpConnection};
-use testkit::net::Connection;
+use testkit::net::{Connection, free_port};
 use testkit::prelude::*;
 use testkit::tls::TlsClient;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 
-use crate::support::{assert_error, assert_opens, get, port_gateway, port_token};
+use crate::support::{assert_error, assert_opens, get, logged, port_gateway, port_token};
 
 /// A gateway with this certificate.
 async fn gateway(cert: TestCert) -> Gateway {
@@ -132,6 +140,130 @@ async fn sessions_are_resumed_with_both_versions() {
             assert_eq!(tls.handshake_kind(), Some(expected), "{version:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_group_against_quantum_computers_is_agreed_on_with_clients_that_have_it() {
+    let port = free_port().unwrap();
+    let gateway = port_gateway().set("AdminPort", port).spawn().await.unwrap();
+    let host = Host::echo().await.unwrap();
+    let groups: [(&[&'static dyn SupportedKxGroup], NamedGroup); 4] = [
+        (
+            &[kx_group::X25519MLKEM768, kx_group::X25519],
+            NamedGroup::X25519MLKEM768,
+        ),
+        // It has to be asked for a share, which costs a round trip.
+        (&[kx_group::X25519MLKEM768], NamedGroup::X25519MLKEM768),
+        (&[kx_group::X25519], NamedGroup::X25519),
+        (&[kx_group::SECP384R1], NamedGroup::secp384r1),
+    ];
+    for (offered, expected) in groups {
+        let endpoint = gateway.tls().with_tls(TlsClient::new().groups(offered));
+        let connection = ask(&endpoint).await;
+        let group = connection.tls().unwrap().negotiated_key_exchange_group();
+        assert_eq!(group.unwrap().name(), expected);
+        assert_opens(&endpoint, &port_token(&host)).await;
+    }
+    // Unless told otherwise, clients of the tests have it, like those of today.
+    let connection = ask(&gateway.tls()).await;
+    let group = connection.tls().unwrap().negotiated_key_exchange_group();
+    assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768);
+    ask(&gateway.tls().with_tls(TlsClient::tls12())).await;
+
+    let admin = Endpoint::plain(([127, 0, 0, 1], port).into());
+    let metrics = get(&admin, "/metrics").await;
+    let metrics = String::from_utf8(metrics.body().to_vec()).unwrap();
+    for (version, group, count) in [
+        ("TLS 1.3", "X25519MLKEM768", 5),
+        ("TLS 1.3", "X25519", 2),
+        ("TLS 1.3", "secp384r1", 2),
+        ("TLS 1.3", "secp256r1", 0),
+        ("TLS 1.2", "X25519", 1),
+    ] {
+        let name = "flexvdi_gateway_tls_handshakes_total";
+        let line = format!("{name}{{version=\"{version}\",group=\"{group}\"}} {count}");
+        assert!(
+            metrics.lines().any(|found| found == line),
+            "{line} in\n{metrics}"
+        );
+    }
+    let status = get(&admin, "/status").await;
+    let status: Value = serde_json::from_slice(status.body()).unwrap();
+    let of_today = json!({"version": "TLS 1.3", "group": "X25519MLKEM768", "handshakes": 5});
+    assert!(
+        status["tls"].as_array().unwrap().contains(&of_today),
+        "{status}"
+    );
+}
+
+/// One with a share of ML-KEM fills more than a segment.
+#[tokio::test]
+async fn a_long_client_hello_may_come_in_pieces_and_records() {
+    let gateway = gateway(TestCert::new().unwrap()).await;
+    let client = TlsClient::tls13().groups(&[kx_group::X25519MLKEM768]);
+    // Each record has 200 bytes of the handshake at most.
+    let endpoint = gateway.tls().with_tls(client.clone().fragments(200));
+    ask(&endpoint).await;
+    for piece in [1, 700, 1_200] {
+        let tcp = gateway.tls().connect_tcp().await.unwrap();
+        tcp.set_nodelay(true).unwrap();
+        let slow = Slow { tcp, piece };
+        let shaken = client.handshake(slow).await.unwrap();
+        let group = shaken.get_ref().1.negotiated_key_exchange_group();
+        assert_eq!(group.unwrap().name(), NamedGroup::X25519MLKEM768, "{piece}");
+    }
+}
+
+/// Writes so many bytes at a time, each in a segment of its own.
+struct Slow {
+    tcp: TcpStream,
+    piece: usize,
+}
+
+impl AsyncRead for Slow {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Slow {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let len = bytes.len().min(self.piece);
+        Pin::new(&mut self.tcp).poll_write(context, &bytes[..len])
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(context)
+    }
+}
+
+#[tokio::test]
+async fn the_profile_decides_about_versions_and_changes_without_a_restart() {
+    let modern = port_gateway().set("TlsProfile", "modern");
+    let gateway = modern.spawn().await.unwrap();
+    ask(&gateway.tls().with_tls(TlsClient::tls13())).await;
+    let old = gateway.tls().with_tls(TlsClient::tls12());
+    let error = format!("{:#}", old.connect().await.unwrap_err());
+    assert!(error.contains("ProtocolVersion"), "{error}");
+    gateway
+        .change_config(&[("TlsProfile", json!("intermediate"))])
+        .unwrap();
+    gateway.signal(Signal::HUP).unwrap();
+    let change = "TlsProfile \"modern\" -> \"intermediate\"";
+    logged(&gateway, &["reloaded", &change.replace('"', "\\\"")]).await;
+    ask(&old).await;
 }
 
 #[tokio::test]
