@@ -201,6 +201,7 @@ fn origin(header: ForwardedHeader, headers: &[(&str, HeaderValue)]) -> Origin {
         peer: PROXY,
         peer_port: 1,
         local: PROXY,
+        verified: gateway::http::Verified::NotAsked,
         is_tls: true,
         permit: Arc::new(limits.admit(PROXY).expect("the only one")),
     };

@@ -5,10 +5,10 @@
 //! spaces around `=` apart, which `openssl x509 -subject` shows; and compared as `X509_NAME_cmp` of OpenSSL compares: all attributes, in order, without regard to the
 //! case of ASCII letters and to the number of spaces.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-use x509_parser::asn1_rs::{Any, Oid, Tag};
+use x509_parser::asn1_rs::{Any, Oid, Tag, ToDer};
 use x509_parser::x509::X509Name;
 
 /// Longest text, in bytes.
@@ -114,6 +114,68 @@ pub fn shown(name: &X509Name<'_>) -> String {
         .filter(|c| !c.is_control())
         .take(MAX_LENGTH)
         .collect()
+}
+
+/// A name as directories write it (RFC 4514), in printable ASCII: the last attribute of the
+/// certificate first, and what is no letter of ASCII as hexadecimal digits behind a backslash.
+/// Programs that compare such names know them in this form from nginx and Apache httpd.
+pub fn distinguished_name(name: &X509Name<'_>) -> String {
+    let mut relative_names: Vec<_> = name
+        .iter_rdn()
+        .map(|relative| {
+            let mut attributes: Vec<_> = relative
+                .iter()
+                .map(|attribute| {
+                    let oid = attribute.attr_type().to_id_string();
+                    let known = KINDS.iter().find(|(_, _, kind)| *kind == oid);
+                    match (known, text_of(attribute.attr_value())) {
+                        (Some((short, _, _)), Some(value)) => {
+                            format!("{short}={}", escaped(&value))
+                        }
+                        _ => format!("{oid}=#{}", encoded(attribute.attr_value())),
+                    }
+                })
+                .collect();
+            attributes.reverse();
+            attributes.join("+")
+        })
+        .collect();
+    relative_names.reverse();
+    relative_names.join(",")
+}
+
+/// RFC 4514, section 2.4.
+fn escaped(value: &str) -> String {
+    let last = value.len().saturating_sub(1);
+    let mut text = String::new();
+    for (at, byte) in value.bytes().enumerate() {
+        let is_special = match byte {
+            b'"' | b'+' | b',' | b';' | b'<' | b'>' | b'\\' => true,
+            b'#' => at == 0,
+            b' ' => at == 0 || at == last,
+            _ => false,
+        };
+        match byte {
+            b' '..=b'~' if is_special => text.extend(['\\', char::from(byte)]),
+            b' '..=b'~' => text.push(char::from(byte)),
+            _ => {
+                let _ = write!(text, "\\{byte:02X}");
+            }
+        }
+    }
+    text
+}
+
+/// A value in DER, in hexadecimal digits; empty if it is longer than any value that means
+/// something.
+fn encoded(value: &Any<'_>) -> String {
+    let Ok(der) = value.to_der_vec_raw() else {
+        return String::new();
+    };
+    der.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02X}");
+        text
+    })
 }
 
 impl FromStr for Subject {
@@ -318,6 +380,29 @@ mod tests {
         assert!(is(&der, &text));
         assert_eq!(text.parse::<Subject>().unwrap().to_string(), text);
         assert_eq!(common_names(certificate.subject()), ["my  Server"]);
+    }
+
+    #[test]
+    fn names_are_written_as_directories_write_them() {
+        let name = |attributes: Vec<(DnType, DnValue)>| {
+            let der = certificate(attributes);
+            let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+            distinguished_name(certificate.subject())
+        };
+        let der = usual();
+        let (_, certificate) = X509Certificate::from_der(&der).unwrap();
+        let written = distinguished_name(certificate.subject());
+        assert_eq!(written, r"CN=my  Server,O=Red Hat\, Inc,L=Raanana,C=IL");
+        let odd = r#" #a+b;c"<d>\ "#;
+        assert_eq!(
+            name(vec![(DnType::CommonName, odd.into())]),
+            r#"CN=\ #a\+b\;c\"\<d\>\\\ "#
+        );
+        let lines = name(vec![(DnType::CommonName, "#a\r\nß".into())]);
+        assert_eq!(lines, r"CN=\#a\0D\0A\C3\9F");
+        let unknown = DnType::from_oid(&[1, 2, 3, 4]);
+        assert_eq!(name(vec![(unknown, "a".into())]), "1.2.3.4=#0C0161");
+        assert_eq!(name(vec![]), "");
     }
 
     #[test]

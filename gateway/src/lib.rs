@@ -28,6 +28,7 @@ pub mod certificate_subject;
 pub mod channel;
 mod channel_type;
 pub mod cli;
+pub mod client_certificate;
 pub mod config;
 pub mod congestion;
 pub mod described;

@@ -97,6 +97,11 @@ impl Block {
         ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"].contains(&&*self.label)
     }
 
+    /// It is a list of revoked certificates, by the name that OpenSSL knows.
+    pub fn is_revocation_list(&self) -> bool {
+        self.label == "X509 CRL"
+    }
+
     /// It is a private key, whether it can be used or not.
     pub fn is_private_key(&self) -> bool {
         self.label.ends_with("PRIVATE KEY")

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::asn1_rs::{Any, FromDer};
 use zeroize::Zeroizing;
 
@@ -69,6 +69,19 @@ impl PemFile {
             let form = shown(block.label());
             format!("{form} is none of PRIVATE KEY, RSA PRIVATE KEY and EC PRIVATE KEY")
         })
+    }
+
+    /// All lists of revoked certificates in it, at least one; else why there are none, in words that
+    /// never repeat what the file holds.
+    pub fn revocation_lists(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+        let blocks = self.blocks()?;
+        let lists = blocks.iter().filter(|block| block.is_revocation_list());
+        let lists: Result<Vec<_>, _> = lists.map(|block| block.der().map(Into::into)).collect();
+        let lists = lists.map_err(|error| error.to_string())?;
+        if lists.is_empty() {
+            return Err(none_among(&blocks));
+        }
+        Ok(lists)
     }
 
     fn blocks(&self) -> Result<Vec<Block>, String> {

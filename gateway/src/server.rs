@@ -37,6 +37,7 @@ use crate::service;
 use crate::serving::Gateway;
 use crate::serving::{Live, PeerTls, Serving};
 use crate::ticket::Tickets;
+use crate::tls::ClientRule;
 use gateway_datapath::Paths;
 use gateway_datapath::ktls::{Ktls, Support};
 use gateway_datapath::probe::{self, Finding};
@@ -60,7 +61,12 @@ pub async fn run(prepared: Prepared, verbosity: Verbosity, take_over: bool) -> a
     let mut signals = Signals::watch()?;
     let config = &prepared.loaded.config;
     say_what_runs(config);
-    info!(certificate = %prepared.identity.certificate, "TLS");
+    let clients = prepared.identity.clients.as_ref();
+    info!(
+        certificate = %prepared.identity.certificate,
+        clients = clients.map(ClientRule::summary),
+        "TLS"
+    );
     if prepared.identity.is_placeholder {
         warn!("clients get a self-signed certificate until the authority of Acme has given one");
     }

@@ -8,6 +8,7 @@
 pub mod adapter;
 pub mod browser;
 pub mod cert;
+pub mod client_cert;
 pub mod command;
 pub mod flexvdi;
 pub mod front;

@@ -5,18 +5,22 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert};
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::crypto::{
     CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms, verify_tls12_signature,
     verify_tls13_signature,
 };
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use crate::client_cert::ClientCert;
 
 /// The cryptography of every TLS peer here; named, so that no process-wide choice is needed.
 pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
@@ -61,6 +65,16 @@ impl TlsClient {
     /// Resumes sessions: the connections of this value and of its clones share their tickets.
     pub fn resuming(mut self) -> Self {
         Arc::make_mut(&mut self.config).resumption = Resumption::in_memory_sessions(64);
+        self
+    }
+
+    /// Shows this certificate when it is asked for one.
+    pub fn presenting(mut self, cert: &ClientCert) -> Self {
+        let key = any_supported_type(&PrivateKeyDer::Pkcs8(cert.key.clone_key()));
+        let key = key.expect("a key of rcgen's");
+        let certified = CertifiedKey::new(cert.chain.clone(), key);
+        Arc::make_mut(&mut self.config).client_auth_cert_resolver =
+            Arc::new(SingleCertAndKey::from(certified));
         self
     }
 

@@ -1,10 +1,12 @@
 //! What is written: the members of each line. Documented in docs/access-log.md, and stable.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::RequestId;
+use crate::client_certificate::ClientCertificate;
 
 /// One line, without its time.
 #[derive(Serialize)]
@@ -82,6 +84,14 @@ pub enum Event {
     },
 }
 
+#[expect(clippy::ref_option, reason = "so serde calls it")]
+fn shown<S: Serializer>(
+    certificate: &Option<Arc<ClientCertificate>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    certificate.as_deref().serialize(serializer)
+}
+
 /// A request and its answer.
 #[derive(Clone, Serialize)]
 pub struct Requested {
@@ -89,6 +99,9 @@ pub struct Requested {
     pub request: RequestId,
     /// Address of the client.
     pub client: IpAddr,
+    /// The certificate that it has shown.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// The method.
     pub method: String,
     /// The path of a request for the manager, without the query, which may hold secrets.
@@ -115,6 +128,9 @@ pub struct ChannelStart {
     pub channel: String,
     /// Address of the client.
     pub client: IpAddr,
+    /// The certificate that it has shown.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Host and port of the desktop.
     pub host: String,
 }

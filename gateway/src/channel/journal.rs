@@ -1,10 +1,13 @@
 //! What log and access log are told of a channel.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 use tracing::info;
 
 use super::Registration;
 use crate::access_log::{AccessLog, ChannelEnd, ChannelStart, Event, RequestId};
+use crate::client_certificate::ClientCertificate;
 use crate::metrics::Carried;
 use gateway_datapath::end_reason::EndReason;
 
@@ -13,6 +16,8 @@ pub(super) struct Journal {
     pub(super) access_log: AccessLog,
     /// The request that became the channel.
     pub(super) request_id: RequestId,
+    /// The certificate that its client has shown.
+    pub(super) certificate: Option<Arc<ClientCertificate>>,
     /// When its host was connected.
     pub(super) begun: Instant,
 }
@@ -88,6 +93,7 @@ impl Journal {
             session: channel.session.to_string(),
             channel: channel.id.to_string(),
             client: channel.client,
+            certificate: self.certificate.clone(),
             host: channel.host.to_string(),
         }
     }

@@ -34,6 +34,7 @@ pub use transfer::{Arrived, ChannelState, Offer};
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;
 use crate::channel_type::ChannelTypes;
+use crate::client_certificate::ClientCertificate;
 use crate::config::{Config, HostProxyProtocol};
 use crate::limits::Permit;
 use crate::limits::Place;
@@ -79,6 +80,8 @@ pub struct Channel {
     pub request_id: RequestId,
     /// Where it is recorded.
     pub access_log: AccessLog,
+    /// The certificate that the client has shown.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Address of the client, as far as trusted proxies tell it.
     pub client: IpAddr,
     /// The client's port; 0: not known.
@@ -131,6 +134,7 @@ impl Channel {
             id: _,
             request_id,
             access_log,
+            certificate,
             client: address,
             client_port,
             admission,
@@ -144,6 +148,7 @@ impl Channel {
         let journal = Journal {
             access_log,
             request_id,
+            certificate,
             begun: Instant::now(),
         };
         let expected = if host.is_open() {

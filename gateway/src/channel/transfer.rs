@@ -16,6 +16,7 @@ use super::{ChannelLimits, Journal, Moving, NewChannel, Registration, Registry};
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::{AdmissionState, Admissions};
 use crate::channel_type::ChannelType;
+use crate::client_certificate::ClientCertificate;
 use crate::limits::{ClientLimits, ConnectionLimits};
 use crate::metrics::Carried;
 use crate::session::{ChannelId, MANY};
@@ -29,6 +30,9 @@ pub struct ChannelState {
     request: String,
     admission: AdmissionState,
     client: IpAddr,
+    /// Left out where there is none, as by gateways that do not know of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    certificate: Option<ClientCertificate>,
     peer: IpAddr,
     answers_pings: bool,
     /// Milliseconds of the Unix epoch.
@@ -81,6 +85,9 @@ impl ChannelState {
         check(request.is_some(), "number of the request")?;
         let counters = [self.uplink, self.downlink, self.spliced];
         check(counters.into_iter().all(|count| count < MANY), "counters")?;
+        let certificate = self.certificate.as_ref();
+        let is_sound = certificate.is_none_or(ClientCertificate::is_sound);
+        check(is_sound, "certificate of the client")?;
         self.admission.check()
     }
 }
@@ -100,6 +107,7 @@ impl Moving {
             request: self.journal.request_id.as_str().to_owned(),
             admission: self.admission.state(),
             client: channel.client,
+            certificate: self.journal.certificate.as_deref().cloned(),
             peer: self.permit.peer(),
             answers_pings: self.answers_pings,
             opened: u64::try_from(opened.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
@@ -165,6 +173,7 @@ impl Arrived {
             journal: Journal {
                 access_log,
                 request_id: RequestId::known(&state.request),
+                certificate: state.certificate.map(Arc::new),
                 begun: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             },
             link: LinkMessage {

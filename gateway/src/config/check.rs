@@ -24,6 +24,7 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_web_client(config, problems);
     check_host_tls(config, problems);
     acme::check(config, problems);
+    check_client_tls(config, problems);
 }
 
 /// There is one who says which desktop it is, and clients reach it through this gateway.
@@ -167,6 +168,19 @@ fn check_host_tls(config: &Config, problems: &mut Vec<Problem>) {
             expected: "the path of a PEM file with the authorities of hosts, as HostTLS is true"
                 .to_owned(),
             found: "\"\"".to_owned(),
+        });
+    }
+}
+
+fn check_client_tls(config: &Config, problems: &mut Vec<Problem>) {
+    if let (None, Some(list)) = (&config.client_ca_file, &config.client_crl_file)
+        && are_right(problems, &["ClientCAFile", "ClientCRLFile"])
+    {
+        problems.push(Problem {
+            key: "ClientCRLFile",
+            expected: "\"\", as there is no ClientCAFile and clients are asked for no certificates"
+                .to_owned(),
+            found: format!("{:?}", list.display().to_string()),
         });
     }
 }

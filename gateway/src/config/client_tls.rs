@@ -21,3 +21,23 @@ impl Choice for TlsProfile {
         }
     }
 }
+
+/// Whether clients need a certificate, where authorities for them are configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// `"required"`: nobody gets in without one.
+    Required,
+    /// `"optional"`: those who have one show it.
+    Optional,
+}
+
+impl Choice for ClientCertificates {
+    const ALL: &[Self] = &[Self::Required, Self::Optional];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::text::{
     Origin, PathPrefix, SocketDirectory, SpiceHost, UriPath,
 };
 use super::value::{Form, List, Mismatch, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
-use super::{Config, DataPath, ForwardedHeader, HostProxyProtocol, TlsProfile};
+use super::{ClientCertificates, Config, DataPath, ForwardedHeader, HostProxyProtocol, TlsProfile};
 use crate::channel_type::ChannelType;
 
 /// More connections than a process may have open files.
@@ -75,6 +75,9 @@ keys! {
     "KeyFile" => key_file: FilePath,
     "Acme" => acme: AcmeOrEmpty,
     "TlsProfile" => tls_profile: OneOf<TlsProfile>,
+    "ClientCAFile" => client_ca_file: OrEmpty<FilePath>,
+    "ClientCertificates" => client_certificates: OneOf<ClientCertificates>,
+    "ClientCRLFile" => client_crl_file: OrEmpty<FilePath>,
     "CertificatePoll" => certificate_poll: OrZero<Seconds>,
     "PlainAddress" => plain_address: Address,
     "PlainPort" => plain_port: OrZero<Port<1>>,

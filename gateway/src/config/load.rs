@@ -168,6 +168,8 @@ mod tests {
                 }),
             ),
             ("TlsProfile", json!("modern")),
+            ("ClientCAFile", json!("/etc/flexvdi/clients.pem")),
+            ("ClientCertificates", json!("optional")),
             ("CertificatePoll", json!(11)),
             ("PlainAddress", json!("::1")),
             ("PlainAddress", json!("0.0.0.0")),
@@ -289,8 +291,9 @@ mod tests {
     #[test]
     fn every_key_sets_its_own_field() {
         let defaults = effective_json(&Config::default());
-        // One is wrong without another: see `hosts_may_have_tls`.
-        for key in KEYS.iter().filter(|key| key.name != "HostTLS") {
+        // Those are wrong without another: see `hosts_may_have_tls`, `clients_may_be_revoked`.
+        let needs_another = |name| ["HostTLS", "ClientCRLFile"].contains(&name);
+        for key in KEYS.iter().filter(|key| !needs_another(key.name)) {
             let mut samples = samples().into_iter().filter(|(name, _)| *name == key.name);
             let sample = samples.next().expect(key.name);
             let shown = effective_json(&loaded(object(&[sample])).config);
@@ -298,6 +301,15 @@ mod tests {
                 assert_eq!(*value != defaults[name], name == key.name, "{name}");
             }
         }
+    }
+
+    #[test]
+    fn clients_may_be_revoked() {
+        let both = r#"{"ClientCAFile": "ca.pem", "ClientCRLFile": "crl.pem"}"#;
+        let shown = effective_json(&loaded(both).config);
+        assert_eq!(shown["ClientCRLFile"], "crl.pem");
+        let error = error(r#"{"ClientCRLFile": "crl.pem"}"#);
+        assert!(error.contains("there is no ClientCAFile"), "{error}");
     }
 
     #[test]

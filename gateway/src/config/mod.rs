@@ -31,7 +31,7 @@ use ipnet::IpNet;
 pub use acme::Acme;
 pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use check::WEB_CLIENT_PATHS;
-pub use client_tls::TlsProfile;
+pub use client_tls::{ClientCertificates, TlsProfile};
 pub use congestion_control::CongestionControl;
 pub use file::drop_in_directory;
 pub use keys::effective_json;
@@ -84,6 +84,14 @@ pub struct Config {
     pub acme: Option<Acme>,
     /// Which versions of TLS clients may speak.
     pub tls_profile: TlsProfile,
+    /// `ClientCAFile`: PEM file with the authorities that sign certificates of clients; `None` (an
+    /// empty string): clients are not asked for any.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether they must have one.
+    pub client_certificates: ClientCertificates,
+    /// `ClientCRLFile`: PEM file with lists of those that are revoked; `None` (an empty string):
+    /// none is.
+    pub client_crl_file: Option<PathBuf>,
     /// Seconds in the file; how often the files of certificate, key and the authorities of manager
     /// and hosts are looked at; `None` (0): never.
     pub certificate_poll: Option<Duration>,
@@ -363,6 +371,9 @@ impl Default for Config {
             key_file: PathBuf::from("/etc/ssl/certs/flexvdi-agent"),
             acme: None,
             tls_profile: TlsProfile::Intermediate,
+            client_ca_file: None,
+            client_certificates: ClientCertificates::Required,
+            client_crl_file: None,
             certificate_poll: Some(seconds(10)),
             plain_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             plain_port: None,

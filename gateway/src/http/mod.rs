@@ -7,6 +7,7 @@ pub mod origin;
 mod recorded;
 pub mod reply;
 pub mod steady;
+mod verified;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 pub use client::Client;
 pub use origin::Origin;
 pub use recorded::Recorded;
+pub use verified::Verified;
 
 use crate::limits::Permit;
 
@@ -29,6 +31,8 @@ pub struct ConnectionInfo {
     pub local: IpAddr,
     /// TLS ends here.
     pub is_tls: bool,
+    /// Who the peer is by its certificate.
+    pub verified: Verified,
     /// The connection's place among those that are counted.
     pub permit: Arc<Permit>,
 }
@@ -42,6 +46,7 @@ impl ConnectionInfo {
             peer_port: 4_711,
             local: "127.0.0.1".parse().unwrap(),
             is_tls: true,
+            verified: Verified::NotAsked,
             permit: Arc::new(limits.admit(peer).unwrap()),
         }
     }

@@ -8,7 +8,7 @@ use http::{Request, uri};
 use ipnet::IpNet;
 
 use super::forwarded::{self, Element};
-use super::{Client, ConnectionInfo};
+use super::{Client, ConnectionInfo, Verified};
 use crate::access_log::RequestId;
 use crate::authority::Authority;
 use crate::config::ForwardedHeader;
@@ -36,6 +36,9 @@ pub struct Origin {
     proto: String,
     /// The authority that the client asked, with its port if it named one.
     authority: Option<Authority>,
+    /// Who the peer is by its certificate, and whether it may speak of a client's.
+    verified: Verified,
+    is_by_proxy: bool,
     /// The trusted proxy that passed the request on without a word of that.
     silent_proxy: Option<IpAddr>,
 }
@@ -59,6 +62,8 @@ impl Origin {
                 forwarded_for: connection.peer.to_string(),
                 proto: own_proto.to_owned(),
                 authority: asked_authority(request),
+                verified: connection.verified.clone(),
+                is_by_proxy: false,
                 silent_proxy: None,
             };
         }
@@ -78,6 +83,8 @@ impl Origin {
                 .proto
                 .filter(|proto| proto == "https" || proto == "http")
                 .unwrap_or_else(|| own_proto.to_owned()),
+            verified: connection.verified.clone(),
+            is_by_proxy: true,
             silent_proxy: asked.is_none().then_some(connection.peer),
             authority: asked.or_else(|| asked_authority(request)),
         }
@@ -122,6 +129,7 @@ impl Origin {
             (FORWARDED_HOST, authority.as_deref()),
             (RequestId::HEADER, Some(self.request_id.as_str())),
         ];
+        self.verified.write(self.is_by_proxy, headers);
         headers.remove(FORWARDED);
         for (name, value) in fields {
             headers.remove(&name);

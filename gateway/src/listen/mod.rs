@@ -18,15 +18,17 @@ use tracing::{debug, info, warn};
 
 use proxy_protocol::{ClientAddresses, HeaderError, ProxyProtocol};
 
-use crate::http::ConnectionInfo;
+use crate::client_certificate::ClientCertificate;
+use crate::http::{ConnectionInfo, Verified};
 use crate::limits::{ConnectionLimits, Permit, TooMany};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Leg};
 use crate::serving;
 use crate::serving::Live;
 use crate::tcp;
 use crate::timed::Timed;
-use crate::tls::Challenges;
-use gateway_datapath::{ClientStream, tls};
+use crate::tls::{Challenges, noting_subject, refusal};
+use gateway_datapath::ClientStream;
+use gateway_datapath::tls::{self, HandshakeError};
 
 /// Pause after the system had no descriptor or memory for a connection.
 const RESOURCE_PAUSE: Duration = Duration::from_millis(100);
@@ -225,13 +227,14 @@ impl Connection {
         } else {
             accepted
         };
-        let stream = self.begin(stream, told.source, began).await?;
+        let (stream, verified) = self.begin(stream, told.source, began).await?;
         permit.finished();
         let info = ConnectionInfo {
             peer: told.source,
             peer_port: told.source_port,
             local: told.destination,
             is_tls: self.leg == Leg::Tls,
+            verified,
             permit: Arc::new(permit),
         };
         Some((stream, info))
@@ -343,15 +346,16 @@ impl Connection {
         false
     }
 
-    /// The client's stream of plaintext; `None`: there will be none.
+    /// The client's stream of plaintext, and who it is by its certificate; `None`: there will be
+    /// none.
     async fn begin(
         &mut self,
         tcp: TcpStream,
         peer: IpAddr,
         begun: Instant,
-    ) -> Option<ClientStream> {
+    ) -> Option<(ClientStream, Verified)> {
         if self.leg == Leg::Plain {
-            return Some(ClientStream::Plain(tcp));
+            return Some((ClientStream::Plain(tcp), Verified::NotAsked));
         }
         let serving = self.live.current();
         let usual = &serving.identity.tls;
@@ -363,32 +367,78 @@ impl Connection {
         let config = Arc::clone(checked.as_ref().map_or(usual, |checked| &checked.tls));
         let limit = serving.config.handshake_timeout;
         let handshake = timeout_at((begun + limit).into(), tls::accept(tcp, config));
-        let shaken = tokio::select! {
-            shaken = handshake => shaken,
+        let (shaken, subject) = tokio::select! {
+            // An authority that checks a name has no certificate to show.
+            shaken = noting_subject(handshake, checked.is_some()) => shaken,
             () = draining(&mut self.draining, Intake::Closed) => return None,
         };
         let metrics = &serving.gateway.metrics;
-        match shaken {
-            Ok(Ok((mut stream, _))) if checked.is_some_and(|checked| checked.has_answered()) => {
-                info!(client = %peer, "the authority has checked a name");
-                let _ = timeout(CHECKED_END, stream.shutdown()).await;
-            }
-            Ok(Ok((stream, agreed))) => {
-                let took = begun.elapsed().as_secs_f64();
-                metrics.tls_handshake.observe(took);
-                metrics.tls_handshakes.count(&agreed);
-                return Some(ClientStream::Tls(Box::new(stream)));
+        let (mut stream, agreed) = match shaken {
+            Ok(Ok(shaken)) => shaken,
+            Ok(Err(HandshakeError::Tls(error))) => {
+                self.handshake_failed(peer, &error, subject.as_deref());
+                return None;
             }
             Ok(Err(error)) => {
                 debug!(client = %peer, %error, "TLS handshake failed");
                 metrics.tls_failures.count(HandshakeFailure::Failed);
+                return None;
             }
             Err(_) => {
                 debug!(client = %peer, "TLS handshake took too long");
                 metrics.tls_failures.count(HandshakeFailure::Timeout);
+                return None;
             }
+        };
+        if checked.is_some_and(|checked| checked.has_answered()) {
+            info!(client = %peer, "the authority has checked a name");
+            let _ = timeout(CHECKED_END, stream.shutdown()).await;
+            return None;
         }
-        None
+        let verified = match serving
+            .identity
+            .clients
+            .as_ref()
+            .map(|rule| rule.identify(&agreed))
+        {
+            None => Verified::NotAsked,
+            Some(Ok(None)) => Verified::Without,
+            Some(Ok(Some(certificate))) => Verified::By(Arc::new(certificate)),
+            Some(Err(error)) => {
+                let subject = agreed.certificates.first();
+                let read = subject.and_then(|own| ClientCertificate::of(own));
+                let subject = read.map(|read| read.subject);
+                self.handshake_failed(peer, &error, subject.as_deref());
+                return None;
+            }
+        };
+        metrics.tls_handshakes.count(&agreed);
+        metrics.tls_handshake.observe(begun.elapsed().as_secs_f64());
+        Some((ClientStream::Tls(Box::new(stream)), verified))
+    }
+
+    /// Tells why a client does not get in; `subject` is that of the certificate that it has shown.
+    fn handshake_failed(&self, peer: IpAddr, error: &rustls::Error, subject: Option<&str>) {
+        let gateway = &self.live.current().gateway;
+        let Some(reason) = refusal(error) else {
+            debug!(client = %peer, %error, "TLS handshake failed");
+            gateway.metrics.tls_failures.count(HandshakeFailure::Failed);
+            return;
+        };
+        let (label, shown) = if let Some(subject) = subject {
+            info!(client = %peer, reason, subject, "client certificate refused");
+            let shown = format!(" ({subject})");
+            (HandshakeFailure::CertificateRefused, shown)
+        } else {
+            // As whoever looks for open ports has none.
+            debug!(client = %peer, reason, "client certificate refused");
+            (HandshakeFailure::NoCertificate, String::new())
+        };
+        gateway.metrics.tls_failures.count(label);
+        gateway.refused(
+            peer,
+            &format!("client certificate refused: {reason}{shown}"),
+        );
     }
 }
 

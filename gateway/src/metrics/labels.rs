@@ -22,6 +22,10 @@ labels! {
     pub enum HandshakeFailure {
         /// What the client sent, or that it left.
         Failed => "failed",
+        /// The client has shown no certificate, and must.
+        NoCertificate => "no certificate",
+        /// Its certificate is not good.
+        CertificateRefused => "certificate refused",
         /// `HandshakeTimeout`.
         Timeout => "timeout",
     }

@@ -430,7 +430,10 @@ impl Reloader {
 
     /// What the log tells of it.
     fn take_identity(&mut self, next: &mut Serving, identity: Identity) -> String {
-        let told = format!("certificate {}", identity.certificate);
+        let mut told = format!("certificate {}", identity.certificate);
+        if let Some(clients) = &identity.clients {
+            told = format!("{told}, certificates of clients {}", clients.summary());
+        }
         if let Some(oddity) = &identity.oddity {
             warn!("{oddity}");
         }

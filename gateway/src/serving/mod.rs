@@ -140,6 +140,7 @@ pub async fn serve(
     let mut requested = gateway.access_log.is_on().then(|| Requested {
         request: origin.request_id.clone(),
         client: origin.client.address(),
+        certificate: connection.verified.certificate().cloned(),
         method: request.method().to_string(),
         path: Some(request.uri().path().to_owned()),
         status: 0,
@@ -413,6 +414,7 @@ async fn begin_channel(
         id: ChannelId::next(),
         request_id: origin.request_id.clone(),
         access_log: gateway.access_log.clone(),
+        certificate: connection.verified.certificate().cloned(),
         client,
         client_port: origin.client_port,
         admission,

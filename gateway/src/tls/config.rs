@@ -11,9 +11,10 @@ use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate::{Certificate, oddity};
+use super::clients::{ClientRule, RuleError};
 use super::placeholder;
 use super::public_key::{PublicKey, why_unusable};
-use crate::config::{Config, TlsProfile};
+use crate::config::{ClientCertificates, Config, TlsProfile};
 use crate::pem_file::{Fingerprint, PemFile};
 
 /// TLS 1.2 sessions of clients without tickets that can be resumed.
@@ -60,6 +61,24 @@ pub enum TlsError {
     /// No certificate can be made for the time until there is one.
     #[error("cannot make a certificate: {0}")]
     Placeholder(String),
+    /// No authorities of clients can be read.
+    #[error("{path}: ClientCAFile: expected a PEM file with certificates: {reason}")]
+    ClientAuthorities {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// No lists of revoked certificates can be read.
+    #[error(
+        "{path}: ClientCRLFile: expected a PEM file with lists of revoked certificates: {reason}"
+    )]
+    ClientLists {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
     /// The system's random source failed.
     #[error("cannot make a key for session tickets: {0}")]
     Ticketer(rustls::Error),
@@ -70,8 +89,10 @@ pub struct Identity {
     /// Resumption with and without tickets, no 0-RTT.
     ///
     /// Sessions are resumed under the identity that began them only: with another certificate,
-    /// clients make a full handshake and see it.
+    /// clients make a full handshake and see it, and with other rules for theirs they show it.
     pub tls: Arc<ServerConfig>,
+    /// Which certificates clients must have; `None`: they are not asked for any.
+    pub clients: Option<ClientRule>,
     /// The certificate, as far as the log and metrics tell of it.
     pub certificate: Certificate,
     /// What is odd about the chain, which is shown as it is.
@@ -136,9 +157,11 @@ impl Identity {
     ) -> Result<Self, TlsError> {
         let certificate = certified.cert.first().map(Certificate::of);
         // Established connections are moved by the gateway's own record layer.
+        let clients = files.clients()?;
+        let verifier = clients.as_ref().map(ClientRule::verifier);
         let mut tls = server_config(
             files.profile,
-            WebPkiClientVerifier::no_client_auth(),
+            verifier.unwrap_or_else(WebPkiClientVerifier::no_client_auth),
             Arc::new(SingleCertAndKey::from(certified)),
         );
         tls.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
@@ -146,6 +169,7 @@ impl Identity {
         tls.ticketer = Ticketer::new().map_err(TlsError::Ticketer)?;
         Ok(Self {
             tls: Arc::new(tls),
+            clients,
             certificate: certificate.unwrap_or_default(),
             oddity,
             is_placeholder: false,
@@ -160,6 +184,9 @@ pub struct IdentityFiles {
     key: PemFile,
     /// The keys of the configuration that name them.
     names: [&'static str; 2],
+    client_authorities: Option<PemFile>,
+    client_lists: Option<PemFile>,
+    is_client_required: bool,
     profile: Profile,
 }
 
@@ -174,6 +201,9 @@ impl IdentityFiles {
             chain: PemFile::read(&config.certificate_file()),
             key: PemFile::read(&config.certificate_key_file()),
             names,
+            client_authorities: config.client_ca_file.as_deref().map(PemFile::read),
+            client_lists: config.client_crl_file.as_deref().map(PemFile::read),
+            is_client_required: config.client_certificates == ClientCertificates::Required,
             profile: match config.tls_profile {
                 TlsProfile::Modern => Profile::Modern,
                 TlsProfile::Intermediate => Profile::Intermediate,
@@ -187,6 +217,9 @@ impl IdentityFiles {
             chain: PemFile::of(path, content),
             key: PemFile::of(path, content),
             names: OF_ACME,
+            client_authorities: None,
+            client_lists: None,
+            is_client_required: false,
             profile: Profile::Intermediate,
         }
     }
@@ -194,6 +227,26 @@ impl IdentityFiles {
     /// Whether there are no such files.
     pub(crate) fn are_missing(&self) -> bool {
         self.chain.is_missing()
+    }
+
+    fn clients(&self) -> Result<Option<ClientRule>, TlsError> {
+        let Some(authorities) = &self.client_authorities else {
+            return Ok(None);
+        };
+        let lists = self.client_lists.as_ref();
+        let rule = ClientRule::new(authorities, lists, self.is_client_required);
+        let path = |file: Option<&PemFile>| file.map(|file| file.path.clone()).unwrap_or_default();
+        let rule = rule.map_err(|error| match error {
+            RuleError::Authorities(reason) => TlsError::ClientAuthorities {
+                path: authorities.path.clone(),
+                reason,
+            },
+            RuleError::Lists(reason) => TlsError::ClientLists {
+                path: path(lists),
+                reason,
+            },
+        })?;
+        Ok(Some(rule))
     }
 
     /// Certificates and the key of the first one.
@@ -235,8 +288,12 @@ impl IdentityFiles {
 
     /// Tells whether the files changed, or what is to be made of them.
     pub fn fingerprint(&self) -> Fingerprint {
-        let own = Fingerprint::of([&self.chain, &self.key]);
-        own.with(&format!("{:?}", self.profile))
+        let own = [&self.chain, &self.key];
+        let clients = Fingerprint::of(&self.client_authorities);
+        let lists = Fingerprint::of(&self.client_lists);
+        let (is_required, profile) = (self.is_client_required, self.profile);
+        let settings = format!("{clients:?} {lists:?} {is_required} {profile:?}");
+        Fingerprint::of(own).with(&settings)
     }
 }
 

@@ -10,6 +10,7 @@ mod access_log;
 mod access_rules;
 mod capabilities;
 mod certificates;
+mod client_certificates;
 mod client_limits;
 mod command_line;
 mod configuration;

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
+use testkit::client_cert::ClientAuthority;
 use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::manager::full;
 use testkit::prelude::*;
 use testkit::sock_diag::{given, own};
+use testkit::tls::TlsClient;
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Notify, watch};
 
@@ -71,6 +73,35 @@ async fn replace_under_traffic(configured: fn() -> GatewayBuilder, path: &str) {
     let closed = |line: &str| line.contains("channel closed") && line.contains(&path);
     gateway.wait_for_log(closed, PATIENCE).await.unwrap();
     assert!(gateway.terminate().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_clients_certificate_stays_known() {
+    let authority = ClientAuthority::new("test clients").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("access.log");
+    let configured = || {
+        port_gateway()
+            .set("ClientCAFile", authority.path().to_str().unwrap())
+            .set("AccessLog", log.to_str().unwrap())
+    };
+    let host = Host::echo().await.unwrap();
+    let gateway = configured().spawn().await.unwrap();
+    let alice = authority.sign("alice").unwrap();
+    let endpoint = gateway.tls().with_tls(TlsClient::new().presenting(&alice));
+    let token = host.addr().port().to_string();
+    let mut channel = ws::echo_channel(&endpoint, &token).await.unwrap();
+    let mut successor = successor_of(&gateway, configured()).await;
+    channel.echo(b"goes on").await.unwrap();
+    drop(channel);
+    let closed = |line: &str| line.contains("channel closed");
+    successor.wait_for_log(closed, PATIENCE).await.unwrap();
+    assert!(successor.terminate().await.unwrap().success());
+    let text = std::fs::read_to_string(log).unwrap();
+    let closed = text.lines().find(|line| line.contains("channel-closed"));
+    let closed: serde_json::Value = serde_json::from_str(closed.unwrap()).unwrap();
+    assert_eq!(closed["certificate"]["subject"], "CN=alice,O=Example");
+    assert_eq!(closed["certificate"]["serial"], alice.serial());
 }
 
 #[tokio::test]
