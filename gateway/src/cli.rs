@@ -217,7 +217,7 @@ struct TicketArguments {
 
 impl HealthArguments {
     /// Reads the configuration only for the gateway that runs with it.
-    fn run(self, config: &Path) -> ExitCode {
+    fn run(self, sources: &Sources) -> ExitCode {
         let question = if self.live {
             Question::Live
         } else {
@@ -225,7 +225,7 @@ impl HealthArguments {
         };
         let asked = match self.url {
             Some(url) => on_this_thread(async { health::at(&url, question).await }),
-            None => match config::load(config) {
+            None => match sources.load() {
                 Ok(loaded) => on_this_thread(async {
                     health::of_running(&loaded.config.runtime_dir, question).await
                 }),
@@ -294,7 +294,7 @@ pub fn main() -> ExitCode {
     let sources = Sources::new(arguments.config, std::env::vars_os(), arguments.set);
     match command {
         Command::Probe { json } => return exit(print_probe(json)),
-        Command::Health(health) => return health.run(&arguments.config),
+        Command::Health(health) => return health.run(&sources),
         Command::Document { document } => return exit(document.print(Arguments::command())),
         Command::Password => return exit(desktops::print_hash()),
         Command::Schema { file } => return exit(print_schema(file)),

@@ -21,6 +21,7 @@ use crate::background::OWN;
 use crate::channel::{LostClients, Registry};
 use crate::config::{self, Config, DataPath, Loaded};
 use crate::congestion::Congestion;
+use crate::desktops::DesktopsFile;
 use crate::handover::Activation;
 use crate::handover::{self, End, Estate, Farewell, Listeners, Stored, Successor};
 use crate::limits::{self, ConnectionLimits};
@@ -30,7 +31,7 @@ use crate::log::Verbosity;
 use crate::memory;
 use crate::pool::PoolKeys;
 use crate::ports::{Ports, Sockets};
-use crate::prepared::Prepared;
+use crate::prepared::{Prepared, Signers};
 use crate::reload::{AuthorityFiles, LoadedPath, Phase, Reloader};
 use crate::runtime_dir::RuntimeDir;
 use crate::service;
@@ -38,6 +39,7 @@ use crate::serving::Gateway;
 use crate::serving::{Live, PeerTls, Serving};
 use crate::ticket::Tickets;
 use crate::tls::ClientRule;
+use crate::web_client::Pages;
 use gateway_datapath::Paths;
 use gateway_datapath::ktls::{Ktls, Support};
 use gateway_datapath::probe::{self, Finding};
@@ -249,11 +251,7 @@ impl Running {
             hosts: host_ca.authorities,
         };
         let (access_log, recording) = access_log(&config)?;
-        let tickets = tickets(&config, pool_keys)?;
-        if let Some(keys) = &signers.keys {
-            info!(keys = keys.count(), "signed tickets are accepted");
-        }
-        tickets.set_signed(signers.tickets(&config));
+        let tickets = tickets(&config, pool_keys, &signers)?;
         let gateway = Gateway::new(
             &config,
             tls.clone(),
@@ -264,17 +262,7 @@ impl Running {
         );
         let portal = portal_tls.portal(&config, &gateway.metrics);
         gateway.admissions.set_portal(portal);
-        if let Some(file) = &desktops {
-            info!(
-                holds = file.inventory.summary(),
-                "desktops come from a file"
-            );
-        }
-        gateway.desktops.directory().replace(desktops);
-        if let Some(pages) = &web_client {
-            pages.tell();
-        }
-        gateway.web_client.set(web_client);
+        give_desktops(&gateway, desktops, web_client);
         let sockets = Sockets::open(&config, activation, listeners)?;
         let congestion = Congestion::new(config.congestion_control.clone());
         congestion.tell();
@@ -491,16 +479,39 @@ async fn finish(recording: Recording) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn tickets(config: &Config, pool_keys: Option<PoolKeys>) -> anyhow::Result<Arc<Tickets>> {
+fn tickets(
+    config: &Config,
+    pool_keys: Option<PoolKeys>,
+    signers: &Signers,
+) -> anyhow::Result<Arc<Tickets>> {
     let tickets = Tickets::new(config.ticket_timeout, config.reconnect_timeout);
     let tickets = tickets.context("cannot make the key for tickets")?;
-    Ok(Arc::new(match pool_keys {
+    let tickets = match pool_keys {
         Some(keys) => {
             info!(keys = keys.count(), "tickets are valid in the whole pool");
             tickets.with_pool(keys)
         }
         None => tickets,
-    }))
+    };
+    if let Some(keys) = &signers.keys {
+        info!(keys = keys.count(), "signed tickets are accepted");
+    }
+    tickets.set_signed(signers.tickets(config));
+    Ok(Arc::new(tickets))
+}
+
+fn give_desktops(gateway: &Gateway, desktops: Option<DesktopsFile>, pages: Option<Pages>) {
+    if let Some(file) = &desktops {
+        info!(
+            holds = file.inventory.summary(),
+            "desktops come from a file"
+        );
+    }
+    gateway.desktops.directory().replace(desktops);
+    if let Some(pages) = &pages {
+        pages.tell();
+    }
+    gateway.web_client.set(pages);
 }
 
 fn connection_limits(config: &Config) -> Arc<ConnectionLimits> {

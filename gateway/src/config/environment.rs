@@ -83,6 +83,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::config::keys::Key;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
         let variables = variables.iter();
@@ -91,7 +92,7 @@ mod tests {
 
     #[test]
     fn variables_have_the_names_of_their_keys() {
-        let names: HashSet<_> = KEYS.iter().map(|key| key.variable()).collect();
+        let names: HashSet<_> = KEYS.iter().map(Key::variable).collect();
         assert_eq!(names.len(), KEYS.len());
         for (name, variable) in [
             ("ManagerIP", "MANAGER_IP"),

@@ -137,6 +137,7 @@ mod tests {
     }
 
     /// Values of every key, none of them the default, that may stand together in one file.
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn samples() -> Vec<(&'static str, Value)> {
         vec![
             ("ManagerIP", json!("[2001:db8::1]")),
