@@ -88,6 +88,14 @@ pub enum Package {
     XorgSpice,
     /// Environments of Python that packages of `PyPI` are installed into.
     PythonVenv,
+    /// What makes repositories for `apt-get`.
+    AptUtils,
+    /// What makes repositories for `dnf`.
+    Createrepo,
+    /// What installs packages on Red Hat's systems.
+    Dnf,
+    /// What signs, and makes keys for it.
+    Gnupg,
 }
 
 impl Package {
@@ -145,6 +153,10 @@ impl Package {
             Self::Logrotate => find_program("logrotate").is_some(),
             Self::XorgSpice => Path::new(XORG).is_file() && Path::new(XORG_SPICE_DRIVER).is_file(),
             Self::PythonVenv => python_has_venv(),
+            Self::AptUtils => find_program("apt-ftparchive").is_some(),
+            Self::Createrepo => find_program("createrepo_c").is_some(),
+            Self::Dnf => find_program("dnf").is_some(),
+            Self::Gnupg => find_program("gpg").is_some() && find_program("gpg-agent").is_some(),
         }
     }
 
@@ -188,6 +200,10 @@ impl Package {
             Self::Logrotate => (&["logrotate"], &[]),
             Self::XorgSpice => (&["xserver-xspice"], &[]),
             Self::PythonVenv => (&["python3-venv"], &[]),
+            Self::AptUtils => (&["apt-utils"], &[]),
+            Self::Createrepo => (&["createrepo-c"], &[]),
+            Self::Dnf => (&["dnf"], &[]),
+            Self::Gnupg => (&["gnupg"], &[]),
         }
     }
 }

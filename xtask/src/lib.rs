@@ -5,7 +5,10 @@ pub mod build_ebpf;
 pub mod cargo;
 mod demo;
 mod fuzz;
+mod git;
+mod install_test;
 mod package;
+mod repository;
 mod soak;
 pub mod steps;
 mod test;
@@ -44,8 +47,12 @@ enum Command {
     Demo(demo::Options),
     /// Fuzz the parsers and the relay.
     Fuzz(fuzz::Options),
+    /// Install from the repositories with apt and dnf, on a machine of their own.
+    InstallTest(install_test::Options),
     /// Make packages for Debian and for Red Hat's systems.
     Package(package::Options),
+    /// Make repositories for apt and dnf of packages.
+    Repository(repository::Options),
     /// Keep a gateway busy while faults are injected all around it.
     Soak(soak::Options),
     /// Check everything that must hold before a change lands.
@@ -62,7 +69,9 @@ pub fn main() -> ExitCode {
         Command::BuildEbpf(options) => build_ebpf::run(&mut steps, &options),
         Command::Demo(options) => demo::run(&mut steps, &options),
         Command::Fuzz(options) => fuzz::run(&mut steps, &options),
+        Command::InstallTest(options) => install_test::run(&mut steps, &options),
         Command::Package(options) => package::run(&mut steps, &options).map(drop),
+        Command::Repository(options) => repository::run(&mut steps, &options),
         Command::Soak(options) => soak::run(&mut steps, &options),
         Command::Test => test::run(&mut steps),
         Command::VmTest(options) => vm::run(&mut steps, &options),

@@ -21,7 +21,7 @@ const LIMIT: Duration = Duration::from_mins(2);
 const POLL: Duration = Duration::from_millis(50);
 
 /// The machine; it ends when dropped, with all that runs on it.
-pub(super) struct Machine {
+pub(crate) struct Machine {
     unshare: Child,
     /// Its process 1, as this system numbers it.
     init: Pid,
@@ -30,7 +30,7 @@ pub(super) struct Machine {
 
 impl Machine {
     /// Boots one on which `shown` is to be seen as `/mnt`.
-    pub(super) fn boot(shown: &Path) -> Result<Self> {
+    pub(crate) fn boot(shown: &Path) -> Result<Self> {
         ensure!(
             rustix::process::geteuid().is_root(),
             "namespaces with a systemd of their own need root"
@@ -67,7 +67,7 @@ impl Machine {
     }
 
     /// Runs a command on it; gives back what it wrote to standard output.
-    pub(super) fn run<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<String> {
+    pub(crate) fn run<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<String> {
         let mut nsenter = Command::new("nsenter");
         nsenter
             .arg(format!("--target={}", self.init.as_raw_nonzero()))
@@ -79,12 +79,12 @@ impl Machine {
     }
 
     /// Runs a line of shell on it.
-    pub(super) fn shell(&self, line: &str) -> Result<String> {
+    pub(crate) fn shell(&self, line: &str) -> Result<String> {
         self.run(&["sh", "-c", line])
     }
 
     /// Puts a file onto it.
-    pub(super) fn write(&self, path: &str, content: &[u8]) -> Result<()> {
+    pub(crate) fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         let root = format!("/proc/{}/root", self.init.as_raw_nonzero());
         fs::write(Path::new(&root).join(path.trim_start_matches('/')), content)
             .with_context(|| format!("writing {path} on the machine"))

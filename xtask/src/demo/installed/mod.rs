@@ -18,9 +18,10 @@ use testkit::packages::{self, Package};
 use super::Desktop;
 use crate::package::{self, Made};
 use crate::steps::Steps;
-use machine::Machine;
 use service::Service;
 use session::Session;
+
+pub(crate) use machine::Machine;
 
 /// Version of the package that is installed first, and of the one that takes its place.
 const VERSIONS: [&str; 2] = ["0.1.0~first", "0.1.0~next"];
