@@ -96,11 +96,15 @@ pub enum Package {
     Dnf,
     /// What signs, and makes keys for it.
     Gnupg,
+    /// What compiles profiles of `AppArmor`.
+    Apparmor,
+    /// What compiles modules of `SELinux` policies.
+    Checkpolicy,
 }
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::GlibNetworking,
@@ -115,6 +119,8 @@ impl Package {
         Self::Kmod,
         Self::Prometheus,
         Self::Xz,
+        Self::Apparmor,
+        Self::Checkpolicy,
     ];
 
     /// Whether what is needed of it is on this machine.
@@ -157,6 +163,10 @@ impl Package {
             Self::Createrepo => find_program("createrepo_c").is_some(),
             Self::Dnf => find_program("dnf").is_some(),
             Self::Gnupg => find_program("gpg").is_some() && find_program("gpg-agent").is_some(),
+            Self::Apparmor => find_program("apparmor_parser").is_some(),
+            Self::Checkpolicy => {
+                find_program("checkmodule").is_some() && find_program("semodule_package").is_some()
+            }
         }
     }
 
@@ -204,6 +214,8 @@ impl Package {
             Self::Createrepo => (&["createrepo-c"], &[]),
             Self::Dnf => (&["dnf"], &[]),
             Self::Gnupg => (&["gnupg"], &[]),
+            Self::Apparmor => (&["apparmor"], &[]),
+            Self::Checkpolicy => (&["checkpolicy", "semodule-utils"], &[]),
         }
     }
 }

@@ -81,6 +81,18 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
             "desktops.schema.json",
         ),
         (
+            "/usr/share/doc/flexvdi-gateway/apparmor/usr.sbin.flexvdi-gateway",
+            "apparmor/usr.sbin.flexvdi-gateway",
+        ),
+        (
+            "/usr/share/doc/flexvdi-gateway/selinux/flexvdi_gateway.te",
+            "selinux/flexvdi_gateway.te",
+        ),
+        (
+            "/usr/share/doc/flexvdi-gateway/selinux/flexvdi_gateway.fc",
+            "selinux/flexvdi_gateway.fc",
+        ),
+        (
             "/usr/lib/firewalld/services/flexvdi-gateway.xml",
             "firewalld/flexvdi-gateway.xml",
         ),
