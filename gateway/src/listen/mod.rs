@@ -3,6 +3,7 @@
 pub mod proxy_protocol;
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -174,9 +175,14 @@ impl Connection {
             return;
         }
         let shaken = Box::pin(self.shake_hands(stream, peer, permit, begun)).await;
-        let Some((mut stream, info)) = shaken else {
-            return;
-        };
+        if let Some(shaken) = shaken {
+            Box::pin(self.wait_and_converse(shaken)).await;
+        }
+    }
+
+    /// Answers a client's requests, once it has sent a first one.
+    async fn wait_and_converse(mut self, shaken: Box<(ClientStream, ConnectionInfo)>) {
+        let (mut stream, info) = *shaken;
         if self.asks(&mut stream).await {
             Box::pin(self.converse(stream, info)).await;
         } else {
@@ -205,14 +211,15 @@ impl Connection {
         matches!(readable, Ok(Ok(())))
     }
 
-    /// The client's stream of plaintext, and who the client is; `None`: there will be none.
+    /// The client's stream of plaintext, and who the client is; `None`: there will be none. In a
+    /// box, for which there is room in the task of a connection that is silent too.
     async fn shake_hands(
         &mut self,
         mut stream: TcpStream,
         peer: (IpAddr, u16),
         permit: Permit,
         accepted: Instant,
-    ) -> Option<(ClientStream, ConnectionInfo)> {
+    ) -> Option<Box<(ClientStream, ConnectionInfo)>> {
         let local = stream.local_addr().ok()?;
         let own = ClientAddresses {
             source: peer.0,
@@ -237,7 +244,7 @@ impl Connection {
             verified,
             permit: Arc::new(permit),
         };
-        Some((stream, info))
+        Some(Box::new((stream, info)))
     }
 
     /// Waits for the first byte of a request, or the client's end; whether one of them came in
@@ -366,7 +373,7 @@ impl Connection {
         }
         let config = Arc::clone(checked.as_ref().map_or(usual, |checked| &checked.tls));
         let limit = serving.config.handshake_timeout;
-        let handshake = timeout_at((begun + limit).into(), tls::accept(tcp, config));
+        let handshake = pin!(timeout_at((begun + limit).into(), tls::accept(tcp, config)));
         let (shaken, subject) = tokio::select! {
             // An authority that checks a name has no certificate to show.
             shaken = noting_subject(handshake, checked.is_some()) => shaken,

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::client::danger::HandshakeSignatureValid;
@@ -35,8 +36,11 @@ struct Handshake {
 ///
 /// The handshake of a client that `may_be_without` a certificate does not fail for that, even where
 /// one is required: [`ClientRule::identify`] does.
+///
+/// It is pinned where it is made: moved through further futures it would take its place in each of
+/// them.
 pub async fn noting_subject<T>(
-    handshake: impl Future<Output = T>,
+    handshake: Pin<&mut impl Future<Output = T>>,
     may_be_without: bool,
 ) -> (T, Option<String>) {
     let noting = async {
