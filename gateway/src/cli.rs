@@ -83,6 +83,7 @@ enum Command {
     /// Print the JSON schema of a file, for editors.
     Schema {
         /// Of which file.
+        #[arg(default_value = "configuration")]
         file: Schema,
     },
     /// Find out, with real bytes over loopback, which data paths this kernel supports.
@@ -112,6 +113,8 @@ enum Command {
 /// Files that there is a schema of.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Schema {
+    /// The configuration, and files beside it.
+    Configuration,
     /// The file that `Desktops` names.
     Desktops,
 }
@@ -393,6 +396,7 @@ fn print_probe(json: bool) -> anyhow::Result<()> {
 
 fn print_schema(file: Schema) -> anyhow::Result<()> {
     let schema = match file {
+        Schema::Configuration => config::schema(),
         Schema::Desktops => desktops::schema(),
     };
     print_line(&serde_json::to_string_pretty(&schema)?)

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::text::matching;
 use super::value::{Form, Mismatch};
 
 /// Longest name that the kernel takes: `TCP_CA_NAME_MAX` of include/net/tcp.h without the NUL.
@@ -53,6 +54,10 @@ impl Form for Algorithm {
 
     fn write(field: &CongestionControl) -> Value {
         Value::from(field.name())
+    }
+
+    fn schema() -> Value {
+        matching("^[A-Za-z0-9_.-]{1,15}$")
     }
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Key {
     pub(super) set: fn(&mut Config, &Value) -> Result<(), Mismatch>,
     /// Writes the field as the file has it.
     pub(super) write: fn(&Config) -> Value,
+    /// What its values look like, as a JSON schema.
+    pub(super) schema: fn() -> Value,
 }
 
 impl Key {
@@ -51,6 +53,7 @@ macro_rules! keys {
                     Ok(())
                 },
                 write: |config| <$form>::write(&config.$field),
+                schema: <$form>::schema,
             },
         )*];
 

@@ -99,7 +99,7 @@ pub(super) fn interpret(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
     use std::time::Duration;
 
@@ -138,7 +138,7 @@ mod tests {
 
     /// Values of every key, none of them the default, that may stand together in one file.
     #[expect(clippy::too_many_lines, reason = "a table")]
-    fn samples() -> Vec<(&'static str, Value)> {
+    pub(in super::super) fn samples() -> Vec<(&'static str, Value)> {
         vec![
             ("ManagerIP", json!("[2001:db8::1]")),
             ("ManagerIP", json!("manager.example.com")),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use http::Uri;
 use http::uri::Scheme;
 use ipnet::{IpNet, Ipv4Net};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::value::{Form, Mismatch, OrEmpty};
 use crate::authority::Authority;
@@ -16,6 +16,9 @@ use crate::host::{self, HostError};
 use crate::socket_path::SocketPath;
 use crate::spice_host::{self, SpiceHostError};
 use crate::web_origin::WebOrigin;
+
+/// What every host looks like, in a schema.
+const HOST: &str = r"^([A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?)$";
 
 /// Bits before an IPv4 address that is mapped into IPv6.
 const MAPPED_PREFIX: u8 = 96;
@@ -35,6 +38,10 @@ impl Form for FilePath {
 
     fn write(field: &PathBuf) -> Value {
         Value::from(field.to_string_lossy())
+    }
+
+    fn schema() -> Value {
+        matching("^[^\\u0000]+$")
     }
 }
 
@@ -60,6 +67,10 @@ impl Form for HttpsUrl {
     fn write(field: &Uri) -> Value {
         Value::from(field.to_string())
     }
+
+    fn schema() -> Value {
+        matching("^[Hh][Tt][Tt][Pp][Ss]://[^/?#@]+([/?][^#]*)?$")
+    }
 }
 
 /// A name that is only compared.
@@ -79,6 +90,10 @@ impl Form for Name {
     fn write(field: &String) -> Value {
         Value::from(field.as_str())
     }
+
+    fn schema() -> Value {
+        matching("^[^\\u0000-\\u001f\\u007f-\\u009f]{1,256}$")
+    }
 }
 
 /// The path of a directory, from the root on: it is the same wherever the gateway was started.
@@ -96,6 +111,10 @@ impl Form for Directory {
 
     fn write(field: &PathBuf) -> Value {
         Value::from(field.to_string_lossy())
+    }
+
+    fn schema() -> Value {
+        matching("^/[^\\u0000]*$")
     }
 }
 
@@ -125,6 +144,10 @@ impl Form for PathPrefix {
     fn write(field: &String) -> Value {
         Value::from(field.as_str())
     }
+
+    fn schema() -> Value {
+        matching("^/([^/;]+/)*$")
+    }
 }
 
 /// The path of a page, as it stands in a request.
@@ -146,6 +169,10 @@ impl Form for UriPath {
     fn write(field: &String) -> Value {
         Value::from(field.as_str())
     }
+
+    fn schema() -> Value {
+        matching("^/[!\"$->@-~]+$")
+    }
 }
 
 /// An IP address.
@@ -163,6 +190,10 @@ impl Form for Address {
 
     fn write(field: &IpAddr) -> Value {
         Value::from(field.to_string())
+    }
+
+    fn schema() -> Value {
+        matching("^\\[?[0-9A-Fa-f:.]+\\]?$")
     }
 }
 
@@ -190,6 +221,10 @@ impl Form for Network {
     fn write(field: &IpNet) -> Value {
         Value::from(field.to_string())
     }
+
+    fn schema() -> Value {
+        matching("^[0-9A-Fa-f:.]+(/[0-9]{1,3})?$")
+    }
 }
 
 /// Where web pages come from.
@@ -208,6 +243,10 @@ impl Form for Origin {
     fn write(field: &WebOrigin) -> Value {
         Value::from(field.to_string())
     }
+
+    fn schema() -> Value {
+        matching("^[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\\s]+$")
+    }
 }
 
 /// The name or the IP address of a host; IPv6 addresses with or without brackets.
@@ -223,6 +262,10 @@ impl Form for Host {
 
     fn write(field: &host::Host) -> Value {
         Value::from(field.to_string())
+    }
+
+    fn schema() -> Value {
+        matching(HOST)
     }
 }
 
@@ -266,6 +309,10 @@ impl Form for SpiceHost {
     fn write(field: &spice_host::SpiceHost) -> Value {
         Value::from(field.to_string())
     }
+
+    fn schema() -> Value {
+        json!({"anyOf": [matching(HOST), matching("^unix:/")]})
+    }
 }
 
 /// A subject of certificates.
@@ -286,6 +333,10 @@ impl Form for CertificateSubject {
     fn write(field: &Subject) -> Value {
         Value::from(field.to_string())
     }
+
+    fn schema() -> Value {
+        matching("=")
+    }
 }
 
 /// A directory with Unix sockets.
@@ -304,6 +355,10 @@ impl Form for SocketDirectory {
     fn write(field: &SocketPath) -> Value {
         Value::from(field.to_string())
     }
+
+    fn schema() -> Value {
+        matching("^(/[^/]+)+$")
+    }
 }
 
 /// A [`Host`], or an empty string, which stays one.
@@ -321,6 +376,15 @@ impl Form for HostOrEmpty {
     fn write(field: &String) -> Value {
         Value::from(field.as_str())
     }
+
+    fn schema() -> Value {
+        OrEmpty::<Host>::schema()
+    }
+}
+
+/// The schema of a string in which this pattern is found (ECMA-262).
+pub(super) fn matching(pattern: &str) -> Value {
+    json!({"type": "string", "pattern": pattern})
 }
 
 pub(super) fn read_text<T>(
@@ -364,8 +428,6 @@ fn has_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn expected<F: Form>(value: &Value) -> String {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::report::Problem;
 
@@ -28,6 +28,9 @@ pub(super) trait Form {
 
     /// Writes what [`Form::read`] reads as the same field again.
     fn write(field: &Self::Field) -> Value;
+
+    /// What the values look like, as a JSON schema. It takes whatever [`Form::read`] takes.
+    fn schema() -> Value;
 }
 
 /// What should have stood in the file, and what did.
@@ -95,6 +98,10 @@ impl Form for Switch {
     fn write(field: &bool) -> Value {
         Value::from(*field)
     }
+
+    fn schema() -> Value {
+        json!({"type": "boolean"})
+    }
 }
 
 /// A whole number, both ends of its range included.
@@ -116,6 +123,10 @@ where
     fn write(field: &T) -> Value {
         Value::from(*field)
     }
+
+    fn schema() -> Value {
+        range(MIN, MAX)
+    }
 }
 
 /// A TCP port.
@@ -132,6 +143,10 @@ impl<const MIN: u64> Form for Port<MIN> {
 
     fn write(field: &u16) -> Value {
         Value::from(*field)
+    }
+
+    fn schema() -> Value {
+        range(MIN, 65_535)
     }
 }
 
@@ -150,6 +165,15 @@ impl Form for Seconds {
     fn write(field: &Duration) -> Value {
         Value::from(field.as_secs())
     }
+
+    fn schema() -> Value {
+        range(1, MAX_SECONDS)
+    }
+}
+
+/// The schema of a whole number, both ends included.
+fn range(least: u64, most: u64) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": most})
 }
 
 fn whole<const MIN: u64, const MAX: u64>(value: &Value) -> Option<u64> {
@@ -174,6 +198,16 @@ impl<F: Form> Form for OrZero<F> {
     fn write(field: &Self::Field) -> Value {
         field.as_ref().map_or_else(|| Value::from(0), F::write)
     }
+
+    fn schema() -> Value {
+        let mut schema = F::schema();
+        if schema["minimum"] == 1 {
+            schema["minimum"] = 0.into();
+            schema
+        } else {
+            json!({"anyOf": [{"const": 0}, schema]})
+        }
+    }
 }
 
 /// Another form, or an empty string for none.
@@ -194,6 +228,10 @@ impl<F: Form> Form for OrEmpty<F> {
 
     fn write(field: &Self::Field) -> Value {
         field.as_ref().map_or_else(|| Value::from(""), F::write)
+    }
+
+    fn schema() -> Value {
+        json!({"anyOf": [{"const": ""}, F::schema()]})
     }
 }
 
@@ -223,6 +261,11 @@ impl<C: Choice> Form for OneOf<C> {
     fn write(field: &C) -> Value {
         Value::from(field.name())
     }
+
+    fn schema() -> Value {
+        let names: Vec<_> = C::ALL.iter().map(|choice| choice.name()).collect();
+        json!({"enum": names})
+    }
 }
 
 /// An array of another form.
@@ -247,12 +290,14 @@ impl<F: Form> Form for List<F> {
     fn write(field: &Self::Field) -> Value {
         field.iter().map(F::write).collect()
     }
+
+    fn schema() -> Value {
+        json!({"type": "array", "items": F::schema()})
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::super::text::PathPrefix;
     use super::*;
 

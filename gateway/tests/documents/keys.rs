@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::{Context, Result};
-use gateway::config::{Config, effective_json, load};
+use gateway::config::{Config, effective_json, load, schema};
 use gateway::desktops::DesktopsFile;
 use serde_json::Value;
 use tempfile::NamedTempFile;
@@ -33,6 +33,7 @@ fn every_key_has_a_row_with_its_default() -> Result<()> {
 #[test]
 fn every_example_is_a_good_configuration() -> Result<()> {
     let mut examples = 0;
+    let schema = jsonschema::draft202012::new(&schema())?;
     let mut documents = files(&repository().join("docs"), "md")?;
     documents.push(repository().join("README.md"));
     for document in documents {
@@ -51,6 +52,8 @@ fn every_example_is_a_good_configuration() -> Result<()> {
             }
             let loaded = load(file.path()).with_context(|| document.display().to_string())?;
             assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+            let value = serde_json::from_str(&example)?;
+            assert!(schema.is_valid(&value), "{example}");
         }
     }
     assert!(examples > 7, "{examples} examples");

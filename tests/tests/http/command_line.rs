@@ -153,6 +153,23 @@ async fn the_command_line_explains_itself() {
 }
 
 #[tokio::test]
+async fn the_schema_of_the_configuration_is_printed() {
+    let shipped = include_str!("../../../packaging/flexvdi-gateway.schema.json");
+    let shipped: Value = serde_json::from_str(shipped).unwrap();
+    for arguments in [&["schema"][..], &["schema", "configuration"]] {
+        let ended = run(arguments).await;
+        assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+        let printed: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(printed, shipped);
+    }
+    // A file may name it.
+    let files = Files::new();
+    let schema = "/usr/share/doc/flexvdi-gateway/flexvdi-gateway.schema.json";
+    let checked = check(&files.config(&json!({ "$schema": schema }))).await;
+    assert_eq!((checked.code(), checked.stderr.as_str()), (Some(0), ""));
+}
+
+#[tokio::test]
 async fn a_pools_keys_are_made_added_and_checked() {
     let files = Files::new();
     let printed = run(["pool-key"]).await;

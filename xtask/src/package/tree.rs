@@ -93,6 +93,10 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
             "selinux/flexvdi_gateway.fc",
         ),
         (
+            "/usr/share/doc/flexvdi-gateway/flexvdi-gateway.schema.json",
+            "flexvdi-gateway.schema.json",
+        ),
+        (
             "/usr/lib/firewalld/services/flexvdi-gateway.xml",
             "firewalld/flexvdi-gateway.xml",
         ),
