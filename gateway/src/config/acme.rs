@@ -108,6 +108,29 @@ impl Form for AcmeOrEmpty {
             "HttpPort": OrZero::<Port<1>>::write(&acme.http_port),
         })
     }
+
+    fn schema() -> Value {
+        let object = json!({
+            "type": "object",
+            "properties": {
+                "Domains": {
+                    "type": "array",
+                    "items": Domain::schema(),
+                    "minItems": 1,
+                    "maxItems": MAX_DOMAINS,
+                    "uniqueItems": true,
+                },
+                "Contact": List::<Contact>::schema(),
+                "Directory": HttpsUrl::schema(),
+                "DirectoryCAFile": FilePath::schema(),
+                "TermsAgreed": {"const": true},
+                "HttpPort": OrZero::<Port<1>>::schema(),
+            },
+            "required": ["Domains", "TermsAgreed"],
+            "additionalProperties": false,
+        });
+        json!({"anyOf": [{"const": ""}, object]})
+    }
 }
 
 /// Reads a member, if it is there.
@@ -171,6 +194,10 @@ impl Form for Domain {
     fn write(field: &String) -> Value {
         Value::from(field.as_str())
     }
+
+    fn schema() -> Value {
+        json!({"type": "string", "pattern": r"^[^*_:\[\]]+$"})
+    }
 }
 
 /// An address of mail as a URL (RFC 6068), one without further fields (RFC 8555, section 7.3).
@@ -195,6 +222,10 @@ impl Form for Contact {
 
     fn write(field: &String) -> Value {
         Value::from(field.as_str())
+    }
+
+    fn schema() -> Value {
+        json!({"type": "string", "pattern": "^mailto:[!-~]+@[!-~]+$"})
     }
 }
 
