@@ -16,6 +16,7 @@ use tracing::info;
 use super::asked_host::{self, UnknownName};
 use super::units::counted;
 use super::{Admin, page, tickets};
+use crate::config::effective_json;
 use crate::http::body::Body;
 use crate::http::reply;
 use crate::metrics;
@@ -79,6 +80,14 @@ async fn answer_as_such(
             Access::ShowAndAct if method == Method::POST => tickets::make(admin, body).await,
             Access::ShowAndAct => reply::method_not_allowed("POST"),
         },
+        // It names files, which the port for administrators need not tell.
+        _ if path == "/configuration" && access == Access::ShowAndAct => {
+            if method == Method::GET {
+                configuration(admin)
+            } else {
+                reply::method_not_allowed("GET")
+            }
+        }
         _ if path == "/healthz" => {
             let health = Arc::clone(&admin.sources.live.current().gateway.health);
             health.answer(method).await
@@ -99,6 +108,15 @@ async fn answer_as_such(
             Some(response) => response,
         },
     }
+}
+
+/// The values in effect, as `check` prints those of the file.
+fn configuration(admin: &Admin) -> Response<Body> {
+    let values = effective_json(&admin.sources.live.current().config);
+    let mut response = Response::new(Body::from(values.to_string().into_bytes()));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(CONTENT_TYPE, json);
+    response
 }
 
 fn show(admin: &Admin, path: &str) -> Option<Response<Body>> {
