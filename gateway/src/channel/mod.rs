@@ -12,6 +12,7 @@ mod registry;
 mod socket;
 mod stop;
 mod transfer;
+mod trial;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub use lost_clients::LostClients;
 pub use registry::{Entry, NewChannel, Registration, Registry, Session, Tally, Totals};
 pub use stop::StopSignal;
 pub use transfer::{Arrived, ChannelState, Offer};
+pub use trial::{Trial, TrialError};
 
 use crate::access_log::{AccessLog, RequestId};
 use crate::admission::Admission;

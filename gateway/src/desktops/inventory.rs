@@ -62,6 +62,12 @@ impl Inventory {
         &self.warnings
     }
 
+    /// Where its desktops are, by what clients choose them by, in the order of the file.
+    pub fn grants(&self) -> impl ExactSizeIterator<Item = (&str, &Grant)> {
+        let desktops = self.desktops.iter();
+        desktops.map(|desktop| (&*desktop.id, &desktop.grant))
+    }
+
     /// How much is in it, for the log.
     pub fn summary(&self) -> String {
         let count = |count: usize, one: &str| match count {

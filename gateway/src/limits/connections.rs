@@ -292,6 +292,11 @@ fn connections_that_fit(configured: usize, descriptors_each: u64) -> usize {
     let descriptors = rlimit::increase_nofile_limit(rlimit::INFINITY)
         .or_else(|_| rlimit::Resource::NOFILE.get_soft())
         .unwrap_or(1_024);
+    connections_within(descriptors, configured, descriptors_each)
+}
+
+/// How many connections fit into so many descriptors if each takes so many.
+pub fn connections_within(descriptors: u64, configured: usize, descriptors_each: u64) -> usize {
     let fit = descriptors.saturating_sub(OWN_DESCRIPTORS) / descriptors_each;
     configured
         .min(usize::try_from(fit).unwrap_or(usize::MAX))

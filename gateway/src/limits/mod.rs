@@ -9,7 +9,9 @@ mod subscriber;
 mod terminals;
 
 pub use clients::{ClientLimits, Place, TooMany as TooManyChannels};
-pub use connections::{ConnectionLimits, Permit, TooMany, most_connections, speak_for_many};
+pub use connections::{
+    ConnectionLimits, Permit, TooMany, connections_within, most_connections, speak_for_many,
+};
 pub use failures::FailureLimit;
 pub use logins::{Attempt, LoginLimit};
 pub use networks::NetworkRules;
