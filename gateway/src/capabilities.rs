@@ -29,6 +29,13 @@ pub(crate) fn needed(config: &Config, take_over: bool) -> CapabilitySet {
     needed
 }
 
+/// What is of use to a process that finds out why a gateway with this configuration does not work:
+/// it reads files and asks processes of other users, and tries data paths that are configured. With
+/// more, a mere try could load modules into the kernel.
+pub(crate) fn of_doctor(config: &Config) -> CapabilitySet {
+    needed(config, true) | CapabilitySet::SYS_PTRACE
+}
+
 /// Gives up all but these, for this process and those that it starts; none are gained. Must be
 /// called while the process has a single thread, as each has its own.
 pub(crate) fn keep_only(needed: CapabilitySet) -> anyhow::Result<()> {

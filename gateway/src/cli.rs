@@ -21,6 +21,7 @@ use crate::background::{self, EXIT_NO_THREADS, NoThreads};
 use crate::certificate_subject::Subject;
 use crate::channel_type::ChannelType;
 use crate::config::{self, Assignment, Config, DataPath, Sources};
+use crate::doctor::{self, Severity};
 use crate::documents::Document;
 use crate::handover::next;
 use crate::host_tls::CertificateDigest;
@@ -37,6 +38,9 @@ use gateway_datapath::probe;
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
 const EXIT_CONFIG: u8 = 78;
+
+/// `doctor` found something odd, and nothing that does not work.
+const EXIT_WARNINGS: u8 = 3;
 
 /// How long work that blocks may go on once everything else has ended.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -94,6 +98,8 @@ enum Command {
     },
     /// Ask for a gateway's health: exit code 0 if clients should be sent to it, otherwise 1.
     Health(HealthArguments),
+    /// Find out why an installation does not work: one line for each check. Nothing is changed.
+    Doctor(Box<DoctorArguments>),
     /// Print what the packages ship about the command line.
     #[command(hide = true)]
     Document {
@@ -117,6 +123,58 @@ enum Schema {
     Configuration,
     /// The file that `Desktops` names.
     Desktops,
+}
+
+#[derive(Debug, Args)]
+struct DoctorArguments {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    /// Write a report for those who help: what was found, values, status, metrics, versions, units
+    /// and logs, without secrets. FILE ends in .tar.zst and must not exist.
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// Leave addresses of clients and names of users in that report.
+    #[arg(long, requires = "bundle")]
+    with_addresses: bool,
+    /// The unit of systemd: its name, or the path of its file. Default: that of the running gateway,
+    /// or flexvdi-gateway.
+    #[arg(long, value_name = "UNIT")]
+    unit: Option<String>,
+    /// The user as whom the gateway runs. Default: as the running one does, or as the unit says.
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+}
+
+impl DoctorArguments {
+    fn run(self, sources: Sources) -> ExitCode {
+        let wanted = doctor::Wanted {
+            sources,
+            unit: self.unit,
+            user: self.user,
+        };
+        let show = doctor::Show {
+            json: self.json,
+            bundle: self.bundle,
+            with_addresses: self.with_addresses,
+        };
+        let run = || {
+            // Nothing that it reads of others should do more harm than that takes.
+            let loaded = wanted.sources.load();
+            let config = loaded.map_or_else(|_| Config::default(), |loaded| loaded.config);
+            if let Err(error) = capabilities::keep_only(capabilities::of_doctor(&config)) {
+                complain(&format!("warning: cannot give up capabilities: {error:#}"));
+            }
+            let runtime = runtime(&Config::default(), 0)?;
+            run_to_the_end(runtime, doctor::run(&wanted, &show))
+        };
+        match run() {
+            Ok(Severity::Error) => ExitCode::FAILURE,
+            Ok(Severity::Warning) => ExitCode::from(EXIT_WARNINGS),
+            Ok(Severity::Ok | Severity::Skipped) => ExitCode::SUCCESS,
+            Err(error) => exit(Err(error)),
+        }
+    }
 }
 
 /// Commands for the gateway that runs with this configuration.
@@ -302,6 +360,7 @@ pub fn main() -> ExitCode {
         Command::Password => return exit(desktops::print_hash()),
         Command::Schema { file } => return exit(print_schema(file)),
         Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
+        Command::Doctor(doctor) => return doctor.run(sources),
         Command::Ask(ask) => {
             return match sources.load() {
                 Ok(loaded) => exit(ask.run(&loaded.config)),

@@ -120,13 +120,14 @@ fn ending() -> Roff {
         &[
             (
                 "0",
-                "Stopped by SIGTERM or SIGINT. check found nothing wrong.",
+                "Stopped by SIGTERM or SIGINT. check or doctor found nothing wrong.",
             ),
             (
                 "1",
-                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, a command was refused by the running gateway or did not reach it, or the system failed in another way.",
+                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, a command was refused by the running gateway or did not reach it, doctor found an error, or the system failed in another way.",
             ),
             ("2", "Wrong command line."),
+            ("3", "doctor found warnings, and no error."),
             (
                 "71",
                 "The system grants fewer threads than the start needs. Raise TasksMax= of the unit, or ulimit -u.",

@@ -4,7 +4,7 @@
 //! Modules depend on each other in one direction, which `tests/modules.rs` checks, from what runs
 //! the process down to what describes a configuration:
 //!
-//! `cli` -> `server` -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
+//! `cli` -> {`server`, `doctor`} -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
 //! {`ticket`, `portal`} -> {`http`, `signed`} -> {`pool`, `described`} -> `limits` -> {`metrics`,
 //! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
@@ -33,6 +33,7 @@ pub mod config;
 pub mod congestion;
 pub mod described;
 pub mod desktops;
+mod doctor;
 mod documents;
 pub mod drain;
 #[cfg(feature = "fuzzing")]

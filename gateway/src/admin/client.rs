@@ -208,7 +208,11 @@ async fn act(runtime_dir: &Path, target: &str) -> anyhow::Result<()> {
 }
 
 /// The answer's body; an answer that is no success is an error.
-async fn ask(runtime_dir: &Path, method: Method, target: &str) -> anyhow::Result<String> {
+pub(crate) async fn ask(
+    runtime_dir: &Path,
+    method: Method,
+    target: &str,
+) -> anyhow::Result<String> {
     ask_with(runtime_dir, method, target, Bytes::new()).await
 }
 

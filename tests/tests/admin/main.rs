@@ -8,6 +8,7 @@
 mod closed_output;
 mod command_line;
 mod crowd;
+mod doctor;
 mod drain;
 mod health;
 mod host_names;
