@@ -37,10 +37,8 @@ fn look(scene: &Scene) -> Vec<Finding> {
 /// The hard one, to which a gateway raises its own, and whose it is.
 fn limit(scene: &Scene) -> Option<(u64, String)> {
     if let Some(pid) = scene.pid() {
-        return Some((
-            of_process(Process::new(i32::try_from(pid).ok()?).ok()?)?,
-            format!("process {pid}"),
-        ));
+        let process = Process::new(i32::try_from(pid).ok()?).ok()?;
+        return Some((of_process(&process)?, format!("process {pid}")));
     }
     let of_unit = scene.unit.as_ref().and_then(|unit| {
         let value = unit.settings.value("LimitNOFILE")?;
@@ -53,14 +51,12 @@ fn limit(scene: &Scene) -> Option<(u64, String)> {
         Some((limit, unit.name.clone()))
     });
     of_unit.or_else(|| {
-        Some((
-            of_process(Process::myself().ok()?)?,
-            "of this shell".to_owned(),
-        ))
+        let own = of_process(&Process::myself().ok()?)?;
+        Some((own, "of this shell".to_owned()))
     })
 }
 
-fn of_process(process: Process) -> Option<u64> {
+fn of_process(process: &Process) -> Option<u64> {
     match process.limits().ok()?.max_open_files.hard_limit {
         LimitValue::Unlimited => Some(u64::MAX),
         LimitValue::Value(limit) => Some(limit),

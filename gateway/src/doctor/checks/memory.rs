@@ -1,7 +1,7 @@
 //! Limits on memory and threads of the control group in which the gateway runs.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use procfs::process::Process;
 
@@ -128,7 +128,7 @@ fn least(one: Option<u64>, other: Option<u64>) -> Option<u64> {
 }
 
 /// `None`: there is no such file, or no limit.
-fn number(path: &PathBuf) -> Option<u64> {
+fn number(path: &Path) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     // The old hierarchy's way to say that there is none.
     let is_limit = |limit: &u64| *limit < 1 << 60;

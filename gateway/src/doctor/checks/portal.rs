@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Uri;
+
 use super::super::contact::Contact;
 use super::super::finding::Finding;
 use super::super::scene::Scene;
@@ -16,7 +18,7 @@ const WHY: &str = "Clients with tokens of the portal get 503";
 
 async fn look(scene: Arc<Scene>) -> Vec<Finding> {
     let config = &scene.config;
-    let authority = config.ticket_url.as_ref().and_then(|url| url.authority());
+    let authority = config.ticket_url.as_ref().and_then(Uri::authority);
     let Some(authority) = authority else {
         return vec![Finding::ok("none is configured")];
     };

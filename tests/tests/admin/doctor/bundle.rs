@@ -219,7 +219,7 @@ async fn a_report_has_everything_but_secrets_and_clients() {
     let values: Value = serde_json::from_str(&report["configuration.json"]).unwrap();
     assert_eq!(values["TicketURL"], "https://127.0.0.1:1/[removed]");
     assert_eq!(values["MaxConnections"], 100);
-    assert!(report["metrics.txt"].contains("\nflexvdi_gateway_sessions 1\n"));
+    assert!(report["metrics.txt"].contains("\nflexvdi_gateway_sessions 1.0\n"));
     assert!(report["versions.txt"].starts_with("flexvdi-gateway "));
     assert!(report["units/0-gateway.service"].contains("RestartKillSignal=SIGUSR2"));
 
@@ -270,7 +270,10 @@ async fn a_full_disk_is_told_and_nothing_is_left() {
     let mut command = tokio::process::Command::new("unshare");
     command
         .args(["--mount", "sh", "-c"])
-        .arg("mount -t tmpfs -o size=4096 none \"$0\" && \"$@\"; code=$?; ls \"$0\"; exit $code")
+        .arg(
+            "mount -t tmpfs -o size=4096 none \"$0\" && head -c 4096 /dev/zero > \"$0/full\" && \
+             \"$@\"; code=$?; ls \"$0\"; exit $code",
+        )
         .arg(&disk)
         .arg(inner.as_std().get_program())
         .args(inner.as_std().get_args())
