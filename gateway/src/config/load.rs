@@ -25,6 +25,17 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// One of which nobody knows where its values come from.
+    #[cfg(test)]
+    pub(crate) fn of(config: Config) -> Self {
+        Self {
+            config,
+            warnings: Vec::new(),
+            has_file: true,
+            origins: BTreeMap::new(),
+        }
+    }
+
     /// Where the value of this key comes from.
     pub fn origin(&self, key: &str) -> &Origin {
         self.origins.get(key).unwrap_or(&Origin::Default)

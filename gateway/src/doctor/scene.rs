@@ -119,10 +119,7 @@ impl Scene {
     #[cfg(test)]
     pub(super) fn with(config: Config) -> Self {
         Self {
-            loaded: Ok(Loaded {
-                config: config.clone(),
-                warnings: Vec::new(),
-            }),
+            loaded: Ok(Loaded::of(config.clone())),
             config: Arc::new(config),
             ..Self::of_nothing()
         }
