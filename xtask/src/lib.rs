@@ -1,11 +1,13 @@
 //! The project's own commands, run as `cargo xtask COMMAND`. What is public here is what `bench`
 //! shares with them.
 
+mod apt;
 pub mod build_ebpf;
 pub mod cargo;
 mod demo;
 mod fuzz;
 mod git;
+mod image;
 mod install_test;
 mod package;
 mod repository;
@@ -47,6 +49,8 @@ enum Command {
     Demo(demo::Options),
     /// Fuzz the parsers and the relay.
     Fuzz(fuzz::Options),
+    /// Make an image for containers.
+    Image(image::Options),
     /// Install from the repositories with apt and dnf, on a machine of their own.
     InstallTest(install_test::Options),
     /// Make packages for Debian and for Red Hat's systems.
@@ -69,6 +73,7 @@ pub fn main() -> ExitCode {
         Command::BuildEbpf(options) => build_ebpf::run(&mut steps, &options),
         Command::Demo(options) => demo::run(&mut steps, &options),
         Command::Fuzz(options) => fuzz::run(&mut steps, &options),
+        Command::Image(options) => image::run(&mut steps, &options),
         Command::InstallTest(options) => install_test::run(&mut steps, &options),
         Command::Package(options) => package::run(&mut steps, &options).map(drop),
         Command::Repository(options) => repository::run(&mut steps, &options),

@@ -11,6 +11,7 @@ use crate::build_ebpf;
 use crate::cargo;
 use crate::demo::{self, installed};
 use crate::fuzz;
+use crate::image;
 use crate::soak;
 use crate::steps::Steps;
 use crate::vm;
@@ -52,6 +53,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     fuzz::run_quick(steps)?;
     soak::run_quick(steps)?;
     installed::run(steps, false)?;
+    image::trial::run(steps)?;
     vm::run_quick(steps)?;
 
     steps.summary();

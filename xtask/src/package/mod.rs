@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use tempfile::TempDir;
 use testkit::command::target_dir;
 use testkit::packages::{self, Package};
 
@@ -100,6 +101,56 @@ pub(crate) fn for_test<const N: usize>(
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(made.try_into().ok().expect("one for each version"))
+}
+
+/// What an image has of the gateway.
+pub(crate) struct Inside {
+    /// The program, without what only debuggers read.
+    pub(crate) program: Vec<u8>,
+    /// Its licence.
+    pub(crate) licence: String,
+    /// Those of the libraries inside, packed by gzip.
+    pub(crate) third_party: Vec<u8>,
+}
+
+/// Builds the gateway for an image, as [`run`] and [`for_test`] build it for packages; or takes
+/// a program that was built and stripped elsewhere.
+pub(crate) fn for_image(steps: &mut Steps, source: &Source<'_>) -> Result<Inside> {
+    let program = match source {
+        Source::File(path) => {
+            fs::read(path).with_context(|| format!("reading {}", path.display()))?
+        }
+        Source::Profile { name, native } => {
+            packages::ensure(&[Package::DpkgDev])?;
+            let binary = if *native {
+                build(steps, name)?
+            } else {
+                build_for_older(steps, name)?
+            };
+            let stripped = TempDir::with_prefix("flexvdi-gateway-stripped-")?;
+            let path = stripped.path().join("flexvdi-gateway");
+            tree::strip(binary.path(), &path)?;
+            fs::read(path).context("reading the program")?
+        }
+    };
+    Ok(Inside {
+        program,
+        licence: tree::copyright()?,
+        third_party: tree::gzipped(&licences::third_party()?)?,
+    })
+}
+
+/// Where the program of an image comes from.
+pub(crate) enum Source<'a> {
+    /// It is there.
+    File(&'a Path),
+    /// It is built with this profile of cargo.
+    Profile {
+        /// The profile.
+        name: &'a str,
+        /// Linked to this machine's C library instead of an old one's.
+        native: bool,
+    },
 }
 
 /// For systems from the oldest one on that the packages are for.

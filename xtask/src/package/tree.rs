@@ -42,13 +42,7 @@ pub(super) struct Layout {
 /// Lays out everything below `root`.
 pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<()> {
     let put = |path: &str, content: &[u8]| put(root, path, content, 0o644);
-    let packed = |path: &str, content: &str| -> Result<()> {
-        let mut gzip = GzBuilder::new()
-            .mtime(0)
-            .write(Vec::new(), Compression::best());
-        gzip.write_all(content.as_bytes())?;
-        put(path, &gzip.finish()?)
-    };
+    let packed = |path: &str, content: &str| put(path, &gzipped(content)?);
 
     install_binary(root, binary)?;
     put(
@@ -155,20 +149,34 @@ pub(super) fn put(root: &Path, path: &str, content: &[u8], mode: u32) -> Result<
     Ok(())
 }
 
-/// Without what only debuggers read, which is most of it.
 fn install_binary(root: &Path, binary: &Binary) -> Result<()> {
     let path = "usr/sbin/flexvdi-gateway";
     put(root, path, &[], 0o755)?;
-    let mut strip = Command::new("strip");
-    strip.args(["--strip-unneeded", "--remove-section=.comment", "-o"]);
-    strip.arg(root.join(path)).arg(binary.path());
-    run_bounded(strip, STRIP_LIMIT)?;
+    strip(binary.path(), &root.join(path))?;
     fs::set_permissions(root.join(path), Permissions::from_mode(0o755))?;
     Ok(())
 }
 
+/// Writes a program without what only debuggers read, which is most of it.
+pub(super) fn strip(program: &Path, to: &Path) -> Result<()> {
+    let mut strip = Command::new("strip");
+    strip.args(["--strip-unneeded", "--remove-section=.comment", "-o"]);
+    strip.arg(to).arg(program);
+    run_bounded(strip, STRIP_LIMIT)?;
+    Ok(())
+}
+
+/// A text packed by gzip, without the time of that.
+pub(super) fn gzipped(content: &str) -> Result<Vec<u8>> {
+    let mut gzip = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::best());
+    gzip.write_all(content.as_bytes())?;
+    Ok(gzip.finish()?)
+}
+
 /// In the format that Debian reads, and people too.
-fn copyright() -> Result<String> {
+pub(super) fn copyright() -> Result<String> {
     let mut text = read_source("debian/copyright")?;
     text.push_str("License: MIT\n");
     for line in read("LICENSE-MIT")?.lines() {
