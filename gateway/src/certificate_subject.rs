@@ -172,7 +172,12 @@ fn encoded(value: &Any<'_>) -> String {
     let Ok(der) = value.to_der_vec_raw() else {
         return String::new();
     };
-    der.iter().fold(String::new(), |mut text, byte| {
+    hexadecimal(&der)
+}
+
+/// Bytes as digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02X}");
         text
     })

@@ -1,11 +1,13 @@
 //! Who a client is, by a certificate that was verified.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize, Serializer};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::certificate_subject::distinguished_name;
+use crate::certificate_subject::{distinguished_name, hexadecimal};
 use crate::host::Host;
 
 /// Longest name of a subject or an issuer, in bytes.
@@ -42,7 +44,7 @@ impl ClientCertificate {
         let read = Self {
             subject: distinguished_name(certificate.subject()),
             issuer: distinguished_name(certificate.issuer()),
-            serial: number.iter().map(|byte| format!("{byte:02X}")).collect(),
+            serial: hexadecimal(number),
             names: names(&certificate),
         };
         read.is_sound().then_some(read)
@@ -59,6 +61,14 @@ impl ClientCertificate {
             && self.names.len() <= MOST_NAMES
             && self.names.iter().all(|name| is_alternative(name))
     }
+}
+
+/// For serde, which does not look into an `Arc` by itself.
+pub fn shared<S: Serializer>(
+    certificate: &Option<Arc<ClientCertificate>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    certificate.as_deref().serialize(serializer)
 }
 
 fn is_alternative(name: &str) -> bool {

@@ -9,6 +9,8 @@ use rcgen::{
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
     RevokedCertParams, SanType, SerialNumber,
 };
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 
@@ -25,8 +27,7 @@ pub struct ClientAuthority {
 pub struct ClientCert {
     dir: TempDir,
     serial: Vec<u8>,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivatePkcs8KeyDer<'static>,
+    pub(crate) certified: CertifiedKey,
 }
 
 impl ClientAuthority {
@@ -77,11 +78,13 @@ impl ClientAuthority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         std::fs::write(dir.path().join("cert.pem"), certificate.pem())?;
         std::fs::write(dir.path().join("key.pem"), key.serialize_pem())?;
+        let chain = vec![certificate.der().clone(), self.der.clone()];
+        let signing_key = PrivatePkcs8KeyDer::from(key.serialize_der());
+        let signing_key = any_supported_type(&signing_key.into())?;
         Ok(ClientCert {
             dir,
             serial,
-            chain: vec![certificate.der().clone(), self.der.clone()],
-            key: PrivatePkcs8KeyDer::from(key.serialize_der()),
+            certified: CertifiedKey::new(chain, signing_key),
         })
     }
 

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WantsClientCert};
-use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::crypto::{
     CryptoProvider, SupportedKxGroup, WebPkiSupportedAlgorithms, verify_tls12_signature,
     verify_tls13_signature,
 };
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::SingleCertAndKey;
 use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
     SupportedProtocolVersion,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -70,15 +69,16 @@ impl TlsClient {
 
     /// Shows this certificate when it is asked for one.
     pub fn presenting(mut self, cert: &ClientCert) -> Self {
-        let key = any_supported_type(&PrivateKeyDer::Pkcs8(cert.key.clone_key()));
-        let key = key.expect("a key of rcgen's");
-        let certified = CertifiedKey::new(cert.chain.clone(), key);
         Arc::make_mut(&mut self.config).client_auth_cert_resolver =
-            Arc::new(SingleCertAndKey::from(certified));
+            Arc::new(SingleCertAndKey::from(cert.certified.clone()));
         self
     }
 
-    /// Offers these groups for the key exchange, the first of which with a share.
+    /// Speaks TLS 1.2 and 1.3, and offers these groups for the key exchange, the first of which with
+    /// a share.
+    ///
+    /// # Panics
+    /// When there are none.
     pub fn groups(mut self, groups: &[&'static dyn SupportedKxGroup]) -> Self {
         let config = Arc::make_mut(&mut self.config);
         let mut provider = CryptoProvider::clone(config.crypto_provider());

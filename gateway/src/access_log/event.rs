@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::RequestId;
-use crate::client_certificate::ClientCertificate;
+use crate::client_certificate::{ClientCertificate, shared};
 
 /// One line, without its time.
 #[derive(Serialize)]
@@ -84,14 +84,6 @@ pub enum Event {
     },
 }
 
-#[expect(clippy::ref_option, reason = "so serde calls it")]
-fn shown<S: Serializer>(
-    certificate: &Option<Arc<ClientCertificate>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    certificate.as_deref().serialize(serializer)
-}
-
 /// A request and its answer.
 #[derive(Clone, Serialize)]
 pub struct Requested {
@@ -100,7 +92,7 @@ pub struct Requested {
     /// Address of the client.
     pub client: IpAddr,
     /// The certificate that it has shown.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
     pub certificate: Option<Arc<ClientCertificate>>,
     /// The method.
     pub method: String,
@@ -129,7 +121,7 @@ pub struct ChannelStart {
     /// Address of the client.
     pub client: IpAddr,
     /// The certificate that it has shown.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shown")]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "shared")]
     pub certificate: Option<Arc<ClientCertificate>>,
     /// Host and port of the desktop.
     pub host: String,

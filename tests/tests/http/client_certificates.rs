@@ -167,7 +167,7 @@ async fn bad_certificates_are_refused_with_the_reason() {
     let list = scene.authority.path().with_file_name("crl.pem");
     let gateway = scene.gateway().set("ClientCRLFile", path(&list));
     let port = testkit::net::free_port().unwrap();
-    let gateway = gateway
+    let mut gateway = gateway
         .set("Debug", true)
         .set("AdminPort", port)
         .spawn()
@@ -204,6 +204,7 @@ async fn bad_certificates_are_refused_with_the_reason() {
             "{line} in\n{metrics}"
         );
     }
+    assert!(gateway.terminate().await.unwrap().success());
     let lines = scene.events("refused");
     assert_eq!(lines.len(), 8, "{lines:?}");
     let reason = "client certificate refused: it is revoked (CN=revoked,O=Example)";
