@@ -23,6 +23,7 @@ pub mod netlink;
 pub mod network;
 pub mod packages;
 pub mod pattern;
+pub mod pebble;
 pub mod picture;
 pub mod portal;
 pub mod qemu;

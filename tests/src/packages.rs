@@ -86,6 +86,10 @@ pub enum Package {
     Logrotate,
     /// An X server that is a Spice server, which only the benchmarks use.
     XorgSpice,
+    /// An authority that gives certificates by ACME, with a DNS server for tests.
+    Pebble,
+    /// What has a program see another time.
+    Faketime,
     /// Environments of Python that packages of `PyPI` are installed into.
     PythonVenv,
     /// What makes repositories for `apt-get`.
@@ -104,7 +108,7 @@ pub enum Package {
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::GlibNetworking,
@@ -122,6 +126,8 @@ impl Package {
         Self::Apparmor,
         Self::Checkpolicy,
         Self::PythonVenv,
+        Self::Pebble,
+        Self::Faketime,
     ];
 
     /// Whether what is needed of it is on this machine.
@@ -159,6 +165,10 @@ impl Package {
             Self::Systemd => Path::new(SYSTEMD).is_file() && find_program("systemctl").is_some(),
             Self::Logrotate => find_program("logrotate").is_some(),
             Self::XorgSpice => Path::new(XORG).is_file() && Path::new(XORG_SPICE_DRIVER).is_file(),
+            Self::Pebble => {
+                find_program("pebble").is_some() && find_program("pebble-challtestsrv").is_some()
+            }
+            Self::Faketime => find_program("faketime").is_some(),
             Self::PythonVenv => python_has_venv(),
             Self::AptUtils => find_program("apt-ftparchive").is_some(),
             Self::Createrepo => find_program("createrepo_c").is_some(),
@@ -210,6 +220,8 @@ impl Package {
             Self::Systemd => (&["systemd"], &[]),
             Self::Logrotate => (&["logrotate"], &[]),
             Self::XorgSpice => (&["xserver-xspice"], &[]),
+            Self::Pebble => (&["pebble"], &[]),
+            Self::Faketime => (&["faketime"], &[]),
             Self::PythonVenv => (&["python3-venv"], &[]),
             Self::AptUtils => (&["apt-utils"], &[]),
             Self::Createrepo => (&["createrepo-c"], &[]),

@@ -41,7 +41,19 @@ impl TlsClient {
         Self::with_versions(rustls::ALL_VERSIONS)
     }
 
-    /// The same, TLS 1.2 only.
+    /// One that does not even look at the certificate: it may be one that the library cannot take.
+    pub fn unchecked() -> Self {
+        let config = builder(rustls::ALL_VERSIONS, |builder| {
+            let any = AnyCertificate::new(&crypto_provider());
+            let unchecked = Arc::new(UncheckedCertificate(any));
+            builder
+                .dangerous()
+                .with_custom_certificate_verifier(unchecked)
+        });
+        Self::from_config(config)
+    }
+
+    /// A client that accepts any certificate, TLS 1.2 only.
     pub fn tls12() -> Self {
         Self::with_versions(&[&rustls::version::TLS12])
     }
@@ -209,5 +221,44 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_schemes()
+    }
+}
+
+/// Accepts every certificate, and does not check that the server holds its key.
+#[derive(Debug)]
+struct UncheckedCertificate(AnyCertificate);
+
+impl ServerCertVerifier for UncheckedCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _message: &[u8],
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }

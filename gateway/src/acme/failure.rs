@@ -26,6 +26,10 @@ pub(super) enum Failure {
     Authorities(#[from] ManagerTlsError),
     #[error("the authority cannot be reached: {0}; check Directory and the network")]
     Unreachable(RequestError),
+    /// What passes by itself, such as numbers against replay that do not get along (RFC 8555,
+    /// section 6.5), which the library has tried a few times.
+    #[error("the authority has trouble: {0}")]
+    Trouble(String),
     #[error(
         "the clock of this system and that of the authority are {} hours apart; set the clock",
         .0.as_secs() / 3_600
@@ -88,7 +92,7 @@ impl Failure {
     /// What is counted.
     pub(super) fn result(&self) -> AcmeResult {
         match self {
-            Self::Unreachable(_) | Self::Timeout(_) => AcmeResult::Unreachable,
+            Self::Unreachable(_) | Self::Trouble(_) | Self::Timeout(_) => AcmeResult::Unreachable,
             Self::RateLimited(_) => AcmeResult::RateLimited,
             Self::NotValidated(..) | Self::NoSuchCheck(_) => AcmeResult::NotValidated,
             Self::Refused(_) | Self::Unusable(_) => AcmeResult::Refused,
@@ -132,9 +136,8 @@ impl Failure {
     fn of_problem(problem: &Problem) -> Self {
         let said = said(problem);
         match kind(problem) {
-            "rateLimited" => Self::RateLimited(said),
-            _ if problem.status == Some(429) => Self::RateLimited(said),
-            "serverInternal" => Self::Unreachable(RequestError::Unreachable(said)),
+            _ if asks_for_a_pause(problem) => Self::RateLimited(said),
+            "badNonce" | "serverInternal" => Self::Trouble(said),
             _ => Self::Refused(said),
         }
     }
@@ -143,6 +146,15 @@ impl Failure {
 /// Whether the authority does not know the account, or not any more.
 pub(super) fn is_unknown_account(error: &Error) -> bool {
     matches!(error, Error::Api(problem) if kind(problem) == "accountDoesNotExist")
+}
+
+/// Whether the authority wants fewer requests.
+pub(super) fn is_limited(error: &Error) -> bool {
+    matches!(error, Error::Api(problem) if asks_for_a_pause(problem))
+}
+
+fn asks_for_a_pause(problem: &Problem) -> bool {
+    kind(problem) == "rateLimited" || problem.status == Some(429)
 }
 
 fn kind(problem: &Problem) -> &str {

@@ -311,7 +311,7 @@ impl Renewal {
         info!(
             names = acme.domains.join(", "),
             directory = %acme.directory,
-            %reason,
+            reason = reason.to_string(),
             "ordering a certificate"
         );
         let begun = Instant::now();

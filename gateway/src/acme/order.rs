@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::answers;
 use super::authority::Authority;
-use super::failure::{Failure, Way, is_unknown_account, said};
+use super::failure::{Failure, Way, is_limited, is_unknown_account, said};
 use super::http::{self, Port};
 use super::kept;
 use super::on_disk;
@@ -91,6 +91,7 @@ impl Ordering<'_> {
             let order = NewOrder::new(&names).replaces(replaces.clone());
             match account.new_order(&order).await {
                 Ok(order) => return Ok(order),
+                Err(error) if is_limited(&error) => return Err(error.into()),
                 Err(error) => debug!(%error, "an order is not taken as a renewal"),
             }
         }

@@ -9,6 +9,9 @@ use crate::tls::Certificate;
 /// Longest time that an authority may ask to be left alone for.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(7 * 86_400);
 
+/// Shortest pause after an authority has asked for one.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(60);
+
 /// When a certificate is due: after two thirds of its life and up to a sixtieth more, in which
 /// `spread` (0 to 1) says where, so that not all gateways of the world come at once. `None`: it
 /// cannot be read.
@@ -22,13 +25,17 @@ pub(super) fn due(certificate: &Certificate, spread: f64) -> Option<SystemTime> 
 }
 
 /// How long to wait after so many failures in a row, the last one being this: twice as long each
-/// time, and up to a fifth more. `retry_after`: what the authority asks for.
+/// time, and up to a fifth more. `retry_after`: what the authority asks for, who knows its limits
+/// better.
 pub(super) fn pause(failure: &Failure, failures: u32, retry_after: Option<Duration>) -> Duration {
     let (first, most) = failure.pauses();
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(20));
     let pause = doubled.min(most).mul_f64(1.0 + random() / 5.0);
-    let asked = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
-    pause.max(asked)
+    match (failure, retry_after) {
+        (_, None) => pause,
+        (Failure::RateLimited(_), Some(asked)) => asked.clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER),
+        (_, Some(asked)) => pause.max(asked.min(MAX_RETRY_AFTER)),
+    }
 }
 
 /// Somewhere from 0 to 1.
@@ -78,5 +85,10 @@ mod tests {
         assert!((120..=144).contains(&seconds(1, Some(10))));
         assert_eq!(seconds(1, Some(4_000)), 4_000);
         assert_eq!(seconds(1, Some(u64::MAX)), MAX_RETRY_AFTER.as_secs());
+        let limited = Failure::RateLimited("too many".to_owned());
+        let seconds =
+            |asked: Option<u64>| pause(&limited, 3, asked.map(Duration::from_secs)).as_secs();
+        assert!((14_400..=17_280).contains(&seconds(None)));
+        assert_eq!((seconds(Some(0)), seconds(Some(4_000))), (60, 4_000));
     }
 }

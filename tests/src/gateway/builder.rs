@@ -146,6 +146,9 @@ impl GatewayBuilder {
             if self.plain {
                 config.insert("PlainPort".to_owned(), free_port()?.into());
             }
+            if self.config.contains_key("Acme") {
+                config.retain(|key, _| key != "CertFile" && key != "KeyFile");
+            }
             config.extend(self.config);
             write_config(&config_path, &config)?;
         }
@@ -288,6 +291,7 @@ fn default_config(cert: &TestCert, dir: &Path) -> Map<String, Value> {
         // Hosts of tests often say nothing for long.
         "LinkTimeout": 600,
         "RuntimeDir": dir.join("run"),
+        "StateDirectory": dir.join("state"),
     });
     match defaults {
         Value::Object(map) => map,
