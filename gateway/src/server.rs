@@ -586,7 +586,12 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
             // Nothing is spliced: the downlink does not come by here.
             Paths::with_ktls_sockmap(Ktls::new(support, usize::MAX), sockmap)
         }
-        Ok(sockmap) => Paths::with_sockmap(sockmap),
+        Ok(sockmap) => {
+            if let Some(reason) = findings.iter().find_map(Finding::no_tunnels) {
+                sockmap.avoid_tunnels(reason);
+            }
+            Paths::with_sockmap(sockmap)
+        }
         Err(error) => {
             warn!(wanted, reason = %error, "data path relay is used instead");
             Paths::default()

@@ -92,13 +92,8 @@ impl Report {
         let outcome = timeout(LIMIT, attempt)
             .await
             .unwrap_or_else(|_| Err(anyhow!("bytes did not arrive in time")));
-        let reason = outcome.err().map(|error| format!("{error:#}"));
-        let works = reason.is_none();
-        self.parts.push(Part {
-            name,
-            works,
-            reason,
-        });
+        let works = outcome.is_ok();
+        self.parts.push(Part::new(name, outcome));
         works
     }
 }

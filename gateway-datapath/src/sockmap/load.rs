@@ -8,10 +8,18 @@ use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
 use tracing::debug;
 
+use super::btf::kernel_offsets;
 use super::kernel;
 use super::logger;
 use super::maps::{Maps, TakeError};
 use super::object;
+
+/// The members of `struct tcp_sock` (include/linux/tcp.h) that the programs read, in the order of
+/// [`layout::TCP_OFFSETS`].
+const TCP_MEMBERS: [&str; 4] = ["write_seq", "snd_nxt", "snd_una", "copied_seq"];
+
+/// What a tunnel's legs may read of what passed before they say so to the program, in bytes.
+pub(super) const SOME_PASSED: u64 = 1 << 20;
 
 /// The object cannot be used on this kernel, or by this process.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +57,8 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) events: RingBuf<MapData>,
     pub(super) logger: Option<logger::Logger>,
+    /// Why tunnels cannot be moved; `None`: they can.
+    pub(super) no_tunnels: Option<String>,
     /// Programs and their links to the maps.
     pub(super) ebpf: Ebpf,
 }
@@ -57,16 +67,26 @@ pub(super) struct Loaded {
 pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let segment_limit = kernel::segment_limit()?;
-    // Slots rest for a while after their channel.
-    let slots = channels.saturating_mul(2);
+    // Tunnels have two, and slots rest for a while after their channel.
+    let slots = channels.saturating_mul(4);
+    let most_passed = kernel::most_received() * 2 + SOME_PASSED;
+    let tcp_offsets = kernel_offsets("tcp_sock", TCP_MEMBERS);
     let level = aya_log::Level::Warn as u8;
-    let mut ebpf = EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    if let Ok(offsets) = &tcp_offsets {
+        for (name, offset) in layout::TCP_OFFSETS.into_iter().zip(offsets) {
+            loader.override_global(name, offset, true);
+        }
+    }
+    let mut ebpf = loader
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
+        .override_global(layout::MOST_PASSED, &most_passed, true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries(layout::HOSTS, channels)
         .map_max_entries(layout::BRIDGES, channels)
         .map_max_entries(layout::INJECTORS, channels)
+        .map_max_entries(layout::TUNNELS, channels.saturating_mul(2))
         .map_max_entries(layout::TARGETS, channels.saturating_mul(3))
         .map_max_entries(layout::ROUTES, channels.saturating_mul(3))
         .map_max_entries(layout::STATES, slots)
@@ -80,6 +100,13 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     ] {
         attach(&mut ebpf, program, map)?;
     }
+    // Channels do without.
+    let no_tunnels = match tcp_offsets {
+        Ok(_) => attach(&mut ebpf, "tunnel_verdict", layout::TUNNELS)
+            .err()
+            .map(|error| error.to_string()),
+        Err(error) => Some(error.to_string()),
+    };
     let logger = logger::Logger::new(&mut ebpf);
     let events = ebpf.take_map(layout::EVENTS);
     let events = events.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::EVENTS)))?;
@@ -89,6 +116,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
         maps,
         events,
         logger,
+        no_tunnels,
         ebpf,
     })
 }

@@ -15,8 +15,9 @@
 //!
 //! Two hops, because changing the length of a TCP segment in a verdict breaks its source
 //! (`tcp_eat_skb` in `net/ipv4/tcp_bpf.c`), and `AF_UNIX` has no such count. Everything that goes to
-//! the client goes through one queue of the kernel, in whole frames.
+//! the client goes through one queue of the kernel, in whole frames. [Tunnels](tunnel) need one.
 
+mod btf;
 mod client;
 mod flush;
 mod host;
@@ -29,11 +30,12 @@ mod maps;
 mod object;
 mod registered;
 mod run;
+mod tunnel;
 mod watch;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use aya::Ebpf;
 use gateway_common::layout::State;
@@ -42,9 +44,10 @@ use tokio::net::TcpStream;
 pub(super) use kernel::may_have_tls;
 pub use link::{Legs, Link, LinkError, TlsLegs};
 pub use load::LoadError;
+pub use tunnel::Tunnel;
 
 use super::ktls::{self, KtlsStream};
-use super::{Counters, Inbound, Limits};
+use super::{Counters, Inbound, Limits, bounds};
 use crate::end_reason::EndReason;
 use crate::supervise::Supervised;
 use maps::Maps;
@@ -57,6 +60,8 @@ pub struct Sockmap {
     _watcher: Supervised<Infallible>,
     /// Most bytes of a channel that wait before its bridge, and as many behind it.
     most_queued: usize,
+    /// Why tunnels cannot be moved; nothing: they can.
+    no_tunnels: OnceLock<String>,
     /// Holds the programs; locked by nobody.
     _ebpf: Mutex<Ebpf>,
 }
@@ -73,6 +78,7 @@ impl Sockmap {
             watch,
             _watcher: watcher,
             most_queued: queued / 2,
+            no_tunnels: loaded.no_tunnels.map_or_else(OnceLock::new, OnceLock::from),
             _ebpf: Mutex::new(loaded.ebpf),
         }))
     }
@@ -94,6 +100,24 @@ impl Sockmap {
         Link::new(self, client, host)
     }
 
+    /// Moves no tunnels from now on, for this reason.
+    pub fn avoid_tunnels(&self, reason: &str) {
+        // There is a reason already, or there is one now.
+        let _ = self.no_tunnels.set(reason.to_owned());
+    }
+
+    /// Puts the legs of a tunnel, which has no frames, into the kernel's hands. What was read of
+    /// them must go on to [`Tunnel::run`].
+    ///
+    /// When that cannot be, gives them back as they were.
+    pub fn enter_tunnel(
+        self: &Arc<Self>,
+        client: TcpStream,
+        host: TcpStream,
+    ) -> Result<Tunnel, (LinkError, std::io::Result<Legs>)> {
+        Tunnel::new(self, client, host)
+    }
+
     /// The same for a client leg whose keys `protect` gives to the kernel, which it does once
     /// the sockets are in their maps; see [`Link::with_tls`]. `socket` is the client's, as one
     /// more descriptor.
@@ -104,6 +128,16 @@ impl Sockmap {
         protect: impl FnOnce() -> Result<KtlsStream, (ktls::BeginError, std::io::Result<T>)>,
     ) -> Result<Link, (LinkError, TlsLegs<T>)> {
         Link::with_tls(self, socket, host, protect)
+    }
+}
+
+/// How much of a new channel waits before its bridge and behind it, in bytes each, or of a tunnel's
+/// downlink unsent.
+fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
+    if follows {
+        bounds::FIRST_QUEUE.min(sockmap.most_queued)
+    } else {
+        sockmap.most_queued
     }
 }
 

@@ -1,12 +1,10 @@
-//! Tunnels: the byte stream of a channel without frames, on both ports.
+//! Tunnels, on both ports: what they begin with, and where they lead.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::GatewayBuilder;
-use testkit::net::{Connection, StreamEnd, read_to_end, reset};
-use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
+use testkit::net::{Connection, StreamEnd, read_to_end};
+use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::spice::read_link;
 use testkit::tls::TlsClient;
@@ -16,8 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 
-use crate::pressure::standstill;
-use crate::setup::{expect_uplink_end, read_uplink, socket_host};
+use crate::setup::socket_host;
 
 /// A gateway with both ports, and a host behind it that leaves its connections to the test.
 struct Stage {
@@ -104,147 +101,6 @@ async fn expect_end(client: &mut Connection) -> Result<()> {
     let (rest, end) = read_to_end(client).await?;
     ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
     ensure!(end == StreamEnd::Closed, "the end is {end:?}");
-    Ok(())
-}
-
-#[tokio::test]
-async fn bytes_of_all_lengths_arrive_unchanged_both_ways() -> Result<()> {
-    let stage = Stage::start(|gateway| gateway).await?;
-    for endpoint in stage.endpoints() {
-        let Ends { client, host } = stage.open(&endpoint).await?;
-        let (mut client_reader, mut client_writer) = tokio::io::split(client);
-        let (mut host_reader, mut host_writer) = host.into_split();
-        let (mut up, mut down) = (0, 0);
-        for length in [
-            1_u64, 2, 125, 126, 16_384, 65_532, 65_536, 131_072, 5_000_000,
-        ] {
-            let upward = async {
-                write_pattern(&mut client_writer, UPLINK, up, length).await?;
-                anyhow::Ok(client_writer.flush().await?)
-            };
-            let downward = async {
-                anyhow::Ok(write_pattern(&mut host_writer, DOWNLINK, down, length).await?)
-            };
-            tokio::try_join!(
-                upward,
-                downward,
-                read_uplink(&mut host_reader, up, length),
-                read_downlink(&mut client_reader, down, length),
-            )
-            .with_context(|| format!("{length} bytes"))?;
-            up += length;
-            down += length;
-        }
-        let mut client = client_reader.unsplit(client_writer);
-        client.shutdown().await?;
-        expect_uplink_end(&mut host_reader, up, up).await?;
-        drop((host_reader, host_writer));
-        expect_end(&mut client).await?;
-        let line = stage.expect_reason("client disconnected").await?;
-        let link = link_message(ChannelType::Main, 0).len() as u64;
-        let counts = format!("up={} down={down} ", up + link);
-        ensure!(line.contains(&counts), "not {counts:?} in {line:?}");
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn the_end_of_one_side_is_told_and_the_other_goes_on() -> Result<()> {
-    const LENGTH: u64 = 3_000_000;
-    let stage = Stage::start(|gateway| gateway).await?;
-    for endpoint in stage.endpoints() {
-        // The client ends, and its host has more to say.
-        let Ends {
-            mut client,
-            mut host,
-        } = stage.open(&endpoint).await?;
-        client.shutdown().await?;
-        expect_uplink_end(&mut host, 0, 0).await?;
-        let write = async { anyhow::Ok(write_pattern(&mut host, DOWNLINK, 0, LENGTH).await?) };
-        tokio::try_join!(write, read_downlink(&mut client, 0, LENGTH))?;
-        host.shutdown().await?;
-        expect_end(&mut client).await?;
-        stage.expect_reason("client disconnected").await?;
-
-        // The host ends, and what the client has under way arrives.
-        let Ends {
-            mut client,
-            mut host,
-        } = stage.open(&endpoint).await?;
-        write_pattern(&mut host, DOWNLINK, 0, LENGTH / 10).await?;
-        host.shutdown().await?;
-        read_downlink(&mut client, 0, LENGTH / 10).await?;
-        expect_end(&mut client).await?;
-        write_pattern(&mut client, UPLINK, 0, 50_000).await?;
-        client.shutdown().await?;
-        expect_uplink_end(&mut host, 0, 50_000).await?;
-        stage.expect_reason("host disconnected").await?;
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn a_reset_of_one_side_ends_the_other() -> Result<()> {
-    let stage = Stage::start(|gateway| gateway).await?;
-    for endpoint in stage.endpoints() {
-        let Ends { mut client, host } = stage.open(&endpoint).await?;
-        reset(&host)?;
-        drop(host);
-        expect_end(&mut client).await?;
-        drop(client);
-        stage.expect_reason("host lost").await?;
-
-        let Ends { client, mut host } = stage.open(&endpoint).await?;
-        client.reset()?;
-        expect_uplink_end(&mut host, 0, 0).await?;
-        stage.expect_reason("client lost").await?;
-    }
-    Ok(())
-}
-
-#[tokio::test]
-async fn neither_side_is_read_while_the_other_takes_nothing() -> Result<()> {
-    const OFFERED: u64 = 1 << 30;
-    const PIECE: usize = 65_536;
-    /// What the kernel's buffers of four sockets may hold at most.
-    const BUFFERED: u64 = 256 << 20;
-    let stage = Stage::start(|gateway| gateway).await?;
-    for endpoint in stage.endpoints() {
-        for pattern in [DOWNLINK, UPLINK] {
-            let Ends {
-                mut client,
-                mut host,
-            } = stage.open(&endpoint.clone().receive_buffer(65_536)).await?;
-            let before = stage.gateway.memory()?.own;
-            let sent = AtomicU64::new(0);
-            let send = async {
-                while sent.load(Ordering::Relaxed) < OFFERED {
-                    let bytes = pattern.bytes(sent.load(Ordering::Relaxed), PIECE);
-                    if pattern == DOWNLINK {
-                        host.write_all(&bytes).await?;
-                    } else {
-                        client.write_all(&bytes).await?;
-                    }
-                    sent.fetch_add(PIECE as u64, Ordering::Relaxed);
-                    // The observer must find its turn although this never waits.
-                    tokio::task::yield_now().await;
-                }
-                bail!("the whole of {OFFERED} bytes was taken without a reader")
-            };
-            let observe = async {
-                let stalled = standstill(&sent).await?;
-                ensure!(stalled < BUFFERED, "{stalled} bytes without a reader");
-                let growth = stage.gateway.memory()?.own.saturating_sub(before);
-                ensure!(growth < 8 << 20, "the gateway grew by {growth} bytes");
-                Ok(())
-            };
-            tokio::select! {
-                sent = send => sent,
-                observed = observe => observed,
-            }?;
-            client.reset()?;
-        }
-    }
     Ok(())
 }
 
@@ -412,25 +268,4 @@ async fn a_client_is_never_sent_a_ping() -> Result<()> {
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     write_pattern(&mut host, DOWNLINK, 0, 1_000).await?;
     read_downlink(&mut client, 0, 1_000).await
-}
-
-#[tokio::test]
-#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
-async fn tunnels_take_relay_whatever_is_wanted() -> Result<()> {
-    let stage = Stage::start(|gateway| gateway.set("DataPath", "sockmap")).await?;
-    for endpoint in stage.endpoints() {
-        let Ends {
-            mut client,
-            mut host,
-        } = stage.open(&endpoint).await?;
-        write_pattern(&mut host, DOWNLINK, 0, 100_000).await?;
-        read_downlink(&mut client, 0, 100_000).await?;
-    }
-    let log = stage.gateway.log().await;
-    let opened = log.iter().filter(|line| line.contains("channel open"));
-    ensure!(opened.clone().count() == 2);
-    ensure!(opened.clone().all(|line| line.contains("path=\"relay\"")));
-    let told = log.iter().filter(|line| line.contains("reason=\"tunnel\""));
-    ensure!(told.count() == 1, "{log:#?}");
-    Ok(())
 }

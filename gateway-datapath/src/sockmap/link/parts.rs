@@ -12,11 +12,11 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use super::{Link, LinkError};
-use crate::sockmap::Sockmap;
 use crate::sockmap::leg::Client;
 use crate::sockmap::maps::{Cookies, EnterError, Sockets};
 use crate::sockmap::registered::register;
 use crate::sockmap::watch::Signal;
+use crate::sockmap::{Sockmap, first_queue};
 use crate::{bounds, tcp_info};
 
 /// Most that waits in an injector, in bytes.
@@ -133,6 +133,7 @@ impl Parts {
         let open = Gate {
             forwarded: 0,
             limit: queue as u64,
+            taken: 0,
         };
         // From here on the kernel moves what the host sends.
         if !self.is_gated
@@ -173,15 +174,6 @@ fn refused(error: &EnterError) -> LinkError {
 fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
-}
-
-/// How much of a new channel waits before its bridge and behind it, in bytes each.
-fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
-    if follows {
-        bounds::FIRST_QUEUE.min(sockmap.most_queued)
-    } else {
-        sockmap.most_queued
-    }
 }
 
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`.
