@@ -12,7 +12,7 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use crate::config::{Config, DataPath};
+use crate::config::Config;
 
 /// What a gateway with this configuration needs while it runs; with `take_over`, from the one that
 /// runs already.
@@ -23,7 +23,9 @@ pub(crate) fn needed(config: &Config, take_over: bool) -> CapabilitySet {
     if config.access_log.is_some() || take_over {
         needed |= CapabilitySet::DAC_OVERRIDE;
     }
-    if matches!(config.data_path, DataPath::Sockmap | DataPath::KtlsSockmap) {
+    // Programs that somebody else has loaded can be used without any of these.
+    let has_loaded = || gateway_datapath::sockmap::is_ready(&config.ebpf_dir);
+    if config.data_path.has_programs() && !has_loaded() {
         needed |= CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
     }
     needed
@@ -86,12 +88,16 @@ pub(crate) fn held() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::DataPath;
 
     #[test]
     fn what_is_needed_depends_on_the_data_path_and_on_what_is_written() {
         let least = CapabilitySet::NET_BIND_SERVICE | CapabilitySet::DAC_READ_SEARCH;
         let bpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
-        let mut config = Config::default();
+        let mut config = Config {
+            ebpf_dir: "/nowhere".into(),
+            ..Config::default()
+        };
         for (path, more) in [
             (DataPath::Auto, CapabilitySet::empty()),
             (DataPath::Relay, CapabilitySet::empty()),

@@ -32,7 +32,7 @@ use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
 use crate::target::Target;
 use crate::web_client::Pages;
-use crate::{capabilities, desktops, log, server};
+use crate::{capabilities, desktops, load_ebpf, log, server};
 use gateway_datapath::ktls::module;
 use gateway_datapath::probe;
 
@@ -100,6 +100,12 @@ enum Command {
     Health(HealthArguments),
     /// Find out why an installation does not work: one line for each check. Nothing is changed.
     Doctor(Box<DoctorArguments>),
+    /// As root, load the eBPF programs of the data path `sockmap` for a gateway that may not.
+    LoadEbpf {
+        /// The gateway's user, by name or number: nobody else may use the programs.
+        #[arg(long, value_name = "USER", default_value = "flexvdi-gateway")]
+        user: String,
+    },
     /// Print what the packages ship about the command line.
     #[command(hide = true)]
     Document {
@@ -354,13 +360,19 @@ pub fn main() -> ExitCode {
         .unwrap_or(Command::Run { take_over: false });
     let sources = Sources::new(arguments.config, std::env::vars_os(), arguments.set);
     match command {
-        Command::Probe { json } => return exit(print_probe(json)),
+        Command::Probe { json } => return exit(print_probe(json, &sources)),
         Command::Health(health) => return health.run(&sources),
         Command::Document { document } => return exit(document.print(Arguments::command())),
         Command::Password => return exit(desktops::print_hash()),
         Command::Schema { file } => return exit(print_schema(file)),
         Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
         Command::Doctor(doctor) => return doctor.run(sources),
+        Command::LoadEbpf { user } => {
+            return match sources.load() {
+                Ok(loaded) => exit(load_ebpf::run(&loaded.config, &user)),
+                Err(error) => wrong_configuration(&error),
+            };
+        }
         Command::Ask(ask) => {
             return match sources.load() {
                 Ok(loaded) => exit(ask.run(&loaded.config)),
@@ -443,9 +455,12 @@ fn on_this_thread(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::
     done
 }
 
-/// Needs no configuration: it tells of the machine.
-fn print_probe(json: bool) -> anyhow::Result<()> {
-    let findings = runtime(&Config::default(), 0)?.block_on(probe::run(probe::Extent::All));
+/// Needs no configuration, which only tells where root has loaded programs: it tells of the machine.
+fn print_probe(json: bool, sources: &Sources) -> anyhow::Result<()> {
+    let loaded = sources.load();
+    let config = loaded.map_or_else(|_| Config::default(), |loaded| loaded.config);
+    let runtime = runtime(&Config::default(), 0)?;
+    let findings = runtime.block_on(probe::run(probe::Extent::All, &config.ebpf_dir));
     if json {
         print_line(&serde_json::to_string_pretty(&findings)?)
     } else {

@@ -46,6 +46,7 @@ pub mod host_tls;
 pub mod http;
 pub mod limits;
 pub mod listen;
+mod load_ebpf;
 mod log;
 pub mod manager;
 mod memory;

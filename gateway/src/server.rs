@@ -4,6 +4,7 @@ mod open;
 mod predecessor;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -545,7 +546,7 @@ async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>
     } else {
         probe::Extent::Usual
     };
-    let findings = probe::run(extent).await;
+    let findings = probe::run(extent, &config.ebpf_dir).await;
     let paths = chosen_path(config, connections, &findings);
     (paths, findings)
 }
@@ -581,20 +582,43 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
         ),
     }
     let wanted = config.data_path.name();
-    match Sockmap::load(connections, config.queue_limit) {
-        Ok(sockmap) if config.data_path == DataPath::KtlsSockmap => {
-            // Nothing is spliced: the downlink does not come by here.
-            Paths::with_ktls_sockmap(Ktls::new(support, usize::MAX), sockmap)
-        }
+    match Sockmap::take_or_load(&config.ebpf_dir, connections, config.queue_limit) {
         Ok(sockmap) => {
+            tell_of_programs(&sockmap, connections);
             if let Some(reason) = findings.iter().find_map(Finding::no_tunnels) {
                 sockmap.avoid_tunnels(reason);
             }
-            Paths::with_sockmap(sockmap)
+            with_programs(config, support, sockmap)
         }
         Err(error) => {
             warn!(wanted, reason = %error, "data path relay is used instead");
             Paths::default()
         }
+    }
+}
+
+fn with_programs(config: &Config, support: Support, sockmap: Arc<Sockmap>) -> Paths {
+    if config.data_path == DataPath::KtlsSockmap {
+        // Nothing is spliced: the downlink does not come by here.
+        Paths::with_ktls_sockmap(Ktls::new(support, usize::MAX), sockmap)
+    } else {
+        Paths::with_sockmap(sockmap)
+    }
+}
+
+fn tell_of_programs(sockmap: &Sockmap, connections: usize) {
+    let set = sockmap.set().map(Path::display);
+    info!(
+        set = set.map(tracing::field::display),
+        queue_limit = sockmap.queued(),
+        "eBPF programs"
+    );
+    let room = sockmap.room();
+    if room < connections {
+        warn!(
+            room,
+            connections,
+            "load-ebpf has loaded the eBPF programs for fewer channels; more use relay"
+        );
     }
 }

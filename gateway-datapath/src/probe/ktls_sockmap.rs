@@ -4,6 +4,7 @@
 use anyhow::Context;
 use socket2::SockRef;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use super::ktls::{keys, open};
@@ -20,10 +21,10 @@ const BUFFER: usize = 32_768;
 const LATE: Duration = Duration::from_millis(20);
 
 /// `suite` is one that the kernel carries; `None`: there is none.
-pub(super) async fn probe(suite: Option<Suite>) -> anyhow::Result<()> {
+pub(super) async fn probe(suite: Option<Suite>, programs: &Path) -> anyhow::Result<()> {
     let suite = suite.context("the kernel takes no TLS keys (module tls)")?;
     sockmap::may_have_tls()?;
-    let sockmap = Sockmap::load(1, QUEUED)?;
+    let sockmap = Sockmap::take_or_load(programs, 1, QUEUED)?;
     round_trip::run_protected(
         |client, client_leg, host_leg| {
             SockRef::from(&client_leg).set_send_buffer_size(BUFFER)?;

@@ -8,6 +8,7 @@ mod relay;
 pub(crate) mod round_trip;
 mod sockmap;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -56,20 +57,21 @@ pub enum Extent {
     All,
 }
 
-/// Tries data paths, for some milliseconds each. Must be called in a runtime.
-pub async fn run(extent: Extent) -> Vec<Finding> {
+/// Tries data paths, for some milliseconds each. Must be called in a runtime. `programs` is where
+/// somebody may have loaded eBPF programs for this process.
+pub async fn run(extent: Extent, programs: &Path) -> Vec<Finding> {
     let mut findings = Vec::new();
     let begun = Instant::now();
     findings.push(Finding::new("relay", begun, relay::probe().await));
     let begun = Instant::now();
-    findings.push(sockmap::probe(begun).await);
+    findings.push(sockmap::probe(begun, programs).await);
     let begun = Instant::now();
     let ktls = ktls::probe().await;
     let suite = ktls.suite();
     findings.push(ktls.finding(begun));
     if extent == Extent::All {
         let begun = Instant::now();
-        let ktls_sockmap = ktls_sockmap::probe(suite).await;
+        let ktls_sockmap = ktls_sockmap::probe(suite, programs).await;
         findings.push(Finding::new("ktls-sockmap", begun, ktls_sockmap));
     }
     findings
@@ -150,7 +152,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_relay_always_works() {
-        let findings = run(Extent::All).await;
+        let findings = run(Extent::All, Path::new("/nowhere")).await;
         assert!(findings[0].works, "{findings:?}");
         assert_eq!(findings[1].works, findings[1].reason.is_none());
         assert!(table(&findings).starts_with("path         works  reason\nrelay        yes\n"));

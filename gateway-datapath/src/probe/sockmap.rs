@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use std::path::Path;
+
 use anyhow::Context;
 
 use super::{Finding, Part, round_trip};
@@ -14,8 +16,8 @@ const QUEUED: usize = 128 * 1024;
 /// The part that moves tunnels, which channels with frames do without.
 pub(super) const TUNNELS: &str = "tunnels";
 
-pub(super) async fn probe(begun: Instant) -> Finding {
-    let sockmap = match Sockmap::load(1, QUEUED) {
+pub(super) async fn probe(begun: Instant, programs: &Path) -> Finding {
+    let sockmap = match Sockmap::take_or_load(programs, 1, QUEUED) {
         Ok(sockmap) => sockmap,
         Err(error) => return Finding::new("sockmap", begun, Err(error.into())),
     };

@@ -1,8 +1,11 @@
 //! Loading the programs into the kernel.
 
+use std::fs::File;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use aya::maps::{MapData, MapError, RingBuf, SockHash};
+use aya::maps::{Map, MapData, MapError, RingBuf, SockHash};
 use aya::programs::{ProgramError, SkSkb};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
@@ -13,6 +16,7 @@ use super::kernel;
 use super::logger;
 use super::maps::{Maps, TakeError};
 use super::object;
+use super::pins::{self, NoSet};
 
 /// The members of `struct tcp_sock` (include/linux/tcp.h) that the programs read, in the order of
 /// [`layout::TCP_OFFSETS`].
@@ -33,6 +37,12 @@ pub enum LoadError {
     /// The process lacks a capability.
     #[error("not permitted: CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are needed")]
     NotPermitted,
+    /// It lacks a capability, and nobody has loaded the programs for it.
+    #[error(
+        "{0}; run \"flexvdi-gateway load-ebpf\" as root, or give the gateway CAP_BPF, \
+         CAP_NET_ADMIN and CAP_PERFMON"
+    )]
+    NoSet(NoSet),
     /// The kernel refused a map or the object's types.
     #[error("kernel refused the object: {0}")]
     Object(String),
@@ -57,14 +67,85 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) events: RingBuf<MapData>,
     pub(super) logger: Option<logger::Logger>,
-    /// Why tunnels cannot be moved; `None`: they can.
+    /// Why tunnels cannot be moved; `None`: they can, as far as this process knows.
     pub(super) no_tunnels: Option<String>,
-    /// Programs and their links to the maps.
+    /// Keeps the programs on the maps, and others away from them.
+    pub(super) held: Held,
+    /// How many channels there is room for.
+    pub(super) room: u32,
+}
+
+/// Where the programs came from; they are this process's as long as this lives.
+pub(super) enum Held {
+    /// This process has loaded them. Locked by nobody.
+    Programs(#[expect(dead_code, reason = "unloaded when dropped")] Mutex<Ebpf>),
+    /// Somebody else has.
+    Set { folder: PathBuf, _lock: File },
+}
+
+/// Why no programs of somebody else are used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TakeSetError {
+    #[error(transparent)]
+    NoSet(#[from] NoSet),
+    #[error(transparent)]
+    Broken(#[from] LoadError),
+}
+
+/// Programs that are attached to their maps.
+pub(super) struct Programs {
     pub(super) ebpf: Ebpf,
+    /// Why tunnels cannot be moved; `None`: they can.
+    no_tunnels: Option<String>,
 }
 
 /// Loads the programs, with room for `channels`.
 pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
+    let Programs {
+        mut ebpf,
+        no_tunnels,
+    } = programs(channels)?;
+    let logger = logger::Logger::new(&mut ebpf);
+    let events = events(ebpf.take_map(layout::EVENTS))?;
+    let maps = Maps::take(|name| ebpf.take_map(name)).map_err(|e| other_maps(&e))?;
+    Ok(Loaded {
+        maps,
+        events,
+        logger,
+        no_tunnels,
+        held: Held::Programs(Mutex::new(ebpf)),
+        room: channels,
+    })
+}
+
+/// Takes programs that were loaded for this process, with room for `channels` or fewer.
+pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetError> {
+    let mut taken = pins::take(directory, channels)?;
+    let events = events(taken.map(layout::EVENTS))?;
+    let maps = Maps::take(|name| taken.map(name)).map_err(|e| other_maps(&e))?;
+    maps.clear().map_err(|e| wrong_maps(&e))?;
+    Ok(Loaded {
+        maps,
+        events,
+        // aya-log finds the ring of its own programs only; what it tells is counted, too.
+        logger: None,
+        // Where they cannot, the probe finds out.
+        no_tunnels: None,
+        room: taken.channels,
+        held: Held::Set {
+            folder: taken.folder,
+            _lock: taken.lock,
+        },
+    })
+}
+
+fn events(map: Option<Map>) -> Result<RingBuf<MapData>, LoadError> {
+    let map = map.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::EVENTS)))?;
+    map.try_into().map_err(|e| wrong_maps(&e))
+}
+
+/// Loads the programs and attaches them to their maps, with room for `channels`.
+pub(super) fn programs(channels: u32) -> Result<Programs, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let segment_limit = kernel::segment_limit()?;
     // Tunnels have two, and slots rest for a while after their channel.
@@ -107,18 +188,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
             .map(|error| error.to_string()),
         Err(error) => Some(error.to_string()),
     };
-    let logger = logger::Logger::new(&mut ebpf);
-    let events = ebpf.take_map(layout::EVENTS);
-    let events = events.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::EVENTS)))?;
-    let events = events.try_into().map_err(|e| wrong_maps(&e))?;
-    let maps = Maps::take(&mut ebpf).map_err(|e: TakeError| LoadError::Maps(e.to_string()))?;
-    Ok(Loaded {
-        maps,
-        events,
-        logger,
-        no_tunnels,
-        ebpf,
-    })
+    Ok(Programs { ebpf, no_tunnels })
 }
 
 fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), LoadError> {
@@ -137,6 +207,10 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), 
         .attach(&sources)
         .map_err(|e| refused_program(name, &e))?;
     Ok(())
+}
+
+fn other_maps(error: &TakeError) -> LoadError {
+    LoadError::Maps(error.to_string())
 }
 
 fn wrong_maps(error: &MapError) -> LoadError {

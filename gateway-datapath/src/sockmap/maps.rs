@@ -5,8 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aya::Ebpf;
-use aya::maps::{Array, HashMap, MapData, MapError, SockHash};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, SockHash};
 use gateway_common::layout::{self, CLOSED, Gate, Route, State};
 
 /// How long a slot is left alone after its channel: a program that still runs for that channel
@@ -33,6 +32,8 @@ struct Inner {
     free: VecDeque<(Instant, u32)>,
     /// Slots from here on were never used.
     unused: u32,
+    /// Slots from there on that a process before has left; they are among the free ones.
+    left: BTreeSet<u32>,
     /// Slots of channels that are open.
     open: BTreeSet<u32>,
     /// What was counted for channels that have ended.
@@ -85,9 +86,11 @@ pub(super) enum TakeError {
 }
 
 impl Maps {
-    /// Takes the maps out of the loaded object.
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, TakeError> {
-        let mut map = |name| ebpf.take_map(name).ok_or(TakeError::Missing(name));
+    /// Takes the maps that the loaded programs use, by their names.
+    pub(super) fn take(
+        mut map: impl FnMut(&'static str) -> Option<Map>,
+    ) -> Result<Self, TakeError> {
+        let mut map = |name| map(name).ok_or(TakeError::Missing(name));
         Ok(Self(Mutex::new(Inner {
             hosts: map(layout::HOSTS)?.try_into()?,
             bridges: map(layout::BRIDGES)?.try_into()?,
@@ -99,9 +102,39 @@ impl Maps {
             gates: map(layout::GATES)?.try_into()?,
             free: VecDeque::new(),
             unused: 0,
+            left: BTreeSet::new(),
             open: BTreeSet::new(),
             ended: State::default(),
         })))
+    }
+
+    /// Takes out what the process that used these maps before has left there. It was killed, or
+    /// there is nothing.
+    pub(super) fn clear(&self) -> Result<(), MapError> {
+        let inner = &mut *self.lock();
+        let now = Instant::now();
+        for (cookie, route) in inner.routes.iter().collect::<Result<Vec<_>, _>>()? {
+            let _ = inner.routes.remove(&cookie);
+            let route: Route = bytemuck::cast(route);
+            // Its programs may be running for a last time.
+            if inner.left.insert(route.slot) {
+                inner.free.push_back((now, route.slot));
+            }
+        }
+        // Closed sockets leave by themselves.
+        for sockets in [
+            &mut inner.hosts,
+            &mut inner.bridges,
+            &mut inner.injectors,
+            &mut inner.tunnels,
+            &mut inner.targets,
+        ] {
+            let cookies: Vec<_> = sockets.keys().filter_map(Result::ok).collect();
+            for cookie in cookies {
+                let _ = sockets.remove(&cookie);
+            }
+        }
+        Ok(())
     }
 
     /// Finds a place for a channel, with its gate closed; its sockets are in no map yet.
@@ -112,11 +145,8 @@ impl Maps {
         let slot = if inner.free.front().is_some_and(rested) {
             let (_, slot) = inner.free.pop_front().ok_or(EnterError::Full)?;
             slot
-        } else if inner.unused < inner.states.len() {
-            inner.unused += 1;
-            inner.unused - 1
         } else {
-            return Err(EnterError::Full);
+            inner.next_unused().ok_or(EnterError::Full)?
         };
         let cleared = inner.states.set(slot, [0; _], 0);
         let closed = cleared.and_then(|()| inner.gates.set(slot, SHUT, 0));
@@ -269,6 +299,18 @@ impl Inner {
             self.ended = self.ended.plus(&state);
         }
         self.free.push_back((Instant::now(), slot));
+    }
+
+    /// A slot that no channel has had.
+    fn next_unused(&mut self) -> Option<u32> {
+        while self.unused < self.states.len() {
+            let slot = self.unused;
+            self.unused += 1;
+            if !self.left.remove(&slot) {
+                return Some(slot);
+            }
+        }
+        None
     }
 
     fn state(&self, slot: u32) -> Result<State, MapError> {

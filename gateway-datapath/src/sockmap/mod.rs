@@ -28,6 +28,7 @@ mod load;
 mod logger;
 mod maps;
 mod object;
+mod pins;
 mod registered;
 mod run;
 mod tunnel;
@@ -35,25 +36,27 @@ mod watch;
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
-use aya::Ebpf;
 use gateway_common::layout::State;
 use tokio::net::TcpStream;
 
 pub(super) use kernel::may_have_tls;
 pub use link::{Legs, Link, LinkError, TlsLegs};
 pub use load::LoadError;
+pub use pins::{NoSet, Owner, Provided, is_ready, provide};
 pub use tunnel::Tunnel;
 
 use super::ktls::{self, KtlsStream};
 use super::{Counters, Inbound, Limits, bounds};
 use crate::end_reason::EndReason;
 use crate::supervise::Supervised;
+use load::{Held, Loaded, TakeSetError};
 use maps::Maps;
 use watch::Watch;
 
-/// The loaded programs with their maps; unloaded when dropped.
+/// The loaded programs with their maps; unloaded, or left to others, when dropped.
 pub struct Sockmap {
     maps: Maps,
     watch: Arc<Watch>,
@@ -62,25 +65,73 @@ pub struct Sockmap {
     most_queued: usize,
     /// Why tunnels cannot be moved; nothing: they can.
     no_tunnels: OnceLock<String>,
-    /// Holds the programs; locked by nobody.
-    _ebpf: Mutex<Ebpf>,
+    held: Held,
+    room: u32,
 }
 
 impl Sockmap {
     /// Loads the programs, with room for `channels` of which each may have up to `queued` bytes
     /// on the way, one half before its bridge and one behind. Must be called in a runtime.
     pub fn load(channels: usize, queued: usize) -> Result<Arc<Self>, LoadError> {
-        let channels = u32::try_from(channels).unwrap_or(u32::MAX);
-        let loaded = load::load(channels)?;
+        Self::new(load::load(in_maps(channels))?, queued)
+    }
+
+    /// The same with programs that [`provide`] has loaded into a directory. Where there are none
+    /// for this process it loads them itself, if it may.
+    pub fn take_or_load(
+        directory: &Path,
+        channels: usize,
+        queued: usize,
+    ) -> Result<Arc<Self>, LoadError> {
+        match load::take(directory, in_maps(channels)) {
+            Ok(loaded) => Self::new(loaded, queued),
+            Err(TakeSetError::Broken(error)) => Err(error),
+            Err(TakeSetError::NoSet(NoSet::Never(error))) => Err(*error),
+            Err(TakeSetError::NoSet(no_set)) => match Self::load(channels, queued) {
+                Err(LoadError::NotPermitted) => Err(LoadError::NoSet(no_set)),
+                loaded => loaded,
+            },
+        }
+    }
+
+    fn new(loaded: Loaded, queued: usize) -> Result<Arc<Self>, LoadError> {
         let (watch, watcher) = Watch::start(loaded.events, loaded.logger)?;
+        let most_queued = link::longest_queue(queued / 2)?;
+        let room = tunnel::room(most_queued);
+        let no_room = (link::longest_queue(room)? < room).then(|| {
+            format!(
+                "send buffers must have room for {room} bytes: CAP_NET_ADMIN, or as much for \
+                 net.core.wmem_max"
+            )
+        });
         Ok(Arc::new(Self {
             maps: loaded.maps,
             watch,
             _watcher: watcher,
-            most_queued: queued / 2,
-            no_tunnels: loaded.no_tunnels.map_or_else(OnceLock::new, OnceLock::from),
-            _ebpf: Mutex::new(loaded.ebpf),
+            most_queued,
+            no_tunnels: (loaded.no_tunnels.or(no_room)).map_or_else(OnceLock::new, OnceLock::from),
+            held: loaded.held,
+            room: loaded.room,
         }))
+    }
+
+    /// Where the programs lie that somebody else has loaded; `None`: this process has.
+    pub fn set(&self) -> Option<&Path> {
+        match &self.held {
+            Held::Programs(_) => None,
+            Held::Set { folder, .. } => Some(folder),
+        }
+    }
+
+    /// Most bytes of a channel on the way: what was asked for, unless the process may not have
+    /// that much.
+    pub fn queued(&self) -> usize {
+        2 * self.most_queued
+    }
+
+    /// How many channels there is room for.
+    pub fn room(&self) -> usize {
+        usize::try_from(self.room).unwrap_or(usize::MAX)
     }
 
     /// What the programs have counted for all channels so far, those that have ended included;
@@ -139,6 +190,10 @@ fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
     } else {
         sockmap.most_queued
     }
+}
+
+fn in_maps(channels: usize) -> u32 {
+    u32::try_from(channels).unwrap_or(u32::MAX)
 }
 
 impl Link {

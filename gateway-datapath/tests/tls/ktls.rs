@@ -16,7 +16,7 @@ use crate::{client_config, connect, exchange_both_ways, identity, identity_for, 
 
 /// What the kernel carries, by the gateway's own probe.
 pub(crate) async fn support() -> Support {
-    let found = probe::run(probe::Extent::Usual)
+    let found = probe::run(probe::Extent::Usual, std::path::Path::new("/nowhere"))
         .await
         .into_iter()
         .find_map(|finding| finding.support);

@@ -237,6 +237,7 @@ pub(super) mod tests {
             ("AdminHosts", json!(["gw.example.com", "gw"])),
             ("RuntimeDir", json!("/run/other")),
             ("StateDirectory", json!("/var/lib/other")),
+            ("EbpfDir", json!("/run/other-ebpf")),
             ("HealthPath", json!("")),
             ("HealthPath", json!("/up")),
             ("HealthChecksManager", json!(true)),

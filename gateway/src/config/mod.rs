@@ -201,6 +201,8 @@ pub struct Config {
     pub runtime_dir: PathBuf,
     /// Directory for what the gateway has to keep: with `Acme`, the account and the certificate.
     pub state_directory: PathBuf,
+    /// Directory of eBPF programs that root has loaded for the gateway.
+    pub ebpf_dir: PathBuf,
     /// Path of the public ports that tells whether the gateway is healthy; `None` (an empty
     /// string): none.
     pub health_path: Option<String>,
@@ -283,6 +285,11 @@ impl DataPath {
             Self::Sockmap => 6,
             Self::KtlsSockmap => 7,
         }
+    }
+
+    /// Whether it needs eBPF programs.
+    pub const fn has_programs(self) -> bool {
+        matches!(self, Self::Sockmap | Self::KtlsSockmap)
     }
 
     /// Its name in the file.
@@ -424,6 +431,7 @@ impl Default for Config {
             admin_hosts: Vec::new(),
             runtime_dir: PathBuf::from("/run/flexvdi-gateway"),
             state_directory: PathBuf::from("/var/lib/flexvdi-gateway"),
+            ebpf_dir: PathBuf::from("/run/flexvdi-gateway-ebpf"),
             health_path: Some("/healthz".to_owned()),
             health_checks_manager: false,
             drain_delay: None,

@@ -292,6 +292,8 @@ fn default_config(cert: &TestCert, dir: &Path) -> Map<String, Value> {
         "LinkTimeout": 600,
         "RuntimeDir": dir.join("run"),
         "StateDirectory": dir.join("state"),
+        // Nothing that somebody has loaded on this machine.
+        "EbpfDir": dir.join("ebpf"),
     });
     match defaults {
         Value::Object(map) => map,

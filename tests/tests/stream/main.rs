@@ -102,6 +102,7 @@ mod ktls_sockmap;
 mod lag;
 mod left_hosts;
 mod lines;
+mod loaded_programs;
 mod lost_clients;
 mod metrics;
 mod openssl;

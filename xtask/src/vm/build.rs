@@ -14,8 +14,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const GATEWAY: &str = "flexvdi-gateway";
 const INIT: &str = "vm-init";
 const BENCH: &str = "vm-bench";
-/// A client of the tests that is not built here.
-const CLIENT: &str = "openssl";
+/// What the tests run that is not built here: a client, and what starts a gateway as another user.
+const FOREIGN: [&str; 3] = ["openssl", "setpriv", "prlimit"];
 /// Profile of the tests, and of what is measured.
 const TEST_PROFILE: &str = "vm";
 const BENCH_PROFILE: &str = "release";
@@ -41,7 +41,7 @@ pub(crate) struct Programs {
     /// Names and test executables, in the order in which they were asked for; or the one that
     /// measures.
     pub(crate) tests: Vec<(String, PathBuf)>,
-    /// Clients that the tests run.
+    /// Other programs that the tests run.
     pub(crate) clients: Vec<Foreign>,
 }
 
@@ -68,7 +68,10 @@ pub(crate) fn build(tests: &[String]) -> Result<Programs> {
         init: find("bin", INIT)?,
         gateway: find("bin", GATEWAY)?,
         tests: tests.iter().map(find_test).collect::<Result<_>>()?,
-        clients: vec![Foreign::find(CLIENT)?],
+        clients: FOREIGN
+            .map(Foreign::find)
+            .into_iter()
+            .collect::<Result<_>>()?,
     })
 }
 

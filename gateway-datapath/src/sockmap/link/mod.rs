@@ -28,6 +28,7 @@ use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
 use parts::{Parts, has_spoken};
+pub(super) use parts::{longest_queue, set_send_buffer};
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 
 use super::flow::Flow;
 use super::{Tunnel, set_unsent};
-use crate::sockmap::link::{Legs, LinkError};
+use crate::sockmap::link::{Legs, LinkError, set_send_buffer};
 use crate::sockmap::maps::{Direction, EnterError};
 use crate::sockmap::registered::register;
 use crate::sockmap::{Sockmap, first_queue};
@@ -45,7 +45,7 @@ pub(super) fn enter(
             sockmap.maps.remove_direction(flow.direction);
         }
     };
-    let room = MOST_UNACKNOWLEDGED + sockmap.most_queued;
+    let room = room(sockmap.most_queued);
     if let Err(error) = prepare(&client, room).and_then(|()| prepare(&host, room)) {
         leave(&client, &host);
         return Err((error.into(), back(client, host)));
@@ -72,10 +72,15 @@ pub(super) fn enter(
     })
 }
 
+/// How many bytes a leg's send buffer must have room for, where so many may be unsent.
+pub(in crate::sockmap) fn room(most_queued: usize) -> usize {
+    MOST_UNACKNOWLEDGED + most_queued
+}
+
 /// Gives a leg's send buffer room for so many bytes that the kernel redirects, and for what it needs
 /// itself, so that its worker is not held up: the kernel takes twice the size.
 fn prepare(leg: &TcpStream, room: usize) -> io::Result<()> {
-    sockopt::set_socket_send_buffer_size_force(leg, room)?;
+    set_send_buffer(leg, room)?;
     // A bound for all connections (`net.ipv4.tcp_notsent_lowat`) would hold the worker up.
     set_unsent(leg, None)
 }

@@ -15,6 +15,8 @@ mod enter;
 mod flow;
 mod leg;
 
+pub(super) use enter::room;
+
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::{Shutdown, TcpStream};

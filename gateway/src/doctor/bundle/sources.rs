@@ -97,7 +97,7 @@ pub(super) async fn gather(scene: &Scene, report: &Report) -> Vec<Source> {
             sources.push(Source::new(name, Form::Json, values.to_string()));
         }
     }
-    let findings = probe::run(Extent::Usual).await;
+    let findings = probe::run(Extent::Usual, &scene.config.ebpf_dir).await;
     let findings = serde_json::to_string(&findings).unwrap_or_default();
     sources.push(Source::new("probe.json", Form::Json, findings));
     sources.push(Source::new("versions.txt", Form::Text, versions().await));

@@ -1,5 +1,6 @@
 //! What the kernel carries, and what `DataPath` gives here.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ async fn look(scene: Arc<Scene>) -> Vec<Finding> {
     }
     let found = match of_running(&scene, name) {
         Some(found) => found,
-        None => probed(wanted).await,
+        None => probed(wanted, &scene.config.ebpf_dir).await,
     };
     let reason = match found {
         Ok(()) => return vec![Finding::ok(format!("{name} works here"))],
@@ -53,13 +54,13 @@ fn of_running(scene: &Scene, name: &str) -> Option<Result<(), String>> {
     })
 }
 
-async fn probed(wanted: DataPath) -> Result<(), String> {
+async fn probed(wanted: DataPath, programs: &Path) -> Result<(), String> {
     let extent = if wanted == DataPath::KtlsSockmap {
         Extent::All
     } else {
         Extent::Usual
     };
-    let findings = probe::run(extent).await;
+    let findings = probe::run(extent, programs).await;
     let found = findings
         .into_iter()
         .find(|found| found.path == wanted.name());

@@ -1,0 +1,89 @@
+//! The command `load-ebpf`: what needs capabilities of the data path `sockmap` is done by root,
+//! before the gateway starts without any.
+
+use anyhow::ensure;
+use gateway_datapath::sockmap::{self, Owner, Provided};
+use uzers::{get_user_by_name, get_user_by_uid};
+
+use crate::config::Config;
+use crate::output::print_line;
+
+/// Loads the programs for a gateway of this configuration, which runs as this user, and tells what
+/// was done.
+pub(crate) fn run(config: &Config, user: &str) -> anyhow::Result<()> {
+    let path = config.data_path;
+    if !path.has_programs() {
+        let path = path.name();
+        return print_line(&format!("DataPath {path} needs no eBPF programs"));
+    }
+    let owner = owner(user)?;
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "load-ebpf must be run as root"
+    );
+    let directory = &config.ebpf_dir;
+    let done = sockmap::provide(directory, config.max_connections, owner)?;
+    print_line(&format!("{}: {}", directory.display(), told(done)))
+}
+
+fn told(done: Provided) -> String {
+    let Provided {
+        made,
+        free,
+        used,
+        removed,
+    } = done;
+    format!("sets of eBPF programs: {made} new, {free} free, {used} in use, {removed} removed")
+}
+
+/// The user of this name or number, with its group. A number needs no entry among the users.
+fn owner(user: &str) -> anyhow::Result<Owner> {
+    let number = user.parse::<u32>().ok();
+    let found = match number {
+        Some(number) => get_user_by_uid(number),
+        None => get_user_by_name(user),
+    };
+    match (found, number) {
+        (Some(found), _) => Ok(Owner {
+            user: found.uid(),
+            group: found.primary_group_id(),
+        }),
+        (None, Some(number)) => Ok(Owner {
+            user: number,
+            group: number,
+        }),
+        (None, None) => Err(anyhow::anyhow!(
+            "there is no user {user}: name the gateway's with --user"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DataPath;
+
+    #[test]
+    fn a_user_is_known_by_name_or_number() {
+        for root in ["root", "0"] {
+            let owner = owner(root).unwrap();
+            assert_eq!((owner.user, owner.group), (0, 0), "{root}");
+        }
+        // No system gives out numbers that high.
+        let nobody = owner("4000000000").unwrap();
+        assert_eq!((nobody.user, nobody.group), (4_000_000_000, 4_000_000_000));
+        let error = owner("no-such-user-here").unwrap_err().to_string();
+        assert!(error.contains("--user"), "{error}");
+    }
+
+    #[test]
+    fn where_no_programs_are_needed_none_are_loaded() {
+        let config = Config {
+            data_path: DataPath::Relay,
+            // Would be refused.
+            ebpf_dir: "/proc/self/fd".into(),
+            ..Config::default()
+        };
+        run(&config, "no-such-user-here").unwrap();
+    }
+}
