@@ -124,7 +124,7 @@ fn ending() -> Roff {
             ),
             (
                 "1",
-                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, a command was refused by the running gateway or did not reach it, doctor found an error, or the system failed in another way.",
+                "A port or the access log cannot be opened, another gateway owns the RuntimeDir, a command was refused by the running gateway or did not reach it, doctor found an error, health found the gateway unwell, load-ebpf could not load the programs, or the system failed in another way.",
             ),
             ("2", "Wrong command line."),
             ("3", "doctor found warnings, and no error."),

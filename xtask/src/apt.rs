@@ -1,5 +1,6 @@
 //! Debian's archive: as this machine's apt sees it, or with lists of packages of our own.
 
+use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,9 +69,7 @@ impl Apt {
         let mut lines = String::new();
         for (archive, suite) in suites {
             let mirror = archive.mirror()?;
-            lines.push_str(&format!(
-                "deb [signed-by={KEYRING}] {mirror} {suite} main\n"
-            ));
+            writeln!(lines, "deb [signed-by={KEYRING}] {mirror} {suite} main")?;
         }
         fs::write(&sources, lines).with_context(|| format!("writing {}", sources.display()))?;
         let option = |name: &str, path: &Path| format!("{name}={}", path.display());

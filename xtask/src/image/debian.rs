@@ -155,7 +155,7 @@ fn is_wanted(package: &str, path: &str) -> bool {
                 || name == "os-release"
                 || path.starts_with("usr/share/common-licenses/")
         }
-        "ca-certificates" => path.starts_with(AUTHORITIES) && name.ends_with(".crt"),
+        "ca-certificates" => path.starts_with(AUTHORITIES) && name.strip_suffix(".crt").is_some(),
         "libc6" | "libgcc-s1" => LIBRARIES.contains(&name) || name.starts_with("ld-linux-"),
         "spice-html5" => path.starts_with("usr/share/spice-html5/"),
         _ => false,

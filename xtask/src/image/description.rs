@@ -42,13 +42,12 @@ pub(super) struct Described<'a> {
 impl Description {
     /// `SOURCE_DATE_EPOCH`, or the time of the last commit.
     pub(super) fn new(version: String, architecture: Architecture) -> Result<Self> {
-        let time = match std::env::var("SOURCE_DATE_EPOCH") {
-            Ok(time) => time.parse().context("SOURCE_DATE_EPOCH: not a number")?,
-            Err(_) => {
-                let time = git(&["log", "-1", "--format=%ct"]);
-                let time = time.context("there is no commit: set SOURCE_DATE_EPOCH")?;
-                time.parse().context("the time of the last commit")?
-            }
+        let time = if let Ok(time) = std::env::var("SOURCE_DATE_EPOCH") {
+            time.parse().context("SOURCE_DATE_EPOCH: not a number")?
+        } else {
+            let time = git(&["log", "-1", "--format=%ct"]);
+            let time = time.context("there is no commit: set SOURCE_DATE_EPOCH")?;
+            time.parse().context("the time of the last commit")?
         };
         Ok(Self {
             version,

@@ -151,8 +151,8 @@ async fn live(container: &mut Container<'_>) -> Result<()> {
 
 /// Fails unless the process has no rights, and cannot write where it should not.
 async fn restricted(container: &Container<'_>) -> Result<()> {
-    let user = [USER; 4].map(|id| id.to_string()).join(" ");
     const NONE: &str = "0000000000000000";
+    let user = [USER; 4].map(|id| id.to_string()).join(" ");
     for (name, wanted) in [
         ("Uid", user.as_str()),
         ("Gid", user.as_str()),
