@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::builder::PossibleValuesParser;
@@ -31,8 +31,7 @@ use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
 use crate::target::Target;
-use crate::web_client::Pages;
-use crate::{capabilities, desktops, load_ebpf, log, server};
+use crate::{capabilities, desktops, load_ebpf, log, server, setup};
 use gateway_datapath::ktls::module;
 use gateway_datapath::probe;
 
@@ -84,6 +83,10 @@ enum Command {
     },
     /// Read a password, from the terminal or standard input, and print its hash for `Desktops`.
     Password,
+    /// Write a first configuration, with a certificate, a desktop and a user if you have none yet.
+    /// Asks what the options do not say. Files that are there stay as they are: where there is a
+    /// configuration already, a file beside it overrides its keys.
+    Setup(Box<setup::Options>),
     /// Print the JSON schema of a file, for editors.
     Schema {
         /// Of which file.
@@ -358,6 +361,9 @@ pub fn main() -> ExitCode {
     let command = arguments
         .command
         .unwrap_or(Command::Run { take_over: false });
+    if let Command::Setup(options) = command {
+        return set_up(*options, &arguments.config, arguments.set);
+    }
     let sources = Sources::new(arguments.config, std::env::vars_os(), arguments.set);
     match command {
         Command::Probe { json } => return exit(print_probe(json, &sources)),
@@ -379,7 +385,10 @@ pub fn main() -> ExitCode {
                 Err(error) => wrong_configuration(&error),
             };
         }
-        Command::Run { .. } | Command::Check { .. } | Command::CanTakeOver { .. } => {}
+        Command::Run { .. }
+        | Command::Check { .. }
+        | Command::CanTakeOver { .. }
+        | Command::Setup(_) => {}
     }
     let prepared = match Prepared::read(sources) {
         Ok(prepared) => prepared,
@@ -419,6 +428,18 @@ fn refuse_split(taken: &[Assignment]) {
             .error(ErrorKind::ArgumentConflict, what)
             .exit();
     }
+}
+
+fn set_up(options: setup::Options, config: &Path, set: Vec<Assignment>) -> ExitCode {
+    let done = setup::run(options, config, std::env::vars_os(), set);
+    if let Err(error) = &done
+        && let Some(missing) = error.downcast_ref::<setup::Missing>()
+    {
+        Arguments::command()
+            .error(ErrorKind::MissingRequiredArgument, missing)
+            .exit();
+    }
+    exit(done)
 }
 
 fn wrong_configuration(error: &dyn std::error::Error) -> ExitCode {
@@ -517,40 +538,8 @@ fn effective(config: &Config) -> String {
 }
 
 fn show(prepared: &Prepared, values: &str) -> anyhow::Result<()> {
-    for warning in &prepared.loaded.warnings {
+    for warning in prepared.warnings() {
         complain(&format!("warning: {warning}"));
-    }
-    if let Some(warning) = prepared.pool_keys.as_ref().and_then(PoolKeys::warning) {
-        complain(&format!("warning: {warning}"));
-    }
-    if let Some(warning) = prepared.signers.warning() {
-        complain(&format!("warning: {warning}"));
-    }
-    for warning in prepared.desktops_warnings() {
-        complain(&format!("warning: {warning}"));
-    }
-    if let Some(warning) = prepared.web_client.as_ref().and_then(Pages::warning) {
-        complain(&format!("warning: {warning}"));
-    }
-    let identity = &prepared.identity;
-    if let Some(oddity) = &identity.oddity {
-        complain(&format!("warning: {oddity}"));
-    }
-    if identity.is_placeholder {
-        complain(
-            "warning: Acme: there is no certificate yet; a gateway that runs gets one, and shows \
-             a self-signed one until then",
-        );
-    } else if let Some(notice) = identity.certificate.notice(SystemTime::now()) {
-        let config = &prepared.loaded.config;
-        let (path, key) = (
-            config.certificate_file(),
-            config.acme.as_ref().map_or("CertFile", |_| "Acme"),
-        );
-        complain(&format!(
-            "warning: {}: {key}: the certificate {notice}",
-            path.display()
-        ));
     }
     print(values)
 }

@@ -4,7 +4,7 @@
 //! Modules depend on each other in one direction, which `tests/modules.rs` checks, from what runs
 //! the process down to what describes a configuration:
 //!
-//! `cli` -> {`server`, `doctor`} -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
+//! `cli` -> {`server`, `doctor`, `setup`} -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
 //! {`ticket`, `portal`} -> {`http`, `signed`} -> {`pool`, `described`} -> `limits` -> {`metrics`,
 //! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
@@ -65,6 +65,7 @@ pub mod server;
 pub mod service;
 pub mod serving;
 pub mod session;
+mod setup;
 pub mod signed;
 pub mod socket_path;
 pub mod spice_host;

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::ClientConfig;
 
@@ -72,6 +73,35 @@ impl Prepared {
             signers,
             portal_tls,
         })
+    }
+
+    /// Everything that the administrator should know.
+    pub fn warnings(&self) -> Vec<String> {
+        let pool = self.pool_keys.as_ref().and_then(PoolKeys::warning);
+        let pages = self.web_client.as_ref().and_then(Pages::warning);
+        let config = &self.loaded.config;
+        let notice = if self.identity.is_placeholder {
+            Some(
+                "Acme: there is no certificate yet; a gateway that runs gets one, and shows a \
+                 self-signed one until then"
+                    .to_owned(),
+            )
+        } else {
+            let certificate = &self.identity.certificate;
+            let key = config.acme.as_ref().map_or("CertFile", |_| "Acme");
+            let path = config.certificate_file();
+            let notice = certificate.notice(SystemTime::now());
+            notice.map(|notice| format!("{}: {key}: the certificate {notice}", path.display()))
+        };
+        let loaded = self.loaded.warnings.iter().map(ToString::to_string);
+        loaded
+            .chain(pool.map(ToString::to_string))
+            .chain(self.signers.warning().map(ToString::to_string))
+            .chain(self.desktops_warnings().iter().cloned())
+            .chain(pages.map(|warning| warning.to_string()))
+            .chain(self.identity.oddity.clone())
+            .chain(notice)
+            .collect()
     }
 
     /// What the administrator should know of the file with desktops.

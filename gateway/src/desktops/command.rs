@@ -1,9 +1,12 @@
 //! `flexvdi-gateway password`: makes the hash of a password, for the file.
 
+use std::fs::File;
 use std::io::{IsTerminal, Read, stdin};
+use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
+use super::members::MAX_SPICE_PASSWORD;
 use super::password;
 use crate::output::{complain, print_line};
 use crate::secret::Secret;
@@ -41,6 +44,49 @@ fn ask() -> anyhow::Result<Secret> {
     checked(password)
 }
 
+/// The password in a file: its only line.
+pub fn password_in(path: &Path) -> anyhow::Result<Secret> {
+    let shown = path.display();
+    let file = File::open(path).with_context(|| shown.to_string())?;
+    line_of(file).with_context(|| shown.to_string())
+}
+
+/// The password of a Spice server in a file: its only line.
+pub fn spice_password_in(path: &Path) -> anyhow::Result<Secret> {
+    let password = password_in(path)?;
+    check_spice_password(&password).with_context(|| path.display().to_string())?;
+    Ok(password)
+}
+
+/// Whether people can log in with this password, and if not, why.
+pub fn check_password(password: &Secret) -> anyhow::Result<()> {
+    let text = password.expose();
+    ensure!(!text.is_empty(), "the password is empty");
+    if text.len() > MAX_PASSWORD {
+        bail!("the password is longer than {MAX_PASSWORD} bytes");
+    }
+    ensure!(
+        !text.chars().any(char::is_control),
+        "the password has a control character, or several lines"
+    );
+    Ok(())
+}
+
+/// Whether a Spice server can have this password, or none if it is empty.
+pub fn check_spice_password(password: &Secret) -> anyhow::Result<()> {
+    let text = password.expose();
+    ensure!(
+        text.len() <= MAX_SPICE_PASSWORD && !text.chars().any(char::is_control),
+        "expected at most {MAX_SPICE_PASSWORD} bytes without control characters"
+    );
+    Ok(())
+}
+
+/// The hash of a password, as it stands in the file of desktops.
+pub fn hash(password: &Secret) -> anyhow::Result<String> {
+    password::hash(password.expose())
+}
+
 /// The only line of an input.
 fn line_of(input: impl Read) -> anyhow::Result<Secret> {
     let mut text = String::new();
@@ -55,15 +101,7 @@ fn line_of(input: impl Read) -> anyhow::Result<Secret> {
 }
 
 fn checked(password: Secret) -> anyhow::Result<Secret> {
-    let text = password.expose();
-    ensure!(!text.is_empty(), "the password is empty");
-    if text.len() > MAX_PASSWORD {
-        bail!("the password is longer than {MAX_PASSWORD} bytes");
-    }
-    ensure!(
-        !text.chars().any(char::is_control),
-        "the password has a control character, or several lines"
-    );
+    check_password(&password)?;
     Ok(password)
 }
 

@@ -38,7 +38,9 @@ use crate::limits::LoginLimit;
 use crate::metrics::{DesktopRefusal, Metrics};
 use answer::AuthMode;
 use asked::Asked;
-pub use command::print_hash;
+pub use command::{
+    check_password, check_spice_password, hash, password_in, print_hash, spice_password_in,
+};
 pub use directory::Directory;
 pub use file::{DesktopsFile, Looked, fingerprint_of, look};
 use inventory::Desktop;

@@ -28,6 +28,7 @@ mod names;
 mod portal;
 mod reload;
 mod service;
+mod setup;
 mod shutdown;
 mod signed;
 mod sockets;

@@ -1,0 +1,438 @@
+//! `flexvdi-gateway setup`: with questions, with options, and what it leaves when it fails.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testkit::command::find_program;
+use testkit::flexvdi::FlexVdiClient;
+use testkit::gateway::gateway_binary;
+use testkit::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::{Child, Command};
+
+use crate::command_line::{Ended, run};
+use crate::support::assert_opens;
+
+/// What Ctrl-C sends to a terminal.
+const CTRL_C: &str = "\u{3}";
+/// A group that every Debian has.
+const GROUP: &str = "daemon";
+
+/// A folder for everything that is written.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(TempDir::with_prefix("testkit-setup-").unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    fn config(&self) -> PathBuf {
+        self.path("gateway.conf")
+    }
+
+    fn write(&self, name: &str, content: &str) -> String {
+        fs::write(self.path(name), content).unwrap();
+        self.text(name)
+    }
+
+    /// What is in it, by name.
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.0.path()).unwrap();
+        let mut names: Vec<_> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
+    }
+
+    async fn setup(&self, options: &[&str]) -> Ended {
+        let config = self.config();
+        let command = ["--config", config.to_str().unwrap(), "setup"];
+        run([&command[..], options].concat()).await
+    }
+
+    async fn check(&self) -> Ended {
+        run(["check", "--config", self.config().to_str().unwrap()]).await
+    }
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// A setup on a terminal.
+struct Asking {
+    child: Child,
+    /// What it has said since the last answer.
+    said: String,
+}
+
+impl Asking {
+    fn start(place: &Place, options: &[&str]) -> Self {
+        let script = find_program("script").expect("as root: apt-get install -y bsdutils");
+        let line = format!(
+            "exec {} --config {} setup {}",
+            gateway_binary().unwrap().display(),
+            place.config().display(),
+            options.join(" ")
+        );
+        let child = Command::new(script)
+            .args(["--quiet", "--flush", "--return"])
+            .args(["--command", &line, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            said: String::new(),
+        }
+    }
+
+    /// Waits until it asks this.
+    async fn asks(&mut self, text: &str) {
+        let stdout = self.child.stdout.as_mut().unwrap();
+        let mut buffer = [0; 4_096];
+        while !self.said.contains(text) {
+            let read = within(text, stdout.read(&mut buffer)).await;
+            let length = read.unwrap().unwrap();
+            assert_ne!(length, 0, "no {text:?} in {:?}", self.said);
+            self.said += &String::from_utf8_lossy(&buffer[..length]);
+        }
+    }
+
+    async fn type_in(&mut self, text: &str) {
+        self.said.clear();
+        let stdin = self.child.stdin.as_mut().unwrap();
+        stdin.write_all(text.as_bytes()).await.unwrap();
+        stdin.flush().await.unwrap();
+    }
+
+    /// Waits for a question, and answers it.
+    async fn answer(&mut self, question: &str, answer: &str) {
+        self.asks(question).await;
+        self.type_in(&format!("{answer}\n")).await;
+    }
+
+    /// Waits for its end.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = Vec::new();
+        let mut stdout = self.child.stdout.take().unwrap();
+        let read = within("the end of the output", stdout.read_to_end(&mut rest));
+        read.await.unwrap().unwrap();
+        let status = within("the end", self.child.wait()).await.unwrap();
+        self.said += &String::from_utf8_lossy(&rest);
+        (status.unwrap().code(), self.said)
+    }
+}
+
+/// A gateway with the configuration that was written, but on a free port.
+async fn gateway(place: &Place) -> Gateway {
+    let text = fs::read_to_string(place.config()).unwrap();
+    let sets = [
+        "ListenAddress=127.0.0.1".to_owned(),
+        "SslPort=0".to_owned(),
+        "FirstSpicePort=1".to_owned(),
+        "LastSpicePort=65535".to_owned(),
+        format!("RuntimeDir={}", place.text("run")),
+    ];
+    let mut builder = Gateway::builder().config_text(text);
+    for set in sets {
+        builder = builder.arg("--set").arg(set);
+    }
+    builder.spawn().await.unwrap()
+}
+
+#[tokio::test]
+async fn answers_on_a_terminal_lead_to_a_desktop() {
+    let place = Place::new();
+    let host = Host::echo().await.unwrap();
+    let mut asking = Asking::start(&place, &["--group", GROUP]);
+    // What is wrong is asked again.
+    asking
+        .answer("Names and addresses", "https://localhost")
+        .await;
+    asking.asks("neither an IP address nor a DNS name").await;
+    asking
+        .answer("Names and addresses", "localhost, 127.0.0.1")
+        .await;
+    asking.answer("Number [1]: ", "3").await;
+    asking.asks("expected a number from 1 to 2").await;
+    asking.answer("Number [1]: ", "").await;
+    asking.answer("File of desktops", "").await;
+    asking
+        .answer("HOST:PORT [127.0.0.1:5900]: ", "127.0.0.1")
+        .await;
+    asking.asks("expected HOST:PORT").await;
+    let address = host.addr().to_string();
+    asking
+        .answer("HOST:PORT [127.0.0.1:5900]: ", &address)
+        .await;
+    asking
+        .answer("Password of that Spice server", "spice secret")
+        .await;
+    asking.answer("Name of the first user", "").await;
+    asking.answer("Name of the first user: ", "ana").await;
+    asking.answer("Password for ana: ", "user secret").await;
+    asking.answer("Again: ", "another").await;
+    asking.asks("not the same").await;
+    asking.answer("Password for ana: ", "user secret").await;
+    asking.answer("Again: ", "user secret").await;
+    // Files that are not there yet.
+    asking.answer("Number [1]: ", "1").await;
+    asking.answer("certificate and its chain", "").await;
+    asking.asks("No such file").await;
+    asking.type_in(CTRL_C).await;
+    let (code, said) = asking.end().await;
+    assert_ne!(code, Some(0), "{said}");
+    assert!(place.names().is_empty(), "{:?}", place.names());
+
+    // The same to the end.
+    let options = [
+        "--group",
+        GROUP,
+        "--name",
+        "localhost,127.0.0.1",
+        "--desktop",
+        &address,
+    ];
+    let desktops = place.text("desktops.json");
+    let mut asking = Asking::start(&place, &[&options[..], &["--desktops", &desktops]].concat());
+    asking.answer("Name of the first user: ", "ana").await;
+    asking.answer("Password for ana: ", "user secret").await;
+    asking.answer("Again: ", "user secret").await;
+    asking.answer("Number [1]: ", "2").await;
+    if Path::new(testkit::packages::SPICE_HTML5).is_dir() {
+        asking.answer("Show browsers a page", "perhaps").await;
+        asking.asks("expected yes or no").await;
+        asking.answer("Show browsers a page", "n").await;
+    }
+    let (code, said) = asking.end().await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("The configuration is right"), "{said}");
+    assert!(said.contains("The certificate signs itself"), "{said}");
+    assert!(!said.contains("user secret"), "{said}");
+    assert_eq!(
+        place.names(),
+        [
+            "desktops.json",
+            "gateway.conf",
+            "gateway.key",
+            "gateway.pem"
+        ]
+    );
+    assert_eq!(
+        place.json("gateway.conf"),
+        json!({
+            "ExternalName": "localhost",
+            "Desktops": desktops,
+            "AllowedHosts": ["127.0.0.1"],
+            "CertFile": place.text("gateway.pem"),
+            "KeyFile": place.text("gateway.key"),
+            "KeepAlive": 30,
+        })
+    );
+    let checked = place.check().await;
+    assert_eq!((checked.code(), checked.stderr.as_str()), (Some(0), ""));
+
+    let gateway = gateway(&place).await;
+    let client = FlexVdiClient::new(&gateway.tls()).login("ana", "user secret");
+    let desktop = client.desktop().await.unwrap();
+    assert_eq!((&*desktop.address, &*desktop.password), ("localhost", ""));
+    assert_opens(&gateway.tls(), &desktop.token).await;
+}
+
+#[tokio::test]
+async fn options_are_enough_and_files_that_are_there_stay() {
+    let place = Place::new();
+    let cert = TestCert::new().unwrap();
+    let (cert_path, key_path) = (cert.cert_path(), cert.key_path());
+    let before = r#"{"ManagerIP": "old.example", "BanTime": 7}"#;
+    place.write("gateway.conf", before);
+    let password = place.write("password", "user secret\n");
+    let spice_password = place.write("spice", "spice secret\n");
+    let desktops = place.text("desktops.json");
+    let options = [
+        "--yes",
+        "--name=localhost",
+        "--desktop=127.0.0.1:5900",
+        "--user=ana",
+        "--desktops",
+        &desktops,
+        "--password-file",
+        &password,
+        "--spice-password-file",
+        &spice_password,
+        "--cert",
+        cert_path.to_str().unwrap(),
+        "--key",
+        key_path.to_str().unwrap(),
+        "--group",
+        GROUP,
+    ];
+    let ended = place.setup(&options).await;
+    assert_eq!((ended.code(), ended.stderr.as_str()), (Some(0), ""));
+    assert!(ended.stdout.contains("gateway.conf.d/50-setup.conf"));
+    assert!(!ended.stdout.contains("secret"), "{}", ended.stdout);
+    assert_eq!(fs::read_to_string(place.config()).unwrap(), before);
+    let written = place.json("desktops.json");
+    assert_eq!(written["desktops"][0]["password"], "spice secret");
+    // Of root's files the service's group may read what others may not.
+    let secret = if testkit::packages::is_root() {
+        0o640
+    } else {
+        0o600
+    };
+    assert_eq!(mode(&place.path("desktops.json")), secret);
+    assert_eq!(mode(&place.path("gateway.conf.d/50-setup.conf")), 0o644);
+    let checked = place.check().await;
+    assert_eq!(checked.code(), Some(0), "{}", checked.stderr);
+    let effective: Value = serde_json::from_str(&checked.stdout).unwrap();
+    assert_eq!(
+        (
+            &effective["ManagerIP"],
+            &effective["BanTime"],
+            &effective["KeepAlive"]
+        ),
+        (&json!(""), &json!(7), &json!(30))
+    );
+
+    // Once more there is nothing to do.
+    let names = place.names();
+    let ended = place.setup(&options).await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(
+        ended.stderr.contains("50-setup.conf exists already"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(place.names(), names);
+}
+
+#[tokio::test]
+async fn without_a_terminal_what_is_missing_is_told() {
+    let place = Place::new();
+    let ended = place.setup(&["--name", "vdi.example.com"]).await;
+    assert_eq!((ended.code(), ended.stdout.as_str()), (Some(2), ""));
+    for missing in [
+        "--manager HOST or --desktops FILE",
+        "--cert FILE with --key FILE",
+    ] {
+        assert!(ended.stderr.contains(missing), "{}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains("--name NAMES"), "{}", ended.stderr);
+    let wrong = ["--name=a/b", "--manager=https://m", "--desktop=127.0.0.1"];
+    for option in wrong {
+        let ended = place.setup(&[option, "--desktops=d"]).await;
+        assert_eq!(ended.code(), Some(2), "{option}");
+    }
+    assert!(place.names().is_empty());
+}
+
+#[tokio::test]
+async fn what_would_be_wrong_is_not_written() {
+    let place = Place::new();
+    let (cert, other) = (TestCert::new().unwrap(), TestCert::new().unwrap());
+    let (cert_path, key_path) = (cert.cert_path(), cert.key_path());
+    let [cert_path, key_path, other] =
+        [&cert_path, &key_path, &other.key_path()].map(|path| path.display().to_string());
+    let manager = ["--yes", "--manager", "manager.example"];
+    for (options, expected) in [
+        (
+            [
+                "--name=vdi.example.com",
+                "--cert",
+                &cert_path,
+                "--key",
+                &key_path,
+            ],
+            "and not for vdi.example.com",
+        ),
+        (
+            ["--name=localhost", "--cert", &cert_path, "--key", &other],
+            "it is that of another one",
+        ),
+        (
+            [
+                "--name=localhost",
+                "--cert",
+                &cert_path,
+                "--key",
+                "/nonexistent",
+            ],
+            "No such file",
+        ),
+    ] {
+        let ended = place.setup(&[&manager[..], &options].concat()).await;
+        assert_eq!(ended.code(), Some(1));
+        assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+        assert!(place.names().is_empty());
+    }
+
+    // Together with what is there it is wrong.
+    place.write("gateway.conf", r#"{"HijackAll": false}"#);
+    let password = place.write("password", "secret");
+    let desktops = place.text("new/desktops.json");
+    let options = [
+        "--yes",
+        "--name=localhost",
+        "--desktop=127.0.0.1:5900",
+        "--user=ana",
+        "--self-signed",
+        "--desktops",
+        &desktops,
+        "--password-file",
+        &password,
+    ];
+    let ended = place.setup(&options).await;
+    assert_eq!(ended.code(), Some(1));
+    assert!(
+        ended.stderr.contains("nothing was written") && ended.stderr.contains("HijackAll is false"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(place.names(), ["gateway.conf", "password"]);
+}
+
+#[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+async fn a_full_disk_leaves_nothing_behind() {
+    let place = Place::new();
+    let line = format!(
+        "mount -t tmpfs -o size=4k none {folder} || exit 99
+         {gateway} --config {folder}/gateway.conf setup --yes --self-signed --name=localhost \
+             --manager=manager.example
+         code=$?
+         ls -A {folder}
+         exit $code",
+        folder = place.0.path().display(),
+        gateway = gateway_binary().unwrap().display(),
+    );
+    let unshare = find_program("unshare").expect("as root: apt-get install -y util-linux");
+    let ended = Command::new(unshare)
+        .args(["--mount", "sh", "-c", &line])
+        .stdin(Stdio::null())
+        .output();
+    let ended = within("the end", ended).await.unwrap().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{error}");
+    assert!(error.contains("No space left on device"), "{error}");
+    assert_eq!(String::from_utf8_lossy(&ended.stdout), "");
+}
