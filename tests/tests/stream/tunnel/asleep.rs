@@ -42,7 +42,7 @@ async fn the_gateway_sleeps_while_bytes_flow_both_ways() -> Result<()> {
         "wakeups, down and up: relay {relay:?} for {OF_RELAY}, sockmap {sockmap:?} for {MESSAGES}"
     );
     for (relay, sockmap) in relay.into_iter().zip(sockmap) {
-        ensure!(relay > OF_RELAY / 2, "the relay has to wake");
+        ensure!(relay > OF_RELAY / 10, "the relay has to wake");
         // Somebody else in the process may.
         ensure!(sockmap < MESSAGES / 100, "{sockmap} wakeups");
     }

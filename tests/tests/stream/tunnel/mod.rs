@@ -18,7 +18,6 @@ macro_rules! on_every_tunnel_as_root {
         on_path_as_root!(relay_tls, crate::tunnel::setup::RELAY_TLS, $($test)*);
         on_path_as_root!(relay_plain, crate::tunnel::setup::RELAY_PLAIN, $($test)*);
         on_path_as_root!(sockmap, crate::tunnel::setup::SOCKMAP, $($test)*);
-        on_ktls!(ktls, crate::tunnel::setup::KTLS, $($test)*);
     };
 }
 
