@@ -77,6 +77,7 @@ pub(super) fn make(steps: &mut Steps, folder: &Path) -> Result<()> {
     for (name, version, provides) in [
         ("bash", "4.4.20", "Provides: /bin/sh\n".to_owned()),
         ("glibc", "2.28", glibc()),
+        ("libgcc", "8.5.0", libgcc()),
         ("shadow-utils", "4.6", String::new()),
         ("systemd", "239", String::new()),
     ] {
@@ -101,6 +102,14 @@ pub(super) fn make(steps: &mut Steps, folder: &Path) -> Result<()> {
     run_bounded(create, LIMIT)?;
     steps.done(NAMES.join(", "));
     Ok(())
+}
+
+/// What libgcc provides, which only binaries ask for that were linked without zig.
+fn libgcc() -> String {
+    let versions = ["", "GCC_3.0", "GCC_3.3", "GCC_4.2.0"];
+    versions
+        .map(|version| format!("Provides: libgcc_s.so.1({version})(64bit)\n"))
+        .concat()
 }
 
 /// What glibc 2.28 provides.
