@@ -8,7 +8,8 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::results::{FigureInfo, MetricInfo, Results};
+use super::metric::MetricInfo;
+use super::results::{FigureInfo, Results};
 use super::statistics::{Summary, float};
 use super::table::number;
 

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::block::{self, DOWNLINK, UPLINK};
 use super::excerpt::{End, Excerpt};
 use super::job::{self, Job};
-use super::wan::Shows;
+use super::show::Shows;
 
 /// How much is read at once, in bytes.
 const READ: usize = 65_536;

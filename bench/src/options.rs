@@ -1,6 +1,5 @@
 //! What can be asked of `cargo xtask bench`.
 
-use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +8,7 @@ use serde_json::Value;
 use testkit::command::target_dir;
 use testkit::network::CONGESTION_CONTROL;
 
+use super::command_line::command_line;
 use super::desktop::DesktopPlan;
 use super::figures::{FIGURES, Figure};
 use super::peers::Kind;
@@ -332,12 +332,6 @@ fn default_file(name: &str) -> PathBuf {
     // Shown to people, so without the detour over a crate's folder.
     let target = target.canonicalize().unwrap_or(target);
     target.join("bench").join(name)
-}
-
-/// The command as it was given.
-pub(crate) fn command_line() -> String {
-    let arguments = env::args().skip(1).collect::<Vec<_>>();
-    format!("cargo xtask bench {}", arguments.join(" "))
 }
 
 #[cfg(test)]

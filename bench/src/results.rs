@@ -7,8 +7,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::figures::{ADDED, ROUND_TRIP, Values};
 use super::machine::Machine;
+use super::metric::{ADDED, MetricInfo, ROUND_TRIP, Values};
 use super::statistics::Summary;
 
 /// The file's layout; another number means another layout.
@@ -62,17 +62,6 @@ pub(crate) struct FigureInfo {
     pub(crate) title: String,
     /// What is told of it, the most important first.
     pub(crate) metrics: Vec<MetricInfo>,
-}
-
-/// One of a figure's values.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct MetricInfo {
-    /// Its key in [`Measurement::values`].
-    pub(crate) id: String,
-    /// What it is, with its unit.
-    pub(crate) label: String,
-    /// Whether a greater value is better.
-    pub(crate) more_is_better: bool,
 }
 
 /// One figure of one peer in one round.

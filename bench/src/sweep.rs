@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 use super::cpu::Usage;
-use super::figures::Values;
+use super::metric::Values;
 use super::peers::Kind;
 use super::progress::Progress;
 use super::results::{Measurement, Problem, Results};

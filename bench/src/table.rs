@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::results::{FigureInfo, MetricInfo, Results};
+use super::metric::MetricInfo;
+use super::results::{FigureInfo, Results};
 use super::statistics::{Summary, count};
 
 /// From this share of the machine on, work of others spoils a measurement.

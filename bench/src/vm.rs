@@ -56,7 +56,7 @@ pub(crate) fn run(steps: &mut Steps, options: &VmOptions) -> Result<()> {
     )?;
     let mut text = format!(
         "Measured with `{}` on {kernel}; starts of the machine: {}",
-        super::options::command_line(),
+        super::command_line::command_line(),
         starts.len(),
     );
     if let Some(ciphers) = ciphers(&starts) {

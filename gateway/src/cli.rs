@@ -49,7 +49,7 @@ const END_LIMIT: Duration = Duration::from_secs(1);
 #[command(name = "flexvdi-gateway", version)]
 struct Arguments {
     /// Configuration file: one JSON object. Files named *.conf in the directory FILE.d, then
-    /// environment variables named FLEXVDI_GATEWAY_*, override its keys.
+    /// environment variables named `FLEXVDI_GATEWAY_...`, override its keys.
     #[arg(long, global = true, value_name = "FILE", default_value = config::DEFAULT_PATH)]
     config: PathBuf,
     /// Override a key of the configuration, whatever files and environment say. VALUE is JSON; a

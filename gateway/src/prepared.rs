@@ -98,7 +98,7 @@ impl Prepared {
             .chain(pool.map(ToString::to_string))
             .chain(self.signers.warning().map(ToString::to_string))
             .chain(self.desktops_warnings().iter().cloned())
-            .chain(pages.map(|warning| warning.to_string()))
+            .chain(pages)
             .chain(self.identity.oddity.clone())
             .chain(notice)
             .collect()

@@ -380,6 +380,7 @@ impl Running {
             let estate = self.estate();
             let close = async || {
                 farewell.send_replace(Some(Farewell::Settled));
+                self.certificates.leave();
                 open.close(Intake::Elsewhere).await;
             };
             let ended = tokio::select! {
@@ -395,6 +396,7 @@ impl Running {
                         reason,
                         "hand-over failed: this gateway goes on with what it has"
                     );
+                    self.certificates.come_back();
                     if open.is_closed() {
                         *open = Open::again(self)?;
                     }

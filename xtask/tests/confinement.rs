@@ -1,4 +1,6 @@
-//! The AppArmor profile and the SELinux module in `packaging`: what the tools make of them.
+//! The profile and the policy module in `packaging`: what the tools of `AppArmor` and `SELinux` make
+//! of them.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

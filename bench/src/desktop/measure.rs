@@ -11,9 +11,9 @@ use super::scenes::Scene;
 use super::spice::{Drawn, SpiceClient};
 use super::xorg::Xorg;
 use crate::cpu::{Gauge, Usage};
-use crate::figures::Values;
+use crate::metric::MetricInfo;
+use crate::metric::Values;
 use crate::peers::Kind;
-use crate::results::MetricInfo;
 use crate::statistics::{float, percentile};
 use crate::wan::stage::{Place, Props, Stage};
 

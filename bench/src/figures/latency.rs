@@ -5,9 +5,9 @@ use std::time::Instant;
 use anyhow::Result;
 use testkit::spice::ChannelType;
 
-use super::metric::{ROUND_TRIP, Values};
 use super::{Bench, Outcome, SMALL, close_channels, open_channels};
 use crate::cpu::Gauge;
+use crate::metric::{ROUND_TRIP, Values};
 use crate::peers::Peer;
 use crate::statistics::{float, percentile};
 

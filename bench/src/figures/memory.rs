@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use testkit::spice::ChannelType;
 
-use super::metric::Values;
 use super::{Bench, Outcome, all, close_channels, open_channels};
 use crate::client::Channel;
 use crate::cpu::Gauge;
 use crate::memory::Memory;
+use crate::metric::Values;
 use crate::peers::Kind;
 use crate::statistics::float;
 

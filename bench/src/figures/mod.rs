@@ -2,7 +2,6 @@
 
 mod latency;
 mod memory;
-mod metric;
 mod replay;
 mod sessions;
 mod stalled;
@@ -23,7 +22,7 @@ use super::host::BenchHost;
 use super::peers::gateway::Setup;
 use super::peers::{Kind, Peer};
 use super::results::FigureInfo;
-pub(crate) use metric::{ADDED, Metric, ROUND_TRIP, Values};
+use crate::metric::{self, Metric, Values};
 
 /// How many channels are opened at the same time.
 const OPENED_AT_ONCE: usize = 32;

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::{Result, ensure};
 use testkit::spice::ChannelType;
 
-use super::metric::cpu_values;
 use super::{Bench, Outcome, all, open_channel};
 use crate::client::{Target, Tls};
 use crate::cpu::Gauge;
+use crate::metric::cpu_values;
 use crate::peers::Peer;
 use crate::statistics::float;
 

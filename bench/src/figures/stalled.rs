@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::Result;
 use testkit::spice::ChannelType;
 
-use super::metric::cpu_values;
 use super::{Bench, Outcome, open_channels};
 use crate::cpu::Gauge;
+use crate::metric::cpu_values;
 use crate::peers::Peer;
 
 /// What each host sends, in bytes: more than all buffers on the way hold.

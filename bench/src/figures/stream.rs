@@ -3,9 +3,9 @@
 use anyhow::Result;
 use testkit::spice::ChannelType;
 
-use super::metric::cpu_values;
 use super::{Bench, Outcome, all, close_channels, open_channels};
 use crate::cpu::{Gauge, Usage};
+use crate::metric::cpu_values;
 use crate::peers::Peer;
 use crate::statistics::float;
 

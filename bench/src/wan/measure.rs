@@ -11,9 +11,9 @@ use super::stage::{Place, Props, Stage};
 use super::viewer::{Seen, watch};
 use crate::cpu::{Gauge, Usage};
 use crate::excerpt::Excerpt;
-use crate::figures::Values;
+use crate::metric::MetricInfo;
+use crate::metric::Values;
 use crate::peers::Kind;
-use crate::results::MetricInfo;
 use crate::statistics::percentile;
 
 /// Bytes of a transfer, and in how large pieces they are written.

@@ -2,8 +2,6 @@
 
 pub(super) mod lines;
 mod measure;
-mod message;
-mod show;
 pub(super) mod stage;
 mod viewer;
 
@@ -21,7 +19,7 @@ use super::results::{Circumstances, FigureInfo, PeerInfo, Problem, Results};
 use super::sweep::sweep;
 use lines::WanLine;
 use measure::Pace;
-pub(crate) use show::Shows;
+
 use stage::{Place, Props};
 
 /// What to measure.

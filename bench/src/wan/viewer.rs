@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::message::{HEADER, Header, input, now};
 use crate::client::Channel;
 use crate::excerpt::End;
 use crate::host::BenchHost;
+use crate::message::{HEADER, Header, input, now};
 use crate::statistics::float;
 
 /// Size of the host's messages, in bytes.

@@ -43,8 +43,7 @@ fn offsets<const N: usize>(
     members: [&str; N],
 ) -> Result<[u64; N], BtfError> {
     let (types, strings) = sections(btf).ok_or(BtfError::Form)?;
-    let found = find(types, strings, structure).ok_or(BtfError::Form)?;
-    let found = found.ok_or_else(|| BtfError::Missing(structure.to_owned()))?;
+    let found = find(types, strings, structure)?;
     let mut offsets = [0; N];
     for (offset, member) in offsets.iter_mut().zip(members) {
         let place = found.offset(strings, member);
@@ -65,10 +64,15 @@ fn sections(btf: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((section(at(8)?, at(12)?)?, section(at(16)?, at(20)?)?))
 }
 
-/// Looks through all types; the outer `None`: they are not in a form that is known.
-fn find<'a>(mut types: &'a [u8], strings: &[u8], structure: &str) -> Option<Option<Structure<'a>>> {
+/// Looks through all types.
+fn find<'a>(
+    mut types: &'a [u8],
+    strings: &[u8],
+    structure: &str,
+) -> Result<Structure<'a>, BtfError> {
+    let form = || BtfError::Form;
     while !types.is_empty() {
-        let info = word(types, 4)?;
+        let info = word(types, 4).ok_or_else(form)?;
         let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
         // `btf_type` of include/uapi/linux/btf.h tells what follows each kind.
         let rest = match kind {
@@ -77,19 +81,20 @@ fn find<'a>(mut types: &'a [u8], strings: &[u8], structure: &str) -> Option<Opti
             3 => 12,
             4 | 5 | 15 | 19 => count * MEMBER,
             6 | 13 => count * 8,
-            _ => return None,
+            _ => return Err(BtfError::Form),
         };
-        let members = types.get(TYPE..TYPE + rest)?;
-        if kind == STRUCT && name(strings, word(types, 0)?) == Some(structure.as_bytes()) {
+        let members = types.get(TYPE..TYPE + rest).ok_or_else(form)?;
+        let named = word(types, 0).and_then(|at| name(strings, at));
+        if kind == STRUCT && named == Some(structure.as_bytes()) {
             let has_bit_fields = info >> 31 != 0;
-            return Some(Some(Structure {
+            return Ok(Structure {
                 members,
                 has_bit_fields,
-            }));
+            });
         }
         types = &types[TYPE + rest..];
     }
-    Some(None)
+    Err(BtfError::Missing(structure.to_owned()))
 }
 
 /// The members of a structure.

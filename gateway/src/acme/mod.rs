@@ -22,6 +22,7 @@ mod store;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use instant_acme::CertificateIdentifier;
@@ -41,7 +42,7 @@ use advice::Advice;
 use authority::Authority;
 use failure::Failure;
 use kept::Kept;
-use order::Ordering;
+use order::Ordering as Order;
 use progress::seconds;
 pub use progress::{AcmeStatus, Progress};
 use schedule::MAX_RETRY_AFTER;
@@ -71,6 +72,23 @@ pub struct Shared {
     pub kept: Arc<Notify>,
     /// Told when the configuration was read again.
     pub reloaded: Arc<Notify>,
+    /// Another process has the ports.
+    is_elsewhere: Arc<AtomicBool>,
+}
+
+impl Shared {
+    /// Leaves it to the process that has the ports from now on: an authority could not check names
+    /// here any more, however long this process goes on with channels.
+    pub fn leave(&self) {
+        self.is_elsewhere.store(true, Ordering::Relaxed);
+        self.reloaded.notify_one();
+    }
+
+    /// This process has the ports again.
+    pub fn come_back(&self) {
+        self.is_elsewhere.store(false, Ordering::Relaxed);
+        self.reloaded.notify_one();
+    }
 }
 
 /// Orders certificates in time.
@@ -168,6 +186,10 @@ impl Renewal {
     /// Does what there is to be done; says how long to wait then.
     async fn look(&mut self) -> Result<Duration, Failure> {
         let config = Arc::clone(&self.live.current().config);
+        if self.shared.is_elsewhere.load(Ordering::Relaxed) {
+            self.lock = None;
+            return Ok(LOOK);
+        }
         let Some(acme) = &config.acme else {
             self.lock = None;
             self.unkept = None;
@@ -271,7 +293,7 @@ impl Renewal {
         }
         let asking = async {
             let authority = authority(acme).await?;
-            let ordering = Ordering {
+            let ordering = Order {
                 acme,
                 store,
                 authority: &authority,
@@ -324,7 +346,7 @@ impl Renewal {
             Err(failure) => return self.failed(&failure, None),
         };
         let challenges = Arc::clone(&self.shared.challenges);
-        let ordering = Ordering {
+        let ordering = Order {
             acme,
             store: &store,
             authority: &authority,
@@ -355,7 +377,7 @@ impl Renewal {
         }
     }
 
-    async fn attempt(&mut self, ordering: &Ordering<'_>, path: &Path) -> Result<Kept, Failure> {
+    async fn attempt(&mut self, ordering: &Order<'_>, path: &Path) -> Result<Kept, Failure> {
         let store = ordering.store.clone();
         on_disk(move || store.prove_room()).await??;
         let text = ordering.run().await?;

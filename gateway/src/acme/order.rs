@@ -135,7 +135,7 @@ impl Ordering<'_> {
                     contact,
                     credentials,
                     ..
-                } = account;
+                } = *account;
                 match self.builder().from_credentials(credentials).await {
                     Ok(account) => Ok((account, contact)),
                     Err(error @ Error::KeyRejected) => Err(error.to_string()),
@@ -196,7 +196,7 @@ impl Ordering<'_> {
             Found::Good(kept) => {
                 let kept = Account {
                     contact: acme.contact,
-                    ..kept
+                    ..*kept
                 };
                 store.keep_account(&acme.directory, &kept)
             }

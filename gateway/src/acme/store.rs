@@ -60,7 +60,7 @@ pub(super) struct Account {
 /// What there is of an account.
 pub(super) enum Found {
     None,
-    Good(Account),
+    Good(Box<Account>),
     /// What is wrong with it.
     Damaged(StoreError),
 }
@@ -76,14 +76,14 @@ impl Store {
             .recursive(true)
             .mode(0o700)
             .create(&self.0);
-        made.map_err(|error| self.error("", error))?;
-        let mode = exposed(&self.0, WRITABLE_BY_OTHERS).map_err(|error| self.error("", error))?;
+        made.map_err(|error| self.error("", &error))?;
+        let mode = exposed(&self.0, WRITABLE_BY_OTHERS).map_err(|error| self.error("", &error))?;
         if let Some(mode) = mode {
             let reason = format!(
                 "expected a directory that its owner alone may write to (chmod go-w), found mode \
                  {mode:04o}"
             );
-            return Err(self.error("", reason));
+            return Err(self.error("", &reason));
         }
         let opened = OpenOptions::new()
             .write(true)
@@ -92,11 +92,11 @@ impl Store {
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW)
             .open(self.0.join(LOCK));
-        let file = opened.map_err(|error| self.error(LOCK, error))?;
+        let file = opened.map_err(|error| self.error(LOCK, &error))?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Lock(file))),
             Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(self.error(LOCK, error)),
+            Err(TryLockError::Error(error)) => Err(self.error(LOCK, &error)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Store {
         let removed = fs::remove_file(&path);
         proved
             .and(removed)
-            .map_err(|error| self.error("room", error))
+            .map_err(|error| self.error("room", &error))
     }
 
     /// The account at this authority.
@@ -117,13 +117,13 @@ impl Store {
         let text = match read(&self.0.join(&name)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::None),
-            Err(error) => return Err(self.error(&name, error)),
+            Err(error) => return Err(self.error(&name, &error)),
         };
         // What the reader says may repeat what is there.
-        Ok(match serde_json::from_slice::<Account>(&text) {
+        Ok(match serde_json::from_slice::<Box<Account>>(&text) {
             Ok(account) if *directory == account.directory.as_str() => Found::Good(account),
-            Ok(_) => Found::Damaged(self.error(&name, "it is that of another authority")),
-            Err(_) => Found::Damaged(self.error(&name, "it holds no account")),
+            Ok(_) => Found::Damaged(self.error(&name, &"it is that of another authority")),
+            Err(_) => Found::Damaged(self.error(&name, &"it holds no account")),
         })
     }
 
@@ -135,7 +135,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let name = account_name(directory);
         let text = serde_json::to_vec(account).map(Zeroizing::new);
-        let text = text.map_err(|error| self.error(&name, error))?;
+        let text = text.map_err(|error| self.error(&name, &error))?;
         self.replace(&name, &text)
     }
 
@@ -143,7 +143,7 @@ impl Store {
     pub(super) fn set_account_aside(&self, directory: &Uri) -> Result<(), StoreError> {
         let name = account_name(directory);
         let aside = self.0.join(format!("{name}.old"));
-        fs::rename(self.0.join(&name), aside).map_err(|error| self.error(&name, error))
+        fs::rename(self.0.join(&name), aside).map_err(|error| self.error(&name, &error))
     }
 
     /// Keeps a certificate; `path` is where the configuration has it, in this directory.
@@ -177,10 +177,10 @@ impl Store {
             // Only then is the name itself on the disk.
             File::open(&self.0)?.sync_all()
         });
-        replaced.map_err(|error| self.error(name, error))
+        replaced.map_err(|error| self.error(name, &error))
     }
 
-    fn error(&self, name: &str, reason: impl ToString) -> StoreError {
+    fn error(&self, name: &str, reason: &impl ToString) -> StoreError {
         StoreError {
             path: if name.is_empty() {
                 self.0.clone()

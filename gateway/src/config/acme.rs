@@ -288,7 +288,7 @@ mod tests {
 
     /// What is wrong with it, as it is told.
     fn wrong(value: &Value) -> String {
-        let Mismatch { expected, found } = AcmeOrEmpty::read(value).err().expect("a wrong value");
+        let Mismatch { expected, found } = AcmeOrEmpty::read(value).unwrap_err();
         format!("{expected}; {found}")
     }
 

@@ -171,14 +171,7 @@ pub(super) mod tests {
             ("SslPort", json!(8443)),
             ("CertFile", json!("/etc/ä.pem")),
             ("KeyFile", json!("/etc/key.pem")),
-            (
-                "Acme",
-                json!({
-                    "Domains": ["gw.example.com"], "Contact": ["mailto:a@example.com"],
-                    "Directory": "https://ca.example.com/dir", "DirectoryCAFile": "/etc/ca.pem",
-                    "TermsAgreed": true, "HttpPort": 80,
-                }),
-            ),
+            ("Acme", acme()),
             ("TlsProfile", json!("modern")),
             ("ClientCAFile", json!("/etc/flexvdi/clients.pem")),
             ("ClientCertificates", json!("optional")),
@@ -263,6 +256,14 @@ pub(super) mod tests {
             ("AccessLog", json!("/var/log/flexvdi-gateway/access.log")),
             ("Debug", json!(true)),
         ]
+    }
+
+    fn acme() -> Value {
+        json!({
+            "Domains": ["gw.example.com"], "Contact": ["mailto:a@example.com"],
+            "Directory": "https://ca.example.com/dir", "DirectoryCAFile": "/etc/ca.pem",
+            "TermsAgreed": true, "HttpPort": 80,
+        })
     }
 
     fn object(members: &[(&str, Value)]) -> String {

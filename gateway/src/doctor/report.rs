@@ -1,6 +1,7 @@
 //! How findings are shown.
 
 use serde::Serialize;
+use std::fmt::Write as _;
 
 use super::finding::{Finding, Severity};
 
@@ -58,11 +59,9 @@ impl Report {
             1 => format!("1 {one}"),
             _ => format!("{count} {one}s"),
         };
-        text.push_str(&format!(
-            "\n{}, {}\n",
-            counted(self.errors, "error"),
-            counted(self.warnings, "warning")
-        ));
+        let errors = counted(self.errors, "error");
+        let warnings = counted(self.warnings, "warning");
+        let _ = writeln!(text, "\n{errors}, {warnings}");
         text
     }
 }

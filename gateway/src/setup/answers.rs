@@ -1,5 +1,10 @@
 //! What a setup has to know: from the options, and from whoever answers.
 
+#![expect(
+    clippy::single_match_else,
+    reason = "what an option says stands beside what is asked without it"
+)]
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};

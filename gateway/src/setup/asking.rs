@@ -1,5 +1,10 @@
 //! Questions on a terminal, each asked until the answer is good.
 
+#![expect(
+    clippy::unused_self,
+    reason = "only who has a terminal may say and ask"
+)]
+
 use std::io::{BufRead, IsTerminal, stdin};
 
 use anyhow::{Context, bail};

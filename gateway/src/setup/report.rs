@@ -45,17 +45,17 @@ pub(super) fn print_end(
                  address, as with\n--name NAME,ADDRESS. flexVDI clients do not check it.\n";
     }
     text += "\nThe configuration is right, as far as can be seen by you. Next:\n";
-    text += &if config == Path::new(DEFAULT_PATH) {
-        "  runuser -u flexvdi-gateway -- flexvdi-gateway check\n  \
-         systemctl enable --now flexvdi-gateway      # if it runs already: systemctl reload\n"
-            .to_owned()
+    if config == Path::new(DEFAULT_PATH) {
+        text += "  runuser -u flexvdi-gateway -- flexvdi-gateway check\n  \
+                 systemctl enable --now flexvdi-gateway      # if it runs already: systemctl reload\n";
     } else {
         let config = config.display();
-        format!(
+        let _ = write!(
+            text,
             "  flexvdi-gateway --config {config} check      # as the user that it will run as\n  \
              flexvdi-gateway --config {config}\n"
-        )
-    };
+        );
+    }
     if answers.web_client.is_some()
         && let Some(name) = answers.names.first()
     {

@@ -139,7 +139,7 @@ async fn a_client_is_known_by_its_certificate() {
 }
 
 /// What is wrong with certificates, and what the log says of it.
-async fn refused_ones(scene: &Scene) -> Vec<(Option<ClientCert>, &'static str)> {
+fn refused_ones(scene: &Scene) -> Vec<(Option<ClientCert>, &'static str)> {
     let sign = |name| scene.authority.sign(name).unwrap();
     let past = SystemTime::now() - HOUR;
     let expired = scene.authority.sign_until("expired", past).unwrap();
@@ -163,7 +163,7 @@ async fn refused_ones(scene: &Scene) -> Vec<(Option<ClientCert>, &'static str)> 
 #[tokio::test]
 async fn bad_certificates_are_refused_with_the_reason() {
     let scene = Scene::new().await;
-    let refused = refused_ones(&scene).await;
+    let refused = refused_ones(&scene);
     let list = scene.authority.path().with_file_name("crl.pem");
     let gateway = scene.gateway().set("ClientCRLFile", path(&list));
     let port = testkit::net::free_port().unwrap();

@@ -43,11 +43,11 @@ impl Loaded {
 
     /// Runs `load-ebpf`, and returns what it tells.
     fn load(&self) -> Result<String> {
-        self.load_with(json!({}), &self.user.to_string())
+        self.load_with(&json!({}), &self.user.to_string())
     }
 
     /// The same with further keys of the configuration, and another user.
-    fn load_with(&self, keys: Value, user: &str) -> Result<String> {
+    fn load_with(&self, keys: &Value, user: &str) -> Result<String> {
         let mut config = json!({
             "DataPath": "sockmap",
             "MaxConnections": CHANNELS,
@@ -207,7 +207,7 @@ async fn without_them_a_gateway_says_how_to_get_them() -> Result<()> {
 async fn those_of_another_user_are_not_used() -> Result<()> {
     let loaded = Loaded::new(unused_user())?;
     let other = unused_user().to_string();
-    loaded.load_with(json!({}), &other)?;
+    loaded.load_with(&json!({}), &other)?;
     let stage = loaded.start().await?;
     expect_relay(&stage, "Permission denied").await?;
     // They are given to whom they are loaded for next.
@@ -239,7 +239,7 @@ async fn those_of_another_version_are_replaced() -> Result<()> {
     move_some(&mut stage.open().await?).await?;
     drop(used);
     // A size of its own, too.
-    let told = loaded.load_with(json!({"MaxConnections": 20}), &loaded.user.to_string())?;
+    let told = loaded.load_with(&json!({"MaxConnections": 20}), &loaded.user.to_string())?;
     ensure!(
         told.contains("2 new, 0 free, 1 in use, 2 removed"),
         "{told}"
@@ -344,10 +344,10 @@ async fn nothing_is_loaded_where_others_may_write() -> Result<()> {
     for set in loaded.sets()? {
         ensure!(mode(&set)? == 0o750 && mode(&set.join("HOSTS"))? == 0o600);
     }
-    let unknown = loaded.load_with(json!({}), "no-such-user-here");
+    let unknown = loaded.load_with(&json!({}), "no-such-user-here");
     let unknown = unknown.unwrap_err().to_string();
     ensure!(unknown.contains("--user"), "{unknown}");
-    let told = loaded.load_with(json!({"DataPath": "relay"}), "no-such-user-here")?;
+    let told = loaded.load_with(&json!({"DataPath": "relay"}), "no-such-user-here")?;
     ensure!(told.contains("needs no eBPF programs"), "{told}");
     Ok(())
 }

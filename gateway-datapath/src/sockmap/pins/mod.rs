@@ -51,8 +51,8 @@ const MAPS: [&str; 9] = [
 /// Another number stands for sets that were made in another way from the same object.
 const MANNER: u8 = 1;
 
-/// Bytes of a digest that name an object.
-const KEY: usize = 8;
+/// Length of what names an object: 64 bits of a digest, in hexadecimal.
+const KEY: usize = 16;
 
 /// The name of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Name {
             number: parts.next()?.parse().ok()?,
         };
         // A number may be written in more than one way, a name may not.
-        (name.to_string() == text && name.key.len() == 2 * KEY).then_some(name)
+        (name.to_string() == text && name.key.len() == KEY).then_some(name)
     }
 }
 
@@ -93,8 +93,11 @@ fn key() -> Result<String, LoadError> {
     all.extend(MAPS.join(" ").into_bytes());
     all.extend(object);
     let digest = digest(&SHA256, &all);
-    let hex = digest.as_ref()[..KEY].iter();
-    Ok(hex.map(|byte| format!("{byte:02x}")).collect())
+    let start = digest.as_ref().first_chunk().copied();
+    Ok(format!(
+        "{:016x}",
+        u64::from_be_bytes(start.unwrap_or_default())
+    ))
 }
 
 /// The sets that lie in a directory.

@@ -18,7 +18,7 @@ use crate::sockmap::load;
 /// probe of somebody else or for a process that takes over.
 const FREE: usize = 2;
 /// Most sets of one object, of this size or another: one takes some megabytes of the kernel.
-const MOST: usize = 4;
+const MOST: u32 = 4;
 /// Name of a set that is not complete. Names in a bpffs have no dots.
 const MAKING: &str = "making";
 /// How long another process may take that makes sets in the same directory.
@@ -78,12 +78,12 @@ pub fn provide(directory: &Path, channels: usize, owner: Owner) -> anyhow::Resul
             taken.push(name);
         }
     }
-    while provided.free + provided.made < FREE && taken.len() < MOST {
+    while provided.free + provided.made < FREE && taken.len() < MOST as usize {
         let is_free = |number: &u32| taken.iter().all(|name| name.number != *number);
         let name = Name {
             key: key.clone(),
             channels,
-            number: (0..).find(is_free).unwrap_or_default(),
+            number: (0..MOST).find(is_free).unwrap_or_default(),
         };
         make(directory, &name, owner)?;
         provided.made += 1;

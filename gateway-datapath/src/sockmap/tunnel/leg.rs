@@ -236,7 +236,7 @@ impl<'a> Leg<'a> {
 
     /// Ends what is sent to this leg. From then on the process reads what comes of it: a connection
     /// that ends behind our FIN is done at once, and then out of all maps (`tcp_time_wait`,
-    /// net/ipv4/tcp_minisocks.c, and `sock_map_unhash`, net/core/sock_map.c).
+    /// `net/ipv4/tcp_minisocks.c`, and `sock_map_unhash`, `net/core/sock_map.c`).
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (tunnel, side) = (self.tunnel, self.side);
         tunnel.stop(side.other());

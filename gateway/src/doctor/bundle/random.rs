@@ -138,7 +138,7 @@ mod tests {
             let bytes = bytes.as_ref();
             let ticket = URL_SAFE_NO_PAD.encode(&bytes[..12]);
             let key = STANDARD.encode(bytes);
-            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let hex = crate::certificate_subject::hexadecimal(bytes).to_lowercase();
             for secret in [key, hex] {
                 let text = words.remove(&format!("x {secret} y"));
                 assert_eq!(text, "x [removed] y", "{round}: {secret}");

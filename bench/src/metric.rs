@@ -2,11 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use super::super::cpu::Usage;
-use super::super::results::MetricInfo;
+use crate::cpu::Usage;
+use serde::{Deserialize, Serialize};
 
 /// The values of one measurement, by the metrics' ids.
 pub(crate) type Values = BTreeMap<String, f64>;
+
+/// One of a figure's values.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct MetricInfo {
+    /// Its key in [`Measurement::values`].
+    pub(crate) id: String,
+    /// What it is, with its unit.
+    pub(crate) label: String,
+    /// Whether a greater value is better.
+    pub(crate) more_is_better: bool,
+}
 
 /// One of a figure's values.
 #[derive(Clone, Copy, Debug)]
