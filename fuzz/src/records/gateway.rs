@@ -144,7 +144,7 @@ impl Manner {
         let (client, server) = tokio::join!(client, accept(far, Arc::clone(server)));
         let mut play = Play {
             client,
-            server: server.expect("a good handshake"),
+            server: server.expect("a good handshake").0,
             text: Vec::new(),
             end: None,
         };
