@@ -54,17 +54,17 @@ async fn the_gateway_sleeps_while_bytes_flow_both_ways() -> Result<()> {
 async fn the_log_tells_what_the_kernel_moved() -> Result<()> {
     let stage = SOCKMAP.start().await?;
     let mut ends = stage.open().await?;
-    // The first ones pass.
+    // The first ones pass, and on a busy machine some more until the process has handed over.
     ends.downlink(500).await?;
     ends.uplink(500).await?;
-    for _ in 0..10 {
+    for _ in 0..100 {
         ends.downlink(950).await?;
         ends.uplink(1_950).await?;
     }
     drop(ends);
     let line = stage.wait_for_log("channel closed").await?;
     let link = link_message(ChannelType::Main, 0).len() as u64;
-    let counts = format!("up={} down=10000 ", 20_000 + link);
+    let counts = format!("up={} down=95500 ", 195_500 + link);
     ensure!(line.contains(&counts), "not {counts:?} in {line:?}");
     let numbers = line.split("kernel=\"").nth(1).context("no numbers")?;
     let number = |name: &str| -> Result<u64> {
