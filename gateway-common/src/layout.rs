@@ -9,11 +9,9 @@ pub const HOSTS: &str = "HOSTS";
 pub const BRIDGES: &str = "BRIDGES";
 /// Name of the map of the injectors' receiving ends; `injector_verdict` runs on them.
 pub const INJECTORS: &str = "INJECTORS";
-/// Name of the map of both legs of tunnels, by cookie; `tunnel_verdict` runs on them.
-pub const TUNNELS: &str = "TUNNELS";
 /// Name of the map that tells where the bytes of a socket go: key is the cookie of the host leg,
-/// of a bridge's or an injector's sending end or of a tunnel's leg, value the socket that takes
-/// them. No program runs on those by this map.
+/// of a bridge's or an injector's sending end, value the socket that takes them. No program runs
+/// on those.
 pub const TARGETS: &str = "TARGETS";
 /// Name of the map from a cookie to its [`Route`].
 pub const ROUTES: &str = "ROUTES";
@@ -33,20 +31,6 @@ pub const ANY_SEGMENT: u64 = u64::MAX;
 /// `SKB_MAX_ALLOC` (net/core/filter.c), four pages less what the kernel needs of them.
 pub const SMALL_SEGMENT: u64 = MAX_DATAGRAM as u64;
 
-/// Names of the globals that say where numbers of `struct tcp_sock` (include/linux/tcp.h) lie in
-/// this kernel, in bytes from its start: `write_seq`, `snd_nxt`,
-/// `snd_una` and `copied_seq`.
-pub const TCP_OFFSETS: [&str; 4] = ["WRITE_SEQ", "SND_NXT", "SND_UNA", "COPIED_SEQ"];
-
-/// Most bytes of one direction of a tunnel that were given to its target and that its peer has
-/// not acknowledged: what systems let a connection have by themselves (`net.ipv4.tcp_wmem`).
-pub const MOST_UNACKNOWLEDGED: u32 = 4 << 20;
-
-/// Name of the global that says how many bytes of one direction of a tunnel may have passed and
-/// wait to be read. A leg's receive buffer holds less, and counts them, unless the kernel's worker
-/// is held up; then nothing counts them, and nothing makes the sender wait.
-pub const MOST_PASSED: &str = "MOST_PASSED";
-
 /// A gate that equals no number of passed bytes: all bytes of the host pass to userspace.
 pub const CLOSED: u64 = u64::MAX;
 
@@ -61,14 +45,14 @@ pub const TO_CLIENT: u32 = 0;
 /// them.
 pub const TO_BRIDGE: u32 = 1;
 
-/// Which channel a socket belongs to, or which direction of a tunnel.
+/// Which channel a socket belongs to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct Route {
-    /// Cookie of the channel's host leg; of a tunnel's leg its own.
+    /// Cookie of the channel's host leg.
     pub host: u64,
-    /// Index of the [`State`] and the gate.
+    /// Index of its [`State`] and its gate.
     pub slot: u32,
     /// Zero.
     pub padding: u32,
@@ -82,17 +66,12 @@ pub struct Gate {
     /// How many passed bytes were forwarded, or [`CLOSED`]. The program redirects only while this
     /// equals [`State::passed`], so nothing overtakes passed bytes.
     pub forwarded: u64,
-    /// Most bytes that wait before the bridge; in a direction of a tunnel, most that were not sent
-    /// yet. `sk_psock.ingress_skb`, where they wait, has no limit of its own.
+    /// Most bytes that wait before the bridge. `sk_psock.ingress_skb`, where they wait, has no
+    /// limit of its own.
     pub limit: u64,
-    /// In a direction of a tunnel, how many passed bytes userspace has read, at the least.
-    pub taken: u64,
 }
 
 /// What the programs keep of a channel while it lives, in bytes unless said otherwise.
-///
-/// A tunnel has two, one for each direction, in which its leg stands for the host and the other
-/// leg for the bridge.
 ///
 /// Every number is written by one program, which the kernel runs for one piece of a channel at a
 /// time; so none needs an atomic addition, which costs more and which Rust's core library does
@@ -138,9 +117,6 @@ pub struct State {
     /// Host: how many segments did not follow the one before; more than none: the channel is
     /// broken.
     pub misplaced: u64,
-    /// Tunnel: TCP's number of the byte behind all that was redirected, on the connection that
-    /// takes it.
-    pub end: u64,
 }
 
 /// Tells a [`State::next`] that is known from one that is not.
@@ -174,7 +150,6 @@ impl State {
             next: 0,
             repeated: self.repeated + other.repeated,
             misplaced: self.misplaced + other.misplaced,
-            end: 0,
         }
     }
 
@@ -194,7 +169,7 @@ impl State {
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct Event {
-    /// Cookie of the channel's host leg, or of the leg of a tunnel that bytes came from.
+    /// Cookie of the channel's host leg.
     pub host: u64,
     /// [`PASSED`], [`BROKEN`] or [`MISPLACED`].
     pub kind: u64,
@@ -209,5 +184,5 @@ pub const MISPLACED: u64 = 16;
 
 // Both sides are built by different compilers: what they share has no room for doubt.
 const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 8);
-const _: () = assert!(size_of::<State>() == 152 && align_of::<State>() == 8);
+const _: () = assert!(size_of::<State>() == 144 && align_of::<State>() == 8);
 const _: () = assert!(size_of::<Event>() == 16 && align_of::<Event>() == 8);

@@ -98,17 +98,6 @@ impl Bounds {
         Self::new(TICKS, Bound::FREE)
     }
 
-    /// The same of a tunnel, but for the socket of its host, which begins with the least: by then
-    /// its host has not been asked for much.
-    pub(super) fn of_tunnel(host: BorrowedFd<'_>) -> Self {
-        set_receive(host, LEAST_RECEIVE);
-        let set = Bound {
-            receive: LEAST_RECEIVE,
-            ..Bound::FREE
-        };
-        Self::new(TICKS, set)
-    }
-
     /// Of a channel that begins to move; its host should not have been asked for much yet.
     pub(super) fn begin(sockets: Sockets<'_>) -> Self {
         let bounds = Self::new(ELSEWHERE, Bound::LEAST);
@@ -228,7 +217,10 @@ impl Bound {
         if let Some(host) = host
             && !(self.is_free() && before.is_free())
         {
-            set_receive(host, self.receive.min(MOST_RECEIVE));
+            let receive = self.receive.min(MOST_RECEIVE);
+            let _ = SockRef::from(&host).set_recv_buffer_size(receive);
+            // The kernel doubles the size that it is given.
+            let _ = sockopt::set_window_clamp(&host, 2 * receive);
             if self.is_free() {
                 let _ = sockopt::free_buffers(&host);
             }
@@ -236,12 +228,6 @@ impl Bound {
         let unsent = u32::try_from(self.unsent).unwrap_or(u32::MAX);
         let _ = SockRef::from(&client).set_tcp_notsent_lowat(unsent);
     }
-}
-
-fn set_receive(host: BorrowedFd<'_>, bytes: usize) {
-    let _ = SockRef::from(&host).set_recv_buffer_size(bytes);
-    // The kernel doubles the size that it is given.
-    let _ = sockopt::set_window_clamp(&host, 2 * bytes);
 }
 
 #[cfg(test)]

@@ -45,7 +45,7 @@ impl Carrier {
                 rest.state(client.layout()),
                 [client.as_fd(), host.as_fd()],
             ),
-            Self::Sockmap(_) | Self::Tunnel(_) | Self::KtlsSockmap(_) => return None,
+            Self::Sockmap(_) | Self::KtlsSockmap(_) => return None,
         };
         let [client_socket, host] = sockets.map(|fd| fd.try_clone_to_owned().ok());
         let state = CarrierState {

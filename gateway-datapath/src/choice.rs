@@ -16,7 +16,7 @@ use tracing::warn;
 use super::answers;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
-use super::sockmap::{Link, Sockmap, TlsLegs, Tunnel};
+use super::sockmap::{Link, Sockmap, TlsLegs};
 use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::client_stream::ClientStream;
 use crate::end_reason::EndReason;
@@ -56,8 +56,6 @@ pub enum Carrier {
     Relay(Box<ClientStream>, HostStream),
     /// The kernel moves the downlink.
     Sockmap(Box<Link>),
-    /// The kernel moves both directions of a tunnel.
-    Tunnel(Box<Tunnel>),
     /// It makes and opens TLS records as well.
     KtlsSockmap(Box<Link>),
     /// Userspace copies, the kernel makes and opens TLS records.
@@ -98,8 +96,8 @@ impl Paths {
         }
     }
 
-    /// Takes the wanted data path or, where that cannot be, `relay`. Nothing must have been sent to
-    /// the host yet.
+    /// Takes the wanted data path or, where that cannot be, `relay`, as always without frames.
+    /// Nothing must have been sent to the host yet.
     ///
     /// Fails only when the system has taken a socket over in part.
     pub fn take(
@@ -108,6 +106,12 @@ impl Paths {
         host: HostStream,
         framing: Framing,
     ) -> io::Result<Carrier> {
+        if framing == Framing::Raw {
+            if let Some(wanted) = self.wanted.name() {
+                self.fall_back(wanted, "tunnel", &"tunnels are moved by relay only");
+            }
+            return Ok(Carrier::relay(client, host));
+        }
         let host = match host {
             HostStream::Tcp(host) => host,
             HostStream::Tls(_) => {
@@ -122,17 +126,11 @@ impl Paths {
         let client = match (&self.wanted, client) {
             (Wanted::Relay, client) => client,
             (Wanted::Sockmap(sockmap), ClientStream::Plain(tcp)) => {
-                return self.take_sockmap(sockmap, tcp, host, framing);
+                return self.take_sockmap(sockmap, tcp, host);
             }
             (Wanted::Sockmap(_), tls @ ClientStream::Tls(_)) => {
                 let detail = "sockmap moves plaintext client legs only";
                 self.fall_back("sockmap", "TLS client leg", &detail);
-                tls
-            }
-            (Wanted::Ktls(_) | Wanted::KtlsSockmap(..), tls @ ClientStream::Tls(_))
-                if framing == Framing::Raw =>
-            {
-                self.fall_back_for("tunnel", &"this path moves frames only");
                 tls
             }
             (Wanted::Ktls(ktls), ClientStream::Tls(tls)) => match ktls.enter(tls) {
@@ -159,7 +157,7 @@ impl Paths {
         Ok(Carrier::relay(client, host))
     }
 
-    /// Counts why the wanted path, if it is another one, cannot be.
+    /// The kernel moves nothing of a host that is no plain TCP connection.
     fn fall_back_for(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
         let wanted = match self.wanted {
             Wanted::Relay => return,
@@ -175,20 +173,9 @@ impl Paths {
         sockmap: &Arc<Sockmap>,
         client: TcpStream,
         host: TcpStream,
-        framing: Framing,
     ) -> io::Result<Carrier> {
-        let entered = match framing {
-            Framing::WebSocket => {
-                let link = sockmap.enter(client, host);
-                link.map(|link| Carrier::Sockmap(Box::new(link)))
-            }
-            Framing::Raw => {
-                let tunnel = sockmap.enter_tunnel(client, host);
-                tunnel.map(|tunnel| Carrier::Tunnel(Box::new(tunnel)))
-            }
-        };
-        match entered {
-            Ok(carrier) => Ok(carrier),
+        match sockmap.enter(client, host) {
+            Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
             Err((refusal, legs)) => {
                 self.fall_back("sockmap", refusal.name(), &refusal);
                 let (client, host) = legs?;
@@ -260,6 +247,18 @@ impl Paths {
     }
 }
 
+impl Wanted {
+    /// `None`: nothing but `relay`.
+    fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::Relay => None,
+            Self::Sockmap(_) => Some("sockmap"),
+            Self::Ktls(_) => Some("ktls"),
+            Self::KtlsSockmap(..) => Some("ktls-sockmap"),
+        }
+    }
+}
+
 impl Counted {
     fn of(path: &'static str, sockmap: &Arc<Sockmap>) -> Arc<Self> {
         Arc::new(Self {
@@ -284,7 +283,7 @@ impl Carrier {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Relay(..) => "relay",
-            Self::Sockmap(_) | Self::Tunnel(_) => "sockmap",
+            Self::Sockmap(_) => "sockmap",
             Self::KtlsSockmap(_) => "ktls-sockmap",
             Self::Ktls(..) => "ktls",
         }
@@ -301,7 +300,6 @@ impl Carrier {
             Self::Relay(client, _) => client.tcp().as_fd(),
             Self::Ktls(client, _) => client.tcp().as_fd(),
             Self::Sockmap(link) | Self::KtlsSockmap(link) => link.client_socket(),
-            Self::Tunnel(tunnel) => tunnel.client_socket(),
         }
     }
 
@@ -339,17 +337,7 @@ impl Carrier {
             }
             Self::Sockmap(link) | Self::KtlsSockmap(link) => {
                 let inbound = rest.inbound;
-                Box::pin(async move {
-                    let stop = stop_of(orders);
-                    Outcome::Ended(link.run(inbound, limits, counters, stop).await)
-                })
-            }
-            Self::Tunnel(tunnel) => {
-                let inbound = rest.inbound;
-                Box::pin(async move {
-                    let stop = stop_of(orders);
-                    Outcome::Ended(tunnel.run(inbound, limits, counters, stop).await)
-                })
+                Box::pin(carry_link(link, inbound, limits, counters, orders))
             }
         }
     }
@@ -379,7 +367,6 @@ impl Carrier {
             Self::Sockmap(link) | Self::KtlsSockmap(link) => {
                 return counters.queues.attach(link.sockets(), link.queues());
             }
-            Self::Tunnel(tunnel) => tunnel.sockets(),
         };
         counters.queues.attach(sockets, move || sockets.queues())
     }
@@ -394,16 +381,21 @@ impl Carrier {
                 format!("{spliced} bytes spliced, {copied} bytes copied")
             }
             Self::Sockmap(link) | Self::KtlsSockmap(link) => link.counts(),
-            Self::Tunnel(tunnel) => tunnel.counts(),
         }
     }
 }
 
-/// The order to end, for paths that cannot stand still.
-async fn stop_of(mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>) -> EndReason {
-    std::future::poll_fn(|context| match orders(context) {
+/// Until both sides have ended: this path cannot stand still.
+async fn carry_link(
+    link: &Link,
+    inbound: Inbound,
+    limits: Limits,
+    counters: &Counters,
+    mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+) -> Outcome {
+    let stop = std::future::poll_fn(|context| match orders(context) {
         Poll::Ready(Order::Stop(reason)) => Poll::Ready(reason),
         _ => Poll::Pending,
-    })
-    .await
+    });
+    Outcome::Ended(link.run(inbound, limits, counters, stop).await)
 }

@@ -72,7 +72,6 @@ pub struct Limits {
 pub struct Counters {
     uplink: AtomicU64,
     downlink: AtomicU64,
-    kernel_uplink: KernelCount,
     kernel_downlink: KernelCount,
     spliced: AtomicU64,
     queues: QueueLook,
@@ -91,10 +90,9 @@ impl Counters {
         }
     }
 
-    /// Bytes of payload handed to the host. Where the kernel counts them, this asks it.
+    /// Bytes of payload handed to the host.
     pub fn uplink(&self) -> u64 {
-        self.kernel_uplink
-            .with(|moved| moved + self.uplink.load(Ordering::Relaxed))
+        self.uplink.load(Ordering::Relaxed)
     }
 
     /// Bytes of payload handed to the client. Where the kernel counts them, this asks it.
@@ -139,33 +137,30 @@ impl Counters {
         self.spliced.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Has the kernel's counts of both directions added until the result is dropped, and their
-    /// last values kept then.
+    /// Has the kernel's count of the downlink added until the result is dropped, and its last
+    /// value kept then.
     fn count_in_kernel(
         &self,
-        uplink: impl Fn() -> u64 + Send + Sync + 'static,
         downlink: impl Fn() -> u64 + Send + Sync + 'static,
     ) -> CountedInKernel<'_> {
-        self.kernel_uplink.attach(uplink);
         self.kernel_downlink.attach(downlink);
         CountedInKernel(self)
     }
 }
 
-/// While this lives the kernel counts what a channel moves.
+/// While this lives the kernel counts a channel's downlink.
 struct CountedInKernel<'a>(&'a Counters);
 
 impl Drop for CountedInKernel<'_> {
     fn drop(&mut self) {
-        let counters = self.0;
-        for (kernel, count) in [
-            (&counters.kernel_uplink, &counters.uplink),
-            (&counters.kernel_downlink, &counters.downlink),
-        ] {
-            kernel.settle(|moved| {
-                count.fetch_add(moved, Ordering::Relaxed);
-            });
-        }
+        let Counters {
+            downlink,
+            kernel_downlink,
+            ..
+        } = self.0;
+        kernel_downlink.settle(|moved| {
+            downlink.fetch_add(moved, Ordering::Relaxed);
+        });
     }
 }
 
@@ -199,13 +194,13 @@ mod tests {
         counters.add_downlink(5);
         let kernel = Arc::new(AtomicU64::new(10));
         let count = Arc::clone(&kernel);
-        let counted = counters.count_in_kernel(|| 3, move || count.load(Ordering::Relaxed));
-        assert_eq!((counters.uplink(), counters.downlink()), (3, 15));
+        let counted = counters.count_in_kernel(move || count.load(Ordering::Relaxed));
+        assert_eq!(counters.downlink(), 15);
         kernel.store(100, Ordering::Relaxed);
         assert_eq!(counters.downlink(), 105);
         drop(counted);
         kernel.store(0, Ordering::Relaxed);
-        assert_eq!((counters.uplink(), counters.downlink()), (3, 105));
+        assert_eq!(counters.downlink(), 105);
         assert_eq!(Arc::strong_count(&kernel), 1);
     }
 }

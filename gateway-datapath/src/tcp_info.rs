@@ -101,13 +101,6 @@ pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
     Ok(sent + u64::from(info.notsent_bytes))
 }
 
-/// Bytes that were written to a TCP socket and have not been sent once.
-///
-/// Fails as [`bytes_written`] does.
-pub(super) fn bytes_unsent(socket: impl AsFd) -> io::Result<u64> {
-    Ok(read(socket)?.notsent_bytes.into())
-}
-
 /// Bytes that the peer of a TCP socket has acknowledged since it was opened: those that it has
 /// room for, whether its program reads them or not.
 ///

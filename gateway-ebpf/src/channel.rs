@@ -46,7 +46,6 @@ impl Channel {
             Some(Gate {
                 forwarded: ptr::read_volatile(&raw const (*gate).forwarded),
                 limit: ptr::read_volatile(&raw const (*gate).limit),
-                taken: ptr::read_volatile(&raw const (*gate).taken),
             })
         }
     }
@@ -116,26 +115,6 @@ impl Counters {
     pub fn set_next(self, next: u32) {
         // SAFETY: as above.
         unsafe { ptr::write_volatile(&raw mut (*self.0).next, NEXT_IS_KNOWN | u64::from(next)) }
-    }
-
-    /// TCP's number of the byte behind all that a tunnel's leg was given.
-    #[inline(always)]
-    pub fn end(self) -> u32 {
-        // SAFETY: an aligned number in a map's value; only the leg's program uses it.
-        unsafe { ptr::read_volatile(&raw const (*self.0).end) as u32 }
-    }
-
-    #[inline(always)]
-    pub fn set_end(self, end: u32) {
-        // SAFETY: as above.
-        unsafe { ptr::write_volatile(&raw mut (*self.0).end, u64::from(end)) }
-    }
-
-    /// Whether the last segment was redirected.
-    #[inline(always)]
-    pub fn is_redirecting(self) -> bool {
-        // SAFETY: an aligned number in a map's value; only the leg's program uses it.
-        unsafe { ptr::read_volatile(&raw const (*self.0).redirecting) != 0 }
     }
 
     /// Bytes that wait before the bridge.

@@ -3,9 +3,6 @@
 //! A channel's downlink: `host` takes what the host sends and queues it before the channel's
 //! bridge, a pair of stream sockets; `bridge` frames what comes out of it for the client;
 //! `injector` lets userspace add frames of its own to the client's queue.
-//!
-//! A tunnel, which has no frames: `tunnel` takes what either leg sends and gives it to the other
-//! one as it is.
 #![no_std]
 #![no_main]
 
@@ -14,9 +11,6 @@ mod channel;
 mod host;
 mod injector;
 mod maps;
-mod segment;
-mod tcp;
-mod tunnel;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {

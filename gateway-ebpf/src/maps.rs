@@ -14,8 +14,6 @@ pub static BRIDGES: SockHash<u64> = SockHash::with_max_entries(1, 0);
 #[map]
 pub static INJECTORS: SockHash<u64> = SockHash::with_max_entries(1, 0);
 #[map]
-pub static TUNNELS: SockHash<u64> = SockHash::with_max_entries(1, 0);
-#[map]
 pub static TARGETS: SockHash<u64> = SockHash::with_max_entries(1, 0);
 #[map]
 pub static ROUTES: HashMap<u64, Route> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);

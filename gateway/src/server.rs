@@ -587,13 +587,6 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
     match Sockmap::take_or_load(&config.ebpf_dir, connections, config.queue_limit) {
         Ok(sockmap) => {
             tell_of_programs(&sockmap, connections);
-            if let Some(reason) = findings.iter().find_map(Finding::no_tunnels) {
-                sockmap.avoid_tunnels(reason);
-            }
-            // Wrong bytes were seen once in some hundred tunnels of a busy machine.
-            if std::env::var_os("SOCKMAP_TUNNELS").is_none() {
-                sockmap.avoid_tunnels("tunnels on sockmap are an experiment: SOCKMAP_TUNNELS=1");
-            }
             with_programs(config, support, sockmap)
         }
         Err(error) => {

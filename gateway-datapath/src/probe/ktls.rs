@@ -92,8 +92,13 @@ impl Report {
         let outcome = timeout(LIMIT, attempt)
             .await
             .unwrap_or_else(|_| Err(anyhow!("bytes did not arrive in time")));
-        let works = outcome.is_ok();
-        self.parts.push(Part::new(name, outcome));
+        let reason = outcome.err().map(|error| format!("{error:#}"));
+        let works = reason.is_none();
+        self.parts.push(Part {
+            name,
+            works,
+            reason,
+        });
         works
     }
 }

@@ -38,7 +38,7 @@ pub struct Finding {
 /// What was found out about a part of a data path.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// Which one: a version and cipher of TLS, `splice` or `new keys`; on `sockmap` `tunnels`.
+    /// Which one: a version and cipher of TLS, or `splice`.
     pub name: &'static str,
     /// It carried the probe's bytes, all of them and in order.
     pub works: bool,
@@ -64,7 +64,11 @@ pub async fn run(extent: Extent, programs: &Path) -> Vec<Finding> {
     let begun = Instant::now();
     findings.push(Finding::new("relay", begun, relay::probe().await));
     let begun = Instant::now();
-    findings.push(sockmap::probe(begun, programs).await);
+    findings.push(Finding::new(
+        "sockmap",
+        begun,
+        sockmap::probe(programs).await,
+    ));
     let begun = Instant::now();
     let ktls = ktls::probe().await;
     let suite = ktls.suite();
@@ -77,25 +81,7 @@ pub async fn run(extent: Extent, programs: &Path) -> Vec<Finding> {
     findings
 }
 
-impl Part {
-    fn new(name: &'static str, outcome: anyhow::Result<()>) -> Self {
-        Self {
-            name,
-            works: outcome.is_ok(),
-            reason: outcome.err().map(|error| format!("{error:#}")),
-        }
-    }
-}
-
 impl Finding {
-    /// Why this path does not move tunnels although it moves channels with frames; `None`: it
-    /// does, or moves neither.
-    pub fn no_tunnels(&self) -> Option<&str> {
-        let mut parts = self.parts.iter();
-        let tunnels = parts.find(|part| part.name == sockmap::TUNNELS)?;
-        tunnels.reason.as_deref()
-    }
-
     fn new(path: &'static str, begun: Instant, outcome: anyhow::Result<()>) -> Self {
         Self {
             path,

@@ -1,6 +1,5 @@
 //! One short channel over loopback: bytes both ways, and an orderly end.
 
-use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -9,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::{Carrier, Counters, Framing, Inbound, Limits};
+use crate::{Carrier, Counters, Inbound, Limits};
 
 /// Longest probe.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -37,45 +36,20 @@ pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
     let probe = async {
         let (client, client_leg) = pair().await?;
         let (host, host_leg) = pair().await?;
-        let (client, carrier) = carry(client, client_leg, host_leg)?;
-        let peers = play(client, host, late);
-        move_for(carrier, Inbound::default(), peers).await
+        let (client, mut carrier) = carry(client, client_leg, host_leg)?;
+        let limits = Limits {
+            ping_interval: None,
+            close_timeout: LIMIT,
+        };
+        let counters = Counters::default();
+        let never = std::future::pending();
+        let moved = carrier.run(Inbound::default(), limits, &counters, never);
+        let (_, peers) = tokio::join!(moved, play(client, host, late));
+        peers
     };
     timeout(LIMIT, probe)
         .await
         .context("bytes did not arrive in time")?
-}
-
-/// Runs a tunnel on the carrier that `carry` makes of a client leg and a host leg.
-pub(super) async fn run_raw(
-    carry: impl FnOnce(TcpStream, TcpStream) -> anyhow::Result<Carrier>,
-) -> anyhow::Result<()> {
-    let probe = async {
-        let (client, client_leg) = pair().await?;
-        let (host, host_leg) = pair().await?;
-        let carrier = carry(client_leg, host_leg)?;
-        let peers = play_raw(client, host);
-        move_for(carrier, Inbound::new(Framing::Raw), peers).await
-    };
-    timeout(LIMIT, probe)
-        .await
-        .context("bytes did not arrive in time")?
-}
-
-async fn move_for(
-    mut carrier: Carrier,
-    inbound: Inbound,
-    peers: impl Future<Output = anyhow::Result<()>>,
-) -> anyhow::Result<()> {
-    let limits = Limits {
-        ping_interval: None,
-        close_timeout: LIMIT,
-    };
-    let counters = Counters::default();
-    let never = std::future::pending();
-    let moved = carrier.run(inbound, limits, &counters, never);
-    let (_, peers) = tokio::join!(moved, peers);
-    peers
 }
 
 /// Both ends of a connection over loopback.
@@ -112,45 +86,6 @@ async fn play(
     host.read_to_end(&mut Vec::new()).await?;
     drop(host);
     client.read_to_end(&mut Vec::new()).await?;
-    Ok(())
-}
-
-/// Bytes go both ways, small ones one after the other first.
-async fn play_raw(mut client: TcpStream, mut host: TcpStream) -> anyhow::Result<()> {
-    let sent: Vec<u8> = (0..=250).cycle().take(DOWNLINK).collect();
-    for len in [1, 2, 1_000] {
-        for is_down in [true, false] {
-            let (from, to) = if is_down {
-                (&mut host, &mut client)
-            } else {
-                (&mut client, &mut host)
-            };
-            from.write_all(&sent[..len]).await?;
-            let mut received = vec![0; len];
-            to.read_exact(&mut received).await?;
-            ensure!(
-                received == sent[..len],
-                "other bytes arrived than were sent"
-            );
-        }
-    }
-    let (mut client_reader, mut client_writer) = client.into_split();
-    let (mut host_reader, mut host_writer) = host.into_split();
-    let (mut up, mut down) = (Vec::new(), Vec::new());
-    let send = async |writer: &mut tokio::net::tcp::OwnedWriteHalf| {
-        writer.write_all(&sent).await?;
-        writer.shutdown().await
-    };
-    tokio::try_join!(
-        send(&mut client_writer),
-        send(&mut host_writer),
-        client_reader.read_to_end(&mut down),
-        host_reader.read_to_end(&mut up),
-    )?;
-    ensure!(
-        up == sent && down == sent,
-        "other bytes arrived than were sent"
-    );
     Ok(())
 }
 

@@ -71,7 +71,7 @@ impl AsyncWrite for ClientLeg<'_> {
         if frames.first() == Some(&CLOSE) {
             // No frame may follow a Close.
             this.link.stop();
-            ready!(this.flush.poll(context, || this.link.is_flushed()))?;
+            ready!(this.flush.poll(context, this.link))?;
         }
         let datagram = [frames, &TO_CLIENT.to_ne_bytes()].concat();
         ready!(this.link.poll_inject(context, &datagram))?;
@@ -87,7 +87,7 @@ impl AsyncWrite for ClientLeg<'_> {
         this.link.check_client()?;
         this.link.stop();
         // A FIN before the kernel's worker has sent everything would cut it off.
-        ready!(this.flush.poll(context, || this.link.is_flushed()))?;
+        ready!(this.flush.poll(context, this.link))?;
         this.link.client.poll_shutdown(context)
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting until a leg's TCP has taken everything that the kernel redirected to it.
+//! Waiting until the client's TCP has taken everything that was sent towards it.
 
 use std::future::Future;
 use std::io;
@@ -7,6 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
+
+use super::link::Link;
 
 /// Time between two looks, which doubles while nothing has changed: the kernel tells nobody when
 /// its worker has sent the last byte.
@@ -20,18 +22,15 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    /// Ready once `is_drained` says that nothing is left before the TCP that takes it; an error
-    /// once it says that nothing can be any more.
-    pub(super) fn poll(
-        &mut self,
-        context: &mut Context<'_>,
-        is_drained: impl Fn() -> io::Result<bool>,
-    ) -> Poll<io::Result<()>> {
+    /// Ready once nothing is left between host leg and client's TCP; an error once nothing can
+    /// be any more.
+    pub(super) fn poll(&mut self, context: &mut Context<'_>, link: &Link) -> Poll<io::Result<()>> {
         loop {
             if let Some((sleep, _)) = &mut self.next {
                 ready!(sleep.as_mut().poll(context));
             }
-            if is_drained()? {
+            link.check_abandoned()?;
+            if link.is_drained()? {
                 self.next = None;
                 return Poll::Ready(Ok(()));
             }

@@ -183,7 +183,7 @@ impl AsyncRead for HostLeg<'_> {
         if this.end.is_none() {
             return Poll::Pending;
         }
-        ready!(this.flush.poll(context, || this.link.is_flushed()))?;
+        ready!(this.flush.poll(context, this.link))?;
         Poll::Ready(this.end.take().unwrap_or(Ok(())))
     }
 }

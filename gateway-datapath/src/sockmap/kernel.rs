@@ -1,7 +1,5 @@
 //! What a kernel does not survive, known without doing it: trying could bring it down.
 
-use std::fs;
-
 use anyhow::ensure;
 use gateway_common::layout::{ANY_SEGMENT, SMALL_SEGMENT};
 
@@ -33,18 +31,6 @@ fn tls_for(release: &str) -> anyhow::Result<()> {
         "a kernel before Linux 6.12 may not survive the end of a process whose client takes nothing"
     );
     Ok(())
-}
-
-/// What a receive buffer grows to by itself where the kernel does not tell, in bytes.
-const USUAL_RECEIVED: u64 = 6 << 20;
-
-/// The most that the receive buffer of a connection grows to by itself, in bytes.
-pub(super) fn most_received() -> u64 {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem");
-    let most = text
-        .ok()
-        .and_then(|text| text.split_whitespace().nth(2)?.parse().ok());
-    most.unwrap_or(USUAL_RECEIVED)
 }
 
 /// How long a segment may be that is redirected on this kernel, see [`SEGMENT_LIMIT`].

@@ -11,19 +11,11 @@ use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
 use tracing::debug;
 
-use super::btf::kernel_offsets;
 use super::kernel;
 use super::logger;
 use super::maps::{Maps, TakeError};
 use super::object;
 use super::pins::{self, NoSet};
-
-/// The members of `struct tcp_sock` (include/linux/tcp.h) that the programs read, in the order of
-/// [`layout::TCP_OFFSETS`].
-const TCP_MEMBERS: [&str; 4] = ["write_seq", "snd_nxt", "snd_una", "copied_seq"];
-
-/// What a tunnel's legs may read of what passed before they say so to the program, in bytes.
-pub(super) const SOME_PASSED: u64 = 1 << 20;
 
 /// The object cannot be used on this kernel, or by this process.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +59,6 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) events: RingBuf<MapData>,
     pub(super) logger: Option<logger::Logger>,
-    /// Why tunnels cannot be moved; `None`: they can, as far as this process knows.
-    pub(super) no_tunnels: Option<String>,
     /// Keeps the programs on the maps, and others away from them.
     pub(super) held: Held,
     /// How many channels there is room for.
@@ -92,19 +82,9 @@ pub(super) enum TakeSetError {
     Broken(#[from] LoadError),
 }
 
-/// Programs that are attached to their maps.
-pub(super) struct Programs {
-    pub(super) ebpf: Ebpf,
-    /// Why tunnels cannot be moved; `None`: they can.
-    no_tunnels: Option<String>,
-}
-
 /// Loads the programs, with room for `channels`.
 pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
-    let Programs {
-        mut ebpf,
-        no_tunnels,
-    } = programs(channels)?;
+    let mut ebpf = programs(channels)?;
     let logger = logger::Logger::new(&mut ebpf);
     let events = events(ebpf.take_map(layout::EVENTS))?;
     let maps = Maps::take(|name| ebpf.take_map(name)).map_err(|e| other_maps(&e))?;
@@ -112,7 +92,6 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
         maps,
         events,
         logger,
-        no_tunnels,
         held: Held::Programs(Mutex::new(ebpf)),
         room: channels,
     })
@@ -129,8 +108,6 @@ pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetErr
         events,
         // aya-log finds the ring of its own programs only; what it tells is counted, too.
         logger: None,
-        // Where they cannot, the probe finds out.
-        no_tunnels: None,
         room: taken.channels,
         held: Held::Set {
             folder: taken.folder,
@@ -145,29 +122,19 @@ fn events(map: Option<Map>) -> Result<RingBuf<MapData>, LoadError> {
 }
 
 /// Loads the programs and attaches them to their maps, with room for `channels`.
-pub(super) fn programs(channels: u32) -> Result<Programs, LoadError> {
+pub(super) fn programs(channels: u32) -> Result<Ebpf, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let segment_limit = kernel::segment_limit()?;
-    // Tunnels have two, and slots rest for a while after their channel.
-    let slots = channels.saturating_mul(4);
-    let most_passed = kernel::most_received() * 2 + SOME_PASSED;
-    let tcp_offsets = kernel_offsets("tcp_sock", TCP_MEMBERS);
+    // Slots rest for a while after their channel.
+    let slots = channels.saturating_mul(2);
     let level = aya_log::Level::Warn as u8;
-    let mut loader = EbpfLoader::new();
-    if let Ok(offsets) = &tcp_offsets {
-        for (name, offset) in layout::TCP_OFFSETS.into_iter().zip(offsets) {
-            loader.override_global(name, offset, true);
-        }
-    }
-    let mut ebpf = loader
+    let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
-        .override_global(layout::MOST_PASSED, &most_passed, true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries(layout::HOSTS, channels)
         .map_max_entries(layout::BRIDGES, channels)
         .map_max_entries(layout::INJECTORS, channels)
-        .map_max_entries(layout::TUNNELS, channels.saturating_mul(2))
         .map_max_entries(layout::TARGETS, channels.saturating_mul(3))
         .map_max_entries(layout::ROUTES, channels.saturating_mul(3))
         .map_max_entries(layout::STATES, slots)
@@ -181,14 +148,7 @@ pub(super) fn programs(channels: u32) -> Result<Programs, LoadError> {
     ] {
         attach(&mut ebpf, program, map)?;
     }
-    // Channels do without.
-    let no_tunnels = match tcp_offsets {
-        Ok(_) => attach(&mut ebpf, "tunnel_verdict", layout::TUNNELS)
-            .err()
-            .map(|error| error.to_string()),
-        Err(error) => Some(error.to_string()),
-    };
-    Ok(Programs { ebpf, no_tunnels })
+    Ok(ebpf)
 }
 
 fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), LoadError> {

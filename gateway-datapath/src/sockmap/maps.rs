@@ -14,7 +14,7 @@ use gateway_common::layout::{self, CLOSED, Gate, Route, State};
 const REST: Duration = Duration::from_secs(2);
 
 /// The gate of a channel whose bytes all pass.
-const SHUT: [u64; size_of::<Gate>() / 8] = [CLOSED, 0, 0];
+const SHUT: [u64; 2] = [CLOSED, 0];
 
 /// All maps but the ring of events.
 pub(super) struct Maps(Mutex<Inner>);
@@ -23,11 +23,10 @@ struct Inner {
     hosts: SockHash<MapData, u64>,
     bridges: SockHash<MapData, u64>,
     injectors: SockHash<MapData, u64>,
-    tunnels: SockHash<MapData, u64>,
     targets: SockHash<MapData, u64>,
     routes: HashMap<MapData, u64, [u64; size_of::<Route>() / 8]>,
     states: Array<MapData, [u64; size_of::<State>() / 8]>,
-    gates: Array<MapData, [u64; size_of::<Gate>() / 8]>,
+    gates: Array<MapData, [u64; 2]>,
     /// Slots of channels that have ended, with the time of that.
     free: VecDeque<(Instant, u32)>,
     /// Slots from here on were never used.
@@ -58,15 +57,6 @@ pub(super) struct Sockets<'a> {
     pub(super) injector_out: BorrowedFd<'a>,
 }
 
-/// One direction of a tunnel in the maps.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Direction {
-    /// Of the leg that sends.
-    pub(super) cookie: u64,
-    /// Index of its state and its gate.
-    pub(super) slot: u32,
-}
-
 /// Why a channel found no place.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EnterError {
@@ -95,7 +85,6 @@ impl Maps {
             hosts: map(layout::HOSTS)?.try_into()?,
             bridges: map(layout::BRIDGES)?.try_into()?,
             injectors: map(layout::INJECTORS)?.try_into()?,
-            tunnels: map(layout::TUNNELS)?.try_into()?,
             targets: map(layout::TARGETS)?.try_into()?,
             routes: map(layout::ROUTES)?.try_into()?,
             states: map(layout::STATES)?.try_into()?,
@@ -126,7 +115,6 @@ impl Maps {
             &mut inner.hosts,
             &mut inner.bridges,
             &mut inner.injectors,
-            &mut inner.tunnels,
             &mut inner.targets,
         ] {
             let cookies: Vec<_> = sockets.keys().filter_map(Result::ok).collect();
@@ -190,66 +178,6 @@ impl Maps {
         Ok(())
     }
 
-    /// Makes both directions of a tunnel known, each with the leg that takes what the other one
-    /// sends; see [`Maps::attach_leg`].
-    pub(super) fn insert_tunnel(
-        &self,
-        directions: [(Direction, BorrowedFd<'_>); 2],
-    ) -> Result<(), EnterError> {
-        let Inner {
-            targets, routes, ..
-        } = &mut *self.lock();
-        for (Direction { cookie, slot }, target) in directions {
-            let route = Route {
-                host: cookie,
-                slot,
-                padding: 0,
-            };
-            routes.insert(cookie, bytemuck::cast::<_, [u64; 2]>(route), 0)?;
-            targets.insert(cookie, fd(target), 0)?;
-        }
-        Ok(())
-    }
-
-    /// Has the program run on a leg of a tunnel, which begins at the next byte that the process
-    /// would read.
-    pub(super) fn attach_leg(
-        &self,
-        direction: Direction,
-        leg: BorrowedFd<'_>,
-    ) -> Result<(), MapError> {
-        let inner = &mut *self.lock();
-        let state = State {
-            next: 0,
-            redirecting: 0,
-            ..inner.state(direction.slot)?
-        };
-        // No program runs for this slot.
-        let state: [u64; size_of::<State>() / 8] = bytemuck::cast(state);
-        inner.states.set(direction.slot, state, 0)?;
-        inner.tunnels.insert(direction.cookie, fd(leg), 0)
-    }
-
-    /// Has it run again after a moment in which the process has read nothing.
-    pub(super) fn attach_again(&self, cookie: u64, leg: BorrowedFd<'_>) -> Result<(), MapError> {
-        self.lock().tunnels.insert(cookie, fd(leg), 0)
-    }
-
-    /// Has it run no more on a leg, which stays what the other one sends to.
-    pub(super) fn detach_leg(&self, cookie: u64) {
-        let _ = self.lock().tunnels.remove(&cookie);
-    }
-
-    /// Takes one direction of a tunnel out of all maps and gives its place back.
-    pub(super) fn remove_direction(&self, direction: Direction) {
-        let inner = &mut *self.lock();
-        let Direction { cookie, slot } = direction;
-        let _ = inner.tunnels.remove(&cookie);
-        let _ = inner.targets.remove(&cookie);
-        let _ = inner.routes.remove(&cookie);
-        inner.give_back(slot);
-    }
-
     /// Takes a channel's sockets out of all maps and gives its place back. What is not there, or
     /// no more, is no mistake: a socket that ends leaves the maps by itself.
     pub(super) fn remove(&self, slot: u32, cookies: Cookies) {
@@ -261,7 +189,11 @@ impl Maps {
             let _ = inner.targets.remove(&cookie);
             let _ = inner.routes.remove(&cookie);
         }
-        inner.give_back(slot);
+        inner.open.remove(&slot);
+        if let Ok(state) = inner.state(slot) {
+            inner.ended = inner.ended.plus(&state);
+        }
+        inner.free.push_back((Instant::now(), slot));
     }
 
     /// What the programs have counted for all channels, one call of the system for each that is
@@ -279,11 +211,9 @@ impl Maps {
 
     /// Tells the host leg's program.
     pub(super) fn set_gate(&self, slot: u32, gate: Gate) -> Result<(), MapError> {
-        self.lock().gates.set(
-            slot,
-            bytemuck::cast::<_, [u64; size_of::<Gate>() / 8]>(gate),
-            0,
-        )
+        self.lock()
+            .gates
+            .set(slot, bytemuck::cast::<_, [u64; 2]>(gate), 0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -292,15 +222,6 @@ impl Maps {
 }
 
 impl Inner {
-    /// Lets a slot be used again, whose counts stay counted.
-    fn give_back(&mut self, slot: u32) {
-        self.open.remove(&slot);
-        if let Ok(state) = self.state(slot) {
-            self.ended = self.ended.plus(&state);
-        }
-        self.free.push_back((Instant::now(), slot));
-    }
-
     /// A slot that no channel has had.
     fn next_unused(&mut self) -> Option<u32> {
         while self.unused < self.states.len() {

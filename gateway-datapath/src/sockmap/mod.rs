@@ -15,9 +15,8 @@
 //!
 //! Two hops, because changing the length of a TCP segment in a verdict breaks its source
 //! (`tcp_eat_skb` in `net/ipv4/tcp_bpf.c`), and `AF_UNIX` has no such count. Everything that goes to
-//! the client goes through one queue of the kernel, in whole frames. [Tunnels](tunnel) need one.
+//! the client goes through one queue of the kernel, in whole frames.
 
-mod btf;
 mod client;
 mod flush;
 mod host;
@@ -31,13 +30,12 @@ mod object;
 mod pins;
 mod registered;
 mod run;
-mod tunnel;
 mod watch;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use gateway_common::layout::State;
 use tokio::net::TcpStream;
@@ -46,10 +44,9 @@ pub(super) use kernel::may_have_tls;
 pub use link::{Legs, Link, LinkError, TlsLegs};
 pub use load::LoadError;
 pub use pins::{NoSet, Owner, Provided, is_ready, provide};
-pub use tunnel::Tunnel;
 
 use super::ktls::{self, KtlsStream};
-use super::{Counters, Inbound, Limits, bounds};
+use super::{Counters, Inbound, Limits};
 use crate::end_reason::EndReason;
 use crate::supervise::Supervised;
 use load::{Held, Loaded, TakeSetError};
@@ -63,8 +60,6 @@ pub struct Sockmap {
     _watcher: Supervised<Infallible>,
     /// Most bytes of a channel that wait before its bridge, and as many behind it.
     most_queued: usize,
-    /// Why tunnels cannot be moved; nothing: they can.
-    no_tunnels: OnceLock<String>,
     held: Held,
     room: u32,
 }
@@ -96,20 +91,11 @@ impl Sockmap {
 
     fn new(loaded: Loaded, queued: usize) -> Result<Arc<Self>, LoadError> {
         let (watch, watcher) = Watch::start(loaded.events, loaded.logger)?;
-        let most_queued = link::longest_queue(queued / 2)?;
-        let room = tunnel::room(most_queued);
-        let no_room = (link::longest_queue(room)? < room).then(|| {
-            format!(
-                "send buffers must have room for {room} bytes: CAP_NET_ADMIN, or as much for \
-                 net.core.wmem_max"
-            )
-        });
         Ok(Arc::new(Self {
             maps: loaded.maps,
             watch,
             _watcher: watcher,
-            most_queued,
-            no_tunnels: (loaded.no_tunnels.or(no_room)).map_or_else(OnceLock::new, OnceLock::from),
+            most_queued: link::longest_queue(queued / 2)?,
             held: loaded.held,
             room: loaded.room,
         }))
@@ -151,24 +137,6 @@ impl Sockmap {
         Link::new(self, client, host)
     }
 
-    /// Moves no tunnels from now on, for this reason.
-    pub fn avoid_tunnels(&self, reason: &str) {
-        // There is a reason already, or there is one now.
-        let _ = self.no_tunnels.set(reason.to_owned());
-    }
-
-    /// Puts the legs of a tunnel, which has no frames, into the kernel's hands. What was read of
-    /// them must go on to [`Tunnel::run`].
-    ///
-    /// When that cannot be, gives them back as they were.
-    pub fn enter_tunnel(
-        self: &Arc<Self>,
-        client: TcpStream,
-        host: TcpStream,
-    ) -> Result<Tunnel, (LinkError, std::io::Result<Legs>)> {
-        Tunnel::new(self, client, host)
-    }
-
     /// The same for a client leg whose keys `protect` gives to the kernel, which it does once
     /// the sockets are in their maps; see [`Link::with_tls`]. `socket` is the client's, as one
     /// more descriptor.
@@ -179,16 +147,6 @@ impl Sockmap {
         protect: impl FnOnce() -> Result<KtlsStream, (ktls::BeginError, std::io::Result<T>)>,
     ) -> Result<Link, (LinkError, TlsLegs<T>)> {
         Link::with_tls(self, socket, host, protect)
-    }
-}
-
-/// How much of a new channel waits before its bridge and behind it, in bytes each, or of a tunnel's
-/// downlink unsent.
-fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
-    if follows {
-        bounds::FIRST_QUEUE.min(sockmap.most_queued)
-    } else {
-        sockmap.most_queued
     }
 }
 

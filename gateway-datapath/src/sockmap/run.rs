@@ -32,7 +32,7 @@ pub(super) async fn run(
     counters: &Counters,
     stop: impl Future<Output = EndReason>,
 ) -> EndReason {
-    let _counted = counters.count_in_kernel(|| 0, link.downlink_count());
+    let _counted = counters.count_in_kernel(link.downlink_count());
     let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link));
     let limit = limits.close_timeout;
     let limits = Limits {

@@ -22,13 +22,13 @@ use super::logger::Logger;
 use super::registered::register;
 use crate::supervise::{Supervised, supervised};
 
-/// Bytes of the host, or of that leg of a tunnel, wait for userspace.
+/// Bytes of the host wait for userspace.
 pub(super) const PASSED: u64 = layout::PASSED;
 /// Bytes were lost.
 pub(super) const BROKEN: u64 = layout::BROKEN;
 /// A segment of the host does not follow the one before.
 pub(super) const MISPLACED: u64 = layout::MISPLACED;
-/// The host leg, or that leg of a tunnel, has ended or broken.
+/// The host leg has ended or broken.
 pub(super) const ENDED: u64 = 4;
 /// The client leg has broken, or both its directions have ended.
 pub(super) const CLIENT_LOST: u64 = 8;
@@ -126,31 +126,6 @@ impl Watch {
         self.lock().remove(&cookie);
     }
 
-    /// Watches a leg of a tunnel, known by its own cookie, for its end and for bytes.
-    pub(super) fn add_leg(&self, cookie: u64, leg: impl AsFd) -> io::Result<Arc<Signal>> {
-        let signal = Arc::<Signal>::default();
-        self.lock().insert(cookie, Arc::clone(&signal));
-        let data = epoll::EventData::new_u64(cookie);
-        if let Err(error) = epoll::add(&self.legs, &leg, data, leg_events(true)) {
-            self.lock().remove(&cookie);
-            return Err(error.into());
-        }
-        Ok(signal)
-    }
-
-    /// Tells of bytes that come on a leg of a tunnel from now on, or does not.
-    pub(super) fn watch_bytes(&self, cookie: u64, leg: impl AsFd, told: bool) -> io::Result<()> {
-        let data = epoll::EventData::new_u64(cookie);
-        Ok(epoll::modify(&self.legs, leg, data, leg_events(told))?)
-    }
-
-    /// Forgets a leg of a tunnel.
-    pub(super) fn remove_leg(&self, cookie: u64, leg: impl AsFd) {
-        // The worst that a descriptor left behind can do is to wake for nothing.
-        let _ = epoll::delete(&self.legs, leg);
-        self.lock().remove(&cookie);
-    }
-
     fn raise(&self, cookie: u64, what: u64) {
         if let Some(signal) = self.lock().get(&cookie) {
             signal.raise(what);
@@ -180,26 +155,14 @@ impl Watch {
         }
         for event in &events {
             let key = event.data.u64();
-            // Copied: it lies where its address would not do.
-            let flags = event.flags;
-            let what = match key & CLIENT {
-                0 if flags == epoll::EventFlags::IN => PASSED,
-                0 => ENDED,
-                _ => CLIENT_LOST,
+            let what = if key & CLIENT == 0 {
+                ENDED
+            } else {
+                CLIENT_LOST
             };
             self.raise(key & !CLIENT, what);
         }
         Ok(!events.is_empty())
-    }
-}
-
-/// What of a tunnel's leg is told of.
-fn leg_events(bytes: bool) -> epoll::EventFlags {
-    let ends = epoll::EventFlags::ET | epoll::EventFlags::RDHUP;
-    if bytes {
-        ends | epoll::EventFlags::IN
-    } else {
-        ends
     }
 }
 

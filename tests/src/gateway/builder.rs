@@ -47,8 +47,7 @@ impl GatewayBuilder {
             plain: false,
             binary: None,
             args: Vec::new(),
-            // What is an experiment is tested too.
-            env: vec![("SOCKMAP_TUNNELS".into(), "1".into())],
+            env: Vec::new(),
             open_files: None,
             tasks: None,
             user: None,

@@ -19,13 +19,12 @@ use crate::pressure::{
 use crate::setup::{Channel, SOCKMAP, open, read_downlink, target};
 
 /// Sockets of a channel in each map.
-const OF_A_CHANNEL: [(&str, usize); 6] = [
+const OF_A_CHANNEL: [(&str, usize); 5] = [
     ("BRIDGES", 1),
     ("HOSTS", 1),
     ("INJECTORS", 1),
     ("ROUTES", 3),
     ("TARGETS", 3),
-    ("TUNNELS", 0),
 ];
 
 fn entries_of(channels: usize) -> BTreeMap<String, usize> {
@@ -75,7 +74,7 @@ const TCP_BUFFER: u64 = 256 * 1024;
 const BOUND: u64 = STALLED as u64 * (QUEUE_LIMIT + 4 * TCP_BUFFER) / 4 * 5;
 
 /// Memory that the kernel cannot give back, and that of TCP sockets, in bytes.
-pub(crate) fn kernel_memory() -> Result<u64> {
+fn kernel_memory() -> Result<u64> {
     let text = fs::read_to_string("/proc/meminfo")?;
     let line = text
         .lines()

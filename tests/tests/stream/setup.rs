@@ -284,24 +284,33 @@ impl Stage {
 
     /// Waits until the gateway has no more descriptors open than before the first channel.
     pub(crate) async fn expect_no_channel(&self) -> Result<()> {
-        within("closing of all descriptors", async {
-            while self.gateway.open_fds_but_pipes()? > self.open_fds {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-            Ok(())
-        })
-        .await?
+        closing_down_to(&self.gateway, self.open_fds).await
+    }
+}
+
+/// Waits until a gateway has no more than so many descriptors open, pipes not counted.
+pub(crate) async fn closing_down_to(gateway: &Gateway, open_fds: usize) -> Result<()> {
+    within("closing of all descriptors", async {
+        while gateway.open_fds_but_pipes()? > open_fds {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    })
+    .await?
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        tell_of(&mut self.gateway);
     }
 }
 
 /// Tells a test that failed what the gateway had to say; of others the output is not shown.
-impl Drop for Stage {
-    fn drop(&mut self) {
-        if let Some(status) = self.gateway.ended() {
-            println!("the gateway has ended: {status}");
-        }
-        println!("log of the gateway, its end:\n{}", self.gateway.log_tail());
+pub(crate) fn tell_of(gateway: &mut Gateway) {
+    if let Some(status) = gateway.ended() {
+        println!("the gateway has ended: {status}");
     }
+    println!("log of the gateway, its end:\n{}", gateway.log_tail());
 }
 
 /// Opens a channel to a host.

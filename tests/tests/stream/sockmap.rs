@@ -9,12 +9,14 @@ use testkit::prelude::*;
 use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::setup::{Channel, RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, Setup, read_downlink, target};
+use crate::setup::{
+    Channel, RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, Setup, Stage, read_downlink, target,
+};
 
 /// How often the gateway's threads have waited for something and were woken.
-pub(crate) fn wakeups(gateway: &Gateway) -> Result<u64> {
+fn wakeups(stage: &Stage) -> Result<u64> {
     let mut sum = 0;
-    for task in fs::read_dir(format!("/proc/{}/task", gateway.pid()))? {
+    for task in fs::read_dir(format!("/proc/{}/task", stage.gateway.pid()))? {
         let status = fs::read_to_string(task?.path().join("status"))?;
         let count = status
             .lines()
@@ -31,11 +33,11 @@ async fn wakeups_of(setup: Setup, messages: u64) -> Result<u64> {
     let stage = setup.start().await?;
     let mut channel = stage.open().await?;
     channel.downlink(100_000).await?;
-    let before = wakeups(&stage.gateway)?;
+    let before = wakeups(&stage)?;
     for _ in 0..messages {
         channel.downlink(LENGTH).await?;
     }
-    Ok(wakeups(&stage.gateway)? - before)
+    Ok(wakeups(&stage)? - before)
 }
 
 #[tokio::test]

@@ -9,12 +9,13 @@ use testkit::prelude::*;
 use testkit::spice::read_link;
 use testkit::tls::TlsClient;
 use testkit::tunnel::Tunnel;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 
 use crate::setup::socket_host;
+use crate::tunnel::setup::{Ends, expect_end, open};
 
 /// A gateway with both ports, and a host behind it that leaves its connections to the test.
 struct Stage {
@@ -55,53 +56,13 @@ impl Stage {
 
     /// Opens a tunnel to the host, where the link message has arrived.
     async fn open(&self, endpoint: &Endpoint) -> Result<Ends> {
-        let tunnel = Tunnel::new(endpoint, &self.ticket().await?);
-        let mut client = tunnel.stream().await?;
-        let link = link_message(ChannelType::Main, 0);
-        client.write_all(&link).await?;
-        client.flush().await?;
-        let mut host = self.host.outcome().await?;
-        let received = within("link message", read_link(&mut host)).await??;
-        ensure!(received == link, "another link message arrived");
-        Ok(Ends { client, host })
+        open(endpoint, &self.ticket().await?, &self.host).await
     }
 
     async fn expect_reason(&self, reason: &str) -> Result<String> {
         let is_wanted = |line: &str| line.contains("channel closed") && line.contains(reason);
         self.gateway.wait_for_log(is_wanted, PATIENCE).await
     }
-}
-
-/// Both ends of a tunnel.
-struct Ends {
-    client: Connection,
-    host: TcpStream,
-}
-
-/// Reads exactly this part of the downlink's pattern.
-async fn read_downlink(
-    client: &mut (impl AsyncRead + Unpin),
-    start: u64,
-    length: u64,
-) -> Result<()> {
-    let mut buffer = vec![0; 256 * 1024];
-    let mut at = start;
-    while at < start + length {
-        let most = usize::try_from(start + length - at)?.min(buffer.len());
-        let read = within("downlink", client.read(&mut buffer[..most])).await??;
-        ensure!(read > 0, "the downlink ended after {at} bytes");
-        DOWNLINK.check(at, &buffer[..read])?;
-        at += read as u64;
-    }
-    Ok(())
-}
-
-/// The client's stream must end here, and in order.
-async fn expect_end(client: &mut Connection) -> Result<()> {
-    let (rest, end) = read_to_end(client).await?;
-    ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
-    ensure!(end == StreamEnd::Closed, "the end is {end:?}");
-    Ok(())
 }
 
 #[tokio::test]
@@ -260,12 +221,8 @@ async fn a_port_that_is_not_reached_ends_the_tunnel_with_a_reason() -> Result<()
 #[tokio::test]
 async fn a_client_is_never_sent_a_ping() -> Result<()> {
     let stage = Stage::start(|gateway| gateway.set("KeepAlive", 1)).await?;
-    let Ends {
-        mut client,
-        mut host,
-    } = stage.open(&stage.gateway.tls()).await?;
+    let mut ends = stage.open(&stage.gateway.tls()).await?;
     // As long as a client that does not answer would be left alone.
     tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    write_pattern(&mut host, DOWNLINK, 0, 1_000).await?;
-    read_downlink(&mut client, 0, 1_000).await
+    ends.downlink(1_000).await
 }

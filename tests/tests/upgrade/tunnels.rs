@@ -73,35 +73,3 @@ async fn tunnels_lose_no_byte() {
     }
     assert!(gateway.terminate().await.unwrap().success());
 }
-
-#[tokio::test(flavor = "multi_thread")]
-#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
-async fn tunnels_on_sockmap_stay_where_they_are_until_they_end() {
-    let host = Host::echo().await.unwrap();
-    let manager = Manager::spawn(DesktopAnswer::new(host.addr()))
-        .await
-        .unwrap();
-    let configured = || {
-        let gateway = Gateway::builder().manager(&manager).plain();
-        gateway.set("DataPath", "sockmap")
-    };
-    let mut gateway = configured().spawn().await.unwrap();
-    let client = FlexVdiClient::new(&gateway.tls());
-    let ticket = client.desktop().await.unwrap().token;
-    let mut traffic = Traffic::start(open(&gateway.plain(), &ticket).await, 1_000);
-    let on_sockmap = |line: &str| line.contains("channel open") && line.contains("\"sockmap\"");
-    gateway.wait_for_log(on_sockmap, PATIENCE).await.unwrap();
-    let directory = gateway.runtime_dir();
-    let mut successor = successor_in(&directory, &gateway, configured()).await;
-    let left = |line: &str| line.contains("channels handed over") && line.contains("left=1");
-    gateway.wait_for_log(left, PATIENCE).await.unwrap();
-    traffic.goes_on().await;
-    // The ticket is still good for more of them, which belong to the next one.
-    let mut later = Traffic::start(open(&gateway.plain(), &ticket).await, 1_000);
-    successor.wait_for_log(on_sockmap, PATIENCE).await.unwrap();
-    later.goes_on().await;
-    assert!(traffic.finish().await > 0);
-    assert!(gateway.wait().await.unwrap().success());
-    assert!(later.finish().await > 0);
-    assert!(successor.terminate().await.unwrap().success());
-}

@@ -35,15 +35,13 @@ use verdict::Verdict;
 /// What is run when nothing is asked for.
 const TESTS: [&str; 3] = ["unit", "tls", "stream"];
 /// What is left out unless there are arguments for the tests; docs/vm-tests.md says why.
-const SKIPPED: [&str; 8] = [
+const SKIPPED: [&str; 6] = [
     "random_runs",
     "random_endings",
     "a_thousand_channels_at_once",
     "a_gibibyte_is_spliced",
     "a_gibibyte_arrives",
     "lag::sockmap::little_waits_for_a_client_on_a_slow_line",
-    "tunnel::lines::sockmap::little_waits_for_a_client_on_a_slow_line",
-    "random_tunnels",
 ];
 /// What `cargo xtask test` runs: an older and a current kernel, and some tests that move bytes.
 const QUICK_TEST: &str = "stream";

@@ -27,8 +27,8 @@ use crate::buffer::SIZE;
 use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
+pub(super) use parts::longest_queue;
 use parts::{Parts, has_spoken};
-pub(super) use parts::{longest_queue, set_send_buffer};
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]
@@ -45,9 +45,6 @@ pub enum LinkError {
     /// The client's connection stays with the gateway's own record layer.
     #[error(transparent)]
     Tls(#[from] ktls::BeginError),
-    /// The program that moves tunnels cannot be had.
-    #[error("{0}")]
-    Tunnel(String),
 }
 
 impl LinkError {
@@ -58,7 +55,6 @@ impl LinkError {
             Self::Socket(_) => "socket",
             Self::Maps(_) => "maps",
             Self::Tls(refusal) => refusal.name(),
-            Self::Tunnel(_) => "tunnel",
         }
     }
 }
@@ -257,7 +253,6 @@ impl Link {
         let gate = Gate {
             forwarded,
             limit: self.queue.load(Ordering::Relaxed) as u64,
-            taken: 0,
         };
         let set = self.sockmap.maps.set_gate(self.slot, gate);
         set.map_err(io::Error::other)
@@ -360,12 +355,6 @@ impl Link {
         Ok(written.saturating_sub(self.written_before) >= expected)
     }
 
-    /// The same while there is time for ending.
-    pub(super) fn is_flushed(&self) -> io::Result<bool> {
-        self.check_abandoned()?;
-        self.is_drained()
-    }
-
     /// Ready when the sockets can be closed, if nothing is to be sent any more.
     ///
     /// A client with TLS that did not take everything is one to which the kernel's worker may be
@@ -449,9 +438,9 @@ fn back(client: TcpStream, host: TcpStream) -> io::Result<Legs> {
 }
 
 /// Whether there are bytes that were not read.
-pub(super) fn has_unread(socket: &TcpStream) -> bool {
+fn has_unread(host: &TcpStream) -> bool {
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    net::recv(socket, &mut [0; 1][..], flags).is_ok_and(|(len, _)| len > 0)
+    net::recv(host, &mut [0; 1][..], flags).is_ok_and(|(len, _)| len > 0)
 }
 
 #[cfg(test)]

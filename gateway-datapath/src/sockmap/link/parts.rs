@@ -12,11 +12,11 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use super::{Link, LinkError};
+use crate::sockmap::Sockmap;
 use crate::sockmap::leg::Client;
 use crate::sockmap::maps::{Cookies, EnterError, Sockets};
 use crate::sockmap::registered::register;
 use crate::sockmap::watch::Signal;
-use crate::sockmap::{Sockmap, first_queue};
 use crate::{bounds, tcp_info};
 
 /// Most that waits in an injector, in bytes.
@@ -133,7 +133,6 @@ impl Parts {
         let open = Gate {
             forwarded: 0,
             limit: queue as u64,
-            taken: 0,
         };
         // From here on the kernel moves what the host sends.
         if !self.is_gated
@@ -176,10 +175,19 @@ fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
+/// How much of a new channel waits before its bridge and behind it, in bytes each.
+fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
+    if follows {
+        bounds::FIRST_QUEUE.min(sockmap.most_queued)
+    } else {
+        sockmap.most_queued
+    }
+}
+
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`, if this one has it.
-pub(in crate::sockmap) fn set_send_buffer(socket: impl AsFd, bytes: usize) -> io::Result<()> {
-    let set = match sockopt::set_socket_send_buffer_size_force(&socket, bytes) {
-        Err(rustix::io::Errno::PERM) => sockopt::set_socket_send_buffer_size(&socket, bytes),
+pub(super) fn set_send_buffer(socket: &OwnedFd, bytes: usize) -> io::Result<()> {
+    let set = match sockopt::set_socket_send_buffer_size_force(socket, bytes) {
+        Err(rustix::io::Errno::PERM) => sockopt::set_socket_send_buffer_size(socket, bytes),
         set => set,
     };
     Ok(set?)

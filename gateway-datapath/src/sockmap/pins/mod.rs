@@ -36,11 +36,10 @@ use super::LoadError;
 use super::{kernel, object};
 
 /// The maps that a gateway opens, by their names in the object and in a set.
-const MAPS: [&str; 9] = [
+const MAPS: [&str; 8] = [
     layout::HOSTS,
     layout::BRIDGES,
     layout::INJECTORS,
-    layout::TUNNELS,
     layout::TARGETS,
     layout::ROUTES,
     layout::STATES,

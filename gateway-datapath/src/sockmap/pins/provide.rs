@@ -163,7 +163,7 @@ fn is_complete(folder: &Path) -> bool {
 /// Loads the programs once more. The set has its name once it is complete.
 fn make(directory: &Path, name: &Name, owner: Owner) -> anyhow::Result<()> {
     // Dropping it would take the programs off the maps.
-    let ebpf = ManuallyDrop::new(load::programs(name.channels)?.ebpf);
+    let ebpf = ManuallyDrop::new(load::programs(name.channels)?);
     let making = directory.join(MAKING);
     let failed = || format!("cannot make {name} in {}", directory.display());
     fs::create_dir(&making).with_context(failed)?;

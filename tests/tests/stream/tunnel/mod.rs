@@ -1,14 +1,12 @@
-//! The byte stream of a tunnel: what the data paths must have in common, as for channels with
-//! frames.
+//! The byte stream of a tunnel, as of channels with frames.
 //!
-//! Every test takes a [`setup::Setup`]; `on_every_tunnel` makes one test of it for each data path.
+//! Every test takes a [`setup::Setup`]; `on_every_tunnel` makes one test of it for each port.
 
-/// Runs the named functions on every data path that moves tunnels.
+/// Runs the named functions for tunnels with TLS around them and without.
 macro_rules! on_every_tunnel {
     ($($test:ident)*) => {
         on_path!(relay_tls, crate::tunnel::setup::RELAY_TLS, $($test)*);
         on_path!(relay_plain, crate::tunnel::setup::RELAY_PLAIN, $($test)*);
-        on_path_as_root!(sockmap, crate::tunnel::setup::SOCKMAP, $($test)*);
     };
 }
 
@@ -17,16 +15,12 @@ macro_rules! on_every_tunnel_as_root {
     ($($test:ident)*) => {
         on_path_as_root!(relay_tls, crate::tunnel::setup::RELAY_TLS, $($test)*);
         on_path_as_root!(relay_plain, crate::tunnel::setup::RELAY_PLAIN, $($test)*);
-        on_path_as_root!(sockmap, crate::tunnel::setup::SOCKMAP, $($test)*);
     };
 }
 
-mod asleep;
 mod bytes;
 mod ends;
-mod kernel;
 mod lines;
-mod overlap;
 mod pressure;
 mod random;
-mod setup;
+pub(crate) mod setup;

@@ -15,13 +15,9 @@ use tokio::task::JoinSet;
 use super::setup::{Ends, Setup, Stage, open};
 use crate::setup::socket_host;
 
-// On sockmap a few hundred tunnels were exact and then one was not: it is an experiment until then.
-on_path!(relay_tls, crate::tunnel::setup::RELAY_TLS, random_tunnels);
-on_path!(
-    relay_plain,
-    crate::tunnel::setup::RELAY_PLAIN,
+on_every_tunnel! {
     random_tunnels
-);
+}
 
 /// Rounds that run at the same time.
 const WORKERS: u64 = 4;
