@@ -86,12 +86,14 @@ async fn the_clients_certificate_stays_known() {
             .set("AccessLog", log.to_str().unwrap())
     };
     let host = Host::echo().await.unwrap();
-    let gateway = configured().spawn().await.unwrap();
+    let mut gateway = configured().spawn().await.unwrap();
     let alice = authority.sign("alice").unwrap();
     let endpoint = gateway.tls().with_tls(TlsClient::new().presenting(&alice));
     let token = host.addr().port().to_string();
     let mut channel = ws::echo_channel(&endpoint, &token).await.unwrap();
     let mut successor = successor_of(&gateway, configured()).await;
+    // It ends once the channel is the other one's.
+    assert!(gateway.wait().await.unwrap().success());
     channel.echo(b"goes on").await.unwrap();
     drop(channel);
     let closed = |line: &str| line.contains("channel closed");
