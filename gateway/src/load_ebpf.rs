@@ -3,7 +3,7 @@
 
 use anyhow::ensure;
 use gateway_datapath::sockmap::{self, Owner, Provided};
-use uzers::{get_user_by_name, get_user_by_uid};
+use nix::unistd::{Uid, User};
 
 use crate::config::Config;
 use crate::output::print_line;
@@ -40,13 +40,13 @@ fn told(done: Provided) -> String {
 fn owner(user: &str) -> anyhow::Result<Owner> {
     let number = user.parse::<u32>().ok();
     let found = match number {
-        Some(number) => get_user_by_uid(number),
-        None => get_user_by_name(user),
+        Some(number) => User::from_uid(Uid::from_raw(number)),
+        None => User::from_name(user),
     };
-    match (found, number) {
+    match (found.ok().flatten(), number) {
         (Some(found), _) => Ok(Owner {
-            user: found.uid(),
-            group: found.primary_group_id(),
+            user: found.uid.as_raw(),
+            group: found.gid.as_raw(),
         }),
         (None, Some(number)) => Ok(Owner {
             user: number,

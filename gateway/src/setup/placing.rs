@@ -6,11 +6,9 @@ use std::os::unix::fs::{PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use nix::unistd::Group;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
-
-/// Groups of the system (group(5)).
-const GROUPS: &str = "/etc/group";
 
 /// A file to be made.
 pub(super) struct NewFile {
@@ -60,10 +58,10 @@ impl Owner {
     /// The group of the service.
     pub(super) fn of_group(name: &str) -> Self {
         let is_root = rustix::process::geteuid().is_root();
-        let groups = fs::read_to_string(GROUPS).unwrap_or_default();
+        let group = Group::from_name(name).ok().flatten();
         Self {
             group: name.to_owned(),
-            gid: group_id(&groups, name).filter(|_| is_root),
+            gid: group.map(|group| group.gid.as_raw()).filter(|_| is_root),
         }
     }
 
@@ -71,12 +69,6 @@ impl Owner {
     pub(super) fn is_known(&self) -> bool {
         self.gid.is_some()
     }
-}
-
-fn group_id(groups: &str, name: &str) -> Option<u32> {
-    let mut groups = groups.lines().map(|line| line.split(':'));
-    let mut group = groups.find(|fields| fields.clone().next() == Some(name))?;
-    group.nth(2)?.parse().ok()
 }
 
 /// What was made; taken away again unless it is kept.
@@ -237,10 +229,8 @@ mod tests {
 
     #[test]
     fn groups_are_found_by_name() {
-        let groups = "root:x:0:\nflexvdi:x:7:a,b\nflexvdi-gateway:x:998:\nbroken:x\n";
-        assert_eq!(group_id(groups, "flexvdi-gateway"), Some(998));
-        assert_eq!(group_id(groups, "flexvdi"), Some(7));
-        assert_eq!(group_id(groups, "broken"), None);
-        assert_eq!(group_id(groups, "nobody"), None);
+        let is_root = rustix::process::geteuid().is_root();
+        assert_eq!(Owner::of_group("root").gid, is_root.then_some(0));
+        assert_eq!(Owner::of_group("no-such-group-here").gid, None);
     }
 }
