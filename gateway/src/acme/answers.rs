@@ -2,24 +2,18 @@
 
 use std::sync::Arc;
 
-use rcgen::{CertificateParams, CustomExtension, KeyPair};
-use rustls::crypto::aws_lc_rs::default_provider;
+use rcgen::{CertificateParams, CustomExtension};
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::failure::Failure;
+use crate::tls::self_signed;
 
 /// The certificate for a name that carries the digest of what the authority asked for (RFC 8737,
 /// section 3). Nobody but the authority sees it, for seconds.
 pub(super) fn certificate(name: &str, digest: &[u8]) -> Result<Arc<CertifiedKey>, Failure> {
-    let wrong = |error: rcgen::Error| Failure::System(error.to_string());
-    let key = KeyPair::generate().map_err(wrong)?;
-    let mut parameters = CertificateParams::new([name.to_owned()]).map_err(wrong)?;
+    let parameters = CertificateParams::new([name.to_owned()]);
+    let mut parameters = parameters.map_err(|error| Failure::System(error.to_string()))?;
     parameters.custom_extensions = vec![CustomExtension::new_acme_identifier(digest)];
-    let certificate = parameters.self_signed(&key).map_err(wrong)?;
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let loaded = default_provider().key_provider.load_private_key(key);
-    let key = loaded.map_err(|error| Failure::System(error.to_string()))?;
-    let chain = vec![certificate.der().clone()];
-    Ok(Arc::new(CertifiedKey::new(chain, key)))
+    let certified = self_signed(&parameters).map_err(Failure::System)?;
+    Ok(Arc::new(certified))
 }

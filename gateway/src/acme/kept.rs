@@ -11,8 +11,8 @@ use super::advice::identifier;
 use super::schedule::{due, share};
 use super::store;
 use crate::config::Acme;
-use crate::pem_file::{self, Fingerprint};
-use crate::tls::{Certificate, Identity, IdentityFiles};
+use crate::pem_file::Fingerprint;
+use crate::tls::{Certificate, OwnFiles};
 
 /// What stands before the authority's directory in the first line of the file. It is text between
 /// the blocks of a PEM file (RFC 7468, section 2): one file tells all, and is replaced at once.
@@ -67,14 +67,15 @@ impl Kept {
             .next()
             .unwrap_or_default();
         let directory = first.strip_prefix(FROM.as_bytes()).unwrap_or_default();
-        let files = IdentityFiles::in_one(path, content);
-        let identity = Identity::from_files(&files).map_err(|error| error.to_string())?;
-        let leaf = pem_file::certificates(content)?.swap_remove(0);
+        let files = OwnFiles::in_one(path, content);
+        let certified = files.certified().map_err(|error| error.to_string())?;
+        let leaf = certified.end_entity_cert();
+        let leaf = leaf.map_err(|error| error.to_string())?;
         Ok(Self {
-            certificate: identity.certificate,
-            fingerprint: identity.fingerprint,
+            certificate: Certificate::of(leaf),
+            fingerprint: files.fingerprint(),
             directory: String::from_utf8_lossy(directory).trim_end().to_owned(),
-            leaf,
+            leaf: leaf.clone().into_owned(),
         })
     }
 

@@ -95,8 +95,8 @@ impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         // With a protocol that is usual here, that one is agreed on.
         let is_usual = |offered: &[u8]| self.protocols.iter().any(|usual| usual == offered);
-        let checks = hello.alpn().is_some_and(|mut offered| {
-            let offered: Vec<_> = offered.by_ref().collect();
+        let checks = hello.alpn().is_some_and(|offered| {
+            let offered: Vec<_> = offered.collect();
             offered.contains(&PROTOCOL) && !offered.into_iter().any(is_usual)
         });
         if !checks {

@@ -15,6 +15,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::TlsError;
 use crate::client_certificate::ClientCertificate;
 use crate::pem_file::PemFile;
 use gateway_datapath::tls::Agreed;
@@ -69,28 +70,35 @@ impl ClientRule {
         authorities: &PemFile,
         lists: Option<&PemFile>,
         is_required: bool,
-    ) -> Result<Self, RuleError> {
-        let of_authorities = RuleError::Authorities;
-        let listed = authorities.certificates().map_err(of_authorities)?;
+    ) -> Result<Self, TlsError> {
+        let wrong_authorities = |reason| TlsError::ClientAuthorities {
+            path: authorities.path.clone(),
+            reason,
+        };
+        let listed = authorities.certificates().map_err(wrong_authorities)?;
         let mut roots = RootCertStore::empty();
         for (at, certificate) in (1..).zip(&listed) {
             roots.add(certificate.clone()).map_err(|error| {
-                RuleError::Authorities(format!("certificate {at} cannot be an authority: {error}"))
+                wrong_authorities(format!("certificate {at} cannot be an authority: {error}"))
             })?;
         }
-        let lists = lists.map_or(Ok(Vec::new()), PemFile::revocation_lists);
-        let lists = lists.map_err(RuleError::Lists)?;
-        let count = lists.len();
+        let wrong_lists = |reason| TlsError::ClientLists {
+            path: lists.map(|file| file.path.clone()).unwrap_or_default(),
+            reason,
+        };
+        let revoked = lists.map_or(Ok(Vec::new()), PemFile::revocation_lists);
+        let revoked = revoked.map_err(wrong_lists)?;
+        let count = revoked.len();
         let provider = Arc::new(default_provider());
         let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .with_crls(lists)
+            .with_crls(revoked)
             .enforce_revocation_expiration();
         if !is_required {
             builder = builder.allow_unauthenticated();
         }
         let inner = builder.build().map_err(|error| match error {
-            VerifierBuilderError::NoRootAnchors => RuleError::Authorities(error.to_string()),
-            error => RuleError::Lists(error.to_string()),
+            VerifierBuilderError::NoRootAnchors => wrong_authorities(error.to_string()),
+            error => wrong_lists(error.to_string()),
         })?;
         Ok(Self {
             verifier: Arc::new(Noting { inner }),
@@ -134,14 +142,6 @@ impl ClientRule {
         let (authorities, lists) = (self.authorities, self.lists);
         format!("{must}, ClientCAFile has {authorities}, ClientCRLFile {lists}")
     }
-}
-
-/// What is wrong with a file.
-pub(super) enum RuleError {
-    /// With `ClientCAFile`.
-    Authorities(String),
-    /// With `ClientCRLFile`.
-    Lists(String),
 }
 
 /// Why a client's certificate was not accepted, or that it has none; `None`: the handshake failed

@@ -1,27 +1,23 @@
 //! Certificate, key and settings of the public port.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use gateway_datapath::tls::{Profile, server_config};
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs::{Ticketer, default_provider};
+use rustls::crypto::aws_lc_rs::Ticketer;
 use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
-use rustls::sign::{CertifiedKey, SigningKey, SingleCertAndKey};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 
 use super::certificate::{Certificate, oddity};
-use super::clients::{ClientRule, RuleError};
+use super::clients::ClientRule;
+use super::own_files::OwnFiles;
 use super::placeholder;
-use super::public_key::{PublicKey, why_unusable};
 use crate::config::{ClientCertificates, Config, TlsProfile};
 use crate::pem_file::{Fingerprint, PemFile};
 
 /// TLS 1.2 sessions of clients without tickets that can be resumed.
 const CACHED_SESSIONS: usize = 4_096;
-
-/// What names a certificate that the gateway got by itself, and its key.
-const OF_ACME: [&str; 2] = ["Acme", "Acme"];
 
 /// What is wrong with the certificate or its key.
 #[derive(Debug, thiserror::Error)]
@@ -112,10 +108,10 @@ impl Identity {
         let read = Self::from_files(&files);
         match (&config.acme, read) {
             (Some(acme), Err(unusable)) => {
-                let (chain, key) = placeholder::make(&acme.domains)?;
+                let certified = placeholder::make(&acme.domains)?;
                 let oddity =
                     (!files.are_missing()).then(|| format!("{unusable}; it is ordered anew"));
-                let made = Self::new(CertifiedKey::new(chain, key), &files, oddity)?;
+                let made = Self::new(certified, &files, oddity)?;
                 Ok(Self {
                     is_placeholder: true,
                     ..made
@@ -127,26 +123,11 @@ impl Identity {
 
     /// Of files that were read already.
     pub fn from_files(files: &IdentityFiles) -> Result<Self, TlsError> {
-        let IdentityFiles {
-            chain, key, names, ..
-        } = files;
-        let certificates = chain
-            .certificates()
-            .map_err(|reason| TlsError::Certificate {
-                key: names[0],
-                path: chain.path.clone(),
-                reason,
-            })?;
-        let wrong_key = |reason| TlsError::Key {
-            key: names[1],
-            path: key.path.clone(),
-            reason,
-        };
-        let private_key = key.private_key().map_err(wrong_key)?;
-        let signing_key = signing_key(private_key).map_err(wrong_key)?;
-        let oddity = oddity(&certificates)
-            .map(|oddity| format!("{}: {}: {oddity}", chain.path.display(), names[0]));
-        let certified = files.pair(certificates, signing_key)?;
+        let certified = files.own.certified()?;
+        let oddity = oddity(&certified.cert).map(|oddity| {
+            let OwnFiles { chain, names, .. } = &files.own;
+            format!("{}: {}: {oddity}", chain.path.display(), names[0])
+        });
         Self::new(certified, files, oddity)
     }
 
@@ -180,10 +161,7 @@ impl Identity {
 
 /// The files of an [`Identity`], read at one moment.
 pub struct IdentityFiles {
-    chain: PemFile,
-    key: PemFile,
-    /// The keys of the configuration that name them.
-    names: [&'static str; 2],
+    own: OwnFiles,
     client_authorities: Option<PemFile>,
     client_lists: Option<PemFile>,
     is_client_required: bool,
@@ -193,14 +171,8 @@ pub struct IdentityFiles {
 impl IdentityFiles {
     /// Reads the files that the configuration names.
     pub fn read(config: &Config) -> Self {
-        let names = match config.acme {
-            Some(_) => OF_ACME,
-            None => ["CertFile", "KeyFile"],
-        };
         Self {
-            chain: PemFile::read(&config.certificate_file()),
-            key: PemFile::read(&config.certificate_key_file()),
-            names,
+            own: OwnFiles::read(config),
             client_authorities: config.client_ca_file.as_deref().map(PemFile::read),
             client_lists: config.client_crl_file.as_deref().map(PemFile::read),
             is_client_required: config.client_certificates == ClientCertificates::Required,
@@ -211,22 +183,9 @@ impl IdentityFiles {
         }
     }
 
-    /// What the gateway has got by itself is in one file.
-    pub(crate) fn in_one(path: &Path, content: &[u8]) -> Self {
-        Self {
-            chain: PemFile::of(path, content),
-            key: PemFile::of(path, content),
-            names: OF_ACME,
-            client_authorities: None,
-            client_lists: None,
-            is_client_required: false,
-            profile: Profile::Intermediate,
-        }
-    }
-
     /// Whether there are no such files.
     pub(crate) fn are_missing(&self) -> bool {
-        self.chain.is_missing()
+        self.own.chain.is_missing()
     }
 
     fn clients(&self) -> Result<Option<ClientRule>, TlsError> {
@@ -234,72 +193,15 @@ impl IdentityFiles {
             return Ok(None);
         };
         let lists = self.client_lists.as_ref();
-        let rule = ClientRule::new(authorities, lists, self.is_client_required);
-        let path = |file: Option<&PemFile>| file.map(|file| file.path.clone()).unwrap_or_default();
-        let rule = rule.map_err(|error| match error {
-            RuleError::Authorities(reason) => TlsError::ClientAuthorities {
-                path: authorities.path.clone(),
-                reason,
-            },
-            RuleError::Lists(reason) => TlsError::ClientLists {
-                path: path(lists),
-                reason,
-            },
-        })?;
-        Ok(Some(rule))
-    }
-
-    /// Certificates and the key of the first one.
-    ///
-    /// What the library does to make a pair refuses certificates that clients may well take: see
-    /// [`PublicKey`].
-    fn pair(
-        &self,
-        certificates: Vec<CertificateDer<'static>>,
-        key: Arc<dyn SigningKey>,
-    ) -> Result<CertifiedKey, TlsError> {
-        let mut owner = None;
-        for (at, certificate) in certificates.iter().enumerate() {
-            let public = PublicKey::of_certificate(certificate);
-            let public = public.ok_or_else(|| TlsError::Certificate {
-                key: self.names[0],
-                path: self.chain.path.clone(),
-                reason: format!("certificate {} is not well-formed", at + 1),
-            })?;
-            if owner.is_none() && public.belongs_to(&*key) {
-                owner = Some(at);
-            }
-        }
-        let reason = match owner {
-            Some(0) => return Ok(CertifiedKey::new(certificates, key)),
-            Some(at) => format!(
-                "it is that of certificate {}; the gateway's own certificate must come first",
-                at + 1
-            ),
-            None => "it is that of another one".to_owned(),
-        };
-        Err(TlsError::Mismatch {
-            key: self.names[1],
-            path: self.chain.path.clone(),
-            key_path: self.key.path.clone(),
-            reason,
-        })
+        ClientRule::new(authorities, lists, self.is_client_required).map(Some)
     }
 
     /// Tells whether the files changed, or what is to be made of them.
     pub fn fingerprint(&self) -> Fingerprint {
-        let own = [&self.chain, &self.key];
         let clients = Fingerprint::of(&self.client_authorities);
         let lists = Fingerprint::of(&self.client_lists);
         let (is_required, profile) = (self.is_client_required, self.profile);
         let settings = format!("{clients:?} {lists:?} {is_required} {profile:?}");
-        Fingerprint::of(own).with(&settings)
+        self.own.fingerprint().with(&settings)
     }
-}
-
-/// What the library signs with; else why it cannot.
-fn signing_key(key: PrivateKeyDer<'static>) -> Result<Arc<dyn SigningKey>, String> {
-    let unusable = why_unusable(&key);
-    let loaded = default_provider().key_provider.load_private_key(key);
-    loaded.map_err(|_| unusable)
 }

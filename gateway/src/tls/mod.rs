@@ -4,12 +4,16 @@ mod certificate;
 mod challenges;
 mod clients;
 mod config;
+mod own_files;
 mod placeholder;
 mod public_key;
+mod self_signed;
 
 pub use certificate::{Certificate, Notice, Reminder};
 pub use challenges::{Answers, Awaiting, Challenges};
 pub use clients::{ClientRule, noting_subject, refusal};
 pub use config::{Identity, IdentityFiles, TlsError};
 
+pub(crate) use own_files::OwnFiles;
 pub(crate) use public_key::PublicKey;
+pub(crate) use self_signed::self_signed;
