@@ -19,7 +19,7 @@ use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use crate::background::{MANAGER, Resolver};
-use crate::causes::causes;
+use crate::causes;
 
 /// Longest wait for the whole of an answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -140,8 +140,7 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 }
 
 fn unreachable(error: &(dyn StdError + 'static)) -> RequestError {
-    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
-    RequestError::Unreachable(texts.join(": "))
+    RequestError::Unreachable(causes::text(error))
 }
 
 #[cfg(test)]

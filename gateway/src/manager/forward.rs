@@ -20,7 +20,7 @@ use super::headers;
 use super::limited::Limited;
 use crate::background::{self, MANAGER, Resolver};
 use crate::canonical_path::CanonicalPath;
-use crate::causes::{causes, find};
+use crate::causes::{self, causes, find};
 use crate::config::Config;
 use crate::http::Origin;
 use crate::http::body::Body;
@@ -166,9 +166,9 @@ impl Forwarder {
             Ok(Err(error)) if is_stalled(&error) => return Err(ManagerError::ClientStalled),
             Ok(Err(error)) if is_timeout(&error) => return Err(ManagerError::Timeout),
             Ok(Err(error)) if is_shortage(&error) => {
-                return Err(ManagerError::Resources(with_causes(&error)));
+                return Err(ManagerError::Resources(causes::text(&error)));
             }
-            Ok(Err(error)) => return Err(ManagerError::Unreachable(with_causes(&error))),
+            Ok(Err(error)) => return Err(ManagerError::Unreachable(causes::text(&error))),
             Err(_) => return Err(ManagerError::Timeout),
         };
         check(&response)?;
@@ -216,11 +216,6 @@ fn check(response: &Response<Incoming>) -> Result<(), ManagerError> {
     Err(ManagerError::Unreachable(format!(
         "the manager's answer has {strange}"
     )))
-}
-
-fn with_causes(error: &(dyn StdError + 'static)) -> String {
-    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 /// Whether the client did not go on with the body of its request.

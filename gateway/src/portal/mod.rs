@@ -31,7 +31,7 @@ use tower_service::Service;
 use tracing::{debug, warn};
 
 use crate::background::{MANAGER, Resolver};
-use crate::causes::causes;
+use crate::causes;
 use crate::config::Config;
 use crate::described::{Described, DescribedError, present};
 use crate::grant::Grant;
@@ -319,8 +319,7 @@ fn grant(body: &[u8]) -> Result<Grant, PortalError> {
 }
 
 fn unreachable(error: &(dyn StdError + 'static)) -> PortalError {
-    let texts: Vec<_> = causes(error).map(ToString::to_string).collect();
-    PortalError::Unreachable(texts.join(": "))
+    PortalError::Unreachable(causes::text(error))
 }
 
 #[cfg(test)]
