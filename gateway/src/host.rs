@@ -53,6 +53,19 @@ impl Host {
         }
     }
 
+    /// Whether a certificate for this name or address is one for the host, as clients see it (RFC
+    /// 9525, section 6.3): `*.` at the beginning of a name stands for one label.
+    pub fn is_certified_as(&self, certified: &str) -> bool {
+        let host = self.to_string();
+        let host = host.strip_suffix('.').unwrap_or(&host);
+        match certified.strip_prefix("*.") {
+            Some(parent) if self.address().is_none() => host
+                .split_once('.')
+                .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent)),
+            _ => host.eq_ignore_ascii_case(certified),
+        }
+    }
+
     /// As it stands in a URI: IPv6 addresses in brackets (RFC 3986, section 3.2.2).
     pub fn for_uri(&self) -> String {
         match &self.0 {
@@ -148,6 +161,26 @@ mod tests {
 
     fn parsed(text: &str) -> Result<String, HostError> {
         text.parse::<Host>().map(|host| host.to_string())
+    }
+
+    #[test]
+    fn a_certificate_is_for_its_names() {
+        let certified = ["vdi.example.com", "*.pool.example.com", "192.0.2.10"];
+        for (name, expected) in [
+            ("vdi.example.com", true),
+            ("VDI.Example.com.", true),
+            ("a.pool.example.com", true),
+            ("192.0.2.10", true),
+            ("a.b.pool.example.com", false),
+            ("pool.example.com", false),
+            ("example.com", false),
+            ("192.0.2.11", false),
+            ("2001:db8::1", false),
+        ] {
+            let host: Host = name.parse().unwrap();
+            let found = certified.iter().any(|known| host.is_certified_as(known));
+            assert_eq!(found, expected, "{name}");
+        }
     }
 
     #[test]

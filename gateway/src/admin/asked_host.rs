@@ -50,9 +50,8 @@ fn is_known(host: &Host, serving: &Serving) -> bool {
         return true;
     }
     let name = host.to_string();
-    let name = name.strip_suffix('.').unwrap_or(&name);
     // Such as localhost, or that of a service among containers: no page comes from there.
-    if !name.contains('.') {
+    if !name.strip_suffix('.').unwrap_or(&name).contains('.') {
         return true;
     }
     let config = &serving.config;
@@ -61,20 +60,14 @@ fn is_known(host: &Host, serving: &Serving) -> bool {
     let machine = uname().nodename().to_string_lossy().into_owned();
     configured
         .map(Host::to_string)
-        .any(|known| is_same(name, &known))
-        || certified.into_iter().any(|known| is_same(name, known))
-        || is_same(name, &machine)
+        .any(|known| is_same(host, &known))
+        || certified.into_iter().any(|known| is_same(host, known))
+        || is_same(host, &machine)
 }
 
-/// Whether a name is this one; a wildcard stands for one label (RFC 9525, section 6.3).
-fn is_same(name: &str, known: &str) -> bool {
-    let known = known.strip_suffix('.').unwrap_or(known);
-    match known.strip_prefix("*.") {
-        Some(parent) => name
-            .split_once('.')
-            .is_some_and(|(_, rest)| rest.eq_ignore_ascii_case(parent)),
-        None => name.eq_ignore_ascii_case(known),
-    }
+/// Whether a name is this one, which may be a certificate's.
+fn is_same(host: &Host, known: &str) -> bool {
+    host.is_certified_as(known.strip_suffix('.').unwrap_or(known))
 }
 
 #[cfg(test)]
@@ -90,7 +83,7 @@ mod tests {
             ("a.example", "*.example"),
             ("a.gw.example", "*.GW.example"),
         ] {
-            assert!(is_same(name, known), "{name} {known}");
+            assert!(is_same(&name.parse().unwrap(), known), "{name} {known}");
         }
         for (name, known) in [
             ("gw.example", ""),
@@ -101,7 +94,7 @@ mod tests {
             ("a.b.example", "*.example"),
             ("example", "*.example"),
         ] {
-            assert!(!is_same(name, known), "{name} {known}");
+            assert!(!is_same(&name.parse().unwrap(), known), "{name} {known}");
         }
     }
 }

@@ -40,7 +40,8 @@ impl Certificate {
             ..
         } = config;
         let held = &identity.certificate.names;
-        if let Some(name) = names.iter().find(|name| !is_for(held, name)) {
+        let is_held = |name: &Host| held.iter().any(|held| name.is_certified_as(held));
+        if let Some(name) = names.iter().find(|name| !is_held(name)) {
             bail!(
                 "{}: the certificate is for {}, and not for {name}",
                 cert.display(),
@@ -83,23 +84,6 @@ impl Certificate {
     }
 }
 
-/// Whether a certificate for `held` is one for a host, as clients see it (RFC 9525, section 6.3): a
-/// `*` stands for one label.
-fn is_for(held: &[String], host: &Host) -> bool {
-    let wanted = host.to_string().to_lowercase();
-    let wanted = wanted.strip_suffix('.').unwrap_or(&wanted);
-    held.iter().any(|held| {
-        let held = held.to_lowercase();
-        let below = held.strip_prefix("*.");
-        let is_below = |parent| {
-            wanted
-                .split_once('.')
-                .is_some_and(|(_, rest)| rest == parent)
-        };
-        held == wanted || (host.address().is_none() && below.is_some_and(is_below))
-    })
-}
-
 /// A certificate for these names with its key, both as PEM.
 fn self_signed(names: &[Host]) -> Result<(String, String), rcgen::Error> {
     let key = KeyPair::generate()?;
@@ -129,24 +113,6 @@ mod tests {
 
     fn hosts(names: &[&str]) -> Vec<Host> {
         names.iter().map(|name| name.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn a_certificate_is_for_its_names() {
-        let held = ["vdi.example.com", "*.pool.example.com", "192.0.2.10"].map(str::to_owned);
-        for (name, expected) in [
-            ("vdi.example.com", true),
-            ("VDI.Example.com.", true),
-            ("a.pool.example.com", true),
-            ("192.0.2.10", true),
-            ("a.b.pool.example.com", false),
-            ("pool.example.com", false),
-            ("example.com", false),
-            ("192.0.2.11", false),
-            ("2001:db8::1", false),
-        ] {
-            assert_eq!(is_for(&held, &name.parse().unwrap()), expected, "{name}");
-        }
     }
 
     #[test]
