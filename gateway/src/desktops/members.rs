@@ -18,8 +18,8 @@ pub(super) const MAX_SPICE_PASSWORD: usize = 60;
 const MAX_SECONDS: u64 = 604_800;
 /// Longest id, in characters.
 const MAX_ID: usize = 64;
-/// Longest name, in characters.
-const MAX_NAME: usize = 200;
+/// Longest name of a desktop or a user, in characters.
+pub const MAX_NAME: usize = 200;
 
 const ID: Shape = Shape::Text {
     form: Form::Identifier,

@@ -46,7 +46,7 @@ pub use file::{DesktopsFile, Looked, fingerprint_of, look};
 use inventory::Desktop;
 pub use inventory::Inventory;
 use login::LoggedIn;
-pub use members::schema;
+pub use members::{MAX_NAME, schema};
 pub use problem::{DesktopsError, Problems};
 #[cfg(feature = "fuzzing")]
 pub(crate) use reader::{Wrong, inventory};

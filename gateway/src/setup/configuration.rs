@@ -3,10 +3,9 @@
 use serde_json::{Map, Value, json};
 
 use super::answers::{Answers, Source};
+use crate::config::Config;
 use crate::target::Target;
 
-/// Port of a manager that is given without one.
-const MANAGER_PORT: u16 = 443;
 /// Seconds between Pings: short enough for balancers and home routers, which forget what is silent
 /// for a minute.
 const KEEP_ALIVE: u64 = 30;
@@ -20,9 +19,10 @@ pub(super) fn members(answers: &Answers, overrides: bool) -> Value {
     }
     match &answers.desktops {
         Source::Manager(manager, authorities) => {
-            let port = manager.port.unwrap_or(MANAGER_PORT);
+            let usual = Config::default().manager_port;
+            let port = manager.port.unwrap_or(usual);
             set("ManagerIP", json!(manager.host.to_string()));
-            if overrides || port != MANAGER_PORT {
+            if overrides || port != usual {
                 set("ManagerPort", json!(port));
             }
             match authorities {

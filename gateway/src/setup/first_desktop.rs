@@ -3,16 +3,13 @@
 use anyhow::ensure;
 use serde_json::json;
 
-use crate::desktops;
+use crate::desktops::{self, MAX_NAME};
 use crate::secret::Secret;
 use crate::target::Target;
 
 /// The desktop's id, and the name by which people choose it.
 const ID: &str = "first";
 const NAME: &str = "My first desktop";
-
-/// Longest name of a user, in characters, as the file takes it.
-const MAX_USER: usize = 200;
 
 /// What stands in the file.
 pub(super) struct FirstDesktop {
@@ -51,8 +48,8 @@ impl FirstDesktop {
 pub(super) fn user_name(text: &str) -> anyhow::Result<String> {
     ensure!(!text.is_empty(), "expected a name, such as ana");
     ensure!(
-        !text.chars().any(char::is_control) && text.chars().count() <= MAX_USER,
-        "expected at most {MAX_USER} characters, and no control characters"
+        !text.chars().any(char::is_control) && text.chars().count() <= MAX_NAME,
+        "expected at most {MAX_NAME} characters, and no control characters"
     );
     Ok(text.to_owned())
 }
@@ -91,7 +88,7 @@ mod tests {
     #[test]
     fn names_that_nobody_can_type_are_none() {
         assert_eq!(user_name("ana").unwrap(), "ana");
-        for wrong in ["", "a\u{7}", &"a".repeat(MAX_USER + 1)] {
+        for wrong in ["", "a\u{7}", &"a".repeat(MAX_NAME + 1)] {
             assert!(user_name(wrong).is_err(), "{wrong}");
         }
     }
