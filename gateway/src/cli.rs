@@ -169,8 +169,7 @@ impl DoctorArguments {
         };
         let run = || {
             // Nothing that it reads of others should do more harm than that takes.
-            let loaded = wanted.sources.load();
-            let config = loaded.map_or_else(|_| Config::default(), |loaded| loaded.config);
+            let config = loaded_or_default(&wanted.sources);
             if let Err(error) = capabilities::keep_only(capabilities::of_doctor(&config)) {
                 complain(&format!("warning: cannot give up capabilities: {error:#}"));
             }
@@ -294,13 +293,12 @@ impl HealthArguments {
             Question::Ready
         };
         let asked = match self.url {
-            Some(url) => on_this_thread(async { health::at(&url, question).await }),
-            None => match sources.load() {
-                Ok(loaded) => on_this_thread(async {
-                    health::of_running(&loaded.config.runtime_dir, question).await
-                }),
-                Err(error) => return wrong_configuration(&error),
-            },
+            Some(url) => on_this_thread(health::at(&url, question)),
+            None => {
+                return with_configuration(sources, |config| {
+                    on_this_thread(health::of_running(&config.runtime_dir, question))
+                });
+            }
         };
         exit(asked)
     }
@@ -374,17 +372,9 @@ pub fn main() -> ExitCode {
         Command::PoolKey { file } => return exit(make_pool_key(file.as_deref())),
         Command::Doctor(doctor) => return doctor.run(sources),
         Command::LoadEbpf { user } => {
-            return match sources.load() {
-                Ok(loaded) => exit(load_ebpf::run(&loaded.config, &user)),
-                Err(error) => wrong_configuration(&error),
-            };
+            return with_configuration(&sources, |config| load_ebpf::run(config, &user));
         }
-        Command::Ask(ask) => {
-            return match sources.load() {
-                Ok(loaded) => exit(ask.run(&loaded.config)),
-                Err(error) => wrong_configuration(&error),
-            };
-        }
+        Command::Ask(ask) => return with_configuration(&sources, |config| ask.run(config)),
         Command::Run { .. }
         | Command::Check { .. }
         | Command::CanTakeOver { .. }
@@ -442,6 +432,23 @@ fn set_up(options: setup::Options, config: &Path, set: Vec<Assignment>) -> ExitC
     exit(done)
 }
 
+/// Runs a command that reads the configuration, but none of the files that it names.
+fn with_configuration(
+    sources: &Sources,
+    command: impl FnOnce(&Config) -> anyhow::Result<()>,
+) -> ExitCode {
+    match sources.load() {
+        Ok(loaded) => exit(command(&loaded.config)),
+        Err(error) => wrong_configuration(&error),
+    }
+}
+
+/// The configuration, where a command works without one too.
+fn loaded_or_default(sources: &Sources) -> Config {
+    let loaded = sources.load();
+    loaded.map_or_else(|_| Config::default(), |loaded| loaded.config)
+}
+
 fn wrong_configuration(error: &dyn std::error::Error) -> ExitCode {
     complain(&format!("flexvdi-gateway: {error}"));
     ExitCode::from(EXIT_CONFIG)
@@ -478,8 +485,7 @@ fn on_this_thread(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::
 
 /// Needs no configuration, which only tells where root has loaded programs: it tells of the machine.
 fn print_probe(json: bool, sources: &Sources) -> anyhow::Result<()> {
-    let loaded = sources.load();
-    let config = loaded.map_or_else(|_| Config::default(), |loaded| loaded.config);
+    let config = loaded_or_default(sources);
     let runtime = runtime(&Config::default(), 0)?;
     let findings = runtime.block_on(probe::run(probe::Extent::All, &config.ebpf_dir));
     if json {
