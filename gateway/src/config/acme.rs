@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Config;
 use super::check::{are_right, overlap};
 use super::report::Problem;
-use super::text::{FilePath, HttpsUrl, read_text};
+use super::text::{FilePath, HttpsUrl, matching, read_text};
 use super::value::{Form, List, Mismatch, OrZero, Port, Switch, quote};
 use crate::host::Host;
 
@@ -196,7 +196,7 @@ impl Form for Domain {
     }
 
     fn schema() -> Value {
-        json!({"type": "string", "pattern": r"^[^*_:\[\]]+$"})
+        matching(r"^[^*_:\[\]]+$")
     }
 }
 
@@ -225,7 +225,7 @@ impl Form for Contact {
     }
 
     fn schema() -> Value {
-        json!({"type": "string", "pattern": "^mailto:[!-~]+@[!-~]+$"})
+        matching("^mailto:[!-~]+@[!-~]+$")
     }
 }
 

@@ -64,7 +64,8 @@ pub(super) fn drop_ins(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
             return Err(failed(io::Error::other(most)));
         }
     }
-    names.sort_unstable_by(|left, right| left.as_bytes().cmp(right.as_bytes()));
+    // Names of systems like Unix are compared byte by byte.
+    names.sort_unstable();
     Ok(names.iter().map(|name| directory.join(name)).collect())
 }
 

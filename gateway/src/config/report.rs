@@ -56,7 +56,7 @@ impl fmt::Display for Warning {
         match &self.oddity {
             // Without the value: a secret meant for another program may stand there.
             Oddity::UnknownKey { key, suggestion } => {
-                write!(f, "unknown key {} ignored", quote_key(key))?;
+                write!(f, "unknown key {} ignored", quote(key))?;
                 match suggestion {
                     Some(name) => write!(f, "; did you mean {name:?}?"),
                     None => Ok(()),
@@ -70,11 +70,6 @@ impl fmt::Display for Warning {
             }
         }
     }
-}
-
-/// A key that somebody wrote, in quotation marks, and not longer than a line.
-pub(super) fn quote_key(key: &str) -> String {
-    quote(key)
 }
 
 /// Why a file cannot be used. Every one is a configuration error to the caller (exit code 78).

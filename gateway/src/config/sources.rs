@@ -13,7 +13,8 @@ use super::file::{drop_ins, entries};
 use super::keys::{Key, find};
 use super::load::{Loaded, interpret};
 use super::origin::Origin;
-use super::report::{ConfigError, nearest, quote_key};
+use super::report::{ConfigError, nearest};
+use super::value::quote;
 
 /// Where a configuration comes from. The environment and the command line are those of the start;
 /// files are read again each time.
@@ -134,7 +135,7 @@ impl FromStr for Assignment {
     fn from_str(text: &str) -> Result<Self, AssignmentError> {
         let (name, value) = text.split_once('=').ok_or(AssignmentError::NoValue)?;
         let key = find(name).ok_or_else(|| AssignmentError::UnknownKey {
-            key: quote_key(name),
+            key: quote(name),
             suggestion: nearest(name),
         })?;
         Ok(Self {
