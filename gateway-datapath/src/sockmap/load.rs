@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::{Map, MapData, MapError, RingBuf, SockHash};
+use aya::maps::{Map, MapData, RingBuf, SockHash};
 use aya::programs::{ProgramError, SkSkb};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
@@ -13,7 +13,7 @@ use tracing::debug;
 
 use super::kernel;
 use super::logger;
-use super::maps::{Maps, TakeError};
+use super::maps::Maps;
 use super::object;
 use super::pins::{self, NoSet};
 
@@ -87,7 +87,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     let mut ebpf = programs(channels)?;
     let logger = logger::Logger::new(&mut ebpf);
     let events = events(ebpf.take_map(layout::EVENTS))?;
-    let maps = Maps::take(|name| ebpf.take_map(name)).map_err(|e| other_maps(&e))?;
+    let maps = Maps::take(|name| ebpf.take_map(name)).map_err(|e| wrong_maps(&e))?;
     Ok(Loaded {
         maps,
         events,
@@ -99,9 +99,9 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
 
 /// Takes programs that were loaded for this process, with room for `channels` or fewer.
 pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetError> {
-    let mut taken = pins::take(directory, channels)?;
+    let mut taken = pins::take(&pins::key()?, directory, channels)?;
     let events = events(taken.map(layout::EVENTS))?;
-    let maps = Maps::take(|name| taken.map(name)).map_err(|e| other_maps(&e))?;
+    let maps = Maps::take(|name| taken.map(name)).map_err(|e| wrong_maps(&e))?;
     maps.clear().map_err(|e| wrong_maps(&e))?;
     Ok(Loaded {
         maps,
@@ -169,11 +169,7 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), 
     Ok(())
 }
 
-fn other_maps(error: &TakeError) -> LoadError {
-    LoadError::Maps(error.to_string())
-}
-
-fn wrong_maps(error: &MapError) -> LoadError {
+fn wrong_maps(error: &impl ToString) -> LoadError {
     LoadError::Maps(error.to_string())
 }
 

@@ -81,7 +81,6 @@ impl Sockmap {
         match load::take(directory, in_maps(channels)) {
             Ok(loaded) => Self::new(loaded, queued),
             Err(TakeSetError::Broken(error)) => Err(error),
-            Err(TakeSetError::NoSet(NoSet::Never(error))) => Err(*error),
             Err(TakeSetError::NoSet(no_set)) => match Self::load(channels, queued) {
                 Err(LoadError::NotPermitted) => Err(LoadError::NoSet(no_set)),
                 loaded => loaded,

@@ -50,6 +50,9 @@ const MAPS: [&str; 8] = [
 /// Another number stands for sets that were made in another way from the same object.
 const MANNER: u8 = 1;
 
+/// Bits of a mode that let others than the owner write.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
 /// Length of what names an object: 64 bits of a digest, in hexadecimal.
 const KEY: usize = 16;
 
@@ -85,7 +88,7 @@ impl fmt::Display for Name {
 }
 
 /// Stands for the object that was built in, as this kernel gets it.
-fn key() -> Result<String, LoadError> {
+pub(super) fn key() -> Result<String, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let mut all = vec![MANNER];
     all.extend(kernel::segment_limit()?.to_ne_bytes());

@@ -11,8 +11,8 @@ use anyhow::{Context, bail, ensure};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 
-use super::{MAPS, Name, key, lock, sets};
-use crate::sockmap::load;
+use super::{MAPS, Name, WRITABLE_BY_OTHERS, key, lock, sets};
+use crate::sockmap::{in_maps, load};
 
 /// How many sets are to be free: one for the gateway that is about to start, and one for the
 /// probe of somebody else or for a process that takes over.
@@ -25,7 +25,6 @@ const MAKING: &str = "making";
 const WAIT: Duration = Duration::from_secs(10);
 /// How often that is tried.
 const RETRY: Duration = Duration::from_millis(20);
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
 /// Who may use sets.
@@ -54,12 +53,12 @@ pub struct Provided {
 /// of its own unless it is in one already. Removes those that no gateway of this version and
 /// configuration would take. Changes nothing that a running gateway uses.
 pub fn provide(directory: &Path, channels: usize, owner: Owner) -> anyhow::Result<Provided> {
-    let channels = u32::try_from(channels).unwrap_or(u32::MAX);
+    let channels = in_maps(channels);
     let key = key()?;
     let _alone = prepare(directory, owner)?;
     remove(&directory.join(MAKING)).context("cannot remove what was left incomplete")?;
     let mut provided = Provided::default();
-    let mut taken = Vec::new();
+    let mut numbers = Vec::new();
     for name in sets(directory).with_context(|| format!("cannot list {}", directory.display()))? {
         let folder = directory.join(name.to_string());
         let is_own = name.key == key;
@@ -75,19 +74,20 @@ pub fn provide(directory: &Path, channels: usize, owner: Owner) -> anyhow::Resul
             continue;
         }
         if is_own {
-            taken.push(name);
+            numbers.push(name.number);
         }
     }
-    while provided.free + provided.made < FREE && taken.len() < MOST as usize {
-        let is_free = |number: &u32| taken.iter().all(|name| name.number != *number);
+    while provided.free + provided.made < FREE
+        && let Some(number) = (0..MOST).find(|number| !numbers.contains(number))
+    {
         let name = Name {
             key: key.clone(),
             channels,
-            number: (0..MOST).find(is_free).unwrap_or_default(),
+            number,
         };
         make(directory, &name, owner)?;
         provided.made += 1;
-        taken.push(name);
+        numbers.push(number);
     }
     if provided.free + provided.made == 0 {
         bail!(

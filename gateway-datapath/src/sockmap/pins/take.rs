@@ -8,11 +8,7 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError};
 
-use super::{MAPS, Name, key, lock, sets};
-use crate::sockmap::LoadError;
-
-/// Bits of a mode that let others than the owner write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+use super::{MAPS, Name, WRITABLE_BY_OTHERS, key, lock, sets};
 
 /// A set that is this process's until this is dropped.
 pub(in crate::sockmap) struct Taken {
@@ -62,9 +58,6 @@ pub enum NoSet {
         /// What is wrong with it.
         reason: String,
     },
-    /// The programs cannot be used at all.
-    #[error(transparent)]
-    Never(Box<LoadError>),
 }
 
 /// Whether a set waits for this process, which opens nothing for it.
@@ -83,13 +76,9 @@ pub fn is_ready(directory: &Path) -> bool {
     })
 }
 
-/// Takes a set that nobody uses: the smallest with room for so many channels, or else the largest.
-pub(in crate::sockmap) fn take(directory: &Path, channels: u32) -> Result<Taken, NoSet> {
-    let key = key().map_err(|error| NoSet::Never(Box::new(error)))?;
-    take_one_of(&key, directory, channels)
-}
-
-fn take_one_of(key: &str, directory: &Path, channels: u32) -> Result<Taken, NoSet> {
+/// Takes a set of these programs that nobody uses: the smallest with room for so many channels, or
+/// else the largest.
+pub(in crate::sockmap) fn take(key: &str, directory: &Path, channels: u32) -> Result<Taken, NoSet> {
     let candidates = candidates(directory, key, channels)?;
     let mut refused = None;
     for name in &candidates {
@@ -192,8 +181,8 @@ mod tests {
 
     const KEY: &str = "0123456789abcdef";
 
-    fn take(directory: &Path) -> NoSet {
-        take_one_of(KEY, directory, 1).err().unwrap()
+    fn refused(directory: &Path) -> NoSet {
+        take(KEY, directory, 1).err().unwrap()
     }
 
     #[test]
@@ -213,20 +202,20 @@ mod tests {
     fn who_finds_no_set_is_told_why() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
-        let missing = take(&path.join("missing"));
+        let missing = refused(&path.join("missing"));
         assert!(missing.to_string().contains("No such file"), "{missing}");
-        let none = take(path);
+        let none = refused(path);
         assert!(matches!(none, NoSet::OtherVersion { .. }), "{none}");
         fs::create_dir(path.join("fedcba9876543210-1-0")).unwrap();
-        let other = take(path);
+        let other = refused(path);
         assert!(matches!(other, NoSet::OtherVersion { .. }), "{other}");
         let folder = path.join(format!("{KEY}-1-0"));
         fs::create_dir(&folder).unwrap();
         let locked = lock(&folder).unwrap();
-        let used = take(path);
+        let used = refused(path);
         assert!(used.to_string().contains("all 1 sets"), "{used}");
         drop(locked);
-        let empty = take(path);
+        let empty = refused(path);
         assert!(matches!(empty, NoSet::Unusable { .. }), "{empty}");
     }
 
@@ -236,13 +225,13 @@ mod tests {
         let path = directory.path();
         for mode in [0o777, 0o770, 0o1777] {
             fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-            let refused = take(path);
-            assert!(matches!(refused, NoSet::NotSafe { .. }), "{refused}");
+            let told = refused(path);
+            assert!(matches!(told, NoSet::NotSafe { .. }), "{told}");
         }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).unwrap();
         let link = path.join("link");
         symlink(path, &link).unwrap();
-        let refused = take(&link);
-        assert!(matches!(refused, NoSet::NotSafe { .. }), "{refused}");
+        let told = refused(&link);
+        assert!(matches!(told, NoSet::NotSafe { .. }), "{told}");
     }
 }
