@@ -8,10 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -21,6 +19,8 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use crate::http::body::Body;
+use crate::http::reply::plain_error;
 use crate::tcp;
 
 /// Where the answers are.
@@ -84,20 +84,14 @@ async fn converse(stream: TcpStream, answers: Arc<Answers>) {
     }
 }
 
-fn answer(method: &Method, path: &str, answers: &Answers) -> Response<Full<Bytes>> {
+fn answer(method: &Method, path: &str, answers: &Answers) -> Response<Body> {
     let found = path.strip_prefix(PATH).and_then(|token| answers.get(token));
     let is_read = [Method::GET, Method::HEAD].contains(method);
-    let (status, text) = match found {
-        Some(text) if is_read => (StatusCode::OK, text.clone()),
-        _ => (StatusCode::NOT_FOUND, "nothing here\n".to_owned()),
+    let Some(text) = found.filter(|_| is_read) else {
+        return plain_error(StatusCode::NOT_FOUND, "nothing here");
     };
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    let kind = match status {
-        StatusCode::OK => "application/octet-stream",
-        _ => "text/plain",
-    };
-    let kind = http::HeaderValue::from_static(kind);
+    let mut response = Response::new(Body::from(text.clone().into_bytes()));
+    let kind = HeaderValue::from_static("application/octet-stream");
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }

@@ -96,7 +96,7 @@ pub struct Renewal {
     live: Arc<Live>,
     shared: Shared,
     /// Of which directory this process has the lock.
-    lock: Option<(PathBuf, Lock)>,
+    lock: Option<(Store, Lock)>,
     /// Whether it was told that another process has it.
     told_of_lock: bool,
     failures: u32,
@@ -201,7 +201,7 @@ impl Renewal {
             status.directory = acme.directory.to_string();
         });
         let store = Store::new(config.acme_directory());
-        if !self.has_lock(&config.acme_directory(), &store).await? {
+        if !self.has_lock(&store).await? {
             self.shared
                 .progress
                 .change(|status| status.next_attempt = None);
@@ -221,8 +221,8 @@ impl Renewal {
         }
     }
 
-    async fn has_lock(&mut self, directory: &Path, store: &Store) -> Result<bool, Failure> {
-        if matches!(&self.lock, Some((of, _)) if of == directory) {
+    async fn has_lock(&mut self, store: &Store) -> Result<bool, Failure> {
+        if matches!(&self.lock, Some((of, _)) if of == store) {
             return Ok(true);
         }
         self.lock = None;
@@ -230,11 +230,11 @@ impl Renewal {
         let lock = on_disk(move || locking.lock()).await??;
         let has_lock = lock.is_some();
         if !has_lock && !self.told_of_lock {
-            let directory = directory.display();
+            let directory = store.directory().display();
             info!(%directory, "another process renews the certificate");
         }
         self.told_of_lock = !has_lock;
-        self.lock = lock.map(|lock| (directory.to_owned(), lock));
+        self.lock = lock.map(|lock| (store.clone(), lock));
         Ok(has_lock)
     }
 
@@ -369,7 +369,7 @@ impl Renewal {
                 if let Some(asked) = asked {
                     let until = SystemTime::now() + asked.min(MAX_RETRY_AFTER);
                     let directory = acme.directory.clone();
-                    // It is asked for in this process too, so that it needs not be kept.
+                    // This process waits that long even if it cannot be kept for the next one.
                     let _ = on_disk(move || store.keep_pause(&directory, until)).await;
                 }
                 self.failed(&failure, asked)

@@ -5,7 +5,7 @@
 //! point. All are for the gateway's user alone.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,6 +15,7 @@ use instant_acme::AccountCredentials;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use super::progress::seconds;
 use crate::pem_file::exposed;
 
 /// The file that is locked by the gateway that renews.
@@ -39,7 +40,7 @@ pub(super) struct StoreError {
 }
 
 /// The directory `acme` in `StateDirectory`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Store(PathBuf);
 
 /// This process is the one that renews, until it is dropped.
@@ -162,10 +163,7 @@ impl Store {
 
     /// Keeps until when this authority must not be asked.
     pub(super) fn keep_pause(&self, directory: &Uri, until: SystemTime) -> Result<(), StoreError> {
-        let seconds = until
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let seconds = seconds(until);
         self.replace(PAUSE, format!("{seconds} {directory}\n").as_bytes())
     }
 
@@ -178,6 +176,11 @@ impl Store {
             File::open(&self.0)?.sync_all()
         });
         replaced.map_err(|error| self.error(name, &error))
+    }
+
+    /// The directory.
+    pub(super) fn directory(&self) -> &Path {
+        &self.0
     }
 
     fn error(&self, name: &str, reason: &impl ToString) -> StoreError {
@@ -195,10 +198,7 @@ impl Store {
 /// The content of a file that is kept, at most 1 MiB of it.
 pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut content = Zeroizing::new(Vec::new());
-    io::Read::read_to_end(
-        &mut io::Read::take(File::open(path)?, MAX_FILE),
-        &mut content,
-    )?;
+    File::open(path)?.take(MAX_FILE).read_to_end(&mut content)?;
     Ok(content)
 }
 
