@@ -132,7 +132,7 @@ keys! {
     "AdminHosts" => admin_hosts: List<Host>,
     "RuntimeDir" => runtime_dir: FilePath,
     "StateDirectory" => state_directory: Directory,
-    "EbpfDir" => ebpf_dir: FilePath,
+    "EbpfDir" => ebpf_dir: Directory,
     "HealthPath" => health_path: OrEmpty<UriPath>,
     "HealthChecksManager" => health_checks_manager: Switch,
     "DrainDelay" => drain_delay: OrZero<Seconds>,

@@ -177,6 +177,7 @@ mod tests {
             ("HostSubject", json!("spice")),
             ("WebClient", json!("spice-html5")),
             ("SpiceHost", json!("unix:spice.sock")),
+            ("EbpfDir", json!("run/ebpf")),
         ] {
             assert!(!is_taken(key, &value), "{key}: {value}");
             let file = json!({key: value});
