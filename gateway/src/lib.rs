@@ -44,6 +44,7 @@ pub mod handover;
 pub mod host;
 pub mod host_tls;
 pub mod http;
+mod https;
 pub mod limits;
 pub mod listen;
 mod load_ebpf;

@@ -10,16 +10,14 @@ use bytes::Bytes;
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
 use rustls::ClientConfig;
 use tokio::time::timeout;
 
-use crate::background::{MANAGER, Resolver};
 use crate::causes;
+use crate::https::{Connector, connector};
 
 /// Longest wait for the whole of an answer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -52,22 +50,14 @@ pub(super) struct Noted {
 /// The connections to an authority, for one attempt.
 #[derive(Clone)]
 pub(super) struct Authority {
-    https: Client<HttpsConnector<HttpConnector<Resolver>>, BodyWrapper<Bytes>>,
+    https: Client<Connector, BodyWrapper<Bytes>>,
     noted: Arc<Mutex<Noted>>,
 }
 
 impl Authority {
     /// `tls` decides which certificate it may have.
     pub(super) fn new(tls: ClientConfig) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(&MANAGER, LIMIT / 2));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(LIMIT));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(tcp);
+        let https = connector(tls, LIMIT);
         Self {
             https: Client::builder(TokioExecutor::new()).build(https),
             noted: Arc::default(),

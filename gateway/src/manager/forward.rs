@@ -9,8 +9,6 @@ use http::header::{CONNECTION, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, Uri, Version};
 use hyper::body::{Body as _, Incoming};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::ClientConfig;
@@ -18,13 +16,14 @@ use tracing::debug;
 
 use super::headers;
 use super::limited::Limited;
-use crate::background::{self, MANAGER, Resolver};
+use crate::background;
 use crate::canonical_path::CanonicalPath;
 use crate::causes::{self, causes, find};
 use crate::config::Config;
 use crate::http::Origin;
 use crate::http::body::Body;
 use crate::http::steady::{BodyError, Steady};
+use crate::https::{Connector, connector};
 use crate::metrics::ManagerResult;
 use crate::tcp;
 
@@ -67,7 +66,7 @@ impl ManagerError {
     }
 }
 
-type HttpsClient = Client<Limited<HttpsConnector<HttpConnector<Resolver>>>, Body>;
+type HttpsClient = Client<Limited<Connector>, Body>;
 
 /// The manager, and the ways to it.
 struct Peer {
@@ -91,16 +90,7 @@ impl Forwarder {
     /// `tls` decides which certificate the manager may have.
     pub fn new(config: &Config, tls: ClientConfig) -> Self {
         let manager = (!config.manager_ip.is_empty()).then(|| {
-            let resolver = Resolver::new(&MANAGER, config.connect_timeout / 2);
-            let mut tcp = HttpConnector::new_with_resolver(resolver);
-            tcp.enforce_http(false);
-            tcp.set_nodelay(true);
-            tcp.set_connect_timeout(Some(config.connect_timeout));
-            let https = HttpsConnectorBuilder::new()
-                .with_tls_config(tls)
-                .https_only()
-                .enable_http1()
-                .wrap_connector(tcp);
+            let https = connector(tls, config.connect_timeout);
             let https = Limited::new(https, config.manager_timeout);
             let kept = Client::builder(TokioExecutor::new())
                 .pool_timer(TokioTimer::new())

@@ -19,8 +19,6 @@ use bytes::Bytes;
 use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE, HOST};
 use http::{Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::ClientConfig;
 use serde::Deserialize;
 use serde_json::json;
@@ -30,11 +28,11 @@ use tokio::time::timeout;
 use tower_service::Service;
 use tracing::{debug, warn};
 
-use crate::background::{MANAGER, Resolver};
 use crate::causes;
 use crate::config::Config;
 use crate::described::{Described, DescribedError, present};
 use crate::grant::Grant;
+use crate::https::{Connector, connector};
 use crate::limits::Subscriber;
 use crate::metrics::{Metrics, PortalResult};
 use asking::{Asking, Place};
@@ -52,7 +50,7 @@ const MAX_TOKEN: usize = 2_048;
 /// Asks a portal.
 pub struct Portal {
     url: Uri,
-    https: HttpsConnector<HttpConnector<Resolver>>,
+    https: Connector,
     limit: Duration,
     questions: [Mutex<()>; QUESTIONS],
     asking: Asking,
@@ -153,15 +151,7 @@ impl Portal {
     pub fn new(config: &Config, tls: ClientConfig, metrics: Arc<Metrics>) -> Option<Self> {
         let url = config.ticket_url.clone()?;
         let limit = config.ticket_url_timeout;
-        let mut tcp = HttpConnector::new_with_resolver(Resolver::new(&MANAGER, limit / 2));
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(limit));
-        let https = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_only()
-            .enable_http1()
-            .wrap_connector(tcp);
+        let https = connector(tls, limit);
         Some(Self {
             url,
             https,
