@@ -6,6 +6,7 @@
 //! case of ASCII letters and to the number of spaces.
 
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use x509_parser::asn1_rs::{Any, Oid, Tag, ToDer};
@@ -294,6 +295,14 @@ fn text_of(value: &Any<'_>) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// The address in an alternative name of a subject (RFC 5280, section 4.2.1.6); `None`: it has not
+/// as many bytes as an address.
+pub(crate) fn address_of(octets: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or_else(|_| v6()).ok()
 }
 
 /// The common names of a subject, first to last.

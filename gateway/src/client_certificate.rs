@@ -7,7 +7,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use crate::certificate_subject::{distinguished_name, hexadecimal};
+use crate::certificate_subject::{address_of, distinguished_name, hexadecimal};
 use crate::host::Host;
 
 /// Longest name of a subject or an issuer, in bytes.
@@ -86,12 +86,8 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
         GeneralName::DNSName(name) => Some(format!("DNS:{name}")),
         GeneralName::URI(name) => Some(format!("URI:{name}")),
         GeneralName::IPAddress(octets) => {
-            let v4 = <[u8; 4]>::try_from(*octets).map(std::net::IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(*octets).map(std::net::IpAddr::from);
-            let address = v4.or_else(|_| v6()).ok()?;
-            Host::try_from(address)
-                .ok()
-                .map(|host| format!("IP:{host}"))
+            let host = Host::try_from(address_of(octets)?).ok()?;
+            Some(format!("IP:{host}"))
         }
         _ => None,
     });

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
-use crate::certificate_subject::common_names;
+use crate::certificate_subject::{address_of, common_names};
 
 /// Names of a certificate.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,11 +62,7 @@ impl Names {
 fn alternative(name: &GeneralName<'_>) -> Option<Name> {
     match *name {
         GeneralName::DNSName(name) => Some(Name::Dns(name.to_owned())),
-        GeneralName::IPAddress(octets) => {
-            let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
-            v4.or_else(|_| v6()).ok().map(Name::Address)
-        }
+        GeneralName::IPAddress(octets) => address_of(octets).map(Name::Address),
         _ => None,
     }
 }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::mem::{Discriminant, discriminant};
-use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::CertificateDer;
@@ -10,6 +9,8 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
+
+use crate::certificate_subject::address_of;
 
 /// A certificate that ends sooner than this is told of.
 const NOTICE: Duration = Duration::from_secs(14 * DAY);
@@ -112,11 +113,7 @@ fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
 fn name(name: &GeneralName<'_>) -> Option<String> {
     match *name {
         GeneralName::DNSName(name) => Some(name.to_owned()),
-        GeneralName::IPAddress(octets) => {
-            let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-            let v6 = || <[u8; 16]>::try_from(octets).map(IpAddr::from);
-            v4.or_else(|_| v6()).ok().map(|address| address.to_string())
-        }
+        GeneralName::IPAddress(octets) => address_of(octets).map(|address| address.to_string()),
         _ => None,
     }
 }
