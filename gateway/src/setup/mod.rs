@@ -95,7 +95,9 @@ pub(crate) fn run(
     let prepared = match Prepared::read(sources) {
         Ok(prepared) => prepared,
         // What was placed goes with `placed`.
-        Err(error) => bail!("nothing was written, because together it would be wrong:\n{error}"),
+        Err(error) => {
+            bail!("nothing was written, because the configuration would be wrong:\n{error}")
+        }
     };
     placed.keep();
     report::print_end(

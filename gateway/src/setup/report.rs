@@ -44,7 +44,7 @@ pub(super) fn print_end(
                  remote-viewer\nrefuses it unless its machine trusts it, and it must name the gateway's \
                  address, as with\n--name NAME,ADDRESS. flexVDI clients do not check it.\n";
     }
-    text += "\nThe configuration is right, as far as can be seen by you. Next:\n";
+    text += "\nThe configuration is right, as far as you may read its files. Next:\n";
     if config == Path::new(DEFAULT_PATH) {
         text += "  runuser -u flexvdi-gateway -- flexvdi-gateway check\n  \
                  systemctl enable --now flexvdi-gateway      # if it runs already: systemctl reload\n";

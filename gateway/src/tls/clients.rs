@@ -140,7 +140,9 @@ impl ClientRule {
             "optional"
         };
         let (authorities, lists) = (self.authorities, self.lists);
-        format!("{must}, ClientCAFile has {authorities}, ClientCRLFile {lists}")
+        format!(
+            "{must}, authorities in ClientCAFile: {authorities}, lists in ClientCRLFile: {lists}"
+        )
     }
 }
 
