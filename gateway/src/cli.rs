@@ -1,45 +1,40 @@
 //! The command line.
 
+mod doctor;
+mod health;
+mod ticket;
+
 use std::ffi::OsString;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::builder::PossibleValuesParser;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, value_parser};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Runtime;
 use tracing::{info, warn};
 
-use crate::admin::client::{self, HandOut, Show, TicketOrder};
-use crate::admin::health::{self, HealthUrl, Question};
-use crate::admin::viewer_file::{self, Destination, ViewerFile, ViewerTls};
-use crate::authority::Authority;
+use crate::admin::client::{self, Show};
 use crate::background::{self, EXIT_NO_THREADS, NoThreads};
-use crate::certificate_subject::Subject;
-use crate::channel_type::ChannelType;
 use crate::config::{self, Assignment, Config, DataPath, Sources};
-use crate::doctor::{self, Severity};
 use crate::documents::Document;
 use crate::handover::next;
-use crate::host_tls::CertificateDigest;
 use crate::output::{EXIT_CLOSED, complain, is_closed, print, print_line};
 use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
-use crate::target::Target;
 use crate::{capabilities, desktops, load_ebpf, log, server, setup};
 use gateway_datapath::ktls::module;
 use gateway_datapath::probe;
 
+use doctor::DoctorArguments;
+use health::HealthArguments;
+use ticket::TicketArguments;
+
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
 const EXIT_CONFIG: u8 = 78;
-
-/// `doctor` found something odd, and nothing that does not work.
-const EXIT_WARNINGS: u8 = 3;
 
 /// How long work that blocks may go on once everything else has ended.
 const END_LIMIT: Duration = Duration::from_secs(1);
@@ -134,57 +129,6 @@ enum Schema {
     Desktops,
 }
 
-#[derive(Debug, Args)]
-struct DoctorArguments {
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
-    /// Write a report for those who help: what was found, values, status, metrics, versions, units
-    /// and logs, without secrets. FILE ends in .tar.zst and must not exist.
-    #[arg(long, value_name = "FILE")]
-    bundle: Option<PathBuf>,
-    /// Leave addresses of clients and names of users in that report.
-    #[arg(long, requires = "bundle")]
-    with_addresses: bool,
-    /// The unit of systemd: its name, or the path of its file. Default: that of the running gateway,
-    /// or flexvdi-gateway.
-    #[arg(long, value_name = "UNIT")]
-    unit: Option<String>,
-    /// The user as whom the gateway runs. Default: as the running one does, or as the unit says.
-    #[arg(long, value_name = "USER")]
-    user: Option<String>,
-}
-
-impl DoctorArguments {
-    fn run(self, sources: Sources) -> ExitCode {
-        let wanted = doctor::Wanted {
-            sources,
-            unit: self.unit,
-            user: self.user,
-        };
-        let show = doctor::Show {
-            json: self.json,
-            bundle: self.bundle,
-            with_addresses: self.with_addresses,
-        };
-        let run = || {
-            // Nothing that it reads of others should do more harm than that takes.
-            let config = loaded_or_default(&wanted.sources);
-            if let Err(error) = capabilities::keep_only(capabilities::of_doctor(&config)) {
-                complain(&format!("warning: cannot give up capabilities: {error:#}"));
-            }
-            let runtime = runtime(&Config::default(), 0)?;
-            run_to_the_end(runtime, doctor::run(&wanted, &show))
-        };
-        match run() {
-            Ok(Severity::Error) => ExitCode::FAILURE,
-            Ok(Severity::Warning) => ExitCode::from(EXIT_WARNINGS),
-            Ok(Severity::Ok | Severity::Skipped) => ExitCode::SUCCESS,
-            Err(error) => exit(Err(error)),
-        }
-    }
-}
-
 /// Commands for the gateway that runs with this configuration.
 #[derive(Debug, Subcommand)]
 enum Ask {
@@ -215,141 +159,6 @@ enum Ask {
     Undrain,
     /// Have the running gateway make a ticket for a desktop, or a file for virt-viewer.
     Ticket(Box<TicketArguments>),
-}
-
-#[derive(Debug, Args)]
-struct HealthArguments {
-    /// Only whether it answers: 0 also while it drains or does not reach the manager. For
-    /// supervisors that restart what is not healthy.
-    #[arg(long)]
-    live: bool,
-    /// Ask there instead of the gateway that runs with this configuration. The certificate is not
-    /// verified.
-    #[arg(long, value_name = "URL")]
-    url: Option<HealthUrl>,
-}
-
-#[derive(Debug, Args)]
-struct TicketArguments {
-    /// The desktop's host and Spice port, or its socket on this machine: `unix:/PATH`.
-    #[arg(value_name = "HOST:PORT")]
-    desktop: Target,
-    /// The ticket must be used within this time. Default: `TicketTimeout`. At most a day, and in a
-    /// pool at most `TicketTimeout`.
-    #[arg(long = "for", value_name = "SECONDS")]
-    for_seconds: Option<u32>,
-    /// Address of the client that the ticket is for. Logs show it, and limits count it.
-    #[arg(long, value_name = "ADDRESS")]
-    client: Option<IpAddr>,
-    /// Network in which the client must be; several with commas between them. Default: any.
-    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
-    network: Vec<String>,
-    /// Types of Spice channels that may pass, "main" among them, with commas between them. Default:
-    /// all that `AllowedChannels` permits.
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        conflicts_with = "tls_port"
-    )]
-    #[arg(value_parser = PossibleValuesParser::new(ChannelType::ALL_NAMES))]
-    channels: Vec<String>,
-    /// The Spice port is one for TLS, where the host has the certificate with this SHA-256. Default:
-    /// as `HostTLS` says.
-    #[arg(long, value_name = "SHA256")]
-    fingerprint: Option<CertificateDigest>,
-    /// The port of the same host for Spice inside TLS, for native clients that speak it with the
-    /// host themselves. A file of `--vv` makes them do so.
-    #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
-    tls_port: Option<u16>,
-    /// Print JSON.
-    #[arg(long, conflicts_with = "vv")]
-    json: bool,
-    /// Write a file for virt-viewer and other native Spice clients, which only you can read. `-`:
-    /// print it.
-    #[arg(long, value_name = "FILE")]
-    vv: Option<PathBuf>,
-    /// File with the desktop's Spice password, for `--vv`.
-    #[arg(long, value_name = "FILE", requires = "vv")]
-    password_file: Option<PathBuf>,
-    /// The gateway as the client knows it, for `--vv`. Default: `ExternalName` and `SslPort`.
-    #[arg(long, value_name = "NAME[:PORT]", requires = "vv")]
-    gateway: Option<Authority>,
-    /// PEM file with the authorities that may have signed the host's certificate, for `--vv` with
-    /// `--tls-port`.
-    #[arg(long, value_name = "FILE", requires = "vv", requires = "tls_port")]
-    ca: Option<PathBuf>,
-    /// The subject that the host's certificate must have, for `--vv` with `--tls-port`.
-    #[arg(long, value_name = "TEXT", requires = "vv", requires = "tls_port")]
-    host_subject: Option<Subject>,
-}
-
-impl HealthArguments {
-    /// Reads the configuration only for the gateway that runs with it.
-    fn run(self, sources: &Sources) -> ExitCode {
-        let question = if self.live {
-            Question::Live
-        } else {
-            Question::Ready
-        };
-        let asked = match self.url {
-            Some(url) => on_this_thread(health::at(&url, question)),
-            None => {
-                return with_configuration(sources, |config| {
-                    on_this_thread(health::of_running(&config.runtime_dir, question))
-                });
-            }
-        };
-        exit(asked)
-    }
-}
-
-impl TicketArguments {
-    async fn run(self, config: &Config) -> anyhow::Result<()> {
-        let order = TicketOrder {
-            desktop: &self.desktop,
-            tls_port: self.tls_port,
-            channels: self.channels.clone(),
-            networks: self.network.clone(),
-            fingerprint: self.fingerprint,
-            for_seconds: self.for_seconds,
-            client: self.client,
-        };
-        let hand_out = match &self.vv {
-            None if self.json => HandOut::Json,
-            None => HandOut::Text,
-            Some(path) => {
-                let file = self.viewer_file(config)?;
-                HandOut::Viewer(file, Destination::open(path)?)
-            }
-        };
-        client::ticket(&config.runtime_dir, order, hand_out).await
-    }
-
-    fn viewer_file(&self, config: &Config) -> anyhow::Result<ViewerFile> {
-        let configured = || {
-            let host = config.external_name.clone()?;
-            let port = Some(config.ssl_port).filter(|port| *port != 0);
-            Some(Authority { host, port })
-        };
-        let gateway = self.gateway.clone().or_else(configured).context(
-            "by which name do clients reach the gateway? Set ExternalName, or use \
-             --gateway NAME[:PORT]",
-        )?;
-        let password = self.password_file.as_deref().map(viewer_file::password);
-        let authorities = self.ca.as_deref().map(viewer_file::authorities);
-        let authorities = authorities.transpose()?;
-        Ok(ViewerFile {
-            desktop: self.desktop.clone(),
-            tls: self.tls_port.map(|port| ViewerTls {
-                port,
-                authorities,
-                subject: self.host_subject.clone(),
-            }),
-            gateway,
-            password: password.transpose()?,
-        })
-    }
 }
 
 /// Runs the command that the process was started with.
