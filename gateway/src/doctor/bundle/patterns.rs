@@ -83,11 +83,12 @@ impl Patterns {
     }
 }
 
-/// The value of a setting such as `Environment=NAME=VALUE` without it.
+/// The value of a setting such as `Environment=NAME=VALUE` or `SetCredential=NAME:VALUE` without
+/// VALUE.
 pub(super) fn without_value(setting: &str) -> String {
-    match setting.split_once('=') {
-        Some((name, _)) => format!("{name}={REMOVED}"),
-        None => REMOVED.to_owned(),
+    match setting.split_inclusive(['=', ':']).next() {
+        Some(name) if name.ends_with(['=', ':']) => format!("{name}{REMOVED}"),
+        _ => REMOVED.to_owned(),
     }
 }
 

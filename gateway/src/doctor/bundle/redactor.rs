@@ -103,11 +103,7 @@ impl Redactor {
                     let lines = source.text.lines().map(|line| self.json_line(line));
                     lines.collect::<Vec<_>>().join("\n") + "\n"
                 }
-                Form::Unit => {
-                    let lines = source.text.lines().map(without_environment);
-                    let text = lines.collect::<Vec<_>>().join("\n") + "\n";
-                    self.text(&text)
-                }
+                Form::Unit => self.text(&without_environment(&source.text)),
             };
             let name = source.name;
             entries.push(Entry { name, text });
@@ -299,14 +295,29 @@ fn without_path(url: &str) -> String {
     }
 }
 
-fn without_environment(line: &str) -> String {
-    let Some((key, value)) = line.split_once('=') else {
-        return line.to_owned();
-    };
-    if !UNIT_SECRETS.contains(&key.trim()) || value.trim().is_empty() {
-        return line.to_owned();
+/// A unit without the values of settings that hold secrets, however many lines they have.
+fn without_environment(unit: &str) -> String {
+    let mut shown = String::new();
+    let mut is_in_secret = false;
+    for line in unit.lines() {
+        let secret = line
+            .split_once('=')
+            .filter(|(key, value)| UNIT_SECRETS.contains(&key.trim()) && !value.trim().is_empty());
+        let goes_on = line.trim_end().ends_with('\\');
+        if is_in_secret {
+            shown.push_str(REMOVED);
+            // Comments stand between the lines of a value, and do not end it.
+            is_in_secret = goes_on || line.trim_start().starts_with(['#', ';']);
+        } else if let Some((key, value)) = secret {
+            let value = without_value(value.trim().trim_matches('"'));
+            shown.extend([key, "=", &value]);
+            is_in_secret = goes_on;
+        } else {
+            shown.push_str(line);
+        }
+        shown.push('\n');
     }
-    format!("{key}={}", without_value(value.trim().trim_matches('"')))
+    shown
 }
 
 #[cfg(test)]
@@ -370,6 +381,15 @@ mod tests {
             "[Service]\nEnvironment=\"TOKEN=x y\"\nEnvironment=\nExecStart=/x --password=y\n";
         let expected = "[Service]\nEnvironment=TOKEN=[removed]\nEnvironment=\n\
                         ExecStart=/x --password=[removed]\n";
+        assert_eq!(redacted(Form::Unit, unit, false), expected);
+    }
+
+    #[test]
+    fn values_of_several_lines_and_credentials_are_removed_wholly() {
+        let unit = "Environment=A=geheim \\\n# comment\n  B=geheim\nUser=x\n\
+                    SetCredential=id:geheim geheim=\nExecStart=/x \\\n  --y\n";
+        let expected = "Environment=A=[removed]\n[removed]\n[removed]\nUser=x\n\
+                        SetCredential=[removed]\nExecStart=/x \\\n  --y\n";
         assert_eq!(redacted(Form::Unit, unit, false), expected);
     }
 }
