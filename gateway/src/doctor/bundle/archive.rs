@@ -16,20 +16,8 @@ pub(super) struct Entry {
     pub(super) text: String,
 }
 
-/// What can be made sure of to be on the disk.
-pub(super) trait Sync {
-    /// Comes back when everything is.
-    fn sync(&self) -> io::Result<()>;
-}
-
-impl Sync for std::fs::File {
-    fn sync(&self) -> io::Result<()> {
-        self.sync_all()
-    }
-}
-
-/// Writes all of them, and makes sure that they are on the disk.
-pub(super) fn write(file: impl Write + Sync, entries: &[Entry]) -> io::Result<()> {
+/// Writes all of them; gives back where to.
+pub(super) fn write<W: Write>(file: W, entries: &[Entry]) -> io::Result<W> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.unwrap_or_default().as_secs();
     let mut archive = Builder::new(Encoder::new(file, zstd::DEFAULT_COMPRESSION_LEVEL)?);
@@ -42,7 +30,7 @@ pub(super) fn write(file: impl Write + Sync, entries: &[Entry]) -> io::Result<()
     }
     let mut file = archive.into_inner()?.finish()?;
     file.flush()?;
-    file.sync()
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -68,18 +56,6 @@ mod tests {
         }
     }
 
-    impl Sync for Disk {
-        fn sync(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    impl<T: Write> Sync for &mut T {
-        fn sync(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     fn entries() -> Vec<Entry> {
         let entry = |name: &str, text: String| Entry {
             name: name.to_owned(),
@@ -94,8 +70,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_by_others() {
-        let mut disk = Disk(Vec::new(), usize::MAX);
-        write(&mut disk, &entries()).unwrap();
+        let disk = write(Disk(Vec::new(), usize::MAX), &entries()).unwrap();
         let unpacked = zstd::decode_all(&disk.0[..]).unwrap();
         let mut archive = tar::Archive::new(&unpacked[..]);
         let mut found = Vec::new();
@@ -116,7 +91,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_told() {
         for room in [0, 100, 10_000] {
-            let error = write(Disk(Vec::new(), room), &entries()).unwrap_err();
+            let error = write(Disk(Vec::new(), room), &entries()).err().unwrap();
             assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         }
     }

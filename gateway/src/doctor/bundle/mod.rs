@@ -27,8 +27,14 @@ const WAIT: Duration = Duration::from_secs(10);
 
 /// A file that is being written; removed again unless it becomes whole.
 pub(super) struct Bundle {
+    file: File,
+    place: Place,
+}
+
+/// Where it is; the file is removed when this is dropped, unless it stays.
+struct Place {
     path: PathBuf,
-    file: Option<File>,
+    stays: bool,
 }
 
 impl Bundle {
@@ -45,44 +51,44 @@ impl Bundle {
             .open(path)
             .with_context(|| format!("{shown}: cannot make the report"))?;
         Ok(Self {
-            path: path.to_owned(),
-            file: Some(file),
+            file,
+            place: Place {
+                path: path.to_owned(),
+                stays: false,
+            },
         })
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
-        &self.path
+        &self.place.path
     }
 
     /// Gathers everything, takes secrets out, and writes it.
     pub(super) async fn fill(
-        mut self,
+        self,
         scene: &Scene,
         report: &Report,
         with_addresses: bool,
     ) -> anyhow::Result<()> {
         let sources = sources::gather(scene, report).await;
         let redactor = Redactor::new(&scene.config, with_addresses);
-        let Some(file) = self.file.take() else {
-            bail!("the report was written already");
-        };
+        let Self { file, mut place } = self;
         let write = move || {
             let entries = redactor.all(sources);
-            archive::write(file, &entries)
+            archive::write(file, &entries)?.sync_all()
         };
         let written = OWN.run(WAIT, write).await?;
-        let shown = self.path.display();
+        let shown = place.path.display();
         written.with_context(|| format!("{shown}: cannot write the report, so it was removed"))?;
-        // It stays.
-        self.path = PathBuf::new();
+        place.stays = true;
         Ok(())
     }
 }
 
-impl Drop for Bundle {
+impl Drop for Place {
     fn drop(&mut self) {
-        if !self.path.as_os_str().is_empty() {
+        if !self.stays {
             let _ = fs::remove_file(&self.path);
         }
     }

@@ -1,6 +1,6 @@
 //! Secrets that are known by what stands around them.
 
-use regex_lite::{Captures, Regex};
+use regex_lite::Regex;
 
 use super::random::{REMOVED, RandomWords};
 
@@ -72,12 +72,7 @@ impl Patterns {
     pub(super) fn remove(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (regex, left) in &self.known {
-            text = regex
-                .replace_all(&text, |found: &Captures<'_>| {
-                    let before = found.get(1).map_or("", |before| before.as_str());
-                    left.replace("$1", before)
-                })
-                .into_owned();
+            text = regex.replace_all(&text, *left).into_owned();
         }
         self.random.remove(&text)
     }
