@@ -6,6 +6,7 @@ use std::path::Path;
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
 use super::Check;
+use crate::manager::acme_config;
 use crate::pem_file::PemFile;
 use crate::prepared::{HostCa, ManagerTls, PortalTls, Signers};
 use crate::web_client::Pages;
@@ -49,6 +50,11 @@ fn look(scene: &Scene) -> Vec<Finding> {
     });
     take("TicketURLCAFile", PortalTls::file(config), |file| {
         told(PortalTls::from_file(Some(file))).map(|_| None)
+    });
+    let of_acme = config.acme.as_ref();
+    let of_acme = of_acme.map(|acme| PemFile::read(&acme.directory_ca_file));
+    take("DirectoryCAFile of Acme", of_acme, |file| {
+        told(acme_config(file)).map(|_| None)
     });
     take("TicketPublicKeys", Signers::file(config), |file| {
         let signers = told(Signers::from_file(Some(file)))?;

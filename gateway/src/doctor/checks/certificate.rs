@@ -1,6 +1,7 @@
 //! The certificate that clients see: does it go with its key, is it valid, for whom, and does it
 //! lead to an authority?
 
+use std::path::Path;
 use std::time::SystemTime;
 
 use rustls::RootCertStore;
@@ -18,7 +19,7 @@ use crate::certificate_subject::shown;
 use crate::config::Config;
 use crate::host_tls::server_name;
 use crate::pem_file::PemFile;
-use crate::tls::{Certificate, Identity, Notice, PublicKey};
+use crate::tls::{Certificate, Identity, Notice, PublicKey, TlsError};
 
 pub(super) const CHECK: Check = Check::blocking("certificate", look);
 
@@ -37,34 +38,46 @@ const WEAK_SIGNATURES: [&str; 5] = [
     "1.3.14.3.2.29",
 ];
 
+/// With `Acme`, what is to be looked at.
+const SEE_STATUS: &str = "`flexvdi-gateway status` says when one is ordered, and why that failed";
+
 fn look(scene: &Scene) -> Vec<Finding> {
     let config = &scene.config;
-    let file = PemFile::read(&config.cert_file);
-    for (key, path) in [
-        ("CertFile", &config.cert_file),
-        ("KeyFile", &config.key_file),
-    ] {
-        if let Err(error) = PemFile::read(path).bytes() {
-            let path = path.display();
-            return vec![Finding::skipped(format!("{key}: {path}: {error}"))];
-        }
+    let path = &*config.certificate_file();
+    let file = PemFile::read(path);
+    if let Some(unread) = unread(config) {
+        return vec![unread];
     }
     let identity = match Identity::read(config) {
         Ok(identity) => identity,
         Err(error) => {
+            let remedy = match error {
+                TlsError::ClientAuthorities { .. } | TlsError::ClientLists { .. } => {
+                    "Correct the file"
+                }
+                _ => "Put the certificate with its chain into CertFile and its key into KeyFile",
+            };
             return vec![Finding::error(
                 error.to_string(),
                 "The gateway does not start with it, and a running one keeps what it has",
-                "Put the certificate with its chain into CertFile and its key into KeyFile",
+                remedy,
             )];
         }
     };
+    if identity.is_placeholder {
+        let found = identity.oddity.as_deref();
+        return vec![Finding::warning(
+            found.unwrap_or("Acme: there is no certificate yet; a gateway that runs orders one"),
+            "Until there is one, clients see a self-signed certificate and refuse it",
+            SEE_STATUS,
+        )];
+    }
     let Ok(chain) = file.certificates() else {
-        return vec![Finding::skipped("CertFile has changed just now")];
+        return vec![Finding::skipped("the certificate has changed just now")];
     };
     let mut troubles = Vec::new();
     troubles.extend(time(config, &identity.certificate));
-    troubles.extend(names(config, &chain[0], &identity.certificate));
+    troubles.extend(names(config, path, &chain[0], &identity.certificate));
     troubles.extend(identity.oddity.iter().map(|oddity| {
         Finding::warning(
             oddity,
@@ -73,17 +86,47 @@ fn look(scene: &Scene) -> Vec<Finding> {
         )
     }));
     let trust = trust(&chain);
-    troubles.extend(weak(config, &chain));
+    troubles.extend(weak(path, &chain));
     if identity.oddity.is_none() && identity.certificate.is_valid_at(SystemTime::now()) {
-        troubles.extend(untrusted(config, &trust));
+        troubles.extend(untrusted(path, &trust));
     }
     or_ok(troubles, || format!("{}; {trust}", identity.certificate))
 }
 
+/// A file that this process may not read. What keeps the gateway from it is told with the other
+/// files.
+fn unread(config: &Config) -> Option<Finding> {
+    let names = match config.acme {
+        Some(_) => ["Acme", "Acme"],
+        None => ["CertFile", "KeyFile"],
+    };
+    let (chain, key) = (config.certificate_file(), config.certificate_key_file());
+    let files = [
+        (names[0], Some(&*chain)),
+        (names[1], Some(&*key)),
+        ("ClientCAFile", config.client_ca_file.as_deref()),
+        ("ClientCRLFile", config.client_crl_file.as_deref()),
+    ];
+    files.into_iter().find_map(|(name, path)| {
+        let file = PemFile::read(path?);
+        let error = file.bytes().err()?;
+        // There need be none yet.
+        if name == "Acme" && file.is_missing() {
+            return None;
+        }
+        let path = file.path.display();
+        Some(Finding::skipped(format!("{name}: {path}: {error}")))
+    })
+}
+
 fn time(config: &Config, certificate: &Certificate) -> Option<Finding> {
     let notice = certificate.notice(SystemTime::now())?;
-    let found = format!("{}: the certificate {notice}", config.cert_file.display());
-    let remedy = "Renew it; the gateway takes new files without a restart";
+    let path = config.certificate_file();
+    let found = format!("{}: the certificate {notice}", path.display());
+    let remedy = match config.acme {
+        Some(_) => SEE_STATUS,
+        None => "Renew it; the gateway takes new files without a restart",
+    };
     Some(match notice {
         Notice::EndsSoon { .. } => {
             Finding::warning(found, "Clients refuse it once it has expired", remedy)
@@ -97,7 +140,12 @@ fn time(config: &Config, certificate: &Certificate) -> Option<Finding> {
     })
 }
 
-fn names(config: &Config, leaf: &CertificateDer<'_>, certificate: &Certificate) -> Option<Finding> {
+fn names(
+    config: &Config,
+    path: &Path,
+    leaf: &CertificateDer<'_>,
+    certificate: &Certificate,
+) -> Option<Finding> {
     let names = certificate.names.join(", ");
     let has_alternative = X509Certificate::from_der(leaf).is_ok_and(|(_, certificate)| {
         matches!(certificate.subject_alternative_name(), Ok(Some(_)))
@@ -106,7 +154,7 @@ fn names(config: &Config, leaf: &CertificateDer<'_>, certificate: &Certificate) 
         return Some(Finding::warning(
             format!(
                 "{}: the certificate has no subject alternative names",
-                config.cert_file.display()
+                path.display()
             ),
             "Browsers and most clients do not look at the common name any more, and refuse it",
             "Use a certificate with the gateway's name as subject alternative name",
@@ -184,8 +232,8 @@ fn is_signed_by_known(chain: &[CertificateDer<'_>]) -> bool {
     })
 }
 
-fn untrusted(config: &Config, trust: &TrustFound) -> Option<Finding> {
-    let path = config.cert_file.display();
+fn untrusted(path: &Path, trust: &TrustFound) -> Option<Finding> {
+    let path = path.display();
     match trust {
         TrustFound::Known
         | TrustFound::Own(_)
@@ -211,8 +259,8 @@ fn untrusted(config: &Config, trust: &TrustFound) -> Option<Finding> {
 }
 
 /// What clients do not accept any more, of all certificates whose signatures they check.
-fn weak(config: &Config, chain: &[CertificateDer<'_>]) -> Option<Finding> {
-    let path = config.cert_file.display();
+fn weak(path: &Path, chain: &[CertificateDer<'_>]) -> Option<Finding> {
+    let path = path.display();
     chain.iter().enumerate().find_map(|(at, der)| {
         let (_, certificate) = X509Certificate::from_der(der).ok()?;
         let signature = certificate.signature_algorithm.algorithm.to_id_string();

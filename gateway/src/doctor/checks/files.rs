@@ -2,7 +2,6 @@
 //! what only that user should.
 
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::super::account::{Access, Account};
@@ -10,15 +9,15 @@ use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
 use super::Check;
 use crate::config::Config;
+use crate::pem_file;
 use crate::runtime_dir::{Owner, RuntimeDir};
 
 pub(super) const CHECK: Check = Check::blocking("files", look);
 
-/// A file or folder that the configuration names.
-struct Named<'a> {
+/// A file or folder that the gateway reads.
+pub(super) struct Named<'a> {
     key: &'static str,
-    path: &'a Path,
-    wanted: Access,
+    pub(super) path: &'a Path,
     /// Bits of its mode that let others do what they should not; those of `Desktops` and of keys
     /// for tickets are looked at by their readers.
     forbidden: u32,
@@ -27,12 +26,13 @@ struct Named<'a> {
 fn look(scene: &Scene) -> Vec<Finding> {
     let config = &scene.config;
     let mut troubles = Vec::new();
-    let named = named(scene, config);
+    let named = named(scene);
     for file in &named {
         troubles.extend(file.trouble(&scene.account));
     }
     troubles.extend(access_log(scene, config));
     troubles.extend(runtime_dir(scene, config));
+    troubles.extend(state_directory(scene, config));
     or_ok(troubles, || {
         let count = named.len();
         let name = &scene.account.name;
@@ -40,18 +40,25 @@ fn look(scene: &Scene) -> Vec<Finding> {
     })
 }
 
-fn named<'a>(scene: &'a Scene, config: &'a Config) -> Vec<Named<'a>> {
-    let file = |key, path: &'a Path, forbidden| Named {
-        key,
-        path,
-        wanted: Access::Read,
-        forbidden,
-    };
+/// The configuration file, and all that it names for the gateway to read. What `Acme` keeps is not
+/// among them: the gateway makes it.
+pub(super) fn named(scene: &Scene) -> Vec<Named<'_>> {
+    let config = &scene.config;
+    let acme = config.acme.as_ref();
+    let of_acme = acme.map(|acme| acme.directory_ca_file.as_path());
+    let own = |path| acme.is_none().then_some(path);
+    let certificate = own(config.cert_file.as_path()).filter(|path| *path != config.key_file);
     let portal_ca = config
         .ticket_url
         .is_some()
         .then_some(&config.ticket_url_ca_file);
     let keys = [
+        ("the configuration", Some(scene.path.as_path()), 0o002),
+        ("CertFile", certificate, 0o002),
+        ("KeyFile", own(&config.key_file), 0o027),
+        ("DirectoryCAFile of Acme", of_acme, 0o002),
+        ("ClientCAFile", config.client_ca_file.as_deref(), 0o002),
+        ("ClientCRLFile", config.client_crl_file.as_deref(), 0o002),
         ("ManagerCAFile", config.manager_ca_file.as_deref(), 0o002),
         ("HostCAFile", config.host_ca_file.as_deref(), 0o002),
         ("TicketURLCAFile", portal_ca.map(AsRef::as_ref), 0o002),
@@ -60,22 +67,21 @@ fn named<'a>(scene: &'a Scene, config: &'a Config) -> Vec<Named<'a>> {
         ("Desktops", config.desktops.as_deref(), 0),
         ("WebClient", config.web_client.as_deref(), 0o002),
     ];
-    let mut named = vec![file("the configuration", &scene.path, 0o002)];
-    if config.cert_file != config.key_file {
-        named.push(file("CertFile", &config.cert_file, 0o002));
-    }
-    named.push(file("KeyFile", &config.key_file, 0o027));
-    let given = keys
-        .into_iter()
-        .filter_map(|(key, path, bits)| Some((key, path?, bits)));
-    named.extend(given.map(|(key, path, bits)| file(key, path, bits)));
-    named
+    let named = keys.into_iter().filter_map(|(key, path, forbidden)| {
+        let path = path?;
+        Some(Named {
+            key,
+            path,
+            forbidden,
+        })
+    });
+    named.collect()
 }
 
 impl Named<'_> {
     fn trouble(&self, account: &Account) -> Option<Finding> {
         let Self { key, path, .. } = self;
-        match account.obstacle(path, self.wanted) {
+        match account.obstacle(path, Access::Read) {
             Err(error) => Some(self.unreachable(&error)),
             Ok(Some(obstacle)) => Some(Finding::error(
                 format!(
@@ -103,11 +109,7 @@ impl Named<'_> {
     }
 
     fn exposed(&self, account: &Account) -> Option<Finding> {
-        let metadata = std::fs::metadata(self.path).ok()?;
-        let mode = metadata.mode() & 0o777;
-        if mode & self.forbidden == 0 {
-            return None;
-        }
+        let mode = pem_file::exposed(self.path, self.forbidden).ok()??;
         let path = self.path.display();
         let key = self.key;
         Some(if self.forbidden & 0o004 != 0 {
@@ -195,18 +197,7 @@ fn runtime_dir(scene: &Scene, config: &Config) -> Option<Finding> {
     if made_by_unit || scene.running.is_ok() {
         return None;
     }
-    let target = if path.exists() {
-        path.as_path()
-    } else {
-        path.parent()?
-    };
-    let obstacle = scene.account.obstacle(target, Access::Write);
-    let reason = match obstacle {
-        Ok(None) => return None,
-        Ok(Some(obstacle)) => obstacle.to_string(),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return None,
-        Err(error) => format!("{}: {error}", target.display()),
-    };
+    let reason = why_unusable(path, &scene.account)?;
     Some(Finding::warning(
         format!(
             "RuntimeDir: {shown} cannot be made or used by the user {}: {reason}",
@@ -219,4 +210,39 @@ fn runtime_dir(scene: &Scene, config: &Config) -> Option<Finding> {
             scene.account.name
         ),
     ))
+}
+
+/// Where certificates are kept that the gateway gets by itself.
+fn state_directory(scene: &Scene, config: &Config) -> Option<Finding> {
+    config.acme.as_ref()?;
+    let path = &config.state_directory;
+    let made_by_unit = scene.unit.as_ref().is_some_and(|unit| {
+        let names = unit.settings.words("StateDirectory");
+        let mut made = names.iter().map(|name| Path::new("/var/lib").join(name));
+        made.any(|made| path.starts_with(made))
+    });
+    if made_by_unit {
+        return None;
+    }
+    let reason = why_unusable(path, &scene.account)?;
+    let (shown, name) = (path.display(), &scene.account.name);
+    Some(Finding::error(
+        format!("StateDirectory: {shown} cannot be made or used by the user {name}: {reason}"),
+        "Acme cannot keep a certificate there, so none is ordered",
+        format!("install -d -m 700 -o {name} {shown}, or StateDirectory= in the unit"),
+    ))
+}
+
+/// What keeps a user from making a folder or writing into it; `None`: nothing that is known.
+fn why_unusable(folder: &Path, account: &Account) -> Option<String> {
+    let target = if folder.exists() {
+        folder
+    } else {
+        folder.parent()?
+    };
+    match account.obstacle(target, Access::Write) {
+        Ok(obstacle) => obstacle.map(|obstacle| obstacle.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+        Err(error) => Some(format!("{}: {error}", target.display())),
+    }
 }

@@ -107,13 +107,14 @@ fn configuration(running: &Running, config: &Config) -> Option<Finding> {
 
 fn certificate(running: &Running, config: &Config) -> Option<Finding> {
     let in_use = running.status["certificate_end"].as_u64()?;
-    let in_file = PemFile::read(&config.cert_file).certificates().ok()?;
+    let path = config.certificate_file();
+    let in_file = PemFile::read(&path).certificates().ok()?;
     let end = Certificate::of(in_file.first()?).not_after?;
     (in_use != end).then(|| {
         Finding::warning(
             format!(
                 "{} has another certificate than the one in use",
-                config.cert_file.display()
+                path.display()
             ),
             "Clients see the old one; the gateway takes no certificate that is not valid now, or \
              does not go with its key",

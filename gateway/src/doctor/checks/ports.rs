@@ -7,17 +7,18 @@ use super::super::finding::{Finding, or_ok};
 use super::super::listeners::{self, Listener, is_here};
 use super::super::scene::Scene;
 use super::Check;
+use crate::config::Config;
 
 pub(super) const CHECK: Check = Check::blocking("ports", look);
 
-const WHY: &str = "The gateway does not start without its ports";
-
 /// A port that the gateway opens.
-struct Port {
+pub(super) struct Port {
     key: &'static str,
     address_key: &'static str,
     address: Option<IpAddr>,
-    number: u16,
+    pub(super) number: u16,
+    /// What does not work without it.
+    pub(super) why: &'static str,
 }
 
 /// Who has a port.
@@ -38,7 +39,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
         }
     };
     let (mut ours, mut free, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
-    for port in ports(scene) {
+    for port in ports(&scene.config) {
         let shown = format!("{} ({})", port.number, port.key);
         match port.held(scene, &listeners) {
             Held::Ours => ours.push(shown),
@@ -58,13 +59,14 @@ fn look(scene: &Scene) -> Vec<Finding> {
     })
 }
 
-fn ports(scene: &Scene) -> Vec<Port> {
-    let config = &scene.config;
+/// All that the configuration names.
+pub(super) fn ports(config: &Config) -> Vec<Port> {
     let port = |key, address_key, address, number| Port {
         key,
         address_key,
         address,
         number,
+        why: "The gateway does not start without its ports",
     };
     let tls = port(
         "SslPort",
@@ -88,7 +90,19 @@ fn ports(scene: &Scene) -> Vec<Port> {
             number,
         )
     });
-    [Some(tls), plain, admin].into_iter().flatten().collect()
+    // Open while an authority checks names only.
+    let http = config.acme.as_ref().and_then(|acme| acme.http_port);
+    let http = http.map(|number| Port {
+        why: "The authority of Acme cannot check names, so there is no certificate",
+        ..port(
+            "HttpPort of Acme",
+            "ListenAddress",
+            config.listen_address,
+            number,
+        )
+    });
+    let all = [Some(tls), plain, admin, http];
+    all.into_iter().flatten().collect()
 }
 
 impl Port {
@@ -101,7 +115,7 @@ impl Port {
                     "{address} ({}) is no address of this machine",
                     self.address_key
                 ),
-                WHY,
+                self.why,
                 format!(
                     "Correct {}, or set up the address; `ip address` lists them",
                     self.address_key
@@ -126,7 +140,7 @@ impl Port {
         };
         Held::Trouble(Finding::error(
             format!("port {} ({}) is held by {holder}", self.number, self.key),
-            WHY,
+            self.why,
             format!("Stop that program, or choose another {}", self.key),
         ))
     }
@@ -143,7 +157,7 @@ impl Port {
             return Held::Ours;
         }
         let remedy = format!("ss -ltnp 'sport = :{number}', as root, shows which it is");
-        Held::Trouble(Finding::error(found, WHY, remedy))
+        Held::Trouble(Finding::error(found, self.why, remedy))
     }
 }
 
@@ -152,7 +166,6 @@ mod tests {
     use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
-    use crate::config::Config;
 
     fn scene(address: &str, port: u16) -> Scene {
         Scene::with(Config {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
 use super::super::unit::{SHIPPED, Settings, Unit};
-use super::Check;
+use super::{Check, files, ports};
 use crate::config::{Config, DEFAULT_PATH, DataPath};
 
 pub(super) const CHECK: Check = Check::blocking("unit", look);
@@ -145,8 +145,12 @@ fn command(settings: &Settings, looked_at: &Path) -> Option<Finding> {
 }
 
 fn same(left: &Path, right: &Path) -> bool {
-    let real = |path: &Path| fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     real(left) == real(right)
+}
+
+/// Where links lead; as it is named if there is nothing.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 fn capabilities(scene: &Scene, unit: &Unit) -> Option<Finding> {
@@ -156,19 +160,20 @@ fn capabilities(scene: &Scene, unit: &Unit) -> Option<Finding> {
         return None;
     }
     let given = unit.settings.words("AmbientCapabilities");
-    let ports = [Some(config.ssl_port), config.plain_port, config.admin_port];
-    let low = ports
-        .into_iter()
-        .flatten()
-        .find(|port| *port != 0 && *port < first_free_port());
+    let first_free = first_free_port();
+    let mut ports = ports::ports(config).into_iter();
+    let low = ports.find(|port| port.number != 0 && port.number < first_free);
     let socket = unit.name.replace(".service", ".socket");
     if let Some(port) = low
         && !given.contains(&"CAP_NET_BIND_SERVICE")
         && Unit::installed(&socket).is_none()
     {
         return Some(Finding::error(
-            format!("AmbientCapabilities= lacks CAP_NET_BIND_SERVICE, which port {port} needs"),
-            "The gateway does not start without its ports",
+            format!(
+                "AmbientCapabilities= lacks CAP_NET_BIND_SERVICE, which port {} needs",
+                port.number
+            ),
+            port.why,
             EDIT,
         ));
     }
@@ -200,7 +205,6 @@ fn first_free_port() -> u16 {
 
 /// Files that the unit hides from the gateway.
 fn hidden(settings: &Settings, scene: &Scene) -> Option<Finding> {
-    let config = &scene.config;
     let home = settings.value("ProtectHome").unwrap_or_default();
     let hides_home = settings.is_on("ProtectHome") || home == "tmpfs";
     let hides_tmp =
@@ -210,18 +214,9 @@ fn hidden(settings: &Settings, scene: &Scene) -> Option<Finding> {
         (hides_home && below(&["/home", "/root", "/run/user"]))
             || (hides_tmp && below(&["/tmp", "/var/tmp"]))
     };
-    let optional = [
-        &config.manager_ca_file,
-        &config.host_ca_file,
-        &config.pool_key_file,
-        &config.ticket_public_keys,
-        &config.desktops,
-        &config.web_client,
-    ];
-    let always = [&scene.path, &config.cert_file, &config.key_file];
-    let all = always.into_iter().chain(optional.into_iter().flatten());
-    let mut all = all.map(|path| fs::canonicalize(path).unwrap_or_else(|_| path.clone()));
-    let path = all.find(|path| is_hidden(path))?;
+    let named = files::named(scene).into_iter();
+    let mut real = named.map(|file| real(file.path));
+    let path = real.find(|path| is_hidden(path))?;
     Some(Finding::error(
         format!(
             "the unit hides {} from the gateway (ProtectHome=, PrivateTmp=)",
@@ -274,12 +269,24 @@ fn not_writable(settings: &Settings, config: &Config) -> Vec<Finding> {
             "Name it in RuntimeDirectory=, as the package's unit does",
         ));
     }
+    let state_directory = &config.state_directory;
+    if config.acme.is_some() && !is_writable(state_directory) {
+        troubles.push(Finding::error(
+            format!(
+                "the unit makes {} (StateDirectory) read-only (ProtectSystem=strict)",
+                state_directory.display()
+            ),
+            "Acme cannot keep a certificate there, so none is ordered",
+            "Name it in StateDirectory=, as the package's unit does",
+        ));
+    }
     troubles
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Acme;
 
     fn scene(unit: &str, config: Config) -> Scene {
         let mut scene = Scene::with(config);
@@ -398,6 +405,34 @@ mod tests {
             found(&format!("{SHIPPED}\nAmbientCapabilities="), high),
             ["/x.service"]
         );
+    }
+
+    #[test]
+    fn what_acme_needs_is_told_and_its_certificate_is_no_file_of_the_administrator() {
+        let config = |state: &str, port| Config {
+            acme: Some(Acme {
+                domains: vec!["gateway.example.com".to_owned()],
+                contact: Vec::new(),
+                directory: "https://ca.example.com/directory".parse().unwrap(),
+                directory_ca_file: "/etc/ssl/certs/ca-certificates.crt".into(),
+                http_port: Some(port),
+            }),
+            state_directory: state.into(),
+            // Those have no effect.
+            cert_file: "/root/gateway.pem".into(),
+            key_file: "/root/gateway.key".into(),
+            ssl_port: 8443,
+            ..Config::default()
+        };
+        let usual = "/var/lib/flexvdi-gateway";
+        assert_eq!(found(SHIPPED, config(usual, 80)), ["/x.service"]);
+        let without = format!("{SHIPPED}\nAmbientCapabilities=\n");
+        let told = found(&without, config(usual, 80));
+        assert!(told[0].ends_with("which port 80 needs"), "{told:?}");
+        assert_eq!(found(&without, config(usual, 8080)), ["/x.service"]);
+        let told = found(SHIPPED, config("/srv/gateway", 80));
+        let expected = "the unit makes /srv/gateway (StateDirectory) read-only";
+        assert!(told[0].starts_with(expected), "{told:?}");
     }
 
     #[test]

@@ -157,6 +157,50 @@ async fn certificates_that_clients_refuse_are_told() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_the_gateway_gets_by_itself_is_looked_for_where_it_is_kept() {
+    let mut installation = Installation::new().await;
+    let state = installation.path("state");
+    let kept = state.join("acme/certificate.pem");
+    std::fs::create_dir_all(kept.parent().unwrap()).unwrap();
+    installation.config.remove("CertFile");
+    installation.config.remove("KeyFile");
+    installation.set("StateDirectory", state.to_str().unwrap());
+    let mut acme = json!({
+        "Domains": ["gateway.example.com"],
+        "DirectoryCAFile": installation.cert.ca_path(),
+        "TermsAgreed": true,
+    });
+    installation.set("Acme", acme.clone());
+    let found = installation.look().await;
+    assert!(
+        found.text.contains("(StateDirectory) read-only"),
+        "{}",
+        found.text
+    );
+    installation.unit = format!("ReadWritePaths={}\n", state.display());
+    installation
+        .finds("warning", "certificate ", "there is no certificate yet")
+        .await;
+
+    let own = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    let (chain, key) = (installation.cert.cert_path(), installation.cert.key_path());
+    std::fs::write(&kept, own(chain) + &own(key)).unwrap();
+    let found = installation.look().await;
+    assert!(found.troubles.is_empty(), "{}", found.text);
+    std::fs::write(&kept, "junk").unwrap();
+    installation
+        .finds("warning", "certificate ", "it is ordered anew")
+        .await;
+    std::fs::remove_file(&kept).unwrap();
+
+    acme["DirectoryCAFile"] = json!("/nonexistent/authorities.pem");
+    installation.set("Acme", acme);
+    let found = installation.look().await;
+    let told = "error    files          DirectoryCAFile of Acme: /nonexistent/authorities.pem";
+    assert!(found.text.contains(told), "{}", found.text);
+}
+
+#[tokio::test]
 async fn files_of_others_that_cannot_be_used_are_told() {
     let mut installation = Installation::new().await;
     let junk = installation.write("junk", "junk");
@@ -165,6 +209,7 @@ async fn files_of_others_that_cannot_be_used_are_told() {
         ("HostCAFile", "authorities "),
         ("TicketPublicKeys", "authorities "),
         ("PoolKeyFile", "pool "),
+        ("ClientCAFile", "certificate "),
     ] {
         let before = installation.config.get(key).cloned();
         installation.set(key, junk.clone());
@@ -174,6 +219,9 @@ async fn files_of_others_that_cannot_be_used_are_told() {
             None => drop(installation.config.remove(key)),
         }
     }
+    installation.set("ClientCAFile", "/nonexistent/clients.pem");
+    installation.finds("error", "files ", "ClientCAFile").await;
+    installation.config.remove("ClientCAFile");
     let keys = "flexvdi-gateway-pool-keys 1\nkey 0dpJqGm3cTz0Xo2nkH5fJ2zv1Qw8sYb4uR7eLxNcVaM\n";
     let keys = installation.write("pool.keys", keys);
     installation.set("PoolKeyFile", keys.clone());
