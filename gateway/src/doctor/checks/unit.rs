@@ -177,7 +177,9 @@ fn capabilities(scene: &Scene, unit: &Unit) -> Option<Finding> {
             EDIT,
         ));
     }
-    let wants_programs = matches!(config.data_path, DataPath::Sockmap | DataPath::KtlsSockmap);
+    let preparations = unit.settings.words("ExecStartPre");
+    let wants_programs = matches!(config.data_path, DataPath::Sockmap | DataPath::KtlsSockmap)
+        && !preparations.contains(&"load-ebpf");
     let lacks: Vec<_> = SOCKMAP
         .into_iter()
         .filter(|name| !given.contains(name))
@@ -185,7 +187,8 @@ fn capabilities(scene: &Scene, unit: &Unit) -> Option<Finding> {
     (wants_programs && !lacks.is_empty()).then(|| {
         Finding::warning(
             format!(
-                "AmbientCapabilities= lacks {}, which DataPath {} needs",
+                "AmbientCapabilities= lacks {}, which DataPath {} needs unless ExecStartPre= runs \
+                 load-ebpf",
                 lacks.join(" "),
                 config.data_path.name()
             ),
@@ -405,6 +408,17 @@ mod tests {
             found(&format!("{SHIPPED}\nAmbientCapabilities="), high),
             ["/x.service"]
         );
+    }
+
+    #[test]
+    fn programs_that_root_loads_need_no_capabilities() {
+        const DROP_IN: &str = include_str!("../../../../packaging/systemd/sockmap.conf");
+        let config = Config {
+            data_path: DataPath::Sockmap,
+            ..Config::default()
+        };
+        let unit = format!("{SHIPPED}\n{DROP_IN}");
+        assert_eq!(found(&unit, config), ["/x.service"]);
     }
 
     #[test]
