@@ -13,11 +13,16 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// When the commit was made that is checked out, in seconds since 1970.
 pub(crate) fn time_of_commit() -> Result<u64> {
     let time = git(&["log", "-1", "--format=%ct"])?;
-    time.trim().parse().context("git told no time")
+    time.parse().context("git told no time")
+}
+
+/// The commit that is checked out.
+pub(crate) fn revision() -> Result<String> {
+    git(&["rev-parse", "HEAD"])
 }
 
 fn git(arguments: &[&str]) -> Result<String> {
     let mut git = Command::new("git");
     git.arg("-C").arg(workspace()).args(arguments);
-    run_bounded(git, LIMIT)
+    Ok(run_bounded(git, LIMIT)?.trim().to_owned())
 }

@@ -1,6 +1,5 @@
 //! What the image says of itself: how it is run, and what is inside.
 
-use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -10,13 +9,10 @@ use oci_spec::image::{
     ImageConfigurationBuilder, Os, RootFsBuilder,
 };
 use serde_json::{Value, json};
-use testkit::command::run_bounded;
 
 use super::architecture::Architecture;
 use super::contents::{PROGRAM, USER};
-use crate::cargo;
-
-const GIT_LIMIT: Duration = Duration::from_mins(1);
+use crate::git;
 
 /// The TLS port inside: one that every user may open, whatever the runtime permits.
 pub(super) const PORT: u16 = 8443;
@@ -45,15 +41,13 @@ impl Description {
         let time = if let Ok(time) = std::env::var("SOURCE_DATE_EPOCH") {
             time.parse().context("SOURCE_DATE_EPOCH: not a number")?
         } else {
-            let time = git(&["log", "-1", "--format=%ct"]);
-            let time = time.context("there is no commit: set SOURCE_DATE_EPOCH")?;
-            time.parse().context("the time of the last commit")?
+            git::time_of_commit().context("there is no commit: set SOURCE_DATE_EPOCH")?
         };
         Ok(Self {
             version,
             architecture,
             time,
-            revision: git(&["rev-parse", "HEAD"]).ok(),
+            revision: git::revision().ok(),
         })
     }
 
@@ -124,12 +118,6 @@ impl Description {
 
 fn nanoseconds(seconds: u64) -> u64 {
     seconds * 1_000_000_000
-}
-
-fn git(arguments: &[&str]) -> Result<String> {
-    let mut git = Command::new("git");
-    git.arg("-C").arg(cargo::workspace()).args(arguments);
-    Ok(run_bounded(git, GIT_LIMIT)?.trim().to_owned())
 }
 
 #[cfg(test)]
