@@ -5,10 +5,9 @@ mod apt;
 mod dnf;
 mod stand_in;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::Args;
 use tempfile::TempDir;
 use testkit::command::target_dir;
@@ -44,13 +43,16 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     let served = TempDir::with_prefix("flexvdi-gateway-served-")?;
     // The signatures go into copies.
     let signed = served.path().join("packages");
-    fs::create_dir(&signed)?;
-    let found = copy_packages(&packages, &signed)?;
+    let mut found = repository::files(&packages, "deb")?;
+    found.extend(repository::files(&packages, "rpm")?);
     ensure!(
-        found > 0,
+        !found.is_empty(),
         "{} holds no packages: run `cargo xtask package` first",
         packages.display()
     );
+    for package in &found {
+        repository::add(&signed, package)?;
+    }
     let key = Key::for_test()?;
     key.sign_rpms(&signed)?;
     repository::make(steps, &signed, served.path(), Some(&key))?;
@@ -83,21 +85,4 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 
     apt::install(steps, &machine, served.path())?;
     dnf::install(steps, &machine)
-}
-
-fn copy_packages(from: &Path, to: &Path) -> Result<usize> {
-    let entries = fs::read_dir(from).with_context(|| format!("reading {}", from.display()))?;
-    let mut copied = 0;
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().context("a file has a name")?;
-        let is_package = path
-            .extension()
-            .is_some_and(|extension| extension == "deb" || extension == "rpm");
-        if is_package {
-            fs::copy(&path, to.join(name))?;
-            copied += 1;
-        }
-    }
-    Ok(copied)
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use flate2::{Compression, GzBuilder};
 use testkit::command::run_bounded;
 
-use super::{Key, PUBLIC_KEY, add};
+use super::{Key, PUBLIC_KEY, add, architecture};
 use crate::git;
 
 const LIMIT: Duration = Duration::from_mins(5);
@@ -23,7 +23,8 @@ pub(super) fn make(tree: &Path, packages: &[PathBuf], key: Option<&Key>) -> Resu
     let mut architectures = BTreeSet::new();
     for package in packages {
         add(&tree.join("pool"), package)?;
-        architectures.insert(architecture(package)?);
+        // `NAME_VERSION_ARCHITECTURE.deb`.
+        architectures.insert(architecture(package, '_')?);
     }
     let suite = tree.join("dists").join(SUITE);
     for architecture in &architectures {
@@ -72,15 +73,6 @@ fn ftparchive(tree: &Path) -> Command {
     command
 }
 
-/// What is between the last two separators of `NAME_VERSION_ARCHITECTURE.deb`.
-fn architecture(package: &Path) -> Result<String> {
-    let name = package.file_stem().and_then(|name| name.to_str());
-    let found = name.and_then(|name| name.rsplit_once('_'));
-    let (_, architecture) =
-        found.with_context(|| format!("{} names no architecture", package.display()))?;
-    Ok(architecture.to_owned())
-}
-
 /// The entries in an order that does not depend on the file system.
 fn sorted(list: &str) -> String {
     let mut entries: Vec<_> = list
@@ -108,16 +100,6 @@ fn date() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_architecture_is_in_the_name() {
-        let of = |name: &str| architecture(Path::new(name)).ok();
-        assert_eq!(
-            of("/x_y/flexvdi-gateway_1.2_arm64.deb").as_deref(),
-            Some("arm64")
-        );
-        assert_eq!(of("flexvdi-gateway.deb"), None);
-    }
 
     #[test]
     fn entries_are_sorted_by_file() {

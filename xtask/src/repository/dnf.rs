@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use testkit::command::run_bounded;
 
-use super::{Key, PUBLIC_KEY, add};
+use super::{Key, PUBLIC_KEY, add, architecture};
 use crate::cargo::workspace;
 use crate::git;
 
@@ -20,7 +20,8 @@ pub(super) fn make(tree: &Path, packages: &[PathBuf], key: Option<&Key>) -> Resu
     let time = git::time_of_commit().or_else(|_| now())?;
     let mut folders = BTreeSet::new();
     for package in packages {
-        let folder = tree.join(architecture(package)?);
+        // `NAME-VERSION-RELEASE.ARCHITECTURE.rpm`.
+        let folder = tree.join(architecture(package, '.')?);
         let added = add(&folder, package)?;
         // The lists name the time of each file.
         fs::File::options()
@@ -60,28 +61,6 @@ pub(super) fn make(tree: &Path, packages: &[PathBuf], key: Option<&Key>) -> Resu
     Ok(())
 }
 
-/// What is between the last two dots of `NAME-VERSION-RELEASE.ARCHITECTURE.rpm`.
-fn architecture(package: &Path) -> Result<String> {
-    let name = package.file_stem().and_then(|name| name.to_str());
-    let found = name.and_then(|name| name.rsplit_once('.'));
-    let (_, architecture) =
-        found.with_context(|| format!("{} names no architecture", package.display()))?;
-    Ok(architecture.to_owned())
-}
-
 fn now() -> Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_architecture_is_in_the_name() {
-        let of = |name: &str| architecture(Path::new(name)).ok();
-        let package = "/x.y/flexvdi-gateway-1.2-1.aarch64.rpm";
-        assert_eq!(of(package).as_deref(), Some("aarch64"));
-        assert_eq!(of("package.rpm"), None);
-    }
 }

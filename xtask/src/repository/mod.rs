@@ -69,8 +69,17 @@ fn outcome(tree: &Path, packages: usize, key: Option<&Key>) -> String {
     format!("{}, {packages} packages, {signed}", tree.display())
 }
 
+/// What is behind the last separator in a package's name, before its ending.
+fn architecture(package: &Path, separator: char) -> Result<String> {
+    let name = package.file_stem().and_then(|name| name.to_str());
+    let found = name.and_then(|name| name.rsplit_once(separator));
+    let (_, architecture) =
+        found.with_context(|| format!("{} names no architecture", package.display()))?;
+    Ok(architecture.to_owned())
+}
+
 /// The files of a kind that lie in the folder itself, in the order of their names.
-fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let mut files = Vec::new();
     for entry in entries {
@@ -93,10 +102,26 @@ fn empty(parent: &Path, name: &str) -> Result<PathBuf> {
     Ok(folder.canonicalize()?)
 }
 
-/// Puts a package into a folder of the tree.
-fn add(folder: &Path, package: &Path) -> Result<PathBuf> {
+/// Puts a package into a folder, which is made if need be.
+pub(crate) fn add(folder: &Path, package: &Path) -> Result<PathBuf> {
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     let to = folder.join(package.file_name().context("a package has a name")?);
     fs::copy(package, &to).with_context(|| format!("copying {}", package.display()))?;
     Ok(to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_architecture_is_in_the_name() {
+        let of = |name: &str, separator| architecture(Path::new(name), separator).ok();
+        let deb = "/x_y/flexvdi-gateway_1.2_arm64.deb";
+        assert_eq!(of(deb, '_').as_deref(), Some("arm64"));
+        assert_eq!(of("flexvdi-gateway.deb", '_'), None);
+        let rpm = "/x.y/flexvdi-gateway-1.2-1.aarch64.rpm";
+        assert_eq!(of(rpm, '.').as_deref(), Some("aarch64"));
+        assert_eq!(of("package.rpm", '.'), None);
+    }
 }
