@@ -60,7 +60,7 @@ const HELP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What is run inside which virtual machines.
 #[derive(Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Class of kernels, as `--list` names it; may be given several times. Default: all that can
     /// be had.
     #[arg(long = "kernel", value_name = "CLASS")]
@@ -82,7 +82,7 @@ pub struct Options {
 }
 
 /// Runs the tests in one virtual machine after the other; fails when one of them does.
-pub fn run(steps: &mut Steps, options: &Options) -> Result<()> {
+pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     let names = options.kernels.iter().map(String::as_str);
     let classes = names.map(Class::named).collect::<Result<Vec<_>>>()?;
     if options.list {
@@ -117,7 +117,7 @@ pub fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 
 /// Runs a few tests with an older and a current kernel, as far as they can be had; fails when
 /// neither can, and when one refuses a data path that its class carries.
-pub fn run_quick(steps: &mut Steps) -> Result<()> {
+pub(crate) fn run_quick(steps: &mut Steps) -> Result<()> {
     let named = |names: &[&str]| names.iter().map(|name| Class::named(name)).collect();
     let selection = Selection {
         classes: QUICK_CLASSES
