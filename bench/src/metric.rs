@@ -11,7 +11,7 @@ pub(crate) type Values = BTreeMap<String, f64>;
 /// One of a figure's values.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MetricInfo {
-    /// Its key in [`Measurement::values`].
+    /// Its key in [`Measurement::values`](crate::results::Measurement::values).
     pub(crate) id: String,
     /// What it is, with its unit.
     pub(crate) label: String,

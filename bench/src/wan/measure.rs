@@ -11,8 +11,7 @@ use super::stage::{Place, Props, Stage};
 use super::viewer::{Seen, watch};
 use crate::cpu::{Gauge, Usage};
 use crate::excerpt::Excerpt;
-use crate::metric::MetricInfo;
-use crate::metric::Values;
+use crate::metric::{MetricInfo, Values};
 use crate::peers::Kind;
 use crate::statistics::percentile;
 
