@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::Method;
+use procfs::process::Process;
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -60,6 +61,11 @@ impl Running {
     pub(super) fn samples(&self) -> Vec<Sample> {
         samples::parse(&self.metrics)
     }
+}
+
+/// A process; `None`: there is none of this number.
+pub(super) fn process(pid: u32) -> Option<Process> {
+    Process::new(i32::try_from(pid).ok()?).ok()
 }
 
 async fn answer(runtime_dir: &Path, path: &str) -> Result<String, NoAnswer> {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::account::{Account, NoSuchUser};
 use super::contact::Contact;
-use super::running::{NoAnswer, Running};
+use super::running::{NoAnswer, Running, process};
 use super::systemctl::State;
 use super::unit::{self, Unit};
 use crate::background::OWN;
@@ -146,8 +146,7 @@ fn find_unit(wanted: Option<String>, pid: Option<u32>) -> Option<Unit> {
 
 /// The service that a process belongs to, by its control group.
 fn unit_of(pid: u32) -> Option<String> {
-    let process = procfs::process::Process::new(i32::try_from(pid).ok()?).ok()?;
-    let groups = process.cgroups().ok()?;
+    let groups = process(pid)?.cgroups().ok()?;
     groups.0.iter().find_map(|group| {
         let last = group.pathname.rsplit('/').next()?;
         last.ends_with(".service").then(|| last.to_owned())
@@ -162,9 +161,7 @@ fn account(
     if let Some(name) = wanted {
         return Account::named(name);
     }
-    let of_process = pid
-        .and_then(|pid| procfs::process::Process::new(i32::try_from(pid).ok()?).ok())
-        .and_then(|process| process.uid().ok());
+    let of_process = pid.and_then(process).and_then(|process| process.uid().ok());
     let of_unit = unit.map(|unit| unit.settings.value("User").unwrap_or("root"));
     let mut account = match (of_process, of_unit) {
         (Some(uid), _) => Account::numbered(uid),

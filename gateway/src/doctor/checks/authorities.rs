@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
-use super::Check;
+use super::{Check, NOT_TAKEN};
 use crate::manager::acme_config;
 use crate::pem_file::PemFile;
 use crate::prepared::{HostCa, ManagerTls, PortalTls, Signers};
@@ -35,11 +35,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
                     "Whoever changes it decides what the gateway trusts",
                     "Correct it",
                 )),
-                Err(error) => troubles.push(Finding::error(
-                    error,
-                    "The gateway does not start with it, and a running one keeps what it has",
-                    "Correct the file",
-                )),
+                Err(error) => troubles.push(Finding::error(error, NOT_TAKEN, "Correct the file")),
             }
         };
     take("ManagerCAFile", ManagerTls::file(config), |file| {

@@ -14,7 +14,7 @@ use x509_parser::prelude::FromDer;
 
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
-use super::Check;
+use super::{Check, NOT_TAKEN};
 use crate::certificate_subject::shown;
 use crate::config::Config;
 use crate::host_tls::server_name;
@@ -57,11 +57,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
                 }
                 _ => "Put the certificate with its chain into CertFile and its key into KeyFile",
             };
-            return vec![Finding::error(
-                error.to_string(),
-                "The gateway does not start with it, and a running one keeps what it has",
-                remedy,
-            )];
+            return vec![Finding::error(error.to_string(), NOT_TAKEN, remedy)];
         }
     };
     if identity.is_placeholder {

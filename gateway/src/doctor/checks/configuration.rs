@@ -4,12 +4,10 @@ use std::io;
 
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
-use super::Check;
+use super::{Check, NOT_TAKEN};
 use crate::config::ConfigError;
 
 pub(super) const CHECK: Check = Check::blocking("configuration", look).always();
-
-const WHY: &str = "The gateway does not start with it, and a running one keeps what it has";
 
 fn look(scene: &Scene) -> Vec<Finding> {
     let path = scene.path.display();
@@ -24,14 +22,18 @@ fn look(scene: &Scene) -> Vec<Finding> {
         }
         Err(ConfigError::Read { reason, .. }) => {
             let remedy = "Write one, or name it: --config FILE";
-            return vec![Finding::error(format!("{path}: {reason}"), WHY, remedy)];
+            return vec![Finding::error(
+                format!("{path}: {reason}"),
+                NOT_TAKEN,
+                remedy,
+            )];
         }
         Err(error) => {
             let text = error.to_string();
             let mistake = |line: &str| {
                 Finding::error(
                     line,
-                    WHY,
+                    NOT_TAKEN,
                     "docs/configuration.md has every key and its values",
                 )
             };

@@ -3,6 +3,7 @@
 use procfs::process::{LimitValue, Process};
 
 use super::super::finding::Finding;
+use super::super::running::process;
 use super::super::scene::Scene;
 use super::Check;
 use crate::limits::connections_within;
@@ -37,8 +38,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
 /// The hard one, to which a gateway raises its own, and whose it is.
 fn limit(scene: &Scene) -> Option<(u64, String)> {
     if let Some(pid) = scene.pid() {
-        let process = Process::new(i32::try_from(pid).ok()?).ok()?;
-        return Some((of_process(&process)?, format!("process {pid}")));
+        return Some((of_process(&process(pid)?)?, format!("process {pid}")));
     }
     let of_unit = scene.unit.as_ref().and_then(|unit| {
         let value = unit.settings.value("LimitNOFILE")?;

@@ -2,7 +2,7 @@
 
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
-use super::Check;
+use super::{Check, NOT_TAKEN};
 use crate::desktops::{DesktopsError, DesktopsFile};
 
 pub(super) const CHECK: Check = Check::blocking("desktops", look);
@@ -22,7 +22,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
             let mistake = |line: &str| {
                 Finding::error(
                     line,
-                    "The gateway does not start with it, and a running one keeps what it has",
+                    NOT_TAKEN,
                     "docs/desktops.md describes the file; `flexvdi-gateway schema desktops` prints \
                      a schema for editors",
                 )

@@ -6,6 +6,7 @@ use std::path::Path;
 use procfs::process::Process;
 
 use super::super::finding::{Finding, or_ok};
+use super::super::running::process;
 use super::super::scene::Scene;
 use super::Check;
 
@@ -34,9 +35,7 @@ struct Limits {
 
 fn look(scene: &Scene) -> Vec<Finding> {
     let process = match scene.pid() {
-        Some(pid) => i32::try_from(pid)
-            .ok()
-            .and_then(|pid| Process::new(pid).ok()),
+        Some(pid) => process(pid),
         // A container's limits are those of every process in it.
         None => Process::myself().ok(),
     };

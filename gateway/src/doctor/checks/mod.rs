@@ -57,6 +57,9 @@ const ALL: &[Check] = &[
     failures::CHECK,
 ];
 
+/// What follows from a file with mistakes that the configuration is, or names.
+const NOT_TAKEN: &str = "The gateway does not start with it, and a running one keeps what it has";
+
 /// Longest time for a check that says nothing else.
 const LIMIT: Duration = Duration::from_secs(10);
 

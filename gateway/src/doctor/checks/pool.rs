@@ -2,7 +2,7 @@
 
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
-use super::Check;
+use super::{Check, NOT_TAKEN};
 use crate::pool::{KeyFileError, PoolKeys};
 
 pub(super) const CHECK: Check = Check::blocking("pool", look);
@@ -17,7 +17,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
         Err(error) => {
             return vec![Finding::error(
                 error.to_string(),
-                "The gateway does not start with it, and a running one keeps what it has",
+                NOT_TAKEN,
                 "Copy the file from another gateway of the pool",
             )];
         }
