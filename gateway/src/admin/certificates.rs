@@ -6,7 +6,7 @@ use super::units::age;
 use crate::acme::AcmeStatus;
 
 /// When the next one is ordered, and what went wrong the last time.
-pub(super) fn told(acme: &AcmeStatus, now: SystemTime) -> String {
+pub(crate) fn told(acme: &AcmeStatus, now: SystemTime) -> String {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let next = match acme.next_attempt {
         None if acme.last_attempt.is_none() => "another process orders it".to_owned(),

@@ -38,6 +38,7 @@ use crate::metrics;
 use crate::runtime_dir::Held;
 use crate::runtime_dir::socket::{Bound, OwnListener};
 use crate::serving::Live;
+pub(crate) use certificates::told as told_of_certificates;
 use gateway_datapath::label::Label as _;
 use gateway_datapath::probe::Finding;
 use gateway_datapath::supervise::{Supervised, supervised};

@@ -187,6 +187,14 @@ const KINDS: &[Kind] = &[
                 "Clients refuse the certificate, or speak no TLS 1.2 or 1.3: set Debug",
             ),
             (
+                "no certificate",
+                "Clients show no certificate, and ClientCertificates is \"required\"",
+            ),
+            (
+                "certificate refused",
+                "Certificates of clients are revoked, have ended or are none of ClientCAFile's",
+            ),
+            (
                 "timeout",
                 "Connections stay silent: a balancer's probes, or scanners",
             ),

@@ -1,6 +1,6 @@
 //! The running gateway: is it this version, with this configuration and certificate?
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -8,6 +8,8 @@ use super::super::finding::{Finding, or_ok};
 use super::super::running::{NoAnswer, Running};
 use super::super::scene::Scene;
 use super::Check;
+use crate::acme::AcmeStatus;
+use crate::admin::told_of_certificates;
 use crate::config::{Config, effective_json, keys_that_need_a_restart};
 use crate::pem_file::PemFile;
 use crate::tls::Certificate;
@@ -43,6 +45,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
             "flexvdi-gateway undrain",
         ));
     }
+    troubles.extend(orders(running));
     troubles.extend(open_files(running));
     or_ok(troubles, || {
         let uptime = running.status["uptime_seconds"].as_u64().unwrap_or(0);
@@ -123,6 +126,18 @@ fn certificate(running: &Running, config: &Config) -> Option<Finding> {
     })
 }
 
+/// Certificates that the gateway could not get by itself.
+fn orders(running: &Running) -> Option<Finding> {
+    let acme: AcmeStatus = serde_json::from_value(running.status["acme"].clone()).ok()?;
+    (acme.failures > 0).then(|| {
+        Finding::warning(
+            format!("Acme: {}", told_of_certificates(&acme, SystemTime::now())),
+            "Clients refuse the gateway's certificate once it has ended",
+            "docs/certificates.md#what-has-to-be-reachable",
+        )
+    })
+}
+
 fn open_files(running: &Running) -> Option<Finding> {
     let open = running.status["open_files"].as_u64()?;
     let limit = running.status["open_files_limit"].as_u64()?;
@@ -184,6 +199,18 @@ mod tests {
                 format!("version 0.0.1 runs, and this program is {version}"),
             ),
             ("draining", json!(true), "the gateway drains".to_owned()),
+            (
+                "acme",
+                json!({
+                    "domains": [],
+                    "directory": "",
+                    "failures": 2,
+                    "last_error": "no answer",
+                    "next_attempt": 0,
+                }),
+                "Acme: the last 2 attempts failed: no answer; the next one is ordered in 0 s"
+                    .to_owned(),
+            ),
             (
                 "open_files",
                 json!(91),
