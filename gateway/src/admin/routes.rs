@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    X_FRAME_OPTIONS,
 };
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -113,10 +113,7 @@ async fn answer_as_such(
 /// The values in effect, as `check` prints those of the file.
 fn configuration(admin: &Admin) -> Response<Body> {
     let values = effective_json(&admin.sources.live.current().config);
-    let mut response = Response::new(Body::from(values.to_string().into_bytes()));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
+    reply::of_type(reply::JSON, StatusCode::OK, values.to_string())
 }
 
 fn show(admin: &Admin, path: &str) -> Option<Response<Body>> {
@@ -133,15 +130,12 @@ fn show(admin: &Admin, path: &str) -> Option<Response<Body>> {
             Err(_) => return Some(failed()),
         },
         "/status" => match serde_json::to_string(&block_in_place(|| admin.status())) {
-            Ok(text) => ("application/json", text),
+            Ok(text) => (reply::JSON, text),
             Err(_) => return Some(failed()),
         },
         _ => return None,
     };
-    let mut response = Response::new(Body::from(text.into_bytes()));
-    let kind = HeaderValue::from_static(kind);
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    Some(response)
+    Some(reply::of_type(kind, StatusCode::OK, text))
 }
 
 fn failed() -> Response<Body> {
@@ -196,10 +190,7 @@ fn act(admin: &Admin, action: Action<'_>, query: Option<&str>) -> Response<Body>
         }
     };
     let body = serde_json::json!({ "message": message });
-    let mut response = Response::new(Body::from(body.to_string().into_bytes()));
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
+    reply::of_type(reply::JSON, StatusCode::OK, body.to_string())
 }
 
 /// `timeout=SECONDS` of a query; `None`: as configured.

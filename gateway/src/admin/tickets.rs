@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::{Deserialize, Serialize};
@@ -170,11 +169,7 @@ pub(super) async fn make(admin: &Admin, body: Incoming) -> Response<Body> {
     match ordered(admin, body).await {
         Ok(made) => {
             let text = serde_json::json!(made).to_string();
-            let mut response = Response::new(Body::from(text.into_bytes()));
-            *response.status_mut() = StatusCode::CREATED;
-            let json = HeaderValue::from_static("application/json");
-            response.headers_mut().insert(CONTENT_TYPE, json);
-            response
+            reply::of_type(reply::JSON, StatusCode::CREATED, text)
         }
         Err(reason) => reply::error(reason.status(), &reason.to_string()),
     }

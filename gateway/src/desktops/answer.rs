@@ -1,6 +1,6 @@
 //! Answers of the manager's API, as clients expect them.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use serde_json::{Map, Value, json};
 
@@ -79,11 +79,8 @@ pub(super) fn wait(reason: &str, seconds: u64) -> Response<Body> {
 }
 
 fn ok(answer: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
-    let headers = response.headers_mut();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(CONTENT_TYPE, json);
+    let mut response = reply::of_type(reply::JSON, StatusCode::OK, answer.to_string());
     let no_store = HeaderValue::from_static("no-store");
-    headers.insert(CACHE_CONTROL, no_store);
+    response.headers_mut().insert(CACHE_CONTROL, no_store);
     response
 }

@@ -6,14 +6,26 @@ use serde_json::json;
 
 use super::body::Body;
 
+/// The media type of JSON.
+pub const JSON: &str = "application/json";
+
+/// An answer with this content of a media type.
+pub fn of_type(
+    kind: &'static str,
+    status: StatusCode,
+    content: impl Into<Vec<u8>>,
+) -> Response<Body> {
+    let mut response = Response::new(Body::from(content.into()));
+    *response.status_mut() = status;
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
 /// An error in the shape that clients show to people: `status` and `message`.
 pub fn error(status: StatusCode, message: &str) -> Response<Body> {
     let body = json!({ "status": "Error", "message": message });
-    let mut response = Response::new(Body::from(body.to_string().into_bytes()));
-    *response.status_mut() = status;
-    let json = HeaderValue::from_static("application/json");
-    response.headers_mut().insert(CONTENT_TYPE, json);
-    response
+    of_type(JSON, status, body.to_string())
 }
 
 /// Why there is no desktop, for those who see it on their screens; the log tells more.
@@ -26,11 +38,7 @@ pub const TOO_MANY_DESKTOPS: &str =
 /// An error that clients do not take for an answer of the manager: plain text. The flexVDI client
 /// says "Failed to contact server" then.
 pub fn plain_error(status: StatusCode, message: &str) -> Response<Body> {
-    let mut response = Response::new(Body::from(format!("{message}\n").into_bytes()));
-    *response.status_mut() = status;
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, plain);
-    response
+    of_type("text/plain; charset=utf-8", status, format!("{message}\n"))
 }
 
 /// 405 with the methods that would do.
