@@ -48,6 +48,7 @@ use routes::Access;
 use scrape::Scrape;
 use serve::Door;
 use status::{HandshakeStatus, Moved, PathStatus, SessionStatus, Status};
+pub(crate) use units::counted;
 
 /// Name of the socket in `RuntimeDir`.
 pub const SOCKET: &str = "admin.sock";

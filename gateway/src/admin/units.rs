@@ -61,7 +61,7 @@ pub(super) fn age(seconds: u64) -> String {
 }
 
 /// A number of things: `1 channel`, `2 channels`.
-pub(super) fn counted(count: usize, thing: &str) -> String {
+pub(crate) fn counted(count: usize, thing: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {thing}{plural}")
 }

@@ -4,6 +4,7 @@ use serde::Serialize;
 use std::fmt::Write as _;
 
 use super::finding::{Finding, Severity};
+use crate::admin::counted;
 
 /// What all checks have found, in their order.
 #[derive(Clone, Debug, Serialize)]
@@ -55,10 +56,6 @@ impl Report {
             text.push_str(&line);
             text.push('\n');
         }
-        let counted = |count: usize, one: &str| match count {
-            1 => format!("1 {one}"),
-            _ => format!("{count} {one}s"),
-        };
         let errors = counted(self.errors, "error");
         let warnings = counted(self.warnings, "warning");
         let _ = writeln!(text, "\n{errors}, {warnings}");

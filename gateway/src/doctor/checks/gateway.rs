@@ -9,7 +9,7 @@ use super::super::running::{NoAnswer, Running};
 use super::super::scene::Scene;
 use super::Check;
 use crate::acme::AcmeStatus;
-use crate::admin::told_of_certificates;
+use crate::admin::{counted, told_of_certificates};
 use crate::config::{Config, effective_json, keys_that_need_a_restart};
 use crate::pem_file::PemFile;
 use crate::tls::Certificate;
@@ -52,7 +52,8 @@ fn look(scene: &Scene) -> Vec<Finding> {
         let sessions = running.status["sessions"].as_array().map_or(0, Vec::len);
         let pid = running.pid().unwrap_or(0);
         let uptime = humantime::format_duration(Duration::from_secs(uptime));
-        format!("version {version}, process {pid}, up for {uptime}, {sessions} desktop sessions")
+        let sessions = counted(sessions, "desktop session");
+        format!("version {version}, process {pid}, up for {uptime}, {sessions}")
     })
 }
 

@@ -3,6 +3,7 @@
 use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
 use super::{Check, NOT_TAKEN};
+use crate::admin::counted;
 use crate::pool::{KeyFileError, PoolKeys};
 
 pub(super) const CHECK: Check = Check::blocking("pool", look);
@@ -35,10 +36,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
         format!(
             "{} in {}. Gateways of a pool do not know of each other: compare the file's SHA-256 on \
              all of them, and keep their clocks alike",
-            match keys.count() {
-                1 => "1 key".to_owned(),
-                count => format!("{count} keys"),
-            },
+            counted(keys.count(), "key"),
             path.display()
         )
     })

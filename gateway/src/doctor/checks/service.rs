@@ -4,6 +4,7 @@ use super::super::finding::{Finding, or_ok};
 use super::super::scene::Scene;
 use super::super::systemctl::State;
 use super::Check;
+use crate::admin::counted;
 
 pub(super) const CHECK: Check = Check::blocking("service", look).always();
 
@@ -24,7 +25,7 @@ fn judge(name: &str, state: &State, is_running: bool) -> Vec<Finding> {
             format!("systemctl unmask {name}"),
         )];
     }
-    let restarts: u64 = state.get("NRestarts").parse().unwrap_or(0);
+    let restarts: usize = state.get("NRestarts").parse().unwrap_or(0);
     match active {
         "active" | "reloading" => {}
         "inactive" if is_running => {
@@ -45,8 +46,9 @@ fn judge(name: &str, state: &State, is_running: bool) -> Vec<Finding> {
             let code = state.get("ExecMainStatus");
             return vec![Finding::error(
                 format!(
-                    "{name} is {detail}: {}, exit code {code}, {restarts} restarts",
-                    state.get("Result")
+                    "{name} is {detail}: {}, exit code {code}, {}",
+                    state.get("Result"),
+                    counted(restarts, "restart")
                 ),
                 meaning(code),
                 format!("journalctl -u {name} -n 50"),
@@ -70,7 +72,10 @@ fn judge(name: &str, state: &State, is_running: bool) -> Vec<Finding> {
     }
     if restarts > 0 {
         troubles.push(Finding::warning(
-            format!("{name} has failed and was restarted {restarts} times"),
+            format!(
+                "{name} has failed and was restarted {}",
+                counted(restarts, "time")
+            ),
             "Each time all sessions ended",
             format!("journalctl -u {name} -p warning"),
         ));
