@@ -14,7 +14,8 @@ use super::running::{NoAnswer, Running, process};
 use super::systemctl::State;
 use super::unit::{self, Unit};
 use crate::background::OWN;
-use crate::config::{Config, ConfigError, Loaded, Sources};
+use crate::config::{Config, ConfigError, DataPath, Loaded, Sources};
+use gateway_datapath::probe::{self, Extent};
 
 /// Longest wait for the disk.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -47,6 +48,7 @@ pub(super) struct Scene {
     pub(super) state: Option<State>,
     pub(super) running: Result<Running, NoAnswer>,
     manager: OnceCell<Contact>,
+    paths: OnceCell<Vec<probe::Finding>>,
 }
 
 impl Scene {
@@ -80,6 +82,7 @@ impl Scene {
             state,
             running,
             manager: OnceCell::new(),
+            paths: OnceCell::new(),
         })
     }
 
@@ -99,6 +102,17 @@ impl Scene {
         self.manager.get_or_init(|| Contact::manager(config)).await
     }
 
+    /// Which data paths work here, for this user; they are tried once.
+    pub(super) async fn data_paths(&self) -> &[probe::Finding] {
+        let extent = if self.config.data_path == DataPath::KtlsSockmap {
+            Extent::All
+        } else {
+            Extent::Usual
+        };
+        let tried = || probe::run(extent, &self.config.ebpf_dir);
+        self.paths.get_or_init(tried).await
+    }
+
     /// Nothing is there.
     #[cfg(test)]
     pub(super) fn of_nothing() -> Self {
@@ -112,6 +126,7 @@ impl Scene {
             state: None,
             running: Err(NoAnswer::NotRunning),
             manager: OnceCell::new(),
+            paths: OnceCell::new(),
         }
     }
 

@@ -15,7 +15,6 @@ use super::super::scene::Scene;
 use super::super::unit::USUAL_NAME;
 use crate::background::OWN;
 use crate::config::effective_json;
-use gateway_datapath::probe::{self, Extent};
 
 /// Most lines of the journal.
 const JOURNAL_LINES: &str = "2000";
@@ -97,8 +96,7 @@ pub(super) async fn gather(scene: &Scene, report: &Report) -> Vec<Source> {
             sources.push(Source::new(name, Form::Json, values.to_string()));
         }
     }
-    let findings = probe::run(Extent::Usual, &scene.config.ebpf_dir).await;
-    let findings = serde_json::to_string(&findings).unwrap_or_default();
+    let findings = serde_json::to_string(scene.data_paths().await).unwrap_or_default();
     sources.push(Source::new("probe.json", Form::Json, findings));
     sources.push(Source::new("versions.txt", Form::Text, versions().await));
     sources.extend(units(scene).await);

@@ -1,6 +1,5 @@
 //! What the kernel carries, and what `DataPath` gives here.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +7,6 @@ use super::super::finding::Finding;
 use super::super::scene::Scene;
 use super::Check;
 use crate::config::DataPath;
-use gateway_datapath::probe::{self, Extent};
 
 pub(super) const CHECK: Check =
     Check::waiting("data path", |scene| Box::pin(look(scene))).within(Duration::from_secs(25));
@@ -23,7 +21,7 @@ async fn look(scene: Arc<Scene>) -> Vec<Finding> {
     }
     let found = match of_running(&scene, name) {
         Some(found) => found,
-        None => probed(wanted, &scene.config.ebpf_dir).await,
+        None => probed(&scene, name).await,
     };
     let reason = match found {
         Ok(()) => return vec![Finding::ok(format!("{name} works here"))],
@@ -54,19 +52,12 @@ fn of_running(scene: &Scene, name: &str) -> Option<Result<(), String>> {
     })
 }
 
-async fn probed(wanted: DataPath, programs: &Path) -> Result<(), String> {
-    let extent = if wanted == DataPath::KtlsSockmap {
-        Extent::All
-    } else {
-        Extent::Usual
-    };
-    let findings = probe::run(extent, programs).await;
-    let found = findings
-        .into_iter()
-        .find(|found| found.path == wanted.name());
-    match found {
+/// What is found out now.
+async fn probed(scene: &Scene, name: &str) -> Result<(), String> {
+    let findings = scene.data_paths().await;
+    match findings.iter().find(|found| found.path == name) {
         Some(found) if found.works => Ok(()),
-        Some(found) => Err(found.reason.unwrap_or_default()),
+        Some(found) => Err(found.reason.clone().unwrap_or_default()),
         None => Err("it was not tried".to_owned()),
     }
 }
