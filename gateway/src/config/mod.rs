@@ -50,6 +50,7 @@ use crate::host::Host;
 use crate::socket_path::SocketPath;
 use crate::spice_host::SpiceHost;
 use crate::web_origin::WebOrigin;
+use gateway_datapath::probe::Extent;
 
 /// Where the gateway looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/flexvdi/flexvdi-gateway.conf";
@@ -290,6 +291,14 @@ impl DataPath {
     /// Whether it needs eBPF programs.
     pub const fn has_programs(self) -> bool {
         matches!(self, Self::Sockmap | Self::KtlsSockmap)
+    }
+
+    /// Which paths are tried before it is used.
+    pub const fn tried(self) -> Extent {
+        match self {
+            Self::KtlsSockmap => Extent::All,
+            Self::Auto | Self::Relay | Self::Sockmap | Self::Ktls => Extent::Usual,
+        }
     }
 
     /// Its name in the file.

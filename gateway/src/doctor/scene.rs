@@ -14,8 +14,8 @@ use super::running::{NoAnswer, Running, process};
 use super::systemctl::State;
 use super::unit::{self, Unit};
 use crate::background::OWN;
-use crate::config::{Config, ConfigError, DataPath, Loaded, Sources};
-use gateway_datapath::probe::{self, Extent};
+use crate::config::{Config, ConfigError, Loaded, Sources};
+use gateway_datapath::probe;
 
 /// Longest wait for the disk.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -104,12 +104,8 @@ impl Scene {
 
     /// Which data paths work here, for this user; they are tried once.
     pub(super) async fn data_paths(&self) -> &[probe::Finding] {
-        let extent = if self.config.data_path == DataPath::KtlsSockmap {
-            Extent::All
-        } else {
-            Extent::Usual
-        };
-        let tried = || probe::run(extent, &self.config.ebpf_dir);
+        let config = &self.config;
+        let tried = || probe::run(config.data_path.tried(), &config.ebpf_dir);
         self.paths.get_or_init(tried).await
     }
 
