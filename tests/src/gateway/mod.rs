@@ -6,14 +6,14 @@ mod log;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Resource, Rlimit, getrlimit, kill_process, prlimit};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
-use tokio::process::Child;
+use tokio::process::{Child, Command};
 
 pub use builder::{GatewayBuilder, gateway_binary, unused_user};
 pub use rustix::process::Signal;
@@ -106,6 +106,25 @@ impl Gateway {
             config.insert((*key).to_owned(), value.clone());
         }
         self.write_config(&config)
+    }
+
+    /// Runs a command of the gateway's binary with this gateway's configuration file, to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(gateway_binary()?);
+        command
+            .arg("--config")
+            .arg(&self.config_path)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        Ok(within("a command of the gateway", command.output()).await??)
+    }
+
+    /// The same with a command that must succeed; gives back what it prints.
+    pub async fn output(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run(arguments).await?;
+        ensure!(output.status.success(), "{arguments:?}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Where its sockets lie, unless it was started with another `RuntimeDir`.

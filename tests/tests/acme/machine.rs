@@ -211,14 +211,8 @@ async fn mistakes_in_the_configuration_are_told_by_check() {
         "{told}"
     );
     let gateway = scene.gateway().spawn().await.unwrap();
-    let mut check = Command::new(testkit::gateway::gateway_binary().unwrap());
-    check
-        .arg("--config")
-        .arg(gateway.config_path())
-        .arg("check");
-    let checked = check.output().unwrap();
-    assert!(checked.status.success());
-    let printed: serde_json::Value = serde_json::from_slice(&checked.stdout).unwrap();
+    let checked = gateway.output(&["check"]).await.unwrap();
+    let printed: serde_json::Value = serde_json::from_str(&checked).unwrap();
     assert_eq!(printed["Acme"]["Domains"], json!(["gw.example"]));
     assert_eq!(printed["Acme"]["HttpPort"], 0);
 }

@@ -7,13 +7,12 @@ use bytes::Bytes;
 use http::{Response, StatusCode};
 use serde_json::Value;
 use testkit::flexvdi::{Desktop, FlexVdiClient};
-use testkit::gateway::{GatewayBuilder, gateway_binary};
+use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::net::free_port;
 use testkit::prelude::*;
 use testkit::ws::Channel;
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 
 /// The Spice password of the only desktop, which nothing may show.
 pub(crate) const PASSWORD: &str = "Spice-Passw0rd-of-the-test";
@@ -72,24 +71,12 @@ impl Stage {
 
     /// Runs a command of the gateway's binary with this gateway's configuration.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(gateway_binary().unwrap());
-        command
-            .arg("--config")
-            .arg(self.gateway.config_path())
-            .args(arguments)
-            .kill_on_drop(true);
-        within("a command of the gateway", command.output())
-            .await
-            .unwrap()
-            .unwrap()
+        self.gateway.run(arguments).await.unwrap()
     }
 
     /// The output of a command that must succeed.
     pub(crate) async fn output(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments).await;
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap()
+        self.gateway.output(arguments).await.unwrap()
     }
 }
 

@@ -2,10 +2,9 @@
 
 use anyhow::{Result, ensure};
 use testkit::flexvdi::FlexVdiClient;
-use testkit::gateway::{GatewayBuilder, gateway_binary};
+use testkit::gateway::GatewayBuilder;
 use testkit::http::Call;
 use testkit::prelude::*;
-use tokio::process::Command;
 
 use crate::haproxy::{LOG, haproxy};
 use crate::nginx;
@@ -62,14 +61,6 @@ async fn all_log_in(proxy: &Proxy) -> Result<()> {
     Ok(())
 }
 
-async fn command(gateway: &Gateway, name: &str) -> Result<()> {
-    let mut command = Command::new(gateway_binary()?);
-    command.arg("--config").arg(gateway.config_path()).arg(name);
-    let output = within("a command of the gateway", command.output()).await??;
-    ensure!(output.status.success(), "{output:?}");
-    Ok(())
-}
-
 /// The first gateway drains: before the balancer has noticed, and afterwards.
 async fn drains(pool: &Pool, proxy: &Proxy) -> Result<()> {
     let [leaving, other] = &pool.gateways;
@@ -78,12 +69,12 @@ async fn drains(pool: &Pool, proxy: &Proxy) -> Result<()> {
     let [first, second] = both;
     ensure!(first.await > 0 && second.await > 0, "only one took part");
 
-    command(leaving, "drain").await?;
+    leaving.output(&["drain"]).await?;
     proxy.wait_for_log(NOTICED).await?;
     let before = leaving.count_logged("desktop assigned").await;
     all_log_in(proxy).await?;
     ensure!(leaving.count_logged("desktop assigned").await == before);
-    command(leaving, "undrain").await?;
+    leaving.output(&["undrain"]).await?;
     proxy.wait_for_log("Server flexvdi/gateway1 is UP").await?;
     all_log_in(proxy).await?;
     ensure!(leaving.count_logged("desktop assigned").await > before);
@@ -117,7 +108,7 @@ async fn nobody_is_refused_before_the_balancer_has_noticed() -> Result<()> {
     let pool = Pool::new(introduced).await?;
     let seldom = |text: String| text.replace("inter 1s", "inter 1d");
     let proxy = balanced(&pool, seldom).await?;
-    command(&pool.gateways[0], "drain").await?;
+    pool.gateways[0].output(&["drain"]).await?;
     all_log_in(&proxy).await?;
     let leaving = &pool.gateways[0];
     ensure!(leaving.count_logged("desktop assigned").await > 0);
@@ -176,7 +167,7 @@ async fn nobody_is_refused_behind_nginx() -> Result<()> {
     for gateway in &pool.gateways {
         ensure!(gateway.count_logged("desktop assigned").await > 0);
     }
-    command(&pool.gateways[0], "drain").await?;
+    pool.gateways[0].output(&["drain"]).await?;
     all_log_in(&proxy).await?;
     ensure!(pool.gateways[0].count_logged("desktop refused").await > 0);
     pool.gateways[0].terminate().await?;

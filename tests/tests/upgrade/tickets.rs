@@ -6,14 +6,12 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use testkit::flexvdi::FlexVdiClient;
-use testkit::gateway::gateway_binary;
 use testkit::manager::{full, json_response};
 use testkit::portal::Portal;
 use testkit::prelude::*;
 use testkit::ws::Connect;
 
 use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 use tokio::sync::Notify;
 
 use crate::support::successor_of;
@@ -110,16 +108,6 @@ async fn a_ticket_that_the_old_process_still_issues_is_good_at_once() {
     assert!(gateway.wait().await.unwrap().success());
 }
 
-/// What a command for the running gateway prints.
-async fn output(gateway: &Gateway, arguments: &[&str]) -> String {
-    let mut command = Command::new(gateway_binary().unwrap());
-    command.arg("--config").arg(gateway.config_path());
-    let output = within("a command", command.args(arguments).output()).await;
-    let output = output.unwrap().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 #[tokio::test]
 async fn the_successor_shows_and_ends_what_it_took_over() {
     let host = Host::echo().await.unwrap();
@@ -144,16 +132,16 @@ async fn the_successor_shows_and_ends_what_it_took_over() {
             session["moved"]["up_bytes"].clone(),
         )
     };
-    let before = seen(output(&gateway, &["status", "--json"]).await);
+    let before = seen(gateway.output(&["status", "--json"]).await.unwrap());
     assert_eq!(before.0, "s1");
     let successor = successor_of(&gateway, configured()).await;
     assert!(gateway.wait().await.unwrap().success());
     assert_eq!(
-        seen(output(&successor, &["status", "--json"]).await),
+        seen(successor.output(&["status", "--json"]).await.unwrap()),
         before
     );
     assert_eq!(
-        output(&successor, &["kick", "s1"]).await,
+        successor.output(&["kick", "s1"]).await.unwrap(),
         "s1: 1 channel closed\n"
     );
     assert_eq!(channel.read(&mut [0]).await.unwrap(), 0);

@@ -2,9 +2,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use testkit::gateway::gateway_binary;
 use testkit::prelude::*;
-use tokio::process::Command;
 
 use super::{Found, Installation, run};
 use crate::support::get;
@@ -115,14 +113,7 @@ async fn a_certificate_that_was_not_taken_is_told() {
 #[tokio::test]
 async fn a_gateway_that_drains_is_told() {
     let running = Running::new().await;
-    let config = running.gateway.config_path().to_str().unwrap();
-    let mut drain = Command::new(gateway_binary().unwrap());
-    let drained = drain
-        .args(["drain", "--config", config])
-        .output()
-        .await
-        .unwrap();
-    assert!(drained.status.success());
+    running.gateway.output(&["drain"]).await.unwrap();
     running
         .finds("warning", "gateway ", "the gateway drains")
         .await;
