@@ -202,7 +202,7 @@ async fn many_small_messages_both_ways(setup: Setup) -> Result<()> {
     let (mut reader, mut writer) = channel.client.split();
     let (mut host_reader, mut host_writer) = channel.host.into_split();
     let client_sends = send_frames(&mut writer, &sizes);
-    let host_sends = send_messages(&mut host_writer, &sizes);
+    let host_sends = send_messages(&mut host_writer, DOWNLINK, &sizes);
     tokio::try_join!(
         client_sends,
         host_sends,

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use testkit::line::Quality;
 use testkit::network::{Leg, Network};
-use testkit::pattern::{DOWNLINK, write_pattern};
+use testkit::pattern::DOWNLINK;
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 
-use crate::setup::{Setup, read_downlink, read_downlink_to};
+use crate::setup::{Setup, read_downlink_to};
 
 on_every_path_as_root! {
     little_waits_for_a_client_on_a_slow_line
@@ -29,35 +30,50 @@ const MOST: u64 = 1_500_000;
 /// A round trip to a host that is far away.
 const FAR: Duration = Duration::from_millis(200);
 /// Bytes that it sends.
-const PICTURE: u64 = 6_000_000;
+pub(crate) const PICTURE: u64 = 6_000_000;
 /// With a window that stays as small as for a slow client this takes 120 round trips, with one
 /// that grows 20.
 const MOST_ROUND_TRIPS: u32 = 60;
 
-async fn a_host_that_is_far_away_is_not_held_back(setup: Setup) -> Result<()> {
+/// A network whose host is far away.
+pub(crate) fn far_host() -> Result<Network> {
     let line = Quality {
         delay: FAR / 2,
         ..Quality::default()
     };
-    let network = Network::new(Leg::Ethernet, line.into(), 1)?;
-    let stage = setup.start_in(&network).await?;
-    let mut channel = stage.open().await?;
+    Network::new(Leg::Ethernet, line.into(), 1)
+}
+
+/// Bytes of the picture must arrive in a time that only a growing window allows.
+pub(crate) async fn in_few_round_trips(arrive: impl Future<Output = Result<()>>) -> Result<()> {
     let begun = Instant::now();
-    let sent = async { Ok(write_pattern(&mut channel.host, DOWNLINK, 0, PICTURE).await?) };
-    tokio::try_join!(sent, read_downlink(&mut channel.client, 0, PICTURE),)?;
+    arrive.await?;
     let taken = begun.elapsed();
     println!("{taken:?}");
     ensure!(taken < FAR * MOST_ROUND_TRIPS, "{taken:?} for a picture");
     Ok(())
 }
 
-async fn little_waits_for_a_client_on_a_slow_line(setup: Setup) -> Result<()> {
-    let line = Quality::new(Duration::from_millis(80), 10_000_000);
-    let network = Network::new(line.into(), Leg::Ethernet, 1)?;
+async fn a_host_that_is_far_away_is_not_held_back(setup: Setup) -> Result<()> {
+    let network = far_host()?;
     let stage = setup.start_in(&network).await?;
-    let channel = stage.open().await?;
-    let (mut reader, _writer) = channel.client.split();
-    let (_host_reader, mut host_writer) = channel.host.into_split();
+    let mut channel = stage.open().await?;
+    in_few_round_trips(channel.downlink(PICTURE)).await
+}
+
+/// A network whose client has a slow line.
+pub(crate) fn slow_client() -> Result<Network> {
+    let line = Quality::new(Duration::from_millis(80), 10_000_000);
+    Network::new(line.into(), Leg::Ethernet, 1)
+}
+
+/// A host sends without end, and little of it must wait for a client that reads. `read_on` reads
+/// from a place of the pattern on, and says how far.
+pub(crate) async fn expect_little_to_wait(
+    host: TcpStream,
+    mut read_on: impl AsyncFnMut(u64) -> Result<u64>,
+) -> Result<()> {
+    let (_host_reader, mut host_writer) = host.into_split();
     let sent = AtomicU64::new(0);
     let host_sends = async {
         loop {
@@ -69,7 +85,7 @@ async fn little_waits_for_a_client_on_a_slow_line(setup: Setup) -> Result<()> {
     let client_reads = async {
         let (mut at, mut most) = (0, 0);
         while at < SETTLED + LOOKED_AT {
-            at = read_downlink_to(&mut reader, at, at + 1).await?;
+            at = read_on(at).await?;
             if at >= SETTLED {
                 most = most.max(sent.load(Ordering::Relaxed).saturating_sub(at));
             }
@@ -89,4 +105,13 @@ async fn little_waits_for_a_client_on_a_slow_line(setup: Setup) -> Result<()> {
     println!("{most} bytes waited at most");
     ensure!(most <= MOST, "{most} bytes waited for the client");
     Ok(())
+}
+
+async fn little_waits_for_a_client_on_a_slow_line(setup: Setup) -> Result<()> {
+    let network = slow_client()?;
+    let stage = setup.start_in(&network).await?;
+    let channel = stage.open().await?;
+    let (mut reader, _writer) = channel.client.split();
+    let read_on = async |at| read_downlink_to(&mut reader, at, at + 1).await;
+    expect_little_to_wait(channel.host, read_on).await
 }

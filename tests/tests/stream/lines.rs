@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::line::{Direction, Line, Quality};
 use testkit::network::{Leg, Network};
+use testkit::pattern::DOWNLINK;
 use testkit::prelude::*;
 use testkit::rng::{Rng, seed_or};
 use tokio::io::AsyncWriteExt;
@@ -27,7 +28,7 @@ on_every_path_as_root! {
 const ROUND_TRIP: Duration = Duration::from_millis(6);
 const HOLD: Duration = Duration::from_millis(10);
 /// Bytes of each direction, and the environment variable that asks for as many MiB instead.
-const SOME: u64 = 400_000;
+pub(crate) const SOME: u64 = 400_000;
 const MIB_VARIABLE: &str = "STREAM_LINES_MIB";
 /// How long a line is dead.
 const OUTAGE: Duration = Duration::from_secs(2);
@@ -41,8 +42,8 @@ enum Side {
 }
 
 /// A gateway between two lines, of which one is about to be bad.
-struct Rig {
-    stage: Stage,
+pub(crate) struct Rig {
+    pub(crate) stage: Stage,
     network: Network,
     side: Side,
     rng: Rng,
@@ -52,12 +53,8 @@ impl Rig {
     /// Both lines are good at first, so that a channel can be opened without ado.
     async fn start(setup: Setup, side: Side, mtu: u16) -> Result<Self> {
         let seed = seed_or(14)?;
-        let good = Quality {
-            delay: ROUND_TRIP / 2,
-            ..Quality::default()
-        };
         let leg = |is_bad: bool| Leg::Line {
-            quality: good,
+            quality: slow_to_arrive(),
             mtu: if is_bad { mtu } else { testkit::line::MTU },
         };
         let network = Network::new(
@@ -73,7 +70,7 @@ impl Rig {
         })
     }
 
-    fn line(&self) -> &Line {
+    pub(crate) fn line(&self) -> &Line {
         let line = match self.side {
             Side::Client => &self.network.client_leg,
             Side::Host => &self.network.host_leg,
@@ -91,7 +88,7 @@ impl Rig {
     }
 
     /// Sizes of messages with this sum, most of them as small as most of Spice are.
-    fn sizes(&mut self, total: u64) -> Vec<usize> {
+    pub(crate) fn sizes(&mut self, total: u64) -> Vec<usize> {
         let mut sizes = Vec::new();
         let mut left = usize::try_from(total).unwrap_or(usize::MAX);
         while left > 0 {
@@ -111,7 +108,7 @@ async fn exchange(channel: Channel, up: &[usize], down: &[usize]) -> Result<()> 
     let (mut host_reader, mut host_writer) = channel.host.into_split();
     tokio::try_join!(
         send_frames(&mut writer, up),
-        send_messages(&mut host_writer, down),
+        send_messages(&mut host_writer, DOWNLINK, down),
         read_downlink(&mut reader, 0, sum(down)),
         read_uplink(&mut host_reader, 0, sum(up)),
     )?;
@@ -123,10 +120,20 @@ async fn exchange(channel: Channel, up: &[usize], down: &[usize]) -> Result<()> 
 
 /// The same with a bad line to the client and with one to the host.
 async fn pass_on_either_leg(setup: Setup, bad: Quality, mtu: u16, bytes: u64) -> Result<()> {
+    on_either_leg(setup, mtu, async |rig| rig.pass(bad, bytes).await).await
+}
+
+/// Lets bytes pass over the line of a rig, which is made bad meanwhile: that to the client, and that
+/// to the host.
+pub(crate) async fn on_either_leg(
+    setup: Setup,
+    mtu: u16,
+    pass: impl AsyncFn(&mut Rig) -> Result<()>,
+) -> Result<()> {
     for side in [Side::Client, Side::Host] {
         println!("a bad line on the side of {side:?}");
         let mut rig = Rig::start(setup, side, mtu).await?;
-        rig.pass(bad, bytes).await?;
+        pass(&mut rig).await?;
         let stats = [Direction::There, Direction::Back].map(|way| rig.line().stats(way));
         println!("{stats:?}");
         ensure!(
@@ -150,19 +157,23 @@ fn some() -> Result<u64> {
     }
 }
 
-fn slow_to_arrive() -> Quality {
+pub(crate) fn slow_to_arrive() -> Quality {
     Quality {
         delay: ROUND_TRIP / 2,
         ..Quality::default()
     }
 }
 
-async fn bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder(setup: Setup) -> Result<()> {
-    let bad = slow_to_arrive()
+/// A line that loses, doubles and reorders packets.
+pub(crate) fn unreliable() -> Quality {
+    slow_to_arrive()
         .losing(0.02, 1.0)
         .doubling(0.03)
-        .reordering(0.05, HOLD);
-    pass_on_either_leg(setup, bad, testkit::line::MTU, some()?).await
+        .reordering(0.05, HOLD)
+}
+
+async fn bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder(setup: Setup) -> Result<()> {
+    pass_on_either_leg(setup, unreliable(), testkit::line::MTU, some()?).await
 }
 
 async fn bytes_arrive_as_sent_over_lines_that_lose_packets_in_rows(setup: Setup) -> Result<()> {
@@ -178,10 +189,16 @@ async fn bytes_arrive_as_sent_over_lines_that_are_too_slow(setup: Setup) -> Resu
     pass_on_either_leg(setup, bad, testkit::line::MTU, some()?).await
 }
 
+/// Bytes of the longest packets of a line for tiny ones.
+pub(crate) const TINY: u16 = 296;
+
+/// What such a line is like.
+pub(crate) fn of_tiny_packets() -> Quality {
+    slow_to_arrive().losing(0.01, 1.0).reordering(0.02, HOLD)
+}
+
 async fn bytes_arrive_as_sent_in_tiny_packets(setup: Setup) -> Result<()> {
-    const TINY: u16 = 296;
-    let bad = slow_to_arrive().losing(0.01, 1.0).reordering(0.02, HOLD);
-    pass_on_either_leg(setup, bad, TINY, some()? / 4).await
+    pass_on_either_leg(setup, of_tiny_packets(), TINY, some()? / 4).await
 }
 
 async fn a_channel_goes_on_after_its_line_was_dead(setup: Setup) -> Result<()> {

@@ -6,12 +6,12 @@
 
 /// Makes a module with one test per named function for one data path.
 macro_rules! on_path {
-    ($path:ident, $setup:path, $($test:ident)*) => {
+    ($path:ident, $setup:ident, $($test:ident)*) => {
         mod $path {
             $(
                 #[tokio::test]
                 async fn $test() -> anyhow::Result<()> {
-                    super::$test($setup).await
+                    super::$test(crate::setup::$setup).await
                 }
             )*
         }
@@ -20,13 +20,13 @@ macro_rules! on_path {
 
 /// The same where only root may do what the tests need.
 macro_rules! on_path_as_root {
-    ($path:ident, $setup:path, $($test:ident)*) => {
+    ($path:ident, $setup:ident, $($test:ident)*) => {
         mod $path {
             $(
                 #[tokio::test]
                 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
                 async fn $test() -> anyhow::Result<()> {
-                    super::$test($setup).await
+                    super::$test(crate::setup::$setup).await
                 }
             )*
         }
@@ -35,13 +35,13 @@ macro_rules! on_path_as_root {
 
 /// The same for a data path that few kernels carry; those in virtual machines do.
 macro_rules! on_ktls {
-    ($path:ident, $setup:path, $($test:ident)*) => {
+    ($path:ident, $setup:ident, $($test:ident)*) => {
         mod $path {
             $(
                 #[tokio::test]
                 #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
                 async fn $test() -> anyhow::Result<()> {
-                    super::$test($setup).await
+                    super::$test(crate::setup::$setup).await
                 }
             )*
         }
@@ -51,22 +51,22 @@ macro_rules! on_ktls {
 /// Runs the named functions on every data path.
 macro_rules! on_every_path {
     ($($test:ident)*) => {
-        on_path!(relay_tls, crate::setup::RELAY_TLS, $($test)*);
-        on_path!(relay_plain, crate::setup::RELAY_PLAIN, $($test)*);
-        on_path_as_root!(sockmap, crate::setup::SOCKMAP, $($test)*);
-        on_ktls!(ktls, crate::setup::KTLS, $($test)*);
-        on_ktls!(ktls_sockmap, crate::setup::KTLS_SOCKMAP, $($test)*);
+        on_path!(relay_tls, RELAY_TLS, $($test)*);
+        on_path!(relay_plain, RELAY_PLAIN, $($test)*);
+        on_path_as_root!(sockmap, SOCKMAP, $($test)*);
+        on_ktls!(ktls, KTLS, $($test)*);
+        on_ktls!(ktls_sockmap, KTLS_SOCKMAP, $($test)*);
     };
 }
 
 /// The same for functions that make a network of their own.
 macro_rules! on_every_path_as_root {
     ($($test:ident)*) => {
-        on_path_as_root!(relay_tls, crate::setup::RELAY_TLS, $($test)*);
-        on_path_as_root!(relay_plain, crate::setup::RELAY_PLAIN, $($test)*);
-        on_path_as_root!(sockmap, crate::setup::SOCKMAP, $($test)*);
-        on_ktls!(ktls, crate::setup::KTLS, $($test)*);
-        on_ktls!(ktls_sockmap, crate::setup::KTLS_SOCKMAP, $($test)*);
+        on_path_as_root!(relay_tls, RELAY_TLS, $($test)*);
+        on_path_as_root!(relay_plain, RELAY_PLAIN, $($test)*);
+        on_path_as_root!(sockmap, SOCKMAP, $($test)*);
+        on_ktls!(ktls, KTLS, $($test)*);
+        on_ktls!(ktls_sockmap, KTLS_SOCKMAP, $($test)*);
     };
 }
 
@@ -74,8 +74,8 @@ macro_rules! on_every_path_as_root {
 /// take.
 macro_rules! on_every_host {
     ($($test:ident)*) => {
-        on_path!(tls_host, crate::setup::TLS_HOST, $($test)*);
-        on_path!(unix_host, crate::setup::UNIX_HOST, $($test)*);
+        on_path!(tls_host, TLS_HOST, $($test)*);
+        on_path!(unix_host, UNIX_HOST, $($test)*);
     };
 }
 

@@ -17,17 +17,17 @@ use crate::setup::{
     Setup, Stage, expect_pong, expect_uplink_end, read_downlink, read_uplink, target,
 };
 
-on_path!(relay_tls, crate::setup::RELAY_TLS,
+on_path!(relay_tls, RELAY_TLS,
     every_suite
     new_keys_of_the_client
     a_session_is_resumed
 );
-on_ktls!(ktls, crate::setup::KTLS,
+on_ktls!(ktls, KTLS,
     every_suite
     new_keys_of_the_client
     a_session_is_resumed
 );
-on_ktls!(ktls_sockmap, crate::setup::KTLS_SOCKMAP,
+on_ktls!(ktls_sockmap, KTLS_SOCKMAP,
     every_suite
     new_keys_of_the_client
     a_session_is_resumed

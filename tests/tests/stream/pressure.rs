@@ -24,10 +24,10 @@ on_every_path! {
 
 const MIB: u64 = 1 << 20;
 /// More than all buffers on the way hold, by far.
-const OFFERED: u64 = 1024 * MIB;
+pub(crate) const OFFERED: u64 = 1024 * MIB;
 /// What the kernel's buffers of four sockets may hold at most.
 const BUFFERED: u64 = 256 * MIB;
-const DRAINED: u64 = 64 * MIB;
+pub(crate) const DRAINED: u64 = 64 * MIB;
 /// How much the gateway's own memory may grow meanwhile.
 const GROWTH: u64 = 8 * MIB;
 
@@ -47,7 +47,7 @@ pub(crate) async fn standstill(counter: &AtomicU64) -> Result<u64> {
 }
 
 /// The sender stopped after this many bytes; the gateway must not hold them.
-fn check_stall(stage: &Stage, what: &str, sent: u64, start: u64) -> Result<()> {
+pub(crate) fn check_stall(stage: &Stage, what: &str, sent: u64, start: u64) -> Result<()> {
     let growth = stage.gateway.memory()?.own.saturating_sub(start);
     println!(
         "{what}: stopped after {} KiB; the gateway grew by {} KiB",

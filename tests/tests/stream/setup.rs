@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use testkit::gateway::GatewayBuilder;
-use testkit::net::StreamEnd;
+use testkit::net::{StreamEnd, read_to_end};
 use testkit::network::{self, Network};
-use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
+use testkit::pattern::{DOWNLINK, Pattern, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::spice::read_link;
 use testkit::ws::{Frame, Opcode, RawClient};
@@ -54,6 +54,18 @@ pub(crate) const RELAY_PLAIN: Setup = Setup {
     configure: GatewayBuilder::plain,
     endpoint: Gateway::plain,
     host_leg: HostLeg::Tcp,
+};
+
+/// Tunnels through the TLS port; they need tickets, which the other setups do without.
+pub(crate) const TUNNEL_TLS: Setup = Setup {
+    configure: |gateway| gateway.set("HijackAll", true),
+    ..RELAY_TLS
+};
+
+/// The same through the plaintext port.
+pub(crate) const TUNNEL_PLAIN: Setup = Setup {
+    configure: |gateway| gateway.plain().set("HijackAll", true),
+    ..RELAY_PLAIN
 };
 
 /// A host with TLS, to which every gateway moves so.
@@ -276,41 +288,36 @@ impl Stage {
 
     /// Waits for a line of the log that says that a channel has ended for this reason.
     pub(crate) async fn expect_reason(&self, reason: &str) -> Result<()> {
+        self.closing_line(reason).await.map(drop)
+    }
+
+    /// The same, and gives back the line.
+    pub(crate) async fn closing_line(&self, reason: &str) -> Result<String> {
         let is_wanted = |line: &str| line.contains("channel closed") && line.contains(reason);
         let line = self.gateway.wait_for_log(is_wanted, PATIENCE).await;
-        line.map(drop)
-            .with_context(|| format!("no channel ended for the reason {reason:?}"))
+        line.with_context(|| format!("no channel ended for the reason {reason:?}"))
     }
 
     /// Waits until the gateway has no more descriptors open than before the first channel.
     pub(crate) async fn expect_no_channel(&self) -> Result<()> {
-        closing_down_to(&self.gateway, self.open_fds).await
-    }
-}
-
-/// Waits until a gateway has no more than so many descriptors open, pipes not counted.
-pub(crate) async fn closing_down_to(gateway: &Gateway, open_fds: usize) -> Result<()> {
-    within("closing of all descriptors", async {
-        while gateway.open_fds_but_pipes()? > open_fds {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        Ok(())
-    })
-    .await?
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        tell_of(&mut self.gateway);
+        within("closing of all descriptors", async {
+            while self.gateway.open_fds_but_pipes()? > self.open_fds {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        })
+        .await?
     }
 }
 
 /// Tells a test that failed what the gateway had to say; of others the output is not shown.
-pub(crate) fn tell_of(gateway: &mut Gateway) {
-    if let Some(status) = gateway.ended() {
-        println!("the gateway has ended: {status}");
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Some(status) = self.gateway.ended() {
+            println!("the gateway has ended: {status}");
+        }
+        println!("log of the gateway, its end:\n{}", self.gateway.log_tail());
     }
-    println!("log of the gateway, its end:\n{}", gateway.log_tail());
 }
 
 /// Opens a channel to a host.
@@ -322,15 +329,20 @@ pub(crate) async fn open(
     let mut client = RawClient::open(endpoint, target).await?;
     let link = link_message(ChannelType::Main, 0);
     client.send_frame(&Frame::binary(link.clone())).await?;
-    let mut host = host.outcome().await?;
-    let received = within("link message", read_link(&mut host)).await??;
-    ensure!(received == link, "another link message arrived");
     Ok(Channel {
         client,
-        host,
+        host: linked(host, &link).await?,
         up: 0,
         down: 0,
     })
+}
+
+/// The next connection to a host, where this link message must arrive.
+pub(crate) async fn linked(host: &Host<TcpStream>, link: &[u8]) -> Result<TcpStream> {
+    let mut host = host.outcome().await?;
+    let received = within("link message", read_link(&mut host)).await??;
+    ensure!(received == link, "another link message arrived");
+    Ok(host)
 }
 
 /// An open channel and how much of the patterns has gone through it, in bytes.
@@ -395,14 +407,16 @@ pub(crate) async fn send_frames<S: AsyncWrite + Unpin>(
     Ok(())
 }
 
-/// Sends the downlink's pattern in writes of these sizes, one after the other.
+/// Sends a pattern in writes of these sizes, one after the other.
 pub(crate) async fn send_messages(
-    host: &mut (impl AsyncWrite + Unpin),
+    stream: &mut (impl AsyncWrite + Unpin),
+    pattern: Pattern,
     sizes: &[usize],
 ) -> Result<()> {
     let mut at = 0;
     for size in sizes {
-        host.write_all(&DOWNLINK.bytes(at, *size)).await?;
+        stream.write_all(&pattern.bytes(at, *size)).await?;
+        stream.flush().await?;
         at += *size as u64;
     }
     Ok(())
@@ -475,17 +489,27 @@ pub(crate) async fn read_uplink(
     start: u64,
     length: u64,
 ) -> Result<()> {
+    read_exactly(host, UPLINK, start, length).await
+}
+
+/// Reads exactly this part of a pattern.
+pub(crate) async fn read_exactly(
+    stream: &mut (impl AsyncRead + Unpin),
+    pattern: Pattern,
+    start: u64,
+    length: u64,
+) -> Result<()> {
     let mut buffer = vec![0; 256 * 1024];
     let mut at = start;
     while at < start + length {
         let most = usize::try_from(start + length - at)?.min(buffer.len());
-        let read = within("uplink", host.read(&mut buffer[..most])).await??;
+        let read = within("bytes", stream.read(&mut buffer[..most])).await??;
         ensure!(
             read > 0,
-            "the uplink ended after {at} bytes of {}",
+            "the stream ended after {at} bytes of {}",
             start + length
         );
-        UPLINK.check(at, &buffer[..read])?;
+        pattern.check(at, &buffer[..read])?;
         at += read as u64;
     }
     Ok(())
@@ -498,9 +522,14 @@ pub(crate) async fn expect_uplink_end(
     end: u64,
 ) -> Result<()> {
     read_uplink(host, at, end - at).await?;
-    let (rest, how) = testkit::net::read_to_end(host).await?;
+    expect_end(host).await
+}
+
+/// The stream must end here, and in order.
+pub(crate) async fn expect_end(stream: &mut (impl AsyncRead + Unpin)) -> Result<()> {
+    let (rest, end) = read_to_end(stream).await?;
     ensure!(rest.is_empty(), "{} bytes more than were sent", rest.len());
-    ensure!(how == StreamEnd::Closed, "the uplink's end is {how:?}");
+    ensure!(end == StreamEnd::Closed, "the end is {end:?}");
     Ok(())
 }
 

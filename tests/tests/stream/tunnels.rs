@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 
-use crate::setup::socket_host;
-use crate::tunnel::setup::{Ends, expect_end, open};
+use crate::setup::{expect_end, linked, socket_host};
+use crate::tunnel::setup::{Ends, open};
 
 /// A gateway with both ports, and a host behind it that leaves its connections to the test.
 struct Stage {
@@ -109,8 +109,7 @@ async fn a_link_message_may_come_with_the_request() -> Result<()> {
             .write_all(&[request.as_bytes(), &link].concat())
             .await?;
         client.flush().await?;
-        let mut host = stage.host.outcome().await?;
-        ensure!(within("link message", read_link(&mut host)).await?? == link);
+        linked(&stage.host, &link).await?;
     }
     Ok(())
 }
@@ -187,8 +186,7 @@ async fn tls_with_the_host_passes_to_its_port_for_that_end_to_end() -> Result<()
         let link = link_message(ChannelType::Main, 0);
         plain.write_all(&link).await?;
         plain.flush().await?;
-        let mut host = stage.host.outcome().await?;
-        ensure!(within("link message", read_link(&mut host)).await?? == link);
+        linked(&stage.host, &link).await?;
         ensure!((secure.accepted(), stage.host.accepted()) == (round, round));
     }
     let is_open = |line: &str| line.contains("channel open") && line.contains("kind=\"tls\"");

@@ -6,7 +6,8 @@ use testkit::prelude::*;
 use testkit::rng::Rng;
 use tokio::io::AsyncWriteExt;
 
-use super::setup::{Ends, Setup, expect_end, read_exactly, send, send_sizes};
+use super::setup::{Ends, send};
+use crate::setup::{Setup, expect_end, linked, read_exactly, send_messages};
 
 on_every_tunnel! {
     bytes_of_all_lengths_arrive_unchanged_both_ways
@@ -18,7 +19,7 @@ on_every_tunnel! {
 
 async fn bytes_of_all_lengths_arrive_unchanged_both_ways(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
-    let Ends { client, host, .. } = stage.open().await?;
+    let Ends { client, host, .. } = stage.open_tunnel().await?;
     let (mut client_reader, mut client_writer) = tokio::io::split(client);
     let (mut host_reader, mut host_writer) = host.into_split();
     let (mut up, mut down) = (0, 0);
@@ -40,16 +41,16 @@ async fn bytes_of_all_lengths_arrive_unchanged_both_ways(setup: Setup) -> Result
     expect_end(&mut host_reader).await?;
     drop((host_reader, host_writer));
     expect_end(&mut client).await?;
-    let line = stage.expect_reason("client disconnected").await?;
+    let line = stage.closing_line("client disconnected").await?;
     let link = link_message(ChannelType::Main, 0).len() as u64;
     let counts = format!("up={} down={down} ", up + link);
     ensure!(line.contains(&counts), "not {counts:?} in {line:?}");
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn messages_of_every_size_arrive_at_once(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     let borders = [4_095, 4_096, 4_097, 16_383, 16_385, 65_535, 65_537, 1 << 20];
     for size in (1..=300).chain(borders) {
         ends.downlink(size).await?;
@@ -61,15 +62,15 @@ async fn messages_of_every_size_arrive_at_once(setup: Setup) -> Result<()> {
 async fn many_small_messages_both_ways(setup: Setup) -> Result<()> {
     const MESSAGES: usize = 10_000;
     let stage = setup.start().await?;
-    let Ends { client, host, .. } = stage.open().await?;
+    let Ends { client, host, .. } = stage.open_tunnel().await?;
     let mut rng = Rng::new(1);
     let sizes: Vec<usize> = (0..MESSAGES).map(|_| 1 + rng.below(200)).collect();
     let total = sizes.iter().sum::<usize>() as u64;
     let (mut client_reader, mut client_writer) = tokio::io::split(client);
     let (mut host_reader, mut host_writer) = host.into_split();
     tokio::try_join!(
-        send_sizes(&mut client_writer, UPLINK, &sizes),
-        send_sizes(&mut host_writer, DOWNLINK, &sizes),
+        send_messages(&mut client_writer, UPLINK, &sizes),
+        send_messages(&mut host_writer, DOWNLINK, &sizes),
         read_exactly(&mut client_reader, DOWNLINK, 0, total),
         read_exactly(&mut host_reader, UPLINK, 0, total),
     )?;
@@ -79,7 +80,7 @@ async fn many_small_messages_both_ways(setup: Setup) -> Result<()> {
 async fn bulk_between_small_messages(setup: Setup) -> Result<()> {
     const BULK: u64 = 64 << 20;
     let stage = setup.start().await?;
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     for length in [100, BULK, 100] {
         for _ in 0..if length == BULK { 1 } else { 50 } {
             ends.downlink(length).await?;
@@ -108,9 +109,7 @@ async fn what_comes_with_the_link_message_arrives_behind_it(setup: Setup) -> Res
             send(&mut writer, UPLINK, 0, length).await
         };
         let host = async {
-            let mut host = stage.host.outcome().await?;
-            let received = testkit::spice::read_link(&mut host);
-            ensure!(within("link message", received).await?? == link);
+            let mut host = linked(&stage.host, &link).await?;
             read_exactly(&mut host, UPLINK, 0, length).await?;
             send(&mut host, DOWNLINK, 0, 1_000).await?;
             Ok(host)

@@ -6,7 +6,8 @@ use testkit::net::{StreamEnd, read_to_end, reset};
 use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use tokio::io::AsyncWriteExt;
 
-use super::setup::{Ends, Setup, expect_end, read_exactly, send};
+use super::setup::{Ends, send};
+use crate::setup::{Setup, expect_end, read_exactly};
 
 on_every_tunnel! {
     the_end_of_one_side_is_told_and_the_other_goes_on
@@ -23,7 +24,7 @@ async fn the_end_of_one_side_is_told_and_the_other_goes_on(setup: Setup) -> Resu
     const LENGTH: u64 = 3_000_000;
     let stage = setup.start().await?;
     // The client ends, and its host has more to say.
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     ends.client.shutdown().await?;
     expect_end(&mut ends.host).await?;
     ends.downlink(LENGTH).await?;
@@ -32,7 +33,7 @@ async fn the_end_of_one_side_is_told_and_the_other_goes_on(setup: Setup) -> Resu
     stage.expect_reason("client disconnected").await?;
 
     // The host ends, and what the client has under way arrives.
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     ends.downlink(LENGTH / 10).await?;
     ends.host.shutdown().await?;
     expect_end(&mut ends.client).await?;
@@ -43,7 +44,7 @@ async fn the_end_of_one_side_is_told_and_the_other_goes_on(setup: Setup) -> Resu
     expect_end(&mut ends.host).await?;
     stage.expect_reason("host disconnected").await?;
     drop(ends);
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn what_a_side_sent_before_its_end_arrives(setup: Setup) -> Result<()> {
@@ -53,7 +54,7 @@ async fn what_a_side_sent_before_its_end_arrives(setup: Setup) -> Result<()> {
             mut client,
             mut host,
             ..
-        } = stage.open().await?;
+        } = stage.open_tunnel().await?;
         let host_sends = async {
             send(&mut host, DOWNLINK, 0, length).await?;
             Ok(host.shutdown().await?)
@@ -68,12 +69,12 @@ async fn what_a_side_sent_before_its_end_arrives(setup: Setup) -> Result<()> {
         tokio::try_join!(client_sends, read_exactly(&mut host, UPLINK, 0, length))?;
         expect_end(&mut host).await?;
     }
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn a_reset_of_one_side_ends_the_other(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     ends.downlink(200_000).await?;
     reset(&ends.host)?;
     drop(ends.host);
@@ -81,27 +82,27 @@ async fn a_reset_of_one_side_ends_the_other(setup: Setup) -> Result<()> {
     drop(ends.client);
     stage.expect_reason("host lost").await?;
 
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     ends.uplink(100_000).await?;
     ends.client.reset()?;
     expect_end(&mut ends.host).await?;
     drop(ends.host);
     stage.expect_reason("client lost").await?;
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn a_reset_is_told_to_a_side_that_is_sending(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
     for _ in 0..10 {
         // It sends until it is reset, a mebibyte after the end that it is shown before.
-        let Ends { client, host, .. } = stage.open().await?;
+        let Ends { client, host, .. } = stage.open_tunnel().await?;
         let (mut reader, mut writer) = host.into_split();
         client.reset()?;
         let sent = write_pattern(&mut writer, DOWNLINK, 0, u64::MAX).await;
         sent.expect_err("nobody takes so much");
         expect_end(&mut reader).await?;
 
-        let Ends { client, host, .. } = stage.open().await?;
+        let Ends { client, host, .. } = stage.open_tunnel().await?;
         let (mut reader, mut writer) = tokio::io::split(client);
         writer.write_all(&UPLINK.bytes(0, 30_000)).await?;
         writer.flush().await?;
@@ -122,27 +123,27 @@ async fn a_reset_is_told_to_a_side_that_is_sending(setup: Setup) -> Result<()> {
     }
     stage.expect_reason("client lost").await?;
     stage.expect_reason("host lost").await?;
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn a_client_that_never_reads_is_left(setup: Setup) -> Result<()> {
     let stage = setup.start_with(|gateway| gateway.set("CloseTimeout", 1));
     let stage = stage.await?;
     let endpoint = stage.endpoint.clone().receive_buffer(4_096);
-    let mut ends = stage.open_at(&endpoint).await?;
+    let mut ends = stage.open_tunnel_at(&endpoint).await?;
     // More than its own kernel takes, and not more than the gateway does.
     write_pattern(&mut ends.host, DOWNLINK, 0, 12 * 1_024).await?;
     ends.host.shutdown().await?;
     stage.expect_reason("host disconnected").await?;
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn a_host_that_never_speaks_is_left(setup: Setup) -> Result<()> {
     let stage = setup.start_with(|gateway| gateway.set("LinkTimeout", 1));
     let stage = stage.await?;
-    let mut spoken = stage.open().await?;
+    let mut spoken = stage.open_tunnel().await?;
     spoken.downlink(1).await?;
-    let mut silent = stage.open().await?;
+    let mut silent = stage.open_tunnel().await?;
     // A client that goes on does not change what its host does.
     silent.uplink(1_000).await?;
     expect_end(&mut silent.client).await?;
@@ -155,12 +156,12 @@ async fn a_host_that_never_speaks_is_left(setup: Setup) -> Result<()> {
 
 async fn an_administrator_ends_a_tunnel_behind_what_was_sent(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     ends.uplink(10_000).await?;
     write_pattern(&mut ends.host, DOWNLINK, 0, 100_000).await?;
     // It has come to the gateway once the client has its first byte.
     read_exactly(&mut ends.client, DOWNLINK, 0, 1).await?;
-    stage.command(&["kick", "s1"]).await?;
+    stage.gateway.output(&["kick", "s1"]).await?;
     let (rest, end) = read_to_end(&mut ends.client).await?;
     DOWNLINK.check(1, &rest)?;
     ensure!(end == StreamEnd::Closed, "{end:?}");
@@ -170,12 +171,12 @@ async fn an_administrator_ends_a_tunnel_behind_what_was_sent(setup: Setup) -> Re
     expect_end(&mut ends.host).await?;
     stage.expect_reason("ended by the administrator").await?;
     drop(ends);
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 async fn a_gateway_that_stops_ends_its_tunnels(setup: Setup) -> Result<()> {
     let mut stage = setup.start().await?;
-    let mut ends = stage.open().await?;
+    let mut ends = stage.open_tunnel().await?;
     ends.downlink(100_000).await?;
     ends.uplink(100_000).await?;
     let stop = async {

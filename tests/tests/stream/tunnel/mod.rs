@@ -1,20 +1,20 @@
 //! The byte stream of a tunnel, as of channels with frames.
 //!
-//! Every test takes a [`setup::Setup`]; `on_every_tunnel` makes one test of it for each port.
+//! Every test takes a [`crate::setup::Setup`]; `on_every_tunnel` makes one test of it for each port.
 
 /// Runs the named functions for tunnels with TLS around them and without.
 macro_rules! on_every_tunnel {
     ($($test:ident)*) => {
-        on_path!(relay_tls, crate::tunnel::setup::RELAY_TLS, $($test)*);
-        on_path!(relay_plain, crate::tunnel::setup::RELAY_PLAIN, $($test)*);
+        on_path!(relay_tls, TUNNEL_TLS, $($test)*);
+        on_path!(relay_plain, TUNNEL_PLAIN, $($test)*);
     };
 }
 
 /// The same for functions that make a network of their own.
 macro_rules! on_every_tunnel_as_root {
     ($($test:ident)*) => {
-        on_path_as_root!(relay_tls, crate::tunnel::setup::RELAY_TLS, $($test)*);
-        on_path_as_root!(relay_plain, crate::tunnel::setup::RELAY_PLAIN, $($test)*);
+        on_path_as_root!(relay_tls, TUNNEL_TLS, $($test)*);
+        on_path_as_root!(relay_plain, TUNNEL_PLAIN, $($test)*);
     };
 }
 

@@ -3,26 +3,20 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use testkit::pattern::{DOWNLINK, Pattern, UPLINK};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::setup::{Ends, Setup, Stage, read_exactly};
-use crate::pressure::standstill;
+use super::setup::Ends;
+use crate::pressure::{DRAINED, OFFERED, check_stall, standstill};
+use crate::setup::{Setup, read_exactly};
 
 on_every_tunnel! {
     a_side_is_not_read_while_the_other_takes_nothing
     a_direction_goes_on_while_the_other_one_stands_still
 }
 
-/// More than all buffers on the way hold, by far.
-const OFFERED: u64 = 1 << 30;
 const PIECE: usize = 65_536;
-/// What the kernel's buffers of four sockets may hold at most.
-const BUFFERED: u64 = 256 << 20;
-const DRAINED: u64 = 64 << 20;
-/// How much the gateway's own memory may grow meanwhile.
-const GROWTH: u64 = 8 << 20;
 
 /// Sends all that is offered, which must not be taken.
 async fn flood(
@@ -40,23 +34,11 @@ async fn flood(
     bail!("the whole of {OFFERED} bytes was taken without a reader")
 }
 
-fn check(stage: &Stage, stalled: u64, before: u64) -> Result<()> {
-    let growth = stage.gateway.memory()?.own.saturating_sub(before);
-    println!(
-        "stopped after {} KiB; the gateway grew by {} KiB",
-        stalled / 1_024,
-        growth / 1_024
-    );
-    ensure!(stalled < BUFFERED, "{stalled} bytes without a reader");
-    ensure!(growth < GROWTH, "the gateway grew by {growth} bytes");
-    Ok(())
-}
-
 async fn a_side_is_not_read_while_the_other_takes_nothing(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
     let endpoint = stage.endpoint.clone().receive_buffer(65_536);
     for pattern in [DOWNLINK, UPLINK] {
-        let Ends { client, host, .. } = stage.open_at(&endpoint).await?;
+        let Ends { client, host, .. } = stage.open_tunnel_at(&endpoint).await?;
         let (mut client_reader, mut client_writer) = tokio::io::split(client);
         let (mut host_reader, mut host_writer) = host.into_split();
         let before = stage.gateway.memory()?.own;
@@ -70,13 +52,13 @@ async fn a_side_is_not_read_while_the_other_takes_nothing(setup: Setup) -> Resul
         };
         let observe = async {
             let stalled = standstill(&sent).await?;
-            check(&stage, stalled, before)?;
+            check_stall(&stage, "slow reader", stalled, before)?;
             if pattern == DOWNLINK {
                 read_exactly(&mut client_reader, pattern, 0, DRAINED).await?;
             } else {
                 read_exactly(&mut host_reader, pattern, 0, DRAINED).await?;
             }
-            check(&stage, stalled, before)
+            check_stall(&stage, "drained reader", stalled, before)
         };
         tokio::select! {
             sent = send => sent,
@@ -84,14 +66,14 @@ async fn a_side_is_not_read_while_the_other_takes_nothing(setup: Setup) -> Resul
         }?;
         client_reader.unsplit(client_writer).reset()?;
     }
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 /// Both directions are full. Then one peer reads while the other one still reads nothing.
 async fn a_direction_goes_on_while_the_other_one_stands_still(setup: Setup) -> Result<()> {
     let stage = setup.start().await?;
     for reads_first in [UPLINK, DOWNLINK] {
-        let Ends { client, host, .. } = stage.open().await?;
+        let Ends { client, host, .. } = stage.open_tunnel().await?;
         let (mut client_reader, mut client_writer) = tokio::io::split(client);
         let (mut host_reader, mut host_writer) = host.into_split();
         let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -113,5 +95,5 @@ async fn a_direction_goes_on_while_the_other_one_stands_still(setup: Setup) -> R
         }?;
         client_reader.unsplit(client_writer).reset()?;
     }
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }

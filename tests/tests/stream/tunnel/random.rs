@@ -12,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::setup::{Ends, Setup, Stage, open};
-use crate::setup::socket_host;
+use super::setup::{Ends, open};
+use crate::setup::{Setup, Stage, socket_host};
 
 on_every_tunnel! {
     random_tunnels
@@ -45,7 +45,7 @@ async fn random_tunnels(setup: Setup) -> Result<()> {
         worker??;
     }
     stage.expect_path().await?;
-    stage.expect_no_tunnel().await
+    stage.expect_no_channel().await
 }
 
 /// How a peer ends, after all that it sends.
