@@ -12,7 +12,7 @@ use rustls::crypto::{
 use rustls::sign::SingleCertAndKey;
 use rustls::{
     ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    SupportedProtocolVersion,
+    SupportedProtocolVersion, WantsVerifier,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -43,14 +43,21 @@ impl TlsClient {
 
     /// One that does not even look at the certificate: it may be one that the library cannot take.
     pub fn unchecked() -> Self {
-        let config = builder(rustls::ALL_VERSIONS, |builder| {
-            let any = AnyCertificate::new(&crypto_provider());
-            let unchecked = Arc::new(UncheckedCertificate(any));
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(unchecked)
-        });
-        Self::from_config(config)
+        let verifier = AnyCertificate {
+            checks_key: false,
+            ..AnyCertificate::new(&crypto_provider())
+        };
+        Self::accepting(verifier, crypto_provider(), rustls::ALL_VERSIONS)
+    }
+
+    /// One that offers these groups for the key exchange, the first of which with a share.
+    pub fn with_groups(groups: &[&'static dyn SupportedKxGroup]) -> Self {
+        let provider = CryptoProvider {
+            kx_groups: groups.to_vec(),
+            ..rustls::crypto::aws_lc_rs::default_provider()
+        };
+        let verifier = AnyCertificate::new(&provider);
+        Self::accepting(verifier, Arc::new(provider), rustls::ALL_VERSIONS)
     }
 
     /// A client that accepts any certificate, TLS 1.2 only.
@@ -67,10 +74,8 @@ impl TlsClient {
     pub fn trusting(root: &CertificateDer<'static>) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(root.clone()).context("trusting a certificate")?;
-        let config = builder(rustls::ALL_VERSIONS, |builder| {
-            builder.with_root_certificates(roots)
-        });
-        Ok(Self::from_config(config))
+        let builder = builder(crypto_provider(), rustls::ALL_VERSIONS);
+        Ok(Self::from_config(builder.with_root_certificates(roots)))
     }
 
     /// Resumes sessions: the connections of this value and of its clones share their tickets.
@@ -83,29 +88,6 @@ impl TlsClient {
     pub fn presenting(mut self, cert: &ClientCert) -> Self {
         Arc::make_mut(&mut self.config).client_auth_cert_resolver =
             Arc::new(SingleCertAndKey::from(cert.certified.clone()));
-        self
-    }
-
-    /// Speaks TLS 1.2 and 1.3, and offers these groups for the key exchange, the first of which with
-    /// a share.
-    ///
-    /// # Panics
-    /// When there are none.
-    pub fn groups(mut self, groups: &[&'static dyn SupportedKxGroup]) -> Self {
-        let config = Arc::make_mut(&mut self.config);
-        let mut provider = CryptoProvider::clone(config.crypto_provider());
-        provider.kx_groups = groups.to_vec();
-        let resumption = config.resumption.clone();
-        let versions: &[&'static SupportedProtocolVersion] = rustls::ALL_VERSIONS;
-        let verifier = Arc::new(AnyCertificate::new(&provider));
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(versions)
-            .expect("the provider speaks these versions");
-        *config = builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth();
-        config.resumption = resumption;
         self
     }
 
@@ -143,14 +125,21 @@ impl TlsClient {
     }
 
     fn with_versions(versions: &[&'static SupportedProtocolVersion]) -> Self {
-        Self::from_config(builder(versions, |builder| {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(&crypto_provider())))
-        }))
+        let provider = crypto_provider();
+        Self::accepting(AnyCertificate::new(&provider), provider, versions)
     }
 
-    fn from_config(mut config: ClientConfig) -> Self {
+    fn accepting(
+        verifier: AnyCertificate,
+        provider: Arc<CryptoProvider>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
+        let builder = builder(provider, versions).dangerous();
+        Self::from_config(builder.with_custom_certificate_verifier(Arc::new(verifier)))
+    }
+
+    fn from_config(verified: ConfigBuilder<ClientConfig, WantsClientCert>) -> Self {
+        let mut config = verified.with_no_client_auth();
         config.resumption = Resumption::disabled();
         Self {
             config: Arc::new(config),
@@ -166,26 +155,29 @@ impl Default for TlsClient {
 }
 
 fn builder(
+    provider: Arc<CryptoProvider>,
     versions: &[&'static SupportedProtocolVersion],
-    verify: impl FnOnce(
-        ConfigBuilder<ClientConfig, rustls::WantsVerifier>,
-    ) -> ConfigBuilder<ClientConfig, WantsClientCert>,
-) -> ClientConfig {
-    let builder = ClientConfig::builder_with_provider(crypto_provider())
+) -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions)
-        .expect("the provider speaks these versions");
-    verify(builder).with_no_client_auth()
+        .expect("the provider speaks these versions")
 }
 
 /// Accepts every certificate, as the flexVDI client does, but checks that the server holds its
 /// key.
 #[derive(Debug)]
-pub struct AnyCertificate(WebPkiSupportedAlgorithms);
+pub struct AnyCertificate {
+    algorithms: WebPkiSupportedAlgorithms,
+    checks_key: bool,
+}
 
 impl AnyCertificate {
     /// Checks signatures with the algorithms of `provider`.
     pub fn new(provider: &CryptoProvider) -> Self {
-        Self(provider.signature_verification_algorithms)
+        Self {
+            algorithms: provider.signature_verification_algorithms,
+            checks_key: true,
+        }
     }
 }
 
@@ -207,7 +199,10 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0)
+        if !self.checks_key {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -216,49 +211,13 @@ impl ServerCertVerifier for AnyCertificate {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
+        if !self.checks_key {
+            return Ok(HandshakeSignatureValid::assertion());
+        }
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
-    }
-}
-
-/// Accepts every certificate, and does not check that the server holds its key.
-#[derive(Debug)]
-struct UncheckedCertificate(AnyCertificate);
-
-impl ServerCertVerifier for UncheckedCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }

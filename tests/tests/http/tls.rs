@@ -158,7 +158,7 @@ async fn the_group_against_quantum_computers_is_agreed_on_with_clients_that_have
         (&[kx_group::SECP384R1], NamedGroup::secp384r1),
     ];
     for (offered, expected) in groups {
-        let endpoint = gateway.tls().with_tls(TlsClient::new().groups(offered));
+        let endpoint = gateway.tls().with_tls(TlsClient::with_groups(offered));
         let connection = ask(&endpoint).await;
         let group = connection.tls().unwrap().negotiated_key_exchange_group();
         assert_eq!(group.unwrap().name(), expected);
@@ -200,7 +200,7 @@ async fn the_group_against_quantum_computers_is_agreed_on_with_clients_that_have
 #[tokio::test]
 async fn a_long_client_hello_may_come_in_pieces_and_records() {
     let gateway = gateway(TestCert::new().unwrap()).await;
-    let client = TlsClient::tls13().groups(&[kx_group::X25519MLKEM768]);
+    let client = TlsClient::with_groups(&[kx_group::X25519MLKEM768]);
     // Each record has 200 bytes of the handshake at most.
     let endpoint = gateway.tls().with_tls(client.clone().fragments(200));
     ask(&endpoint).await;
