@@ -31,9 +31,7 @@ pub struct PebbleBuilder {
     tls_port: u16,
     http_port: u16,
     life: Duration,
-    rejected_nonces: u8,
     refused: Vec<String>,
-    port: Option<u16>,
 }
 
 impl PebbleBuilder {
@@ -49,21 +47,9 @@ impl PebbleBuilder {
         self
     }
 
-    /// So many of a hundred good nonces are refused.
-    pub fn rejected_nonces(mut self, percent: u8) -> Self {
-        self.rejected_nonces = percent;
-        self
-    }
-
     /// Gives no certificates for this name.
     pub fn refused(mut self, name: &str) -> Self {
         self.refused.push(name.to_owned());
-        self
-    }
-
-    /// Listens on this port instead of a free one.
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
         self
     }
 
@@ -74,11 +60,10 @@ impl PebbleBuilder {
         let dir = TempDir::with_prefix("testkit-pebble-")?;
         let cert = TestCert::new()?;
         let (dns_port, dns) = dns(dir.path()).await?;
-        let port = self.port.map_or_else(free_port, Ok)?;
         let mut pebble = Pebble {
             child: None,
             _dns: dns,
-            addr: SocketAddr::from(([127, 0, 0, 1], port)),
+            addr: SocketAddr::from(([127, 0, 0, 1], free_port()?)),
             management: SocketAddr::from(([127, 0, 0, 1], 0)),
             dir,
             cert,
@@ -110,9 +95,7 @@ impl Pebble {
             tls_port,
             http_port: 1,
             life: Duration::from_secs(90 * 86_400),
-            rejected_nonces: 0,
             refused: Vec::new(),
-            port: None,
         }
     }
 
@@ -187,10 +170,8 @@ impl Pebble {
             .arg(format!("127.0.0.1:{}", self.dns_port))
             .env("PEBBLE_VA_NOSLEEP", "1")
             .env("PEBBLE_AUTHZREUSE", "0")
-            .env(
-                "PEBBLE_WFE_NONCEREJECT",
-                self.builder.rejected_nonces.to_string(),
-            );
+            // It would refuse some good nonces by chance.
+            .env("PEBBLE_WFE_NONCEREJECT", "0");
         let mut child = spawn(command, &self.dir.path().join("pebble.log"))?;
         for addr in [self.addr, management] {
             ready(&mut child, addr).await?;

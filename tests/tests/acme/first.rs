@@ -1,19 +1,21 @@
 //! The first certificate.
 
 use std::os::unix::fs::PermissionsExt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::StatusCode;
+use http::{Response, StatusCode};
 use serde_json::json;
 use testkit::http::Call;
+use testkit::manager::{Body, ManagerRequest, full};
 use testkit::net::free_port;
-use testkit::pebble::Pebble;
 use testkit::prelude::*;
 use testkit::tls::TlsClient;
-use tokio::io::copy_bidirectional;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::support::{GIVEN, IN_USE, NAME, Scene, gateway, logged, shown};
+use crate::support::{
+    GIVEN, IN_USE, NAME, ORDERING, Relay, Scene, gateway, logged, pass_on, settings, shown,
+};
 
 #[tokio::test]
 async fn it_comes_by_itself_while_the_port_is_open_already() {
@@ -65,45 +67,21 @@ async fn a_port_for_http_is_open_only_while_the_authority_checks() {
     shown(&scene.clients(&gateway).await).await;
 }
 
-/// A relay of bytes in front of the gateway, as the authority meets it; it says of each connection
-/// that it came, and goes on when it is told to.
-struct Relay {
-    listener: TcpListener,
-    to: (&'static str, u16),
-}
-
-impl Relay {
-    async fn next(&self) -> TcpStream {
-        let accepted = within("the authority", self.listener.accept()).await;
-        accepted.unwrap().unwrap().0
-    }
-
-    fn go_on(&self, mut from: TcpStream) {
-        let to = self.to;
-        tokio::spawn(async move {
-            let mut stream = TcpStream::connect(to).await.unwrap();
-            let _ = copy_bidirectional(&mut from, &mut stream).await;
-        });
-    }
-}
-
-/// Whether a client that offers only this protocol and asks for this name gets an answer.
-async fn agrees(gateway: &Gateway, name: &str, protocols: &[&str]) -> bool {
+/// A client that offers only these protocols and asks for this name.
+fn client(name: &str, protocols: &[&str]) -> TlsClient {
     let tls = TlsClient::unchecked().server_name(name).unwrap();
-    let tls = tls.alpn(protocols);
-    gateway.tls().with_tls(tls).connect().await.is_ok()
+    tls.alpn(protocols)
+}
+
+/// Whether it gets an answer.
+async fn agrees(gateway: &Gateway, name: &str, protocols: &[&str]) -> bool {
+    let endpoint = gateway.tls().with_tls(client(name, protocols));
+    endpoint.connect().await.is_ok()
 }
 
 #[tokio::test]
 async fn names_are_only_checked_while_the_authority_is_awaited_and_only_those() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (seen, port) = (listener.local_addr().unwrap().port(), free_port().unwrap());
-    let relay = Relay {
-        listener,
-        to: ("127.0.0.1", port),
-    };
-    let pebble = Pebble::builder(seen).start().await.unwrap();
-    let scene = Scene { pebble, port };
+    let (relay, scene) = Relay::new().await;
     // The authority's own address is none of those that are allowed.
     let gateway = scene
         .gateway()
@@ -120,11 +98,8 @@ async fn names_are_only_checked_while_the_authority_is_awaited_and_only_those() 
     let authority = relay.next().await;
 
     // A name that is checked is answered with a certificate made for that, and nothing follows.
-    let tls = TlsClient::unchecked()
-        .server_name(NAME)
-        .unwrap()
-        .alpn(&["acme-tls/1"]);
-    let mut checked = allowed(tls.clone()).connect().await.unwrap();
+    let checking = allowed(client(NAME, &["acme-tls/1"]));
+    let mut checked = checking.connect().await.unwrap();
     let shown_now = checked.tls().unwrap().peer_certificates().unwrap()[0].clone();
     // id-pe-acmeIdentifier (RFC 8737, section 3), critical.
     let oid = [
@@ -152,38 +127,46 @@ async fn names_are_only_checked_while_the_authority_is_awaited_and_only_those() 
     assert!(!agrees(&gateway, NAME, &[]).await);
 
     relay.go_on(authority);
-    let more = async {
-        loop {
-            relay.go_on(relay.next().await);
-        }
-    };
     tokio::select! {
         _ = logged(&gateway, &[IN_USE]) => {}
-        () = more => {}
+        () = relay.relay_all() => {}
     }
     assert!(!agrees(&gateway, NAME, &["acme-tls/1"]).await);
-    let tls = TlsClient::unchecked()
-        .server_name(NAME)
-        .unwrap()
-        .alpn(&["acme-tls/1"]);
-    assert!(allowed(tls).connect().await.is_err());
+    assert!(checking.connect().await.is_err());
+}
+
+/// What pebble says of a nonce that it does not take.
+fn bad_nonce() -> Response<Body> {
+    let problem = json!({
+        "type": "urn:ietf:params:acme:error:badNonce",
+        "detail": "JWS has an invalid anti-replay nonce",
+    });
+    let mut answer = Response::new(full(problem.to_string()));
+    *answer.status_mut() = StatusCode::BAD_REQUEST;
+    answer
 }
 
 #[tokio::test]
 async fn bad_nonces_are_tried_again() {
-    let scene = Scene::with(|pebble| pebble.rejected_nonces(20)).await;
-    let gateway = scene.gateway().spawn().await.unwrap();
-    let given = async {
-        // The gateway tries each request three times, and pebble refuses one in five: an order that
-        // fails all the same is made again.
-        logged(&gateway, &[IN_USE]).await
+    let scene = Scene::new().await;
+    let (pebble, signed) = (scene.pebble.addr(), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&signed);
+    // Each request is refused at first.
+    let handler = move |request: ManagerRequest| {
+        let is_signed = !request.body.is_empty();
+        let is_refused = is_signed && counted.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        async move {
+            if is_refused {
+                return bad_nonce();
+            }
+            pass_on(&request, pebble).await.map(full)
+        }
     };
-    tokio::time::timeout(Duration::from_secs(60), given)
-        .await
-        .unwrap();
-    let log = scene.pebble.log().unwrap();
-    assert!(
-        log.contains("JWS has an invalid anti-replay nonce") || log.contains("nonce"),
-        "{log}"
-    );
+    let authority = Manager::with_handler(handler).await.unwrap();
+    let gateway = gateway(scene.port).set("Acme", settings(&authority));
+    let gateway = gateway.spawn().await.unwrap();
+    logged(&gateway, &[IN_USE]).await;
+    assert_eq!(gateway.count_logged(ORDERING).await, 1);
+    // An account, an order, a check, its end and the certificate.
+    assert!(signed.load(Ordering::Relaxed) >= 10);
 }

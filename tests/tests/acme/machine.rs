@@ -8,7 +8,7 @@ use serde_json::json;
 use testkit::gateway::{Signal, unused_user};
 use testkit::packages::{self, Package};
 
-use crate::support::{FAILED, GIVEN, IN_USE, ORDERING, Scene, logged, shown};
+use crate::support::{FAILED, GIVEN, IN_USE, ORDERING, Relay, Scene, logged, shown};
 
 #[tokio::test]
 async fn an_account_that_is_damaged_is_set_aside() {
@@ -140,16 +140,22 @@ async fn a_directory_of_others_is_not_written_to() {
 
 #[tokio::test]
 async fn sigterm_during_an_order_ends_the_gateway_and_the_next_one_gets_the_certificate() {
-    let scene = Scene::new().await;
+    let (relay, scene) = Relay::new().await;
     let state = tempfile::tempdir().unwrap();
     let mut gateway = scene.gateway_in(state.path()).spawn().await.unwrap();
     logged(&gateway, &["registered at the authority"]).await;
+    // The authority has begun to check the name, and gets no further.
+    let checking = relay.next().await;
     scene.pebble.signal(Signal::STOP).unwrap();
     assert_eq!(gateway.count_logged(GIVEN).await, 0);
     assert!(gateway.terminate().await.unwrap().success());
+    drop(checking);
     scene.pebble.signal(Signal::CONT).unwrap();
     let gateway = scene.gateway_in(state.path()).spawn().await.unwrap();
-    logged(&gateway, &[IN_USE]).await;
+    tokio::select! {
+        _ = logged(&gateway, &[IN_USE]) => {}
+        () = relay.relay_all() => {}
+    }
     assert_eq!(gateway.count_logged("registered at the authority").await, 0);
     shown(&scene.clients(&gateway).await).await;
 }

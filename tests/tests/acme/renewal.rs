@@ -9,7 +9,9 @@ use testkit::gateway::Signal;
 use testkit::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{GIVEN, IN_USE, NAME, ORDERING, Scene, gateway, logged, logged_again, shown};
+use crate::support::{
+    GIVEN, IN_USE, NAME, ORDERING, Scene, decided, gateway, logged, logged_again, shown,
+};
 
 /// Sends pieces of a pattern to a host that echoes, and checks what comes back, until it is enough.
 async fn verified(
@@ -78,6 +80,7 @@ async fn the_next_process_asks_nobody_for_what_is_there() {
     scene.pebble.stop().await.unwrap();
     let gateway = scene.gateway_in(state.path()).spawn().await.unwrap();
     assert_eq!(shown(&gateway.tls()).await, first);
+    decided(&gateway, &[NAME]).await;
     assert_eq!(gateway.count_logged(ORDERING).await, 0);
 }
 
@@ -96,6 +99,7 @@ async fn a_successor_waits_until_the_one_before_has_ended() {
     let new = new.spawn().await.unwrap();
     assert!(old.wait().await.unwrap().success());
     assert_eq!(shown(&scene.clients(&new).await).await, first);
+    decided(&new, &[NAME]).await;
     assert_eq!(new.count_logged(ORDERING).await, 0);
 }
 
