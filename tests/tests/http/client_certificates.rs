@@ -17,6 +17,7 @@ use testkit::tls::TlsClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use crate::reload::change;
 use crate::support::{assert_opens, logged};
 
 const DAY: Duration = Duration::from_hours(24);
@@ -250,11 +251,7 @@ async fn without_the_key_nobody_is_asked_and_nobody_invents_anything() {
         assert_eq!(told, None);
     }
     // A trusted proxy may have asked.
-    gateway
-        .change_config(&[("TrustedProxies", json!(["127.0.0.1"]))])
-        .unwrap();
-    gateway.signal(Signal::HUP).unwrap();
-    logged(&gateway, &["reloaded"]).await;
+    change(&gateway, &[("TrustedProxies", json!(["127.0.0.1"]))]).await;
     gets_in(&gateway.plain()).await;
     assert_eq!(header(&scene.told(), "x-ssl-client-s-dn"), Some("CN=root"));
 }
@@ -355,21 +352,11 @@ async fn whether_certificates_are_required_changes_without_a_restart() {
     let scene = Scene::new().await;
     let gateway = scene.gateway().spawn().await.unwrap();
     is_refused(&gateway.tls()).await;
-    let change = async |key: &str, value: &str| {
-        let before = gateway.count_logged("reloaded changed").await;
-        gateway.change_config(&[(key, json!(value))]).unwrap();
-        gateway.signal(Signal::HUP).unwrap();
-        let reloaded = |line: &str| line.contains("reloaded changed");
-        gateway
-            .wait_for_another(before, reloaded, PATIENCE)
-            .await
-            .unwrap();
-    };
-    change("ClientCertificates", "optional").await;
+    change(&gateway, &[("ClientCertificates", json!("optional"))]).await;
     gets_in(&gateway.tls()).await;
-    change("ClientCertificates", "required").await;
+    change(&gateway, &[("ClientCertificates", json!("required"))]).await;
     is_refused(&gateway.tls()).await;
-    change("ClientCAFile", "").await;
+    change(&gateway, &[("ClientCAFile", json!(""))]).await;
     gets_in(&gateway.tls()).await;
 }
 

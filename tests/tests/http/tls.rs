@@ -13,7 +13,6 @@ use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
 use serde_json::{Value, json};
 use testkit::command::{find_program, run_bounded};
-use testkit::gateway::Signal;
 use testkit::http::{Call, HttpConnection};
 use testkit::net::{Connection, free_port};
 use testkit::prelude::*;
@@ -21,7 +20,8 @@ use testkit::tls::TlsClient;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::support::{assert_error, assert_opens, get, logged, port_gateway, port_token};
+use crate::reload::change;
+use crate::support::{assert_error, assert_opens, get, port_gateway, port_token};
 
 /// A gateway with this certificate.
 async fn gateway(cert: TestCert) -> Gateway {
@@ -257,12 +257,9 @@ async fn the_profile_decides_about_versions_and_changes_without_a_restart() {
     let old = gateway.tls().with_tls(TlsClient::tls12());
     let error = format!("{:#}", old.connect().await.unwrap_err());
     assert!(error.contains("ProtocolVersion"), "{error}");
-    gateway
-        .change_config(&[("TlsProfile", json!("intermediate"))])
-        .unwrap();
-    gateway.signal(Signal::HUP).unwrap();
-    let change = "TlsProfile \"modern\" -> \"intermediate\"";
-    logged(&gateway, &["reloaded", &change.replace('"', "\\\"")]).await;
+    let told = change(&gateway, &[("TlsProfile", json!("intermediate"))]).await;
+    let changed = r#"TlsProfile \"modern\" -> \"intermediate\""#;
+    assert!(told.contains(changed), "{told}");
     ask(&old).await;
 }
 
