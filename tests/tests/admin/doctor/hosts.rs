@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use testkit::prelude::*;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Installation;
@@ -60,31 +60,26 @@ async fn of_many_desktops_some_are_tried() {
     );
 }
 
+/// A host that says this to everybody, and nothing more.
+async fn host_that_says(text: &'static [u8]) -> Host {
+    let host = Host::spawn(move |mut stream: TcpStream| async move {
+        stream.write_all(text).await?;
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest).await;
+        Ok(())
+    });
+    host.await.unwrap()
+}
+
 #[tokio::test]
 async fn hosts_that_do_not_serve_are_told() {
-    let other = Host::spawn(|mut stream: TcpStream| async move {
-        stream.write_all(b"SSH-2.0-OpenSSH_9.2\r\n").await?;
-        let mut rest = Vec::new();
-        let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
-        Ok(())
-    });
-    let silent = Host::spawn(|mut stream: TcpStream| async move {
-        let mut rest = Vec::new();
-        let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
-        Ok(())
-    });
-    let secured = Host::spawn(|mut stream: TcpStream| async move {
-        let reply = b"REDQ\x02\0\0\0\x02\0\0\0\xb2\0\0\0\x05\0\0\0";
-        stream.write_all(reply).await?;
-        let mut rest = Vec::new();
-        let _ = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest).await;
-        Ok(())
-    });
-    for (host, told) in [
-        (other.await.unwrap(), "is no Spice server"),
-        (silent.await.unwrap(), "does not answer a Spice client"),
-        (secured.await.unwrap(), "lets only clients with TLS in"),
+    let secured = b"REDQ\x02\0\0\0\x02\0\0\0\xb2\0\0\0\x05\0\0\0";
+    for (said, told) in [
+        (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], "is no Spice server"),
+        (b"", "does not answer a Spice client"),
+        (secured, "lets only clients with TLS in"),
     ] {
+        let host = host_that_says(said).await;
         let installation = with_desktops(&[host.addr().to_string()]).await;
         installation.finds("error", "hosts ", told).await;
     }
