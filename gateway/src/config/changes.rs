@@ -4,91 +4,17 @@ use std::fmt;
 
 use serde_json::Value;
 
+use super::key::{Applies, Key};
 use super::keys::KEYS;
 use super::{Config, DataPath};
-
-/// Keys that are taken over: by requests and handshakes that come, and by channels opened then.
-/// All others need a new process: sockets, threads, and what the kernel was given.
-const AT_ONCE: &[&str] = &[
-    "ManagerIP",
-    "ManagerPort",
-    "ManagerCAFile",
-    "ManagerTimeout",
-    "ManagerPaths",
-    "Desktops",
-    "CertFile",
-    "KeyFile",
-    "Acme",
-    "TlsProfile",
-    "ClientCAFile",
-    "ClientCertificates",
-    "ClientCRLFile",
-    "CertificatePoll",
-    "TrustedProxies",
-    "ForwardedHeader",
-    "ExternalName",
-    "WebClient",
-    "HijackAll",
-    "Connect",
-    "HostTLS",
-    "HostCAFile",
-    "HostSubject",
-    "HostProxyProtocol",
-    "FirstSpicePort",
-    "LastSpicePort",
-    "SpiceHost",
-    "AllowedHosts",
-    "DeniedHosts",
-    "AllowedSockets",
-    "AllowedChannels",
-    "AllowedClients",
-    "DeniedClients",
-    "AllowedOrigins",
-    "TicketTimeout",
-    "ReconnectTimeout",
-    "PoolKeyFile",
-    "TicketPublicKeys",
-    "TicketAudience",
-    "TicketMaxLife",
-    "TicketURL",
-    "TicketURLCAFile",
-    "TicketURLTimeout",
-    // What was not loaded at the start is not loaded later.
-    "DataPath",
-    "CongestionControl",
-    "KeepAlive",
-    "ClientTimeout",
-    "HandshakeTimeout",
-    "HeaderTimeout",
-    "ConnectTimeout",
-    "LinkTimeout",
-    "CloseTimeout",
-    "ShutdownTimeout",
-    "AdminHosts",
-    "StateDirectory",
-    "HealthPath",
-    "HealthChecksManager",
-    "DrainDelay",
-    "DrainTimeout",
-    "DrainOnStop",
-    "MaxConnections",
-    "MaxConnectionsPerAddress",
-    "MaxSessionsPerAddress",
-    "MaxChannelsPerAddress",
-    "BadTokenLimit",
-    "BanTime",
-    "MaxHeaderSize",
-    "MaxUriSize",
-    "Debug",
-];
 
 /// Longest value in a message, in bytes.
 const MAX_SHOWN: usize = 200;
 
 /// The names of all keys whose change needs a restart, in the order of the file.
 pub fn keys_that_need_a_restart() -> impl Iterator<Item = &'static str> {
-    let needs = |name: &&str| !AT_ONCE.contains(name);
-    KEYS.iter().map(|key| key.name).filter(needs)
+    let keys = KEYS.iter().filter(|key| key.applies == Applies::AtRestart);
+    keys.map(|key| key.name)
 }
 
 /// A configuration that takes another one's place in a running gateway.
@@ -126,7 +52,7 @@ impl Changes {
             if change.old == change.new {
                 continue;
             }
-            if change.needs_restart(loaded) {
+            if change.needs_restart(key, loaded) {
                 (key.set)(&mut config, &change.old)
                     .unwrap_or_else(|_| unreachable!("what a key writes it reads"));
                 kept.push(change);
@@ -143,11 +69,12 @@ impl Changes {
 }
 
 impl Change {
-    fn needs_restart(&self, loaded: DataPath) -> bool {
+    fn needs_restart(&self, key: &Key, loaded: DataPath) -> bool {
         let without_loading = [DataPath::Auto, DataPath::Relay, loaded];
-        match self.key {
-            "DataPath" => !without_loading.iter().any(|path| self.new == path.name()),
-            key => !AT_ONCE.contains(&key),
+        match key.applies {
+            Applies::AtOnce => false,
+            Applies::AtRestart => true,
+            Applies::IfLoaded => !without_loading.iter().any(|path| self.new == path.name()),
         }
     }
 }
@@ -177,17 +104,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_list_names_keys() {
-        for name in AT_ONCE {
-            assert!(KEYS.iter().any(|key| key.name == *name), "{name}");
-        }
-        assert_eq!(
-            AT_ONCE.len() + keys_that_need_a_restart().count(),
-            KEYS.len()
-        );
-    }
-
-    #[test]
     fn the_document_names_what_needs_a_restart() {
         let names: Vec<_> = keys_that_need_a_restart()
             .map(|name| format!("`{name}`"))
@@ -210,10 +126,11 @@ mod tests {
             .lines()
             .filter(|line| line.starts_with("| `"))
             .collect();
-        for name in AT_ONCE {
-            let quoted = format!("`{name}`");
+        for key in KEYS {
+            let quoted = format!("`{}`", key.name);
             let found = rows.iter().filter(|row| row.contains(&quoted)).count();
-            assert_eq!(found, 1, "{name} in docs/reload.md");
+            let expected = usize::from(key.applies != Applies::AtRestart);
+            assert_eq!(found, expected, "{} in docs/reload.md", key.name);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::keys::Key;
+use super::key::Key;
 use super::origin::Origin;
 
 /// A key and a value that stand somewhere, known and right or not.

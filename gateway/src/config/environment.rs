@@ -83,7 +83,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::config::keys::Key;
+    use crate::config::key::Key;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
         let variables = variables.iter();
