@@ -16,6 +16,7 @@ use crate::http::body::Body;
 use crate::http::{Client, reply};
 use crate::limits::{Subscriber, speak_for_many};
 use crate::metrics::{DesktopRefusal, Metrics};
+use crate::refusal;
 use crate::session::SessionId;
 use crate::target::Target;
 use crate::ticket::{IssueError, Tickets};
@@ -74,10 +75,10 @@ impl AssignError {
     pub fn answer(self) -> Response<Body> {
         match self {
             Self::Port | Self::Host | Self::Socket => {
-                reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
+                reply::error(StatusCode::BAD_GATEWAY, refusal::NO_DESKTOP)
             }
             Self::Issue(_) => {
-                reply::error(StatusCode::SERVICE_UNAVAILABLE, reply::TOO_MANY_DESKTOPS)
+                reply::error(StatusCode::SERVICE_UNAVAILABLE, refusal::TOO_MANY_DESKTOPS)
             }
         }
     }

@@ -12,9 +12,6 @@ use crate::channel::Registry;
 use crate::ticket::Tickets;
 use gateway_datapath::end_reason::StopCause;
 
-/// What clients are told while the gateway drains.
-pub const MESSAGE: &str = "No new desktops are opened here at the moment. Please try again later.";
-
 /// Whether the gateway drains.
 pub struct Drain {
     channels: Arc<Registry>,

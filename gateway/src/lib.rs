@@ -7,7 +7,8 @@
 //! `cli` -> {`server`, `doctor`, `setup`} -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
 //! {`ticket`, `portal`} -> {`http`, `signed`} -> {`pool`, `described`} -> `limits` -> {`metrics`,
-//! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` -> `socket_path`.
+//! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` ->
+//! {`socket_path`, `refusal`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
 //! code and knows nothing of what is here.
@@ -59,6 +60,7 @@ pub mod pool;
 pub mod portal;
 pub mod ports;
 mod prepared;
+pub mod refusal;
 pub mod reload;
 pub mod runtime_dir;
 pub mod secret;

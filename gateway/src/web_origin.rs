@@ -12,6 +12,7 @@ use http::header::ORIGIN;
 
 use crate::authority::Authority;
 use crate::host::Host;
+use crate::refusal::Refusal;
 
 /// Scheme, host and port of the server that a web page came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,11 +81,6 @@ pub struct OriginRules {
     are_enforced: bool,
 }
 
-/// A web page that may not open WebSockets here; answered with 403.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("web page of another origin: AllowedOrigins")]
-pub struct WrongOrigin;
-
 impl OriginRules {
     /// For pages of the gateway itself and of these. Tickets cannot be guessed by a page, so where tokens are
     /// tickets there are rules only if some are configured.
@@ -101,7 +97,7 @@ impl OriginRules {
         headers: &HeaderMap,
         asked: Option<&Authority>,
         is_https: bool,
-    ) -> Result<(), WrongOrigin> {
+    ) -> Result<(), Refusal> {
         if !self.are_enforced {
             return Ok(());
         }
@@ -110,10 +106,10 @@ impl OriginRules {
             return Ok(());
         };
         if values.next().is_some() {
-            return Err(WrongOrigin);
+            return Err(Refusal::Origin);
         }
         let origin: Result<WebOrigin, _> = value.to_str().unwrap_or_default().parse();
-        let origin = origin.map_err(|_| WrongOrigin)?;
+        let origin = origin.map_err(|_| Refusal::Origin)?;
         // Whoever is between can put anything into a page that came without TLS.
         let fits = origin.scheme == "https" || (origin.scheme == "http" && !is_https);
         let is_own = fits && asked.is_some_and(|asked| origin.is_at(asked));
@@ -121,7 +117,7 @@ impl OriginRules {
         if is_own || is_allowed {
             Ok(())
         } else {
-            Err(WrongOrigin)
+            Err(Refusal::Origin)
         }
     }
 

@@ -17,8 +17,8 @@ use crate::grant::{Grant, GrantState};
 use crate::limits::FailureLimit;
 use crate::limits::Subscriber;
 use crate::limits::speak_for_many;
-use crate::metrics::ChannelRefusal;
 use crate::portal::{NoTurn, Portal, may_be_token};
+use crate::refusal::Refusal;
 use crate::session::SessionId;
 use crate::signed::is_signed;
 use crate::spice_host::SpiceHost;
@@ -51,46 +51,6 @@ enum Mode {
         ports: RangeInclusive<u16>,
         sessions: Arc<PortSessions>,
     },
-}
-
-/// Why a channel is not let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Wrong, expired or missing token; answered with 403.
-    #[error("wrong or expired token")]
-    Token,
-    /// A signed token that would begin a desktop session while the gateway drains; answered with
-    /// 503.
-    #[error("draining")]
-    Draining,
-    /// A signed token for one desktop session, of which no more can be remembered; answered with
-    /// 503.
-    #[error("too many signed tokens with jti are remembered")]
-    Full,
-    /// The portal did not say whether the token is good; answered with 503.
-    #[error("the portal did not say what the token stands for")]
-    Portal,
-    /// The portal is being asked about so many tokens of this address already; answered with 429.
-    #[error("the portal is being asked about too many tokens of this address")]
-    Questions,
-    /// Too many wrong tokens from this address; answered with 429.
-    #[error("too many wrong tokens from this address")]
-    TooMany {
-        /// When the address may try again.
-        retry_after: Duration,
-    },
-}
-
-impl Refusal {
-    /// The kind of reason, by which it is counted.
-    pub fn label(self) -> ChannelRefusal {
-        match self {
-            Self::Token | Self::Full => ChannelRefusal::Token,
-            Self::Draining => ChannelRefusal::Draining,
-            Self::Portal | Self::Questions => ChannelRefusal::Portal,
-            Self::TooMany { .. } => ChannelRefusal::TooManyWrongTokens,
-        }
-    }
 }
 
 /// A channel's leave to connect to its target; its session knows of it until it is dropped.
@@ -359,7 +319,7 @@ impl Admissions {
             Err(RedeemError::Full) => return Err(Refusal::Full),
         }
         if let Some(retry_after) = self.failures.blocked(client, now) {
-            return Err(Refusal::TooMany { retry_after });
+            return Err(Refusal::TooManyWrongTokens { retry_after });
         }
         self.note_wrong(client, token, now);
         Err(Refusal::Token)

@@ -99,7 +99,7 @@ fn tickets_sessions_and_failures_outlive_a_configuration() {
 
 fn is_banned(admissions: &Admissions) -> bool {
     let refused = admissions.admit(Some("another guess"), CLIENT).err();
-    matches!(refused, Some(Refusal::TooMany { .. }))
+    matches!(refused, Some(Refusal::TooManyWrongTokens { .. }))
 }
 
 fn guess(admissions: &Admissions, count: u32) {

@@ -30,12 +30,13 @@ use crate::access_log::AccessLog;
 use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
 use crate::config::Config;
-use crate::drain::{self, Drain};
+use crate::drain::Drain;
 use crate::host::Host;
 use crate::http::body::Body;
 use crate::http::{Origin, reply};
 use crate::limits::LoginLimit;
 use crate::metrics::{DesktopRefusal, Metrics};
+use crate::refusal;
 use answer::AuthMode;
 use asked::Asked;
 pub use command::{
@@ -170,7 +171,7 @@ impl Desktops {
         let refused = &self.metrics.desktops_refused;
         refused.count(DesktopRefusal::Draining);
         let status = StatusCode::SERVICE_UNAVAILABLE;
-        Some(reply::error(status, drain::MESSAGE))
+        Some(reply::error(status, refusal::NO_NEW_DESKTOPS))
     }
 
     async fn desktop(&self, call: &Call<'_>, asked: Asked) -> Response<Body> {

@@ -28,13 +28,6 @@ pub fn error(status: StatusCode, message: &str) -> Response<Body> {
     of_type(JSON, status, body.to_string())
 }
 
-/// Why there is no desktop, for those who see it on their screens; the log tells more.
-pub const NO_DESKTOP: &str =
-    "Your desktop cannot be reached at the moment. Please contact your administrator.";
-/// The same, where waiting may help.
-pub const TOO_MANY_DESKTOPS: &str =
-    "Too many desktops are being opened at the moment. Please try again later.";
-
 /// An error that clients do not take for an answer of the manager: plain text. The flexVDI client
 /// says "Failed to contact server" then.
 pub fn plain_error(status: StatusCode, message: &str) -> Response<Body> {

@@ -8,41 +8,20 @@ use ipnet::IpNet;
 
 use super::{Subscriber, speak_for_many};
 use crate::config::Config;
-use crate::metrics::ChannelRefusal;
+use crate::refusal::Refusal;
 use crate::session::SessionId;
 
 /// What addresses may have open, and what they have.
 pub struct ClientLimits {
     sessions: Option<usize>,
     channels: Option<usize>,
-    /// Many clients share the address of a proxy that does not tell whom it speaks for.
+    /// Many clients share the address of a proxy that does not say whom it speaks for.
     speak_for_many: Vec<IpNet>,
     open: Arc<Mutex<Open>>,
 }
 
 /// The channels of each session, by subscriber.
 type Open = HashMap<Subscriber, HashMap<SessionId, usize>>;
-
-/// Why a channel is not let through; answered with 429.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TooMany {
-    /// It would be one more desktop session than `MaxSessionsPerAddress`.
-    #[error("too many desktop sessions of this address")]
-    Sessions,
-    /// It would be one more channel than `MaxChannelsPerAddress`.
-    #[error("too many channels of this address")]
-    Channels,
-}
-
-impl TooMany {
-    /// The kind of reason, by which it is counted.
-    pub fn label(self) -> ChannelRefusal {
-        match self {
-            Self::Sessions => ChannelRefusal::TooManySessions,
-            Self::Channels => ChannelRefusal::TooManyChannels,
-        }
-    }
-}
 
 impl ClientLimits {
     /// As the configuration says.
@@ -66,18 +45,18 @@ impl ClientLimits {
     }
 
     /// Counts a channel in, if there is room for it.
-    pub fn admit(&self, client: IpAddr, session: SessionId) -> Result<Place, TooMany> {
+    pub fn admit(&self, client: IpAddr, session: SessionId) -> Result<Place, Refusal> {
         let mut open = lock(&self.open);
         if let Some(subscriber) = Subscriber::unless_many(client, &self.speak_for_many)
             && let Some(sessions) = open.get(&subscriber)
         {
             let channels: usize = sessions.values().sum();
             if self.channels.is_some_and(|limit| channels >= limit) {
-                return Err(TooMany::Channels);
+                return Err(Refusal::TooManyChannels);
             }
             let is_new = !sessions.contains_key(&session);
             if is_new && self.sessions.is_some_and(|limit| sessions.len() >= limit) {
-                return Err(TooMany::Sessions);
+                return Err(Refusal::TooManySessions);
             }
         }
         Ok(self.enter(&mut open, client.into(), session))
@@ -146,7 +125,7 @@ mod tests {
         }
     }
 
-    fn admit(limits: &ClientLimits, client: &str, session: SessionId) -> Result<Place, TooMany> {
+    fn admit(limits: &ClientLimits, client: &str, session: SessionId) -> Result<Place, Refusal> {
         limits.admit(client.parse().unwrap(), session)
     }
 
@@ -159,12 +138,12 @@ mod tests {
             .into();
         assert_eq!(
             admit(&limits, CLIENT, sessions[2]).err(),
-            Some(TooMany::Sessions)
+            Some(Refusal::TooManySessions)
         );
         places.push(admit(&limits, CLIENT, sessions[1]).unwrap());
         assert_eq!(
             admit(&limits, CLIENT, sessions[1]).err(),
-            Some(TooMany::Channels)
+            Some(Refusal::TooManyChannels)
         );
         assert!(admit(&limits, "192.0.2.8", sessions[2]).is_ok());
         // The last channel of a session takes the session along.
@@ -192,7 +171,10 @@ mod tests {
         let held = [(); 50].map(|()| admit(&none, CLIENT, session));
         assert!(held.iter().all(Result::is_ok));
         let some = none.changed(&config(0, 50));
-        assert_eq!(admit(&some, CLIENT, session).err(), Some(TooMany::Channels));
+        assert_eq!(
+            admit(&some, CLIENT, session).err(),
+            Some(Refusal::TooManyChannels)
+        );
         drop(held);
         assert!(admit(&some, CLIENT, session).is_ok());
     }

@@ -8,7 +8,7 @@ mod networks;
 mod subscriber;
 mod terminals;
 
-pub use clients::{ClientLimits, Place, TooMany as TooManyChannels};
+pub use clients::{ClientLimits, Place};
 pub use connections::{
     ConnectionLimits, Permit, TooMany, connections_within, most_connections, speak_for_many,
 };

@@ -25,11 +25,12 @@ pub use headers::has_known_coding;
 use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
 use crate::config::Config;
-use crate::drain::{self, Drain};
+use crate::drain::Drain;
 use crate::http::body::Body;
 use crate::http::steady::BodyError;
 use crate::http::{Client, Origin, reply};
 use crate::metrics::{DesktopRefusal, ManagerResult, Metrics};
+use crate::refusal;
 use collect::Collected;
 use hijack::{Answer, DesktopAnswer, HijackError, Replacement};
 
@@ -82,7 +83,7 @@ impl Manager {
             self.metrics
                 .desktops_refused
                 .count(DesktopRefusal::Draining);
-            return reply::error(StatusCode::SERVICE_UNAVAILABLE, drain::MESSAGE);
+            return reply::error(StatusCode::SERVICE_UNAVAILABLE, refusal::NO_NEW_DESKTOPS);
         }
         if is_desktop {
             // What is to be read and changed had better come uncompressed.
@@ -199,7 +200,7 @@ impl Manager {
     fn withheld(&self, client: Client, reason: &HijackError) -> Response<Body> {
         self.metrics.desktops_refused.count(DesktopRefusal::Answer);
         warn!(%client, %reason, "the manager's answer is withheld: it cannot be changed");
-        reply::error(StatusCode::BAD_GATEWAY, reply::NO_DESKTOP)
+        reply::error(StatusCode::BAD_GATEWAY, refusal::NO_DESKTOP)
     }
 
     async fn hijacked(

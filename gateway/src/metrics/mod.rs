@@ -1,30 +1,25 @@
 //! What is counted for monitoring, and how Prometheus reads it.
 //!
-//! Channels count in atomics of their own, which their registry adds up when somebody asks; here is counted what happens once for a connection, a request or a desktop
-//! session.
+//! Channels count in atomics of their own, which their registry adds up when somebody asks; here is
+//! counted what happens once for a connection, a request or a desktop session.
 
+mod counted;
 mod handshakes;
-mod labels;
 mod process;
 mod times;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::prometheus_text;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+pub use counted::*;
 pub use handshakes::{Group, Handshakes, TlsVersion};
-pub use labels::{
-    AcmeResult, Carried, ChannelRefusal, ConnectionRefusal, DesktopRefusal, HandshakeFailure,
-    HostFailure, Leg, LoginResult, ManagerResult, PortalResult,
-};
-
 pub use process::{open_files, open_files_limit};
 pub use times::ChannelTimes;
 
@@ -70,118 +65,6 @@ impl<L: Label> Labelled<L> {
     pub fn count(&self, value: L) {
         let label = [(self.name, value.text())];
         self.family.get_or_create(&label).inc();
-    }
-}
-
-/// Everything that is counted as it happens.
-pub struct Metrics {
-    /// Connections that were accepted, by leg.
-    pub connections: Labelled<Leg>,
-    /// Connections that were closed before a TLS handshake or a request, by reason.
-    pub connections_refused: Labelled<ConnectionRefusal>,
-    /// Times of TLS handshakes that succeeded.
-    pub tls_handshake: Histogram,
-    /// The same by what they have agreed on.
-    pub tls_handshakes: Handshakes,
-    /// TLS handshakes that did not, by reason.
-    pub tls_failures: Labelled<HandshakeFailure>,
-    /// WebSockets and tunnels that were refused, by reason.
-    pub channels_refused: Labelled<ChannelRefusal>,
-    /// Times of connects to hosts that succeeded, names' resolution included.
-    pub host_connect: Histogram,
-    /// Connects to hosts that did not, by reason.
-    pub host_failures: Labelled<HostFailure>,
-    /// Desktop sessions that a ticket was given for.
-    pub desktops_assigned: Counter,
-    /// Answers of the manager that were turned into an error, by reason.
-    pub desktops_refused: Labelled<DesktopRefusal>,
-    /// Requests for the manager, by what became of them.
-    pub manager_requests: Labelled<ManagerResult>,
-    /// Questions to the portal, by what became of them.
-    pub portal_requests: Labelled<PortalResult>,
-    /// Logins to desktops of the file, by what became of them.
-    pub logins: Labelled<LoginResult>,
-    /// Attempts to get a certificate from the authority of `Acme`, by what became of them.
-    pub acme_attempts: Labelled<AcmeResult>,
-    /// Times of open channels, observed at a scrape.
-    pub channel_times: ChannelTimes,
-    registry: Registry,
-    started: SystemTime,
-    up_since: Instant,
-}
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let mut registry = Registry::with_prefix(PREFIX);
-        let mut entered = Entered(&mut registry);
-        Self {
-            connections: entered.add_labelled(
-                "connections_accepted",
-                "Connections of clients that were accepted",
-                "leg",
-            ),
-            connections_refused: entered.add_labelled(
-                "connections_refused",
-                "Connections of clients that were closed before a TLS handshake or a request",
-                "reason",
-            ),
-            tls_failures: entered.add_labelled(
-                "tls_handshake_failures",
-                "TLS handshakes that failed",
-                "reason",
-            ),
-            channels_refused: entered.add_labelled(
-                "channels_refused",
-                "WebSockets and tunnels that were refused before a host was asked",
-                "reason",
-            ),
-            host_failures: entered.add_labelled(
-                "host_connect_failures",
-                "Connects to hosts that failed",
-                "reason",
-            ),
-            desktops_refused: entered.add_labelled(
-                "desktops_refused",
-                "Desktops that no ticket was given for",
-                "reason",
-            ),
-            manager_requests: entered.add_labelled(
-                "manager_requests",
-                "Requests for the manager",
-                "result",
-            ),
-            portal_requests: entered.add_labelled(
-                "portal_requests",
-                "Questions to the portal what a token stands for",
-                "result",
-            ),
-            logins: entered.add_labelled("logins", "Logins to desktops of the file", "result"),
-            acme_attempts: entered.add_labelled(
-                "acme_attempts",
-                "Attempts to get a certificate from the authority of Acme",
-                "result",
-            ),
-            tls_handshakes: Handshakes::new(&mut entered),
-            tls_handshake: entered.add(
-                "tls_handshake_seconds",
-                "Times of TLS handshakes that succeeded",
-                Histogram::new(SECONDS),
-            ),
-            host_connect: entered.add(
-                "host_connect_seconds",
-                "Times of connects to hosts that succeeded",
-                Histogram::new(SECONDS),
-            ),
-            desktops_assigned: entered.add(
-                "desktops_assigned",
-                "Desktops that a ticket was given for",
-                Counter::default(),
-            ),
-            channel_times: ChannelTimes::new(&mut entered),
-            registry,
-            started: SystemTime::now(),
-            up_since: Instant::now(),
-        }
     }
 }
 
@@ -233,6 +116,7 @@ mod tests {
     use prometheus_client::encoding::DescriptorEncoder;
 
     use super::*;
+    use crate::refusal::ChannelRefusal;
 
     #[derive(Debug)]
     struct Nothing;

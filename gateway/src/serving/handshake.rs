@@ -8,22 +8,10 @@ use http::header::{
 };
 use http::{HeaderValue, Request, Response, Version};
 
+use crate::refusal::Refusal;
+
 /// The only subprotocol that Spice clients offer.
 const SUBPROTOCOL: &str = "binary";
-
-/// Why a handshake is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HandshakeError {
-    /// Answered with 426.
-    #[error("only WebSocket version 13 is spoken here")]
-    Version,
-    /// Answered with 426.
-    #[error("this address serves WebSockets only")]
-    NoUpgrade,
-    /// Answered with 400.
-    #[error("malformed WebSocket handshake: {0}")]
-    Malformed(&'static str),
-}
 
 /// Whether a request asks for a WebSocket.
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
@@ -34,26 +22,26 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
 ///
 /// `binary` is answered exactly when it was offered: a browser demands it, the flexVDI client
 /// refuses a subprotocol that it did not ask for. No extension is ever accepted.
-pub(super) fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeError> {
+pub(super) fn accept<B>(request: &Request<B>) -> Result<Response<()>, Refusal> {
     let headers = request.headers();
     if !is_upgrade(headers) {
-        return Err(HandshakeError::NoUpgrade);
+        return Err(Refusal::NoUpgrade);
     }
     if request.version() < Version::HTTP_11 {
-        return Err(HandshakeError::Malformed("HTTP/1.1 is needed"));
+        return Err(Refusal::MalformedHandshake("HTTP/1.1 is needed"));
     }
     if has_body(headers) {
-        return Err(HandshakeError::Malformed("a body"));
+        return Err(Refusal::MalformedHandshake("a body"));
     }
     if !has_token(headers.get_all(CONNECTION).iter(), "upgrade") {
-        return Err(HandshakeError::Malformed("Connection without Upgrade"));
+        return Err(Refusal::MalformedHandshake("Connection without Upgrade"));
     }
     if headers
         .get(SEC_WEBSOCKET_VERSION)
         .map(HeaderValue::as_bytes)
         != Some(b"13")
     {
-        return Err(HandshakeError::Version);
+        return Err(Refusal::WebSocketVersion);
     }
     let key = headers.get(SEC_WEBSOCKET_KEY).map(HeaderValue::as_bytes);
     if key
@@ -61,7 +49,7 @@ pub(super) fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeE
         .map(|key| key.len())
         != Some(16)
     {
-        return Err(HandshakeError::Malformed("Sec-WebSocket-Key"));
+        return Err(Refusal::MalformedHandshake("Sec-WebSocket-Key"));
     }
 
     let mut bare = Request::new(());
@@ -75,7 +63,7 @@ pub(super) fn accept<B>(request: &Request<B>) -> Result<Response<()>, HandshakeE
     let websocket = HeaderValue::from_static("websocket");
     bare.headers_mut().insert(UPGRADE, websocket);
     let mut response = tungstenite::handshake::server::create_response(&bare)
-        .map_err(|_| HandshakeError::Malformed("not a WebSocket request"))?;
+        .map_err(|_| Refusal::MalformedHandshake("not a WebSocket request"))?;
     if has_token(headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter(), SUBPROTOCOL) {
         response.headers_mut().insert(
             SEC_WEBSOCKET_PROTOCOL,
@@ -173,7 +161,7 @@ mod tests {
             ("Transfer-Encoding", "chunked", true),
         ] {
             let answer = accept(&request(&[&GOOD[..], &[(name, value)]].concat()));
-            let refused = Err(HandshakeError::Malformed("a body"));
+            let refused = Err(Refusal::MalformedHandshake("a body"));
             assert_eq!(answer.map(|_| ()) == refused, is_refused, "{name}: {value}");
         }
     }
@@ -184,14 +172,17 @@ mod tests {
             let headers = GOOD.map(|(n, v)| if n == name { (n, value) } else { (n, v) });
             accept(&request(&headers)).unwrap_err()
         };
-        assert_eq!(with("Sec-WebSocket-Version", "8"), HandshakeError::Version);
-        assert_eq!(with("Upgrade", "h2c"), HandshakeError::NoUpgrade);
+        assert_eq!(
+            with("Sec-WebSocket-Version", "8"),
+            Refusal::WebSocketVersion
+        );
+        assert_eq!(with("Upgrade", "h2c"), Refusal::NoUpgrade);
         for (name, value) in [
             ("Sec-WebSocket-Key", "short"),
             ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25j"),
             ("Connection", "keep-alive"),
         ] {
-            assert!(matches!(with(name, value), HandshakeError::Malformed(_)));
+            assert!(matches!(with(name, value), Refusal::MalformedHandshake(_)));
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::limits::ClientLimits;
 use crate::limits::NetworkRules;
 use crate::manager::{Manager, has_known_coding};
 use crate::metrics::Metrics;
+use crate::refusal::Refusal;
 use crate::session::ChannelId;
 use crate::web_client::{WebClient, is_foreign_login};
 use crate::web_origin::OriginRules;
@@ -44,7 +45,6 @@ pub use health::Health;
 pub use live::{Live, Serving};
 use public_name::PublicNames;
 use refused::Refused;
-use tunnel::TunnelError;
 
 /// Methods that are passed to the manager.
 const MANAGER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -362,7 +362,7 @@ async fn open_channel(
         Ok(accepted) => accepted.map(|()| Body::empty()),
         Err(refused) => {
             let client = origin.client.address();
-            refused.tell(client, framing);
+            refused.log(client, framing);
             let answer = refused.answered(&gateway.metrics);
             gateway.access_log.write(|| Event::Refused {
                 request: Some(origin.request_id.clone()),
@@ -389,24 +389,24 @@ async fn begin_channel(
     let framing = opening.framing();
     let (response, token, answers_pings) = match opening {
         Opening::WebSocket(query) => {
-            let response = handshake::accept(request).map_err(Refused::Handshake)?;
+            let response = handshake::accept(request)?;
             check_page(gateway, origin, request.headers())?;
             (response, query.token, query.version >= 2)
         }
-        Opening::Tunnel if !gateway.connect => return Err(Refused::Tunnel(TunnelError::Off)),
+        Opening::Tunnel if !gateway.connect => return Err(Refusal::ConnectOff.into()),
         Opening::Tunnel => {
-            let ticket = tunnel::ticket(request).map_err(Refused::Tunnel)?;
+            let ticket = tunnel::ticket(request)?;
             (Response::new(()), Some(ticket), false)
         }
     };
     let admitted = gateway.admissions.admit_or_ask(token.as_deref(), client);
-    let admission = admitted.await.map_err(Refused::Token)?;
+    let admission = admitted.await?;
     if is_too_new(gateway, &admission) {
-        return Err(Refused::Draining);
+        return Err(Refusal::Draining.into());
     }
     let session = admission.session;
     let place = gateway.client_limits.admit(client, session);
-    let place = place.map_err(|too_many| Refused::TooMany { too_many, session })?;
+    let place = place.map_err(|refusal| Refused::in_session(refusal, session))?;
     let address = SocketAddr::new(client, origin.client_port);
     let host = host_side(gateway, framing, address, &admission).await?;
     let allowed = gateway.allowed_channels.and(admission.grant.channels);
@@ -469,10 +469,10 @@ fn check_page(gateway: &Gateway, origin: &Origin, headers: &HeaderMap) -> Result
     let checked = gateway
         .origins
         .check(headers, origin.authority(), origin.is_https());
-    checked.map_err(|wrong| {
+    checked.map_err(|refusal| {
         let page = headers.get(ORIGIN).map(HeaderValue::as_bytes);
         let page = page.unwrap_or_default().escape_ascii().to_string();
-        Refused::Origin { wrong, page }
+        Refused::of_page(refusal, page)
     })
 }
 

@@ -11,40 +11,15 @@ use http::header::{HeaderMap, PROXY_AUTHORIZATION};
 use http::{Request, Uri};
 
 use super::handshake::has_body;
-use crate::metrics::ChannelRefusal;
-
-/// Why no tunnel is opened, whatever ticket there may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TunnelError {
-    /// Answered with 405.
-    #[error("this gateway opens no tunnels: Connect, HijackAll")]
-    Off,
-    /// Answered with 407, so that the client sends some.
-    #[error("CONNECT without Basic credentials")]
-    NoCredentials,
-    /// Answered with 400.
-    #[error("malformed CONNECT: {0}")]
-    Malformed(&'static str),
-}
-
-impl TunnelError {
-    /// The kind of reason, by which it is counted.
-    pub(super) fn label(self) -> ChannelRefusal {
-        match self {
-            Self::Off => ChannelRefusal::ConnectOff,
-            Self::NoCredentials => ChannelRefusal::NoCredentials,
-            Self::Malformed(_) => ChannelRefusal::Request,
-        }
-    }
-}
+use crate::refusal::Refusal;
 
 /// The ticket of a request, which must be a sound one.
-pub(super) fn ticket<B>(request: &Request<B>) -> Result<String, TunnelError> {
+pub(super) fn ticket<B>(request: &Request<B>) -> Result<String, Refusal> {
     if !names_host_and_port(request.uri()) {
-        return Err(TunnelError::Malformed("no host and port"));
+        return Err(Refusal::MalformedConnect("no host and port"));
     }
     if has_body(request.headers()) {
-        return Err(TunnelError::Malformed("a body"));
+        return Err(Refusal::MalformedConnect("a body"));
     }
     user_name(request.headers())
 }
@@ -62,19 +37,19 @@ fn names_host_and_port(target: &Uri) -> bool {
 }
 
 /// The user name of the credentials, which must be there once.
-fn user_name(headers: &HeaderMap) -> Result<String, TunnelError> {
-    let malformed = || TunnelError::Malformed("credentials");
+fn user_name(headers: &HeaderMap) -> Result<String, Refusal> {
+    let malformed = || Refusal::MalformedConnect("credentials");
     let mut lines = headers.get_all(PROXY_AUTHORIZATION).iter();
-    let credentials = lines.next().ok_or(TunnelError::NoCredentials)?;
+    let credentials = lines.next().ok_or(Refusal::NoCredentials)?;
     if lines.next().is_some() {
         // Two could be read differently by this gateway and a proxy in front of it.
-        return Err(TunnelError::Malformed("several Proxy-Authorization"));
+        return Err(Refusal::MalformedConnect("several Proxy-Authorization"));
     }
     let credentials = credentials.as_bytes();
     let end = credentials.iter().position(|byte| *byte == b' ');
     let (scheme, rest) = credentials.split_at(end.unwrap_or(credentials.len()));
     if !scheme.eq_ignore_ascii_case(b"Basic") {
-        return Err(TunnelError::NoCredentials);
+        return Err(Refusal::NoCredentials);
     }
     let decoded = STANDARD
         .decode(rest.trim_ascii())
@@ -90,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    fn connect(target: &str, headers: &[(&str, &str)]) -> Result<String, TunnelError> {
+    fn connect(target: &str, headers: &[(&str, &str)]) -> Result<String, Refusal> {
         let mut request = Request::builder().method(Method::CONNECT).uri(target);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -120,7 +95,7 @@ mod tests {
 
     #[test]
     fn without_basic_credentials_the_client_is_asked_for_them() {
-        let none = Err(TunnelError::NoCredentials);
+        let none = Err(Refusal::NoCredentials);
         assert_eq!(connect("h:1", &[]), none);
         assert_eq!(connect("h:1", &[("Authorization", &basic("t:x"))]), none);
         for other in ["Bearer dDp4", "Digest username=t", "", "BasicdDp4"] {
@@ -134,7 +109,7 @@ mod tests {
         let is_malformed = |target: &str, headers: &[(&str, &str)]| {
             let found = connect(target, headers);
             assert!(
-                matches!(found, Err(TunnelError::Malformed(_))),
+                matches!(found, Err(Refusal::MalformedConnect(_))),
                 "{target} {headers:?}: {found:?}"
             );
         };
