@@ -20,6 +20,7 @@ use super::client::{message, open_socket, speak};
 use crate::authority::Authority;
 use crate::manager;
 use crate::output::print_line;
+use crate::serving::Trouble;
 
 /// Longest wait for the answer, below what supervisors of containers wait for a check.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -107,11 +108,14 @@ fn request(host: &str, path: &str) -> anyhow::Result<Request<Full<Bytes>>> {
 }
 
 fn judge(question: Question, (status, text): (StatusCode, String)) -> anyhow::Result<()> {
+    // A proxy in front of a gateway that is gone answers 503, too.
+    let is_own = Trouble::of(&text).is_some();
     let text = message(text.trim());
     match status {
         StatusCode::OK => print_line(&text),
-        StatusCode::SERVICE_UNAVAILABLE if question == Question::Live => print_line(&text),
-        StatusCode::SERVICE_UNAVAILABLE => bail!("{text}"),
+        StatusCode::SERVICE_UNAVAILABLE if question == Question::Ready => bail!("{text}"),
+        StatusCode::SERVICE_UNAVAILABLE if is_own => print_line(&text),
+        StatusCode::SERVICE_UNAVAILABLE => bail!("a 503 that is no answer of a gateway: {text}"),
         _ => bail!("no answer about health, but {status}"),
     }
 }
@@ -139,6 +143,19 @@ mod tests {
             "http://gateway:0/",
         ] {
             assert!(wrong.parse::<HealthUrl>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn only_a_gateways_own_503_is_a_sign_of_life() {
+        let answer = |text: &str| (StatusCode::SERVICE_UNAVAILABLE, text.to_owned());
+        judge(Question::Live, answer("the manager cannot be reached\n")).unwrap();
+        for text in [
+            "",
+            "<html>503 Service Unavailable</html>",
+            "draining or not",
+        ] {
+            assert!(judge(Question::Live, answer(text)).is_err(), "{text}");
         }
     }
 

@@ -16,6 +16,33 @@ use crate::http::body::Body;
 /// How long a finding about the manager holds, so that asking often costs the manager nothing.
 const FRESH: Duration = Duration::from_secs(5);
 
+/// Why a balancer should send clients elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// No new desktop sessions.
+    Draining,
+    /// `HealthChecksManager`.
+    NoManager,
+}
+
+impl Trouble {
+    const ALL: [Self; 2] = [Self::Draining, Self::NoManager];
+
+    /// What is answered, without the end of the line.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Draining => "draining",
+            Self::NoManager => "the manager cannot be reached",
+        }
+    }
+
+    /// The one of which an answer speaks; `None`: it is none of a gateway.
+    pub fn of(answer: &str) -> Option<Self> {
+        let mut all = Self::ALL.into_iter();
+        all.find(|trouble| trouble.text() == answer.trim_end())
+    }
+}
+
 /// Answers questions for the gateway's health.
 pub struct Health {
     drain: Arc<Drain>,
@@ -44,10 +71,10 @@ impl Health {
             return crate::http::reply::method_not_allowed("GET, HEAD");
         }
         let (status, text) = match self.trouble().await {
-            None => (StatusCode::OK, "ok\n"),
-            Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, trouble),
+            None => (StatusCode::OK, "ok"),
+            Some(trouble) => (StatusCode::SERVICE_UNAVAILABLE, trouble.text()),
         };
-        let mut response = Response::new(Body::from(text.as_bytes().to_vec()));
+        let mut response = Response::new(Body::from(format!("{text}\n").into_bytes()));
         *response.status_mut() = status;
         let headers = response.headers_mut();
         let plain = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -57,12 +84,12 @@ impl Health {
         response
     }
 
-    async fn trouble(&self) -> Option<&'static str> {
+    async fn trouble(&self) -> Option<Trouble> {
         if self.drain.is_on() {
-            return Some("draining\n");
+            return Some(Trouble::Draining);
         }
         let manager = self.manager.as_ref()?;
-        (!manager.is_reached().await).then_some("the manager cannot be reached\n")
+        (!manager.is_reached().await).then_some(Trouble::NoManager)
     }
 }
 

@@ -41,7 +41,7 @@ use crate::web_client::{WebClient, is_foreign_login};
 use crate::web_origin::OriginRules;
 pub use assembly::PeerTls;
 use gateway_datapath::{Framing, Paths};
-pub use health::Health;
+pub use health::{Health, Trouble};
 pub use live::{Live, Serving};
 use public_name::PublicNames;
 use refused::Refused;
