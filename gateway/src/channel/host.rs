@@ -60,7 +60,7 @@ pub enum ConnectError {
     Resources(io::Error),
     /// The name does not resolve, or the port is not reached; answered with 502.
     #[error("{0}")]
-    Unreachable(String),
+    Unreachable(io::Error),
 }
 
 impl ConnectError {
@@ -225,15 +225,16 @@ impl HostConnector {
             return ConnectError::Resources(io::Error::other("no thread is free to look it up"));
         }
         let Some(io) = find::<io::Error>(error) else {
-            return ConnectError::Unreachable(error.to_string());
+            return ConnectError::Unreachable(io::Error::other(error.to_string()));
         };
         if io.kind() == io::ErrorKind::TimedOut {
             return ConnectError::Timeout(self.timeout);
         }
+        let own = io::Error::new(io.kind(), io.to_string());
         if tcp::is_resource_error(io) {
-            return ConnectError::Resources(io::Error::new(io.kind(), io.to_string()));
+            return ConnectError::Resources(own);
         }
-        ConnectError::Unreachable(io.to_string())
+        ConnectError::Unreachable(own)
     }
 }
 
@@ -339,7 +340,11 @@ mod tests {
             .reach(&target("127.0.0.1", port), CLIENT)
             .await;
         let refused = refused.unwrap_err();
-        assert!(matches!(&refused, ConnectError::Unreachable(why) if why.contains("refused")));
+        let ConnectError::Unreachable(refused) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(refused.to_string().contains("refused"), "{refused}");
         let unknown = target("no-such-host.invalid", 1);
         let unknown = connector(&[]).reach(&unknown, CLIENT).await.unwrap_err();
         assert!(matches!(unknown, ConnectError::Unreachable(_)), "{unknown}");

@@ -1,5 +1,6 @@
 //! Some of the hosts: are they reached, and do they speak Spice?
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,8 +132,8 @@ impl Sample {
     fn is_trouble(&self, tried: &Result<(), TrialError>) -> bool {
         match tried {
             Ok(()) => false,
-            Err(TrialError::Connect(ConnectError::Unreachable(reason))) => {
-                self.is_desktop || !reason.contains("refused")
+            Err(TrialError::Connect(ConnectError::Unreachable(error))) => {
+                self.is_desktop || error.kind() != io::ErrorKind::ConnectionRefused
             }
             Err(_) => true,
         }
@@ -197,5 +198,24 @@ mod tests {
         };
         assert_eq!(names(&config), ["127.0.0.1:5900"]);
         assert!(names(&Config::default()).is_empty());
+    }
+
+    #[test]
+    fn only_a_refusal_says_that_a_host_without_a_desktop_is_there() {
+        let target = Target::new("h".parse().unwrap(), 5900);
+        let failed = |kind, text: &str| {
+            let error = io::Error::new(kind, text.to_owned());
+            Err(TrialError::Connect(ConnectError::Unreachable(error)))
+        };
+        let refused = failed(io::ErrorKind::ConnectionRefused, "in another language");
+        let unknown = failed(io::ErrorKind::Other, "the name server refused");
+        let host = Sample::at(target);
+        assert!(!host.is_trouble(&refused));
+        assert!(host.is_trouble(&unknown));
+        let desktop = Sample {
+            is_desktop: true,
+            ..host
+        };
+        assert!(desktop.is_trouble(&refused));
     }
 }
