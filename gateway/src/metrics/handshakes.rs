@@ -30,6 +30,8 @@ labels! {
         Secp256r1 => "secp256r1",
         /// P-384.
         Secp384r1 => "secp384r1",
+        /// Any that the gateway does not know by name.
+        Other => "other",
         /// A session of TLS 1.2 was resumed, without a key exchange.
         None => "none",
     }
@@ -64,8 +66,8 @@ impl Handshakes {
             Some(NamedGroup::X25519) => Group::X25519,
             Some(NamedGroup::secp256r1) => Group::Secp256r1,
             Some(NamedGroup::secp384r1) => Group::Secp384r1,
-            // The library offers no others.
-            _ => Group::None,
+            Some(_) => Group::Other,
+            None => Group::None,
         };
         self.counter(version, group).inc();
     }
@@ -94,4 +96,28 @@ fn possible() -> impl Iterator<Item = (TlsVersion, Group)> {
         *pair != (TlsVersion::Tls12, Group::X25519MlKem768)
             && *pair != (TlsVersion::Tls13, Group::None)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+
+    use super::*;
+
+    #[test]
+    fn a_group_without_a_name_here_is_another_one() {
+        let handshakes = Handshakes::new(&mut Entered(&mut Registry::default()));
+        for number in [0x0100, 0x2222, 0xffff] {
+            for version in [ProtocolVersion::TLSv1_2, ProtocolVersion::TLSv1_3] {
+                handshakes.count(&Agreed {
+                    version: Some(version),
+                    group: Some(NamedGroup::Unknown(number)),
+                    ..Agreed::default()
+                });
+            }
+        }
+        let counted: Vec<_> = handshakes.counted().collect();
+        let expected = [TlsVersion::Tls12, TlsVersion::Tls13].map(|of| (of, Group::Other, 3));
+        assert_eq!(counted, expected);
+    }
 }
