@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -19,7 +19,7 @@ use crate::config::effective_json;
 /// Most lines of the journal.
 const JOURNAL_LINES: &str = "2000";
 /// Most bytes of each text of others: the end of it counts.
-const MOST: u64 = 4 << 20;
+const MOST: usize = 4 << 20;
 /// Longest wait for a program, and for a disk.
 const LIMIT: Duration = Duration::from_secs(15);
 
@@ -66,7 +66,7 @@ same, unless it was made with --with-addresses. Addresses and names of the gatew
 the hosts are in it. Please look through it before you pass it on.
 ";
 
-/// Gathers everything. What cannot be had is told in its place.
+/// Gathers everything. Where something cannot be had, its place says why.
 pub(super) async fn gather(scene: &Scene, report: &Report) -> Vec<Source> {
     let mut sources = vec![Source::new("README.txt", Form::Text, README)];
     let own = Source {
@@ -190,11 +190,10 @@ async fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        let mut printed = Vec::new();
-        if let Some(stdout) = child.stdout.take() {
-            stdout.take(MOST).read_to_end(&mut printed).await?;
+        match child.stdout.take() {
+            Some(stdout) => end_of(stdout, MOST).await,
+            None => Ok(String::new()),
         }
-        io::Result::Ok(String::from_utf8_lossy(&printed).into_owned())
     };
     match timeout(LIMIT, run).await {
         Ok(Ok(text)) if text.trim().is_empty() => Err(format!("{program} has printed nothing\n")),
@@ -205,6 +204,36 @@ async fn output(program: &str, arguments: &[&str]) -> Result<String, String> {
             LIMIT.as_secs()
         )),
     }
+}
+
+/// The last lines of what is read, no more than `most` bytes of them.
+async fn end_of(mut source: impl AsyncRead + Unpin, most: usize) -> io::Result<String> {
+    let mut read = Vec::new();
+    let mut is_cut = false;
+    while source.read_buf(&mut read).await? > 0 {
+        // Not at each turn, as the rest is moved.
+        if read.len() > 2 * most {
+            read.drain(..read.len() - most);
+            is_cut = true;
+        }
+    }
+    if read.len() > most {
+        read.drain(..read.len() - most);
+        is_cut = true;
+    }
+    Ok(whole_lines(&read, is_cut))
+}
+
+/// The text; of one that was cut without its first line: half a line may hold a secret without the
+/// words by which it is known as one.
+fn whole_lines(text: &[u8], is_cut: bool) -> String {
+    let begin = text.iter().position(|byte| *byte == b'\n' && is_cut);
+    let text = match begin {
+        Some(end) => &text[end + 1..],
+        None if is_cut => &[],
+        None => text,
+    };
+    String::from_utf8_lossy(text).into_owned()
 }
 
 async fn on_disk(work: impl FnOnce() -> io::Result<String> + Send + 'static) -> String {
@@ -227,8 +256,49 @@ fn tail(path: &Path) -> io::Result<String> {
             "it is no regular file",
         ));
     }
-    file.seek(SeekFrom::Start(metadata.len().saturating_sub(MOST)))?;
+    let most = MOST as u64;
+    let skipped = metadata.len().saturating_sub(most);
+    file.seek(SeekFrom::Start(skipped))?;
     let mut bytes = Vec::new();
-    file.take(MOST).read_to_end(&mut bytes)?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(whole_lines(&bytes, skipped > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn of_a_long_text_the_last_whole_lines_are_kept() {
+        let lines: String = (0..100)
+            .map(|number| format!("line {number:02}\n"))
+            .collect();
+        for most in [20, 24, 31] {
+            let end = end_of(lines.as_bytes(), most).await.unwrap();
+            assert!(end.len() <= most && lines.ends_with(&end), "{end:?}");
+            assert!(end.starts_with("line 9"), "{most}: {end:?}");
+        }
+        assert_eq!(end_of(lines.as_bytes(), 1_000).await.unwrap(), lines);
+        assert_eq!(end_of(&b"without an end"[..], 5).await.unwrap(), "");
+    }
+
+    #[tokio::test]
+    async fn of_what_a_program_prints_the_end_is_kept() {
+        let script =
+            "i=0; while [ $i -lt 600000 ]; do echo 123456789; i=$((i + 1)); done; echo last";
+        let printed = output("sh", &["-c", script]).await.unwrap();
+        assert!(printed.len() <= MOST && printed.ends_with("\nlast\n"));
+        assert!(printed.starts_with("123456789\n"));
+    }
+
+    #[test]
+    fn of_a_long_file_the_end_is_kept_without_half_a_line() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"password=").unwrap();
+        file.write_all(&vec![b'x'; MOST]).unwrap();
+        file.write_all(b"\nlast\n").unwrap();
+        assert_eq!(tail(file.path()).unwrap(), "last\n");
+    }
 }
