@@ -19,7 +19,6 @@ use tracing::{debug, info, warn};
 
 use proxy_protocol::{ClientAddresses, HeaderError, ProxyProtocol};
 
-use crate::client_certificate::ClientCertificate;
 use crate::http::{ConnectionInfo, Verified};
 use crate::limits::{ConnectionLimits, Permit, TooMany};
 use crate::metrics::{ConnectionRefusal, HandshakeFailure, Leg};
@@ -27,7 +26,7 @@ use crate::serving;
 use crate::serving::Live;
 use crate::tcp;
 use crate::timed::Timed;
-use crate::tls::{Challenges, noting_subject, refusal};
+use crate::tls::{Challenges, NotIdentified, noting_certificate, refusal};
 use gateway_datapath::ClientStream;
 use gateway_datapath::tls::{self, HandshakeError};
 
@@ -374,16 +373,16 @@ impl Connection {
         let config = Arc::clone(checked.as_ref().map_or(usual, |checked| &checked.tls));
         let limit = serving.config.handshake_timeout;
         let handshake = pin!(timeout_at((begun + limit).into(), tls::accept(tcp, config)));
-        let (shaken, subject) = tokio::select! {
+        let (shaken, shown) = tokio::select! {
             // An authority that checks a name has no certificate to show.
-            shaken = noting_subject(handshake, checked.is_some()) => shaken,
+            shaken = noting_certificate(handshake, checked.is_some()) => shaken,
             () = draining(&mut self.draining, Intake::Closed) => return None,
         };
         let metrics = &serving.gateway.metrics;
         let (mut stream, agreed) = match shaken {
             Ok(Ok(shaken)) => shaken,
             Ok(Err(HandshakeError::Tls(error))) => {
-                self.handshake_failed(peer, &error, subject.as_deref());
+                self.handshake_failed(peer, &NotIdentified { error, shown });
                 return None;
             }
             Ok(Err(error)) => {
@@ -406,16 +405,13 @@ impl Connection {
             .identity
             .clients
             .as_ref()
-            .map(|rule| rule.identify(&agreed))
+            .map(|rule| rule.identify(&agreed, shown))
         {
             None => Verified::NotAsked,
             Some(Ok(None)) => Verified::Without,
             Some(Ok(Some(certificate))) => Verified::By(Arc::new(certificate)),
-            Some(Err(error)) => {
-                let subject = agreed.certificates.first();
-                let read = subject.and_then(|own| ClientCertificate::of(own));
-                let subject = read.map(|read| read.subject);
-                self.handshake_failed(peer, &error, subject.as_deref());
+            Some(Err(refused)) => {
+                self.handshake_failed(peer, &refused);
                 return None;
             }
         };
@@ -424,15 +420,16 @@ impl Connection {
         Some((ClientStream::Tls(Box::new(stream)), verified))
     }
 
-    /// Tells why a client does not get in; `subject` is that of the certificate that it has shown.
-    fn handshake_failed(&self, peer: IpAddr, error: &rustls::Error, subject: Option<&str>) {
+    /// Logs and counts why a client does not get in.
+    fn handshake_failed(&self, peer: IpAddr, refused: &NotIdentified) {
+        let NotIdentified { error, shown } = refused;
         let gateway = &self.live.current().gateway;
         let Some(reason) = refusal(error) else {
             debug!(client = %peer, %error, "TLS handshake failed");
             gateway.metrics.tls_failures.count(HandshakeFailure::Failed);
             return;
         };
-        let (label, shown) = if let Some(subject) = subject {
+        let (label, shown) = if let Some(subject) = shown.subject() {
             info!(client = %peer, reason, subject, "client certificate refused");
             let shown = format!(" ({subject})");
             (HandshakeFailure::CertificateRefused, shown)

@@ -26,24 +26,58 @@ tokio::task_local! {
 }
 
 struct Handshake {
-    /// The subject of the certificate that the client has shown, good or not.
-    shown: RefCell<Option<String>>,
+    shown: RefCell<Shown>,
     /// Whether clients without a certificate are let through to [`ClientRule::identify`].
     may_be_without: bool,
 }
 
-/// Makes a handshake; tells besides what the certificate that the client has shown says of its
-/// subject, if it has shown one.
+/// What the certificate that a client has shown in a handshake, good or not, says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Shown {
+    /// It has shown none; it may have done so when the session began.
+    #[default]
+    Nothing,
+    /// It cannot be read, or not be told whole.
+    Unreadable,
+    /// It was read.
+    Read(ClientCertificate),
+}
+
+impl Shown {
+    fn of(der: &[u8]) -> Self {
+        ClientCertificate::of(der).map_or(Self::Unreadable, Self::Read)
+    }
+
+    /// The subject, for the log; `None`: there is no certificate.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Nothing => None,
+            Self::Unreadable => Some("?"),
+            Self::Read(certificate) => Some(&certificate.subject),
+        }
+    }
+}
+
+/// A client that is not let in, and the certificate for which it is not.
+#[derive(Debug, PartialEq)]
+pub struct NotIdentified {
+    /// Why not.
+    pub error: Error,
+    /// The certificate.
+    pub shown: Shown,
+}
+
+/// Makes a handshake; gives besides the certificate that the client has shown.
 ///
 /// The handshake of a client that `may_be_without` a certificate does not fail for that, even where
 /// one is required: [`ClientRule::identify`] does.
 ///
 /// It is pinned where it is made: moved through further futures it would take its place in each of
 /// them.
-pub async fn noting_subject<T>(
+pub async fn noting_certificate<T>(
     handshake: Pin<&mut impl Future<Output = T>>,
     may_be_without: bool,
-) -> (T, Option<String>) {
+) -> (T, Shown) {
     let noting = async {
         let shaken = handshake.await;
         (shaken, HANDSHAKE.with(|handshake| handshake.shown.take()))
@@ -57,7 +91,7 @@ pub async fn noting_subject<T>(
 
 /// Which certificates clients may show, and whether they must.
 pub struct ClientRule {
-    verifier: Arc<dyn ClientCertVerifier>,
+    inner: Arc<dyn ClientCertVerifier>,
     is_required: bool,
     authorities: usize,
     lists: usize,
@@ -101,7 +135,7 @@ impl ClientRule {
             error => wrong_lists(error.to_string()),
         })?;
         Ok(Self {
-            verifier: Arc::new(Noting { inner }),
+            inner,
             is_required,
             authorities: listed.len(),
             lists: count,
@@ -110,26 +144,45 @@ impl ClientRule {
 
     /// For handshakes.
     pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        Arc::clone(&self.verifier)
+        let inner = Arc::clone(&self.inner);
+        Arc::new(Noting { inner })
     }
 
-    /// Who the client of a handshake is; `None`: it has shown no certificate, and need not.
+    /// Who the client of a handshake is in which it has `shown` this; `None`: it has no
+    /// certificate, and needs none.
     ///
     /// With a session that is resumed comes the certificate with which it began: it may have
     /// expired since, so it is looked at again.
-    pub fn identify(&self, agreed: &Agreed) -> Result<Option<ClientCertificate>, Error> {
+    pub fn identify(
+        &self,
+        agreed: &Agreed,
+        shown: Shown,
+    ) -> Result<Option<ClientCertificate>, Box<NotIdentified>> {
         let Some((own, issuers)) = agreed.certificates.split_first() else {
-            if self.is_required {
-                return Err(Error::NoCertificatesPresented);
-            }
-            return Ok(None);
+            let error = Error::NoCertificatesPresented;
+            return if self.is_required {
+                Err(Box::new(NotIdentified { error, shown }))
+            } else {
+                Ok(None)
+            };
         };
-        if agreed.is_resumed {
-            let now = UnixTime::now();
-            self.verifier.verify_client_cert(own, issuers, now)?;
+        let shown = if agreed.is_resumed {
+            let shown = Shown::of(own);
+            let verified = self.inner.verify_client_cert(own, issuers, UnixTime::now());
+            if let Err(error) = verified {
+                return Err(Box::new(NotIdentified { error, shown }));
+            }
+            shown
+        } else {
+            shown
+        };
+        match shown {
+            Shown::Read(certificate) => Ok(Some(certificate)),
+            Shown::Nothing | Shown::Unreadable => Err(Box::new(NotIdentified {
+                error: CertificateError::BadEncoding.into(),
+                shown,
+            })),
         }
-        let read = ClientCertificate::of(own).ok_or(CertificateError::BadEncoding)?;
-        Ok(Some(read))
     }
 
     /// What the log tells of it.
@@ -174,7 +227,7 @@ pub fn refusal(error: &Error) -> Option<String> {
     Some(reason.to_owned())
 }
 
-/// Notes the subject of each certificate before it is looked at.
+/// Notes each certificate before it is looked at.
 #[derive(Debug)]
 struct Noting {
     inner: Arc<dyn ClientCertVerifier>,
@@ -200,17 +253,17 @@ impl ClientCertVerifier for Noting {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let read = ClientCertificate::of(end_entity);
+        let shown = Shown::of(end_entity);
+        let is_unreadable = shown == Shown::Unreadable;
         // Outside of a handshake nobody asks.
-        let _ = HANDSHAKE.try_with(|handshake| {
-            let subject = read.as_ref().map(|read| read.subject.clone());
-            *handshake.shown.borrow_mut() = subject.or(Some("?".to_owned()));
-        });
+        let _ = HANDSHAKE.try_with(|handshake| handshake.shown.replace(shown));
         let verified = self
             .inner
             .verify_client_cert(end_entity, intermediates, now)?;
         // One that cannot be told whole would be passed on as somebody else's.
-        read.ok_or(CertificateError::BadEncoding)?;
+        if is_unreadable {
+            return Err(CertificateError::BadEncoding.into());
+        }
         Ok(verified)
     }
 
@@ -281,12 +334,13 @@ mod tests {
                 certificates: vec![certificate],
                 ..Agreed::default()
             };
-            let identified = rule(&file, true).identify(&agreed);
+            let identified = rule(&file, true).identify(&agreed, Shown::Nothing);
             match identified {
                 Ok(read) => assert!(is_good && read.is_some()),
-                Err(error) => {
+                Err(refused) => {
                     assert!(!is_good);
-                    assert_eq!(refusal(&error).as_deref(), Some("it has expired"));
+                    assert_eq!(refusal(&refused.error).as_deref(), Some("it has expired"));
+                    assert!(refused.shown.subject().is_some_and(|name| name != "?"));
                 }
             }
         }
@@ -299,9 +353,30 @@ mod tests {
             is_resumed: true,
             ..Agreed::default()
         };
-        assert_eq!(rule(&file, false).identify(&agreed), Ok(None));
-        let refused = rule(&file, true).identify(&agreed);
-        assert_eq!(refused, Err(Error::NoCertificatesPresented));
+        let nothing = Shown::Nothing;
+        assert_eq!(rule(&file, false).identify(&agreed, nothing), Ok(None));
+        let refused = rule(&file, true).identify(&agreed, Shown::Nothing);
+        let refused = *refused.unwrap_err();
+        let expected = NotIdentified {
+            error: Error::NoCertificatesPresented,
+            shown: Shown::Nothing,
+        };
+        assert_eq!(refused, expected);
+    }
+
+    #[test]
+    fn what_a_handshake_has_read_is_not_read_again() {
+        let (file, certificate) = signed_until(SystemTime::now());
+        let read = Shown::of(&certificate);
+        let agreed = Agreed {
+            certificates: vec![CertificateDer::from(b"no certificate".to_vec())],
+            ..Agreed::default()
+        };
+        let identified = rule(&file, true).identify(&agreed, read.clone()).unwrap();
+        assert_eq!(identified.map(Shown::Read), Some(read));
+        for unknown in [Shown::Nothing, Shown::Unreadable] {
+            assert!(rule(&file, true).identify(&agreed, unknown).is_err());
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod self_signed;
 
 pub use certificate::{Certificate, Notice, Reminder};
 pub use challenges::{Answers, Awaiting, Challenges};
-pub use clients::{ClientRule, noting_subject, refusal};
+pub use clients::{ClientRule, NotIdentified, Shown, noting_certificate, refusal};
 pub use config::{Identity, IdentityFiles, TlsError};
 
 pub(crate) use own_files::OwnFiles;
