@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use crate::net::{Connection, Endpoint, StreamEnd, read_to_end, within};
@@ -103,10 +103,16 @@ pub struct HttpConnection {
 impl HttpConnection {
     /// Connects. Header names are sent in title case, as the flexVDI client does.
     pub async fn open(endpoint: &Endpoint) -> Result<Self> {
-        let stream = TokioIo::new(endpoint.connect().await?);
+        Self::over(endpoint.connect().await?).await
+    }
+
+    /// Takes a stream that is connected already.
+    pub async fn over(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<Self> {
         let (sender, connection) = http1::Builder::new()
             .title_case_headers(true)
-            .handshake(stream)
+            .handshake(TokioIo::new(stream))
             .await?;
         let driver = tokio::spawn(async move {
             // Its errors reach whoever waits for an answer.

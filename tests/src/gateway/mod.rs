@@ -2,6 +2,7 @@
 
 mod builder;
 mod log;
+mod socket;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

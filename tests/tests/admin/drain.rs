@@ -183,6 +183,23 @@ async fn another_signal_ends_the_wait() {
 }
 
 #[tokio::test]
+async fn undrain_does_not_take_a_stop_back() {
+    let mut stage = leaving(&[]).await;
+    let before = stage.desktop().await.token;
+    let before = stage.channel(&before, ChannelType::Main).await;
+    told_to_stop(&stage, 1).await;
+    stage.output(&["undrain"]).await;
+    let status = stage.output(&["status"]).await;
+    assert!(!status.contains("draining"), "{status}");
+    let after = stage.desktop().await.token;
+    let mut after = stage.channel(&after, ChannelType::Main).await;
+    drop(before);
+    after.echo(b"is served").await.unwrap();
+    drop(after);
+    assert!(stage.gateway.wait().await.unwrap().success());
+}
+
+#[tokio::test]
 async fn a_stop_waits_until_balancers_have_noticed() {
     let mut stage = leaving(&[("DrainDelay", 3_600)]).await;
     told_to_stop(&stage, 0).await;

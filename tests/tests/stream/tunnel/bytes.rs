@@ -96,7 +96,7 @@ async fn what_comes_with_the_link_message_arrives_behind_it(setup: Setup) -> Res
     let stage = setup.start().await?;
     let link = link_message(ChannelType::Main, 0);
     for length in [1, 10_000, 60_000, 200_000, 3_000_000] {
-        let ticket = stage.ticket(stage.host.addr()).await?;
+        let ticket = stage.gateway.ticket(stage.host.addr()).await?;
         let mut client = stage.endpoint.connect().await?;
         let request = testkit::tunnel::Tunnel::new(&stage.endpoint, &ticket).request();
         client.write_all(request.as_bytes()).await?;

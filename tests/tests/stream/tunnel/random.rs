@@ -109,7 +109,7 @@ async fn round(stage: &Stage, host: &Host<tokio::net::TcpStream>, seed: u64) -> 
         End::AfterOther => Plan::new(&mut rng, &[End::Fin, End::Fin, End::Vanish]),
         _ => Plan::new(&mut rng, &[End::Fin, End::AfterOther, End::Vanish]),
     };
-    let ticket = stage.ticket(host.addr()).await?;
+    let ticket = stage.gateway.ticket(host.addr()).await?;
     let Ends { client, host, .. } = open(&stage.endpoint, &ticket, host).await?;
     // Leaving by surprise is a RST.
     if client_plan.end == End::Vanish {

@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result};
-use serde_json::{Value, json};
 use testkit::net::Connection;
 use testkit::pattern::{DOWNLINK, Pattern, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::tunnel::Tunnel;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use crate::setup::{Stage, linked, read_exactly};
 
@@ -21,29 +20,10 @@ impl Stage {
 
     /// The same from a client of another kind.
     pub(crate) async fn open_tunnel_at(&self, endpoint: &Endpoint) -> Result<Ends> {
-        let ticket = self.ticket(self.host.addr()).await?;
+        let ticket = self.gateway.ticket(self.host.addr()).await?;
         let ends = open(endpoint, &ticket, &self.host).await?;
         self.expect_path().await?;
         Ok(ends)
-    }
-
-    /// A ticket for a host, from the socket for administrators.
-    pub(crate) async fn ticket(&self, host: SocketAddr) -> Result<String> {
-        let socket = self.gateway.runtime_dir().join("admin.sock");
-        let mut stream = UnixStream::connect(socket).await?;
-        let order = json!({"host": host.ip().to_string(), "port": host.port()}).to_string();
-        let request = format!(
-            "POST /tickets HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{order}",
-            order.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        within("a ticket", stream.read_to_string(&mut answer)).await??;
-        let body = answer.split_once("\r\n\r\n").map(|(_, body)| body);
-        let body: Value = serde_json::from_str(body.context("an answer without a body")?)?;
-        let ticket = body["ticket"].as_str();
-        Ok(ticket.with_context(|| answer.clone())?.to_owned())
     }
 }
 
