@@ -10,6 +10,7 @@ mod git;
 mod image;
 mod install_test;
 mod package;
+mod process;
 mod repository;
 mod soak;
 pub mod steps;

@@ -15,6 +15,8 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tempfile::TempDir;
 use testkit::command::run_bounded;
 
+use crate::process::child_of;
+
 /// How long systemd may take to start, and any command inside.
 const LIMIT: Duration = Duration::from_mins(2);
 /// How often the start of systemd is looked at.
@@ -48,7 +50,7 @@ impl Machine {
             .spawn()
             .context("starting unshare")?;
         let mut starting = Starting(Some(unshare));
-        let init = starting.wait_for(|unshare| only_child(unshare.id()))?;
+        let init = starting.wait_for(|unshare| child_of(unshare.id()).ok().flatten())?;
         let mut machine = Self {
             unshare: starting.0.take().context("unshare runs")?,
             init,
@@ -142,10 +144,4 @@ impl Drop for Starting {
             let _ = unshare.wait();
         }
     }
-}
-
-fn only_child(process: u32) -> Option<Pid> {
-    let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).ok()?;
-    let child = children.split_whitespace().next()?;
-    Pid::from_raw(child.parse().ok()?)
 }

@@ -12,6 +12,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{Duration, sleep};
 
 use super::unpacked::Unpacked;
+use crate::process::child_of;
 
 /// How often the begin of the process is looked for.
 const POLL: Duration = Duration::from_millis(10);
@@ -68,7 +69,7 @@ impl<'a> Container<'a> {
             .kill_on_drop(true);
         let mut unshare = command.spawn().context("starting unshare")?;
         let log = unshare.stderr.take().context("its log")?;
-        let process = within("the container's process", only_child(&unshare)).await??;
+        let process = within("the container's process", started_by(&unshare)).await??;
         Ok(Self {
             image,
             unshare,
@@ -196,15 +197,12 @@ fn variables(image: &Unpacked) -> impl Iterator<Item = (&str, &str)> {
     all.filter_map(|variable| variable.split_once('='))
 }
 
-async fn only_child(unshare: &Child) -> Result<Pid> {
+/// Waits for the process that unshare starts. Where unshare has ended, its log says why.
+async fn started_by(unshare: &Child) -> Result<Pid> {
     let process = unshare.id().context("unshare ended at once")?;
-    let path = format!("/proc/{process}/task/{process}/children");
     loop {
-        // None any more: it has ended, and its log says why.
-        let children = fs::read_to_string(&path).with_context(|| path.clone())?;
-        let child = children.split_whitespace().next();
-        if let Some(child) = child.and_then(|child| child.parse().ok()) {
-            return Pid::from_raw(child).context("a process id");
+        if let Some(child) = child_of(process)? {
+            return Ok(child);
         }
         sleep(POLL).await;
     }
