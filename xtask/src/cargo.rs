@@ -20,6 +20,14 @@ pub fn run(arguments: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// Builds the gateway that tests use, with the features that `cargo test --workspace` gives it and
+/// all that it needs. Those of `-p gateway` are others, with which cargo would build much of it
+/// again. Features of tests count as soon as a test is built, here the smallest.
+pub(crate) fn build_for_tests() -> Result<()> {
+    let what = ["--bin", "flexvdi-gateway", "--test", "modules"];
+    run(&[&["build", "--quiet", "--workspace"], &what[..]].concat())
+}
+
 /// Runs cargo with its output shown.
 pub fn status(arguments: &[&str]) -> Result<ExitStatus> {
     command(arguments)

@@ -32,7 +32,7 @@ impl fmt::Display for Glibc {
 }
 
 /// The profile of cargo that is quick to build and not for use.
-const TEST_PROFILE: &str = "dev";
+pub(super) const TEST_PROFILE: &str = "dev";
 
 /// A built gateway.
 pub(super) struct Binary {

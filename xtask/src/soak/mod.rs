@@ -62,14 +62,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
         "nothing to be done"
     );
     steps.begin("The gateway's binary");
-    cargo::run(&[
-        "build",
-        "--quiet",
-        "-p",
-        "gateway",
-        "--bin",
-        "flexvdi-gateway",
-    ])?;
+    cargo::build_for_tests()?;
     steps.done("built");
     // The line leads here, and to nobody else's network; the runtime's threads are here, too.
     let here = Namespace::new()?;
