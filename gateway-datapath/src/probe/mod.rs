@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::DataPath;
 use super::ktls::Support;
 
 /// What was found out about one data path.
@@ -55,6 +56,16 @@ pub enum Extent {
     Usual,
     /// All.
     All,
+}
+
+impl DataPath {
+    /// Which paths are tried before it is used.
+    pub const fn tried(self) -> Extent {
+        match self {
+            Self::KtlsSockmap => Extent::All,
+            Self::Auto | Self::Relay | Self::Sockmap | Self::Ktls => Extent::Usual,
+        }
+    }
 }
 
 /// Tries data paths, for some milliseconds each. Must be called in a runtime. `programs` is where

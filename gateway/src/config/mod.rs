@@ -41,72 +41,10 @@ pub use table::table;
 use value::Choice;
 
 use crate::channel_type::ChannelType;
-use gateway_datapath::probe::Extent;
+pub use gateway_datapath::DataPath;
 
 /// Where the gateway looks for its configuration unless told otherwise.
 pub const DEFAULT_PATH: &str = "/etc/flexvdi/flexvdi-gateway.conf";
-
-/// How channels are moved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DataPath {
-    /// `"auto"`: as costs least, by the measurements in docs/data-paths.md.
-    Auto,
-    /// `"relay"`: through the process.
-    Relay,
-    /// `"sockmap"`: the downlink of plaintext client legs by eBPF.
-    Sockmap,
-    /// `"ktls"`: TLS records made and opened by the kernel, the downlink spliced.
-    Ktls,
-    /// `"ktls-sockmap"`: the downlink of TLS client legs by eBPF, into records made by the kernel.
-    KtlsSockmap,
-}
-
-impl DataPath {
-    /// Every choice.
-    pub const ALL: [Self; 5] = [
-        Self::Auto,
-        Self::Relay,
-        Self::Sockmap,
-        Self::Ktls,
-        Self::KtlsSockmap,
-    ];
-
-    /// Descriptors of a channel: a socket to the client, one to the host, and what the kernel
-    /// needs besides.
-    pub const fn descriptors(self) -> u64 {
-        match self {
-            Self::Auto | Self::Relay => 2,
-            // While bytes are in hand, a pipe.
-            Self::Ktls => 4,
-            Self::Sockmap => 6,
-            Self::KtlsSockmap => 7,
-        }
-    }
-
-    /// Whether it needs eBPF programs.
-    pub const fn has_programs(self) -> bool {
-        matches!(self, Self::Sockmap | Self::KtlsSockmap)
-    }
-
-    /// Which paths are tried before it is used.
-    pub const fn tried(self) -> Extent {
-        match self {
-            Self::KtlsSockmap => Extent::All,
-            Self::Auto | Self::Relay | Self::Sockmap | Self::Ktls => Extent::Usual,
-        }
-    }
-
-    /// Its name in the file.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Auto => "auto",
-            Self::Relay => "relay",
-            Self::Sockmap => "sockmap",
-            Self::Ktls => "ktls",
-            Self::KtlsSockmap => "ktls-sockmap",
-        }
-    }
-}
 
 /// In which headers a trusted proxy tells whom it speaks for. The other one is not looked at, as
 /// a proxy passes on what clients wrote there.
