@@ -18,7 +18,7 @@ const LONGEST_SERIAL: usize = 40;
 const MOST_NAMES: usize = 16;
 const LONGEST_ALTERNATIVE: usize = 254;
 
-/// What is told of it. All texts are of printable ASCII.
+/// What is passed on of it. All texts are of printable ASCII.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientCertificate {
     /// The subject, the most special attribute first (RFC 4514): `CN=Alice,O=Example,C=ES`.

@@ -81,7 +81,7 @@ impl Ktls {
         }
     }
 
-    /// Lets keys be worn after so many bytes, whatever their cipher could bear.
+    /// Lets keys be used up after so many bytes, whatever their cipher could bear.
     #[must_use]
     pub fn with_key_limit(self, bytes: u64) -> Self {
         Self {

@@ -35,7 +35,7 @@ const NO_RENEGOTIATION: u8 = 100;
 /// Message type `key_update`, its length, and the answer `update_not_requested` (RFC 8446,
 /// section 4.6.3).
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
-/// What may be sent with a worn key, in bytes: the rest of a frame, and what ends the channel.
+/// What may be sent with a used-up key, in bytes: the rest of a frame, and what ends the channel.
 const SLACK: u64 = 1 << 20;
 
 /// Room in the send buffer, in bytes, in which what the kernel still has to send is certainly
@@ -57,7 +57,7 @@ pub struct KtlsStream {
     pub(super) limit: u64,
     /// Where the kernel takes new keys.
     pub(super) updater: Option<Box<Updater>>,
-    /// The client asked for a new key before our next data, or the key is worn.
+    /// The client asked for a new key before our next data, or the key is used up.
     pub(super) owes_key_update: bool,
     pub(super) control: Control,
     pub(super) read_end: Option<ReadEnd>,
@@ -110,7 +110,7 @@ impl KtlsStream {
         Self { control, ..self }
     }
 
-    /// Lets keys be changed, and ours be worn after so many bytes.
+    /// Lets keys be changed, and ours be used up after so many bytes.
     pub(super) fn with_updates(self, updater: Option<Box<Updater>>, limit: Option<u64>) -> Self {
         Self {
             updater,
@@ -213,7 +213,7 @@ impl KtlsStream {
         Ok(())
     }
 
-    /// Changes our key where the client asked for it or the key is worn. That may be in the
+    /// Changes our key where the client asked for it or the key is used up. That may be in the
     /// middle of a frame: records do not know of frames.
     fn poll_update_key(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_due = self.owes_key_update || self.sent >= self.limit;

@@ -21,7 +21,7 @@ use crate::{Counters, Inbound, Limits, relay};
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 /// Bytes that no connection moves in a millisecond: 16 GiB/s.
 const FASTEST: u64 = (16 << 30) / 1_000;
-/// What can be sent with a worn key in that time is little of what a key bears.
+/// What can be sent with a used-up key in that time is little of what a key bears.
 const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
 /// Moves a channel's bytes until both sides have ended; says what ended it.
@@ -54,7 +54,7 @@ pub(super) async fn run(
     relay.await
 }
 
-/// Wakes the relay, which shares its task with this, when the client's key may be worn: while
+/// Wakes the relay, which shares its task with this, when the client's key may be used up: while
 /// only the host speaks nothing else does.
 async fn wake_before_worn(link: &Link) -> Infallible {
     let Some(limit) = link.client.limit() else {

@@ -281,7 +281,7 @@ impl Sealer {
         Ok(length)
     }
 
-    /// Lets the key be worn after so many bytes.
+    /// Lets the key be used up after so many bytes.
     #[cfg(test)]
     pub(super) fn limit_to(&mut self, bytes: u64) {
         self.0.limit = bytes;

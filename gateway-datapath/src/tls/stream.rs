@@ -251,7 +251,7 @@ impl TlsStream {
     }
 
     /// Queues what must come before our next data: the refusal of another handshake, and a new
-    /// key where the client asked for it or the key is worn.
+    /// key where the client asked for it or the key is used up.
     fn settle_debts(&mut self) -> Result<(), RecordError> {
         self.refuse_renegotiation_if_due()?;
         if !self.owes_key_update && !self.sealer.is_worn() {
@@ -631,7 +631,7 @@ mod tests {
     async fn a_worn_key_is_changed_and_nothing_is_lost() {
         let (mut client, mut server) = connect(&TLS13).await;
         for round in 0..20_u8 {
-            // Each round wears the key that the one before brought.
+            // Each round uses up the key that the one before brought.
             server.sealer.limit_to(1);
             server.write_all(&[round; 1_000]).await.unwrap();
             server.flush().await.unwrap();

@@ -33,7 +33,7 @@ pub(super) enum RequestError {
     Unreachable(String),
     #[error("its answer has more than 256 KiB")]
     TooLong,
-    /// An error that is not told as RFC 8555, section 6.7, has it.
+    /// An error in another form than that of RFC 8555, section 6.7.
     #[error("its answer has status {0}")]
     Status(StatusCode),
 }

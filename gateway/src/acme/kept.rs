@@ -15,7 +15,7 @@ use crate::pem_file::Fingerprint;
 use crate::tls::{Certificate, OwnFiles};
 
 /// What stands before the authority's directory in the first line of the file. It is text between
-/// the blocks of a PEM file (RFC 7468, section 2): one file tells all, and is replaced at once.
+/// the blocks of a PEM file (RFC 7468, section 2): one file holds all, and is replaced at once.
 const FROM: &str = "Certificate and key from ";
 
 /// A certificate with its key, in the file for both.

@@ -1,4 +1,4 @@
-//! How the connections of channels fare, as the status tells it: what people at desktops feel.
+//! How the connections of channels fare, as the status shows it: what people at desktops feel.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub struct LegStatus {
 }
 
 impl LegStatus {
-    /// Of a channel; `None` before it moves, and on a kernel that tells too little.
+    /// Of a channel; `None` before it moves, and on a kernel that reports too little.
     pub fn of(counters: &Counters) -> Option<Self> {
         let looked = counters.look()?;
         let client = looked.client?;

@@ -121,7 +121,7 @@ pub struct SessionStatus {
 pub struct ChannelStatus {
     /// Its number, such as `c12`.
     pub channel: String,
-    /// Its type, such as `display`; `none` before the client has told it.
+    /// Its type, such as `display`; `none` before the client has named it.
     pub kind: String,
     /// Its number among those of its type.
     pub number: Option<u8>,

@@ -1,4 +1,4 @@
-//! What log and access log are told of a channel.
+//! What log and access log say of a channel.
 
 use std::sync::Arc;
 

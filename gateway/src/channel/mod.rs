@@ -84,7 +84,7 @@ pub struct Channel {
     pub access_log: AccessLog,
     /// The certificate that the client has shown.
     pub certificate: Option<Arc<ClientCertificate>>,
-    /// Address of the client, as far as trusted proxies tell it.
+    /// Address of the client, as far as trusted proxies report it.
     pub client: IpAddr,
     /// The client's port; 0: not known.
     pub client_port: u16,
@@ -269,7 +269,7 @@ struct Begun {
 }
 
 impl Begun {
-    /// Ends the client's stream, and tells it why where there are frames.
+    /// Ends the client's stream, and says why where there are frames.
     async fn part(&mut self, reason: EndReason, limits: ChannelLimits) {
         part(&mut self.client, self.inbound.framing(), reason, limits).await;
     }

@@ -57,7 +57,7 @@ pub struct NewChannel {
     pub id: ChannelId,
     /// The desktop session that it belongs to.
     pub session: SessionId,
-    /// Address of the client, as far as trusted proxies tell it.
+    /// Address of the client, as far as trusted proxies report it.
     pub client: IpAddr,
     /// The host and its Spice port.
     pub host: Target,
@@ -94,7 +94,7 @@ impl Entry {
         self.observed.swap(sent, Ordering::Relaxed) != sent
     }
 
-    /// Its number among the channels of its type; `None` before the client has told it.
+    /// Its number among the channels of its type; `None` before the client has named it.
     pub fn number(&self) -> Option<u8> {
         self.carried.get().map(|known| known.1)
     }

@@ -286,7 +286,7 @@ mod tests {
             .expect("a good value")
     }
 
-    /// What is wrong with it, as it is told.
+    /// What is wrong with it, as it is reported.
     fn wrong(value: &Value) -> String {
         let Mismatch { expected, found } = AcmeOrEmpty::read(value).unwrap_err();
         format!("{expected}; {found}")

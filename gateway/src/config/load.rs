@@ -1,4 +1,4 @@
-//! Makes a [`Config`] of what all places say, with everything that is wrong told at once.
+//! Makes a [`Config`] of what all places say, with everything that is wrong reported at once.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -434,7 +434,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn all_wrong_values_are_told_at_once() {
+    fn all_wrong_values_are_reported_at_once() {
         assert_eq!(
             error(
                 r#"{"SslPort": "443x", "Debug": 1, "unknown": 1, "ManagerIP": "https://manager",

@@ -25,7 +25,7 @@ pub(crate) use finding::Severity;
 use scene::Scene;
 pub(crate) use scene::Wanted;
 
-/// How it is told.
+/// How it is shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Show {
     /// JSON instead of lines.

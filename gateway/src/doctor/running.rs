@@ -20,7 +20,7 @@ const LIMIT: Duration = Duration::from_secs(4);
 pub(crate) struct Running {
     /// As `status --json` prints it.
     pub(super) status: Value,
-    /// The values in effect; `None`: a gateway before this one does not tell them.
+    /// The values in effect; `None`: a gateway before this one does not give them.
     pub(super) configuration: Option<Value>,
     /// As Prometheus reads them.
     pub(super) metrics: String,

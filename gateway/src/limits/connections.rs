@@ -273,7 +273,7 @@ pub fn speak_for_many(config: &Config) -> Vec<IpNet> {
 }
 
 /// How many connections may be open at a time, on this data path: `MaxConnections`, or what the
-/// limit on open files allows, which is then told.
+/// limit on open files allows, which is then logged.
 pub fn most_connections(config: &Config, data_path: DataPath) -> usize {
     let configured = config.max_connections;
     let total = connections_that_fit(configured, data_path.descriptors());

@@ -2,7 +2,7 @@
 //!
 //! A reader that stops, as a full pipe or a hanging journal does, must not stop the gateway with
 //! it. So lines go through a bounded queue to a thread that writes them; what finds the queue full
-//! is dropped, counted and told once lines flow again.
+//! is dropped, counted and reported once lines flow again.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -66,7 +66,7 @@ pub(super) fn start(
     Ok((lines, Writing { sender, ended }))
 }
 
-/// Writes until the end is told. `idle` is called whenever the queue is empty.
+/// Writes until it is asked to end. `idle` is called whenever the queue is empty.
 fn write(receiver: &Receiver<Message>, output: &mut impl Write, idle: impl Fn()) {
     loop {
         let message = receiver.try_recv().or_else(|_| {
@@ -74,7 +74,7 @@ fn write(receiver: &Receiver<Message>, output: &mut impl Write, idle: impl Fn())
             receiver.recv()
         });
         match message {
-            // There is no other place to which a failure could be told.
+            // There is no other place to which a failure could be reported.
             Ok(Message::Line(line)) => drop(output.write_all(&line)),
             Ok(Message::End) | Err(_) => return,
         }

@@ -11,7 +11,7 @@ use gateway_datapath::ktls::{Ktls, Support};
 use gateway_datapath::probe::{self, Finding};
 use gateway_datapath::sockmap::Sockmap;
 
-/// Tells what the kernel carries, and loads what the configured data path needs. Without it every
+/// Logs what the kernel carries, and loads what the configured data path needs. Without it every
 /// channel uses `relay`.
 pub(super) async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>) {
     let findings = probe::run(config.data_path.tried(), &config.ebpf_dir).await;

@@ -23,7 +23,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
                 return;
             };
             if let Err(error) = file.bytes() {
-                // What keeps the gateway from it is told with the other files.
+                // What keeps the gateway from it is reported with the other files.
                 troubles.push(skipped(key, &file.path, &error));
                 return;
             }
@@ -56,7 +56,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
         let signers = told(Signers::from_file(Some(file)))?;
         Ok(signers.warning().map(ToOwned::to_owned))
     });
-    // One that is not there is told with the other files.
+    // One that is not there is reported with the other files.
     if config
         .web_client
         .as_ref()

@@ -89,7 +89,7 @@ fn look(scene: &Scene) -> Vec<Finding> {
     or_ok(troubles, || format!("{}; {trust}", identity.certificate))
 }
 
-/// A file that this process may not read. What keeps the gateway from it is told with the other
+/// A file that this process may not read. What keeps the gateway from it is reported with the other
 /// files.
 fn unread(config: &Config) -> Option<Finding> {
     let names = match config.acme {

@@ -11,7 +11,7 @@ use super::Check;
 pub(super) const CHECK: Check =
     Check::waiting("clock", |scene| Box::pin(look(scene))).within(Duration::from_secs(25));
 
-/// A difference that is told. `Date` has whole seconds, and the answer was under way.
+/// A difference that is reported. `Date` has whole seconds, and the answer was under way.
 const TOLERATED: Duration = Duration::from_secs(10);
 
 async fn look(scene: Arc<Scene>) -> Vec<Finding> {
@@ -21,7 +21,7 @@ async fn look(scene: Arc<Scene>) -> Vec<Finding> {
     match scene.manager().await {
         Contact::Answered(answer) => match answer.clocks {
             Some((theirs, ours)) => vec![compared(theirs, ours)],
-            None => vec![Finding::skipped("the manager tells no time")],
+            None => vec![Finding::skipped("the answer of the manager has no Date")],
         },
         _ => vec![Finding::skipped("the manager is not reached")],
     }

@@ -9,7 +9,7 @@ pub(super) const CHECK: Check = Check::blocking("failures", look).always();
 
 /// Fewer than this are no pattern.
 const LEAST: f64 = 5.0;
-/// Most that are told.
+/// Most that are reported.
 const MOST: usize = 5;
 
 /// Failures of one kind.
@@ -17,7 +17,7 @@ struct Kind {
     metric: &'static str,
     /// Counters of what went well.
     well: &'static [&'static str],
-    /// Which part of all must fail for this to be told.
+    /// Which part of all must fail for this to be reported.
     share: f64,
     /// Values of its label that say that something went wrong, and what to do.
     causes: &'static [(&'static str, &'static str)],

@@ -13,7 +13,7 @@ pub(super) const CHECK: Check =
 
 const WHY: &str = "Nobody gets a desktop";
 
-/// An answer that took longer than this is told.
+/// An answer that took longer than this is reported.
 const SLOW: Duration = Duration::from_secs(2);
 
 async fn look(scene: Arc<Scene>) -> Vec<Finding> {

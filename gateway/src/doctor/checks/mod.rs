@@ -33,7 +33,7 @@ use super::report::{Line, Report};
 use super::scene::Scene;
 use crate::background::OWN;
 
-/// All of them, in the order in which they are told: a trouble comes before what follows from it.
+/// All of them, in the order in which they are reported: a trouble comes before what follows from it.
 const ALL: &[Check] = &[
     configuration::CHECK,
     files::CHECK,

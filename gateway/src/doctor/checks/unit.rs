@@ -155,7 +155,7 @@ fn real(path: &Path) -> PathBuf {
 
 fn capabilities(scene: &Scene, unit: &Unit) -> Option<Finding> {
     let config = &scene.config;
-    // One that runs has its ports, and tells itself what its data path lacks.
+    // One that runs has its ports, and reports itself what its data path lacks.
     if scene.running.is_ok() || scene.account.uid == 0 {
         return None;
     }
