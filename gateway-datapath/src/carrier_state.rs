@@ -45,7 +45,8 @@ impl Carrier {
                 rest.state(client.layout()),
                 [client.as_fd(), host.as_fd()],
             ),
-            Self::Sockmap(_) | Self::KtlsSockmap(_) => return None,
+            // Whatever else moves a channel keeps what is on its way where nobody can take it from.
+            _ => return None,
         };
         let [client_socket, host] = sockets.map(|fd| fd.try_clone_to_owned().ok());
         let state = CarrierState {
