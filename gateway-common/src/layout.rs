@@ -34,10 +34,10 @@ pub const SMALL_SEGMENT: u64 = MAX_DATAGRAM as u64;
 /// A gate that equals no number of passed bytes: all bytes of the host pass to userspace.
 pub const CLOSED: u64 = u64::MAX;
 
-/// Bytes at the end of each datagram to an injector: one of the two roads, native endian.
-pub const ROAD_LEN: usize = size_of::<u32>();
-/// Longest datagram without its road, in bytes: what `bpf_skb_change_tail` can shorten, which has
-/// the same limit as [`SMALL_SEGMENT`].
+/// Bytes at the end of each datagram to an injector: one of the two destinations, native endian.
+pub const DESTINATION_LEN: usize = size_of::<u32>();
+/// Longest datagram without its destination, in bytes: what `bpf_skb_change_tail` can shorten,
+/// which has the same limit as [`SMALL_SEGMENT`].
 pub const MAX_DATAGRAM: usize = 15 * 1024;
 /// The datagram holds whole frames for the client.
 pub const TO_CLIENT: u32 = 0;

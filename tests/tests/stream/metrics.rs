@@ -120,7 +120,7 @@ async fn what_the_programs_count_stays_counted() -> Result<()> {
     let dropped = sample(r#"bytes_total{path="sockmap",verdict="dropped"}"#);
     ensure!(watched.value(&dropped).await? < 1.0, "{ended}");
     let moved = watched.value(&sample("bytes_total")).await?;
-    // What passed comes back by another road, and is not counted again.
+    // What passed comes back by another way, and is not counted again.
     #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
     let all = (1_000 + LENGTH) as f64;
     ensure!((moved - all).abs() < 0.5, "{moved} bytes of {all}");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gateway_common::layout::{CLOSED, Gate, ROAD_LEN, State};
+use gateway_common::layout::{CLOSED, DESTINATION_LEN, Gate, State};
 use rustix::net::{self, RecvFlags, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -385,13 +385,13 @@ impl Link {
         self.sockmap.maps.remove(self.slot, self.cookies);
     }
 
-    /// Sends a datagram, which ends with its road, through the injector.
+    /// Sends a datagram, which ends with its destination, through the injector.
     pub(super) fn poll_inject(
         &self,
         context: &mut Context<'_>,
         datagram: &[u8],
     ) -> Poll<io::Result<()>> {
-        debug_assert!(datagram.len() > ROAD_LEN);
+        debug_assert!(datagram.len() > DESTINATION_LEN);
         loop {
             let mut ready = ready!(self.injector.poll_write_ready(context))?;
             let sent =
