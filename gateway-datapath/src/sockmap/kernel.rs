@@ -12,6 +12,12 @@ const FIRST: (u32, u32) = (6, 1);
 /// are not told apart.
 const REPAIRED: (u32, u32) = (6, 12);
 
+/// The first series that sends header and payload of a piece as one segment, however they lie
+/// in memory (commit 76d727ae02b5).
+const JOINS_PARTS: (u32, u32) = (6, 17);
+/// Longest piece that is copied to make one segment of it on other kernels, in bytes.
+const LINEAR: u64 = 8 * 1024;
+
 /// The first series that is tried with kernel TLS on a client's socket.
 ///
 /// When a process ends while one of its clients takes nothing, its socket loses the TLS context
@@ -48,6 +54,20 @@ fn limit_of(release: &str) -> Result<u64, LoadError> {
     }
 }
 
+/// How long a piece may be that is copied together on this kernel, see [`LINEAR_LIMIT`].
+///
+/// [`LINEAR_LIMIT`]: gateway_common::layout::LINEAR_LIMIT
+pub(super) fn linear_limit() -> u64 {
+    linear_limit_of(&rustix::system::uname().release().to_string_lossy())
+}
+
+fn linear_limit_of(release: &str) -> u64 {
+    match series(release) {
+        Some(series) if series >= JOINS_PARTS => 0,
+        _ => LINEAR,
+    }
+}
+
 /// Reads the first two numbers of a release as `6.12.117+deb12-cloud-amd64`.
 fn series(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
@@ -68,6 +88,18 @@ mod tests {
             ("7.0-rc1", ANY_SEGMENT),
         ] {
             assert_eq!(limit_of(release).unwrap(), limit, "{release}");
+        }
+    }
+
+    #[test]
+    fn only_kernels_that_split_frames_copy_them_together() {
+        for (release, limit) in [
+            ("6.1.0-56-cloud-amd64", LINEAR),
+            ("6.12.117+deb12-cloud-amd64", LINEAR),
+            ("6.17.0", 0),
+            ("7.3.4+deb13-cloud-amd64", 0),
+        ] {
+            assert_eq!(linear_limit_of(release), limit, "{release}");
         }
     }
 

@@ -131,6 +131,7 @@ pub(super) fn programs(channels: u32) -> Result<Ebpf, LoadError> {
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
+        .override_global(layout::LINEAR_LIMIT, &kernel::linear_limit(), true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries(layout::HOSTS, channels)
         .map_max_entries(layout::BRIDGES, channels)

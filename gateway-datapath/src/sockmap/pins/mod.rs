@@ -92,6 +92,7 @@ pub(super) fn key() -> Result<String, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let mut all = vec![MANNER];
     all.extend(kernel::segment_limit()?.to_ne_bytes());
+    all.extend(kernel::linear_limit().to_ne_bytes());
     all.extend(MAPS.join(" ").into_bytes());
     all.extend(object);
     let digest = digest(&SHA256, &all);
