@@ -31,6 +31,9 @@ pub(crate) struct VmOptions {
     /// that has its name is meant.
     #[arg(long, value_name = "NAME", value_parser = ["TLS13_AES_256_GCM_SHA384", "TLS13_CHACHA20_POLY1305_SHA256"])]
     suite: Option<String>,
+    /// Measure tunnels instead of WebSockets; the documents have a table of their own for them.
+    #[arg(long)]
+    tunnels: bool,
     /// How often the machine is started; each start measures everything once.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     starts: u16,
@@ -50,6 +53,7 @@ pub(crate) fn run(steps: &mut Steps, options: &VmOptions) -> Result<()> {
             class: &options.kernel,
             paths: &options.paths,
             suite: options.suite.as_deref(),
+            tunnels: options.tunnels,
             starts: usize::from(options.starts),
             limit: Duration::from_secs(options.time_limit),
         },
@@ -69,10 +73,12 @@ pub(crate) fn run(steps: &mut Steps, options: &VmOptions) -> Result<()> {
     }
     println!("\n{text}");
     if options.write_docs {
-        let name = match &options.suite {
-            Some(suite) => format!("vm {suite}"),
-            None => "vm".to_owned(),
-        };
+        let tunnels = options.tunnels.then_some("tunnels");
+        let parts = ["vm"]
+            .into_iter()
+            .chain(tunnels)
+            .chain(options.suite.as_deref());
+        let name = parts.collect::<Vec<_>>().join(" ");
         document::put(DOCUMENT, &name, text.trim_end())?;
         println!("table: {DOCUMENT}");
     }

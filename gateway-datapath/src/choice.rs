@@ -96,7 +96,7 @@ impl Paths {
         }
     }
 
-    /// Takes the wanted data path or, where that cannot be, `relay`, as always without frames.
+    /// Takes the wanted data path or, where that cannot be, `relay`.
     /// Nothing must have been sent to the host yet.
     ///
     /// Fails only when the system has taken a socket over in part.
@@ -106,10 +106,8 @@ impl Paths {
         host: HostStream,
         framing: Framing,
     ) -> io::Result<Carrier> {
-        if framing == Framing::Raw {
-            if let Some(wanted) = self.wanted.name() {
-                self.fall_back(wanted, "tunnel", &"tunnels are moved by relay only");
-            }
+        if framing == Framing::Raw && !matches!(self.wanted, Wanted::Ktls(_)) {
+            self.fall_back_for("tunnel", &"it makes frames, and tunnels have none");
             return Ok(Carrier::relay(client, host));
         }
         let host = match host {
@@ -157,15 +155,11 @@ impl Paths {
         Ok(Carrier::relay(client, host))
     }
 
-    /// The kernel moves nothing of a host that is no plain TCP connection.
+    /// The wanted path, whichever it is, cannot move such a channel.
     fn fall_back_for(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
-        let wanted = match self.wanted {
-            Wanted::Relay => return,
-            Wanted::Sockmap(_) => "sockmap",
-            Wanted::Ktls(_) => "ktls",
-            Wanted::KtlsSockmap(..) => "ktls-sockmap",
-        };
-        self.fall_back(wanted, reason, detail);
+        if let Some(wanted) = self.wanted.name() {
+            self.fall_back(wanted, reason, detail);
+        }
     }
 
     fn take_sockmap(

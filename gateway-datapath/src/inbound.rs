@@ -1,4 +1,5 @@
-//! What comes from the client: raw bytes in, payload and events out.
+//! What comes from the client: raw bytes in, payload and events out. Without framing, payload may
+//! pass through a pipe instead of memory.
 
 use std::io;
 use std::pin::Pin;
@@ -10,6 +11,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::buffer::{Buffer, SIZE};
 use crate::encoded::Bytes;
 use crate::framing::Framing;
+use crate::legs::{ClientLeg, HostLeg};
+use crate::outbound::MAX_READ;
+use crate::pipe::Pipe;
 use crate::websocket::decode::{Cursor, Decoder, DecoderState, Event, Violation};
 
 /// The client's stream, with a buffer only while there is something in it. Default: of frames.
@@ -23,6 +27,10 @@ pub struct Inbound {
     forwarded: usize,
     /// What [`Inbound::put_back`] was given.
     held: Option<Result<Event, Violation>>,
+    /// Payload that does not enter the process; only while the buffer is empty.
+    pipe: Option<Pipe>,
+    /// Length of what was read last, in bytes: what comes next is expected to be alike.
+    last: usize,
 }
 
 impl Default for Inbound {
@@ -59,6 +67,8 @@ impl Inbound {
             cursor: Cursor::default(),
             forwarded: 0,
             held: None,
+            pipe: None,
+            last: 0,
         }
     }
 
@@ -135,11 +145,63 @@ impl Inbound {
         self.cursor.read == self.cursor.end && self.held.is_none()
     }
 
-    /// Decoded payload that was not yet forwarded.
+    /// Whether there is payload that was not yet forwarded.
+    pub(super) fn has_payload(&self) -> bool {
+        self.pipe.is_some() || !self.payload().is_empty()
+    }
+
+    /// Decoded payload in memory that was not yet forwarded.
     pub fn payload(&self) -> &[u8] {
         self.buffer
             .as_ref()
             .map_or(&[], |buffer| &buffer[self.forwarded..self.cursor.write])
+    }
+
+    /// Takes once what the client has sent, as its leg wants it; `0` is the end of the stream.
+    ///
+    /// All that was received must have been decoded.
+    pub(super) fn poll_take(
+        &mut self,
+        context: &mut Context<'_>,
+        client: &mut impl ClientLeg,
+    ) -> Poll<io::Result<usize>> {
+        // As long as the host's: a limit above that means that nothing is spliced either way.
+        let last = self.last.min(MAX_READ);
+        let least = client.splice_from();
+        let is_piped = self.decoder.is_none() && least.is_some_and(|least| last >= least);
+        // Without descriptors for a pipe bytes still move.
+        if is_piped
+            && self.buffer.is_none()
+            && let Ok(mut pipe) = Pipe::take()
+            && let Some(len) = ready!(client.poll_read_piped(context, &mut pipe, MAX_READ))?
+        {
+            self.last = len;
+            if len > 0 {
+                self.pipe = Some(pipe);
+            }
+            return Poll::Ready(Ok(len));
+        }
+        self.last = ready!(self.poll_fill(context, client))?;
+        Poll::Ready(Ok(self.last))
+    }
+
+    /// Takes what a pipe holds into memory, where it can be written down.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        let Some(pipe) = &mut self.pipe else {
+            return Ok(());
+        };
+        let mut buffer = Buffer::take();
+        let len = pipe.len();
+        pipe.read(&mut buffer[..len])?;
+        self.pipe = None;
+        self.buffer = Some(buffer);
+        self.forwarded = 0;
+        self.cursor = Cursor {
+            write: len,
+            read: len,
+            end: len,
+        };
+        Ok(())
     }
 
     /// Reads once behind what is there; `0` is the end of the stream.
@@ -197,10 +259,29 @@ impl Inbound {
         self.cursor.read = self.cursor.end;
     }
 
-    /// Writes decoded payload to the host; `Ready` once there is none left.
+    /// Sends payload to the host; `Ready` once there is none left.
     ///
     /// Returns how many bytes were written in this call by way of `written`, errors or not.
     pub fn poll_forward(
+        &mut self,
+        context: &mut Context<'_>,
+        host: &mut impl HostLeg,
+        mut written: impl FnMut(usize),
+    ) -> Poll<io::Result<()>> {
+        while let Some(pipe) = &mut self.pipe {
+            match ready!(host.poll_write_piped(context, pipe))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                len => written(len),
+            }
+            if pipe.is_empty() {
+                self.pipe = None;
+            }
+        }
+        self.poll_write(context, host, written)
+    }
+
+    /// The same for decoded payload in memory.
+    fn poll_write(
         &mut self,
         context: &mut Context<'_>,
         host: &mut (impl AsyncWrite + Unpin),
@@ -222,6 +303,7 @@ impl Inbound {
 
     /// Drops decoded payload, and the buffer with it when nothing else is in there.
     pub fn discard_payload(&mut self) {
+        self.pipe = None;
         self.forwarded = 0;
         self.cursor.write = 0;
         if self.is_decoded() {
@@ -249,7 +331,7 @@ mod tests {
         let mut host = Vec::new();
         while !inbound.payload().is_empty() || !inbound.is_decoded() {
             let forward =
-                std::future::poll_fn(|context| inbound.poll_forward(context, &mut host, |_| {}));
+                std::future::poll_fn(|context| inbound.poll_write(context, &mut host, |_| {}));
             forward.await.unwrap();
             assert_eq!(inbound.decode(), Ok(None));
         }

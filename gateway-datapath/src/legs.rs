@@ -69,9 +69,21 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
         false
     }
 
-    /// Length in bytes from which payload is to come through a pipe; `None`: it cannot.
+    /// Length in bytes from which payload is to pass through a pipe; `None`: it cannot.
     fn splice_from(&self) -> Option<usize> {
         None
+    }
+
+    /// Moves up to `most` bytes that the client has sent into an empty pipe; `0` is the end of the
+    /// stream. `None`: what comes next must be read into memory.
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: usize,
+    ) -> Poll<io::Result<Option<usize>>> {
+        let _ = (context, pipe, most);
+        Poll::Ready(Ok(None))
     }
 
     /// Sends bytes of a frame's header behind which the rest of the frame follows at once;
@@ -126,6 +138,16 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         let _ = (context, pipe, most);
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Sends bytes that a pipe holds; returns how many.
+    fn poll_write_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let _ = (context, pipe);
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
 
@@ -210,6 +232,21 @@ impl HostLeg for TcpStream {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 filled => return Poll::Ready(filled),
+            }
+        }
+    }
+
+    fn poll_write_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            match self.try_io(Interest::WRITABLE, || pipe.drain(&*self)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                drained => return Poll::Ready(drained),
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::framing::Framing;
 
 /// Most that is read from the host for one frame, in bytes: with its header the frame fills four
 /// TLS records of 16 KiB.
-const MAX_READ: usize = 4 * 16_384 - HEADER;
+pub(super) const MAX_READ: usize = 4 * 16_384 - HEADER;
 /// Longest header of a frame with as much payload, in bytes.
 const HEADER: usize = frame::header_len(4 * 16_384 - 4);
 const _: () = assert!(MAX_READ <= frame::MAX_PAYLOAD && HEADER == frame::header_len(MAX_READ));

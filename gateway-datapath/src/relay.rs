@@ -222,7 +222,7 @@ where
 
     /// One step from client to host; `Ready`: there may be more to do.
     fn poll_uplink(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.rest.inbound.payload().is_empty() {
+        if self.rest.inbound.has_payload() {
             return self.poll_forward(context);
         }
         if self.host_unflushed {
@@ -246,7 +246,7 @@ where
         if self.ends.client_eof {
             return Poll::Pending;
         }
-        match self.rest.inbound.poll_fill(context, self.client) {
+        match self.rest.inbound.poll_take(context, self.client) {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(0)) => self.on_client_eof(),
             Poll::Ready(Ok(_)) => {
@@ -334,7 +334,7 @@ where
     fn decode(&mut self) {
         match self.rest.inbound.decode() {
             Ok(None) => {
-                if self.rest.inbound.payload().is_empty() {
+                if !self.rest.inbound.has_payload() {
                     self.rest.inbound.discard_payload();
                 }
             }
@@ -476,13 +476,15 @@ where
         if self.reason.is_some() || !self.rest.inbound.is_writable() {
             return false;
         }
-        match self.rest.outbound.settle() {
-            Ok(()) => true,
-            Err(error) => {
-                self.on_client_error(error.kind());
-                false
-            }
+        if let Err(error) = self.rest.outbound.settle() {
+            self.on_client_error(error.kind());
+            return false;
         }
+        if let Err(error) = self.rest.inbound.settle() {
+            self.on_host_not_written(error.kind());
+            return false;
+        }
+        true
     }
 
     /// How it ended; or what is in hand, and whoever goes on with the streams finds them as they
@@ -565,7 +567,7 @@ where
         let client =
             ends.client_broken || (ends.client_shut && (ends.client_closed || ends.client_eof));
         let host = ends.host_shut && ends.host_eof;
-        client && host && self.rest.inbound.payload().is_empty()
+        client && host && !self.rest.inbound.has_payload()
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -595,7 +597,7 @@ where
         }
         ping.next = now + ping.interval;
         // While the host does not take what the client sent, the client is not read.
-        let unread = !self.rest.inbound.payload().is_empty();
+        let unread = self.rest.inbound.has_payload();
         ping.silent = if ping.heard || unread {
             0
         } else {

@@ -17,6 +17,19 @@ pub fn credentials(user_name: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{user_name}:x")))
 }
 
+/// The request for a tunnel with a ticket, to a host that is nowhere.
+pub fn request(ticket: &str) -> String {
+    let line = format!("Proxy-Authorization: {}\r\n", credentials(ticket));
+    connect(NOWHERE, "HTTP/1.0", &line)
+}
+
+fn connect(target: &str, version: &str, lines: &str) -> String {
+    format!(
+        "CONNECT {target} {version}\r\nHost: {target}\r\nProxy-Connection: keep-alive\r\n\
+         User-Agent: GLib/2.74\r\n{lines}\r\n"
+    )
+}
+
 /// A request for a tunnel, with the headers that spice-gtk sends.
 #[must_use]
 #[derive(Clone, Debug)]
@@ -66,19 +79,10 @@ impl Tunnel {
 
     /// The request as it is sent.
     pub fn request(&self) -> String {
-        let Self {
-            target,
-            version,
-            lines,
-            ..
-        } = self;
         let credentials = self.credentials.as_ref();
         let credentials = credentials.map(|value| format!("Proxy-Authorization: {value}\r\n"));
-        format!(
-            "CONNECT {target} {version}\r\nHost: {target}\r\nProxy-Connection: keep-alive\r\n\
-             User-Agent: GLib/2.74\r\n{}{lines}\r\n",
-            credentials.unwrap_or_default()
-        )
+        let lines = credentials.unwrap_or_default() + &self.lines;
+        connect(&self.target, self.version, &lines)
     }
 
     /// Sends it, and reads the head of the answer.

@@ -47,6 +47,9 @@ pub const DIRECT: &str = "direct";
 /// How an argument begins that names the cipher suite of all TLS legs.
 pub const SUITE: &str = "suite:";
 
+/// The argument that makes all channels tunnels, opened by CONNECT.
+pub const TUNNELS: &str = "tunnels:";
+
 /// What was found out inside the virtual machine.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Finding {

@@ -434,6 +434,32 @@ impl ClientLeg for KtlsStream {
         self.splice_from
     }
 
+    fn poll_read_piped(
+        &mut self,
+        context: &mut Context<'_>,
+        pipe: &mut Pipe,
+        most: usize,
+    ) -> Poll<io::Result<Option<usize>>> {
+        if !self.early.is_empty() || self.read_end.is_some() {
+            return Poll::Ready(Ok(None));
+        }
+        loop {
+            let interest = ready!(self.poll_receivable(context))?;
+            match self.tcp.try_io(interest, || pipe.fill(&*self.tcp, most)) {
+                // An end is told apart, by an alert or without, where records are read.
+                Ok(0) => return Poll::Ready(Ok(None)),
+                Ok(len) => return Poll::Ready(Ok(Some(len))),
+                Err(error) if is_transient(&error) => {}
+                // The next record is no data, which `tls_sw_splice_read` (net/tls/tls_sw.c) leaves
+                // where it is.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    return Poll::Ready(Ok(None));
+                }
+                Err(error) => return Poll::Ready(Err(self.on_error(error))),
+            }
+        }
+    }
+
     fn is_worn(&self) -> bool {
         self.sent >= self.limit && self.updater.is_none()
     }

@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use super::round_trip::{self, pair};
 use super::{Finding, Part};
-use crate::Carrier;
 use crate::ktls::{self, Direction, Key, KtlsStream, Suite, Support, begin};
+use crate::{Carrier, Framing};
 
 /// Longest probe of one part.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -129,16 +129,23 @@ async fn carry(suite: Suite) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Moves a channel through pipes, whose client begins to read when the gateway's send buffer is
-/// full: some kernels then drop bytes in silence.
+/// Moves a channel and a tunnel through pipes, whose client begins to read when the gateway's send
+/// buffer is full: some kernels then drop bytes in silence.
 async fn splice(suite: Suite) -> anyhow::Result<()> {
+    for framing in [Framing::WebSocket, Framing::Raw] {
+        splice_framed(suite, framing).await?;
+    }
+    Ok(())
+}
+
+async fn splice_framed(suite: Suite, framing: Framing) -> anyhow::Result<()> {
     let carry = |client, client_leg, host_leg| {
         SockRef::from(&client_leg).set_send_buffer_size(BUFFER)?;
         SockRef::from(&client).set_recv_buffer_size(BUFFER)?;
         let (near, far) = protect(suite, client_leg, client, Some(0))?;
         Ok((far, Carrier::Ktls(Box::new(near), host_leg)))
     };
-    round_trip::run_protected(carry, LATE).await
+    round_trip::run_protected(carry, framing, LATE).await
 }
 
 /// Changes the key of one direction, and sends bytes each way.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::ktls::{keys, open};
 use super::round_trip;
-use crate::Carrier;
 use crate::ktls::{BeginError, Suite, begin};
 use crate::sockmap::{self, Sockmap};
+use crate::{Carrier, Framing};
 
 /// Small enough for bytes to pass through userspace too.
 const QUEUED: usize = 128 * 1024;
@@ -41,6 +41,7 @@ pub(super) async fn probe(suite: Option<Suite>, programs: &Path) -> anyhow::Resu
             let link = link.context("a socket in a sockmap gets no TLS keys")?;
             Ok((far, Carrier::KtlsSockmap(Box::new(link))))
         },
+        Framing::WebSocket,
         LATE,
     )
     .await

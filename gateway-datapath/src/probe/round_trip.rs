@@ -8,12 +8,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-use crate::{Carrier, Counters, Inbound, Limits};
+use crate::{Carrier, Counters, Framing, Inbound, Limits};
 
 /// Longest probe.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of the downlink: more than any buffer for one message.
 const DOWNLINK: usize = 300_000;
+/// Bytes of the uplink without frames: several records, and a part of one.
+const RAW_UPLINK: usize = 100_003;
 /// A masked frame with the payload `probe`, its mask being zero.
 const UPLINK: &[u8] = b"\x82\x85\0\0\0\0probe";
 /// A masked Close frame with code 1000.
@@ -24,13 +26,14 @@ pub(super) async fn run(
     carry: impl FnOnce(TcpStream, TcpStream) -> anyhow::Result<Carrier>,
 ) -> anyhow::Result<()> {
     let carry = |client, client_leg, host_leg| Ok((client, carry(client_leg, host_leg)?));
-    run_protected(carry, Duration::ZERO).await
+    run_protected(carry, Framing::WebSocket, Duration::ZERO).await
 }
 
-/// Runs a channel. `carry` makes what the client reads and writes, and the carrier, of the two
+/// Runs a channel or, without framing, a tunnel. `carry` makes what the client reads and writes, and the carrier, of the two
 /// ends of the client's connection and the host leg. The client begins to read after `late`.
 pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
     carry: impl FnOnce(TcpStream, TcpStream, TcpStream) -> anyhow::Result<(C, Carrier)>,
+    framing: Framing,
     late: Duration,
 ) -> anyhow::Result<()> {
     let probe = async {
@@ -43,9 +46,14 @@ pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
         };
         let counters = Counters::default();
         let never = std::future::pending();
-        let moved = carrier.run(Inbound::default(), limits, &counters, never);
-        let (_, peers) = tokio::join!(moved, play(client, host, late));
-        peers
+        let moved = carrier.run(Inbound::new(framing), limits, &counters, never);
+        let peers = async {
+            match framing {
+                Framing::WebSocket => play(client, host, late).await,
+                Framing::Raw => play_raw(client, host, late).await,
+            }
+        };
+        tokio::join!(moved, peers).1
     };
     timeout(LIMIT, probe)
         .await
@@ -68,7 +76,7 @@ async fn play(
     mut host: TcpStream,
     late: Duration,
 ) -> anyhow::Result<()> {
-    let sent: Vec<u8> = (0..=250).cycle().take(DOWNLINK).collect();
+    let sent = pattern(DOWNLINK);
     let read = async {
         if !late.is_zero() {
             tokio::time::sleep(late).await;
@@ -87,6 +95,43 @@ async fn play(
     drop(host);
     client.read_to_end(&mut Vec::new()).await?;
     Ok(())
+}
+
+/// The same without frames, with more than a few bytes each way.
+async fn play_raw(
+    client: impl AsyncRead + AsyncWrite + Unpin,
+    mut host: TcpStream,
+    late: Duration,
+) -> anyhow::Result<()> {
+    let (down, up) = (pattern(DOWNLINK), pattern(RAW_UPLINK));
+    let (mut from_gateway, mut to_gateway) = tokio::io::split(client);
+    let (mut from_client, mut to_client) = host.split();
+    let (mut received_down, mut received_up) = (vec![0; DOWNLINK], vec![0; RAW_UPLINK]);
+    let read = async {
+        tokio::time::sleep(late).await;
+        from_gateway.read_exact(&mut received_down).await
+    };
+    let send_up = async {
+        to_gateway.write_all(&up).await?;
+        to_gateway.flush().await
+    };
+    tokio::try_join!(
+        to_client.write_all(&down),
+        send_up,
+        from_client.read_exact(&mut received_up),
+        read,
+    )?;
+    let is_exact = received_down == down && received_up == up;
+    ensure!(is_exact, "other bytes arrived than were sent");
+    to_gateway.shutdown().await?;
+    from_client.read_to_end(&mut Vec::new()).await?;
+    drop(host);
+    from_gateway.read_to_end(&mut Vec::new()).await?;
+    Ok(())
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..=250).cycle().take(len).collect()
 }
 
 /// Reads binary frames until the whole downlink has come.

@@ -68,6 +68,12 @@ pub(crate) const TUNNEL_PLAIN: Setup = Setup {
     ..RELAY_PLAIN
 };
 
+/// The same through the TLS port, where the kernel makes and opens the records.
+pub(crate) const TUNNEL_KTLS: Setup = Setup {
+    configure: |gateway| (KTLS.configure)(gateway).set("HijackAll", true),
+    ..KTLS
+};
+
 /// A host with TLS, to which every gateway moves so.
 pub(crate) const TLS_HOST: Setup = Setup {
     host_leg: HostLeg::Tls,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use testkit::command::run_bounded;
 use testkit::packages::{self, Package};
-use testkit::vm::{Finding, SUITE};
+use testkit::vm::{Finding, SUITE, TUNNELS};
 
 use super::build;
 use super::class::Class;
@@ -28,6 +28,8 @@ pub struct Bench<'a> {
     pub paths: &'a [String],
     /// Cipher suite of the TLS legs, unless it is the usual one.
     pub suite: Option<&'a str>,
+    /// Channels are tunnels instead of WebSockets.
+    pub tunnels: bool,
     /// How often the machine is started; each start measures everything once.
     pub starts: usize,
     /// How long one start may take.
@@ -65,6 +67,7 @@ pub fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Findin
         bench.paths.to_vec()
     };
     arguments.extend(bench.suite.map(|suite| format!("{SUITE}{suite}")));
+    arguments.extend(bench.tunnels.then(|| TUNNELS.to_owned()));
     let plan = Plan {
         programs: &programs,
         probe: true,

@@ -12,6 +12,7 @@ use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::{CipherSuite, ClientConfig, ClientConnection};
 use rustls_pki_types::ServerName;
 use testkit::tls::AnyCertificate;
+use testkit::tunnel;
 use testkit::ws::{Frame, handshake_request};
 
 /// Most that is thrown away at a time, in bytes; never written to.
@@ -29,22 +30,51 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Connects to the gateway, with a WebSocket to the host on this port.
-    pub(crate) fn through_gateway(
+    /// Connects to the gateway, with a WebSocket for this token.
+    pub(crate) fn web_socket(
         gateway: SocketAddr,
         tls: Option<&Arc<ClientConfig>>,
-        host: u16,
+        token: &str,
+    ) -> Result<Self> {
+        let target = format!("/?ver=2&token={token}");
+        let request = handshake_request(&target, "localhost", "");
+        let client = Self::through_gateway(gateway, tls, true)?;
+        client.opened(&request, "HTTP/1.1 101 ")
+    }
+
+    /// Connects to the gateway, with a tunnel for this ticket.
+    pub(crate) fn tunnel(
+        gateway: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        ticket: &str,
+    ) -> Result<Self> {
+        let request = tunnel::request(ticket);
+        let client = Self::through_gateway(gateway, tls, false)?;
+        client.opened(&request, "HTTP/1.0 200 ")
+    }
+
+    fn through_gateway(
+        gateway: SocketAddr,
+        tls: Option<&Arc<ClientConfig>>,
+        is_framed: bool,
     ) -> Result<Self> {
         let name = ServerName::try_from("localhost")?;
         let tls = tls
             .map(|config| ClientConnection::new(Arc::clone(config), name))
             .transpose()?;
-        let mut client = Self::connect(gateway, tls, true)?;
-        let target = format!("/?ver=2&token={host}");
-        client.send(handshake_request(&target, "localhost", "").as_bytes())?;
-        let head = client.receive_head()?;
-        ensure!(head.starts_with(b"HTTP/1.1 101"), "the upgrade was refused");
-        Ok(client)
+        Self::connect(gateway, tls, is_framed)
+    }
+
+    /// Sends the request that opens a channel.
+    fn opened(mut self, request: &str, expected: &str) -> Result<Self> {
+        self.send(request.as_bytes())?;
+        let head = self.receive_head()?;
+        ensure!(
+            head.starts_with(expected.as_bytes()),
+            "the gateway answered: {}",
+            String::from_utf8_lossy(&head)
+        );
+        Ok(self)
     }
 
     /// Connects to a host.

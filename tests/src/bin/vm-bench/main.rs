@@ -1,6 +1,7 @@
 //! Drives the gateway's data paths inside a virtual machine whose clock counts instructions, for
 //! `cargo xtask bench vm`. Arguments are values of the configuration key `DataPath`, each
-//! perhaps with another key, as in `ktls:SpliceFrom=0`, and perhaps a cipher suite.
+//! perhaps with another key, as in `ktls:SpliceFrom=0`, perhaps a cipher suite, and perhaps
+//! `tunnels:` instead of WebSockets.
 //!
 //! Each load is carried twice, once with more to do; the difference is what more messages cost,
 //! without what opening and ending a channel and its first messages take.
@@ -13,7 +14,7 @@ mod memory;
 mod meter;
 
 use std::io::Read;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 
@@ -22,7 +23,7 @@ use rustls::ClientConfig;
 use testkit::gateway::Gateway;
 use testkit::net::PATIENCE;
 use testkit::spice::{ChannelType, link_message};
-use testkit::vm::{Cost, DIRECT, Finding, Leg, MEASURED, Measured, SUITE};
+use testkit::vm::{Cost, DIRECT, Finding, Leg, MEASURED, Measured, SUITE, TUNNELS};
 use tokio::runtime::Runtime;
 
 use client::Client;
@@ -43,10 +44,14 @@ fn main() -> Result<()> {
         idle,
         host: TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
         tls: client::tls(suite)?,
+        tunnels: arguments.iter().any(|one| one == TUNNELS),
     };
     tell(&Finding::Ciphers(ciphers::describe()?))?;
     bench.measure(DIRECT, Leg::Plain, None)?;
-    let is_path = |argument: &&String| !argument.starts_with(SUITE) && !argument.starts_with("--");
+    let is_path = |argument: &&String| {
+        let others = [SUITE, TUNNELS, "--"];
+        !others.iter().any(|other| argument.starts_with(other))
+    };
     for path in arguments.iter().filter(is_path) {
         bench.measure_path(path)?;
     }
@@ -63,6 +68,7 @@ struct Bench {
     idle: Idle,
     host: TcpListener,
     tls: Arc<ClientConfig>,
+    tunnels: bool,
 }
 
 impl Bench {
@@ -76,7 +82,7 @@ impl Bench {
         for leg in [Leg::Tls, Leg::Plain] {
             let mut gateway = Gateway::builder()
                 .plain()
-                .set("HijackAll", false)
+                .set("HijackAll", self.tunnels)
                 .set("DataPath", path);
             if let Some(setting) = setting {
                 let (key, value) = setting.split_once('=').context("a setting has no value")?;
@@ -167,17 +173,25 @@ impl Bench {
         Ok(cost)
     }
 
+    fn through_gateway(&self, gateway: &Gateway, leg: Leg, host: SocketAddr) -> Result<Client> {
+        let (addr, tls) = match leg {
+            Leg::Tls => (gateway.tls_addr(), Some(&self.tls)),
+            Leg::Plain => (gateway.plain_addr(), None),
+        };
+        if !self.tunnels {
+            return Client::web_socket(addr, tls, &host.port().to_string());
+        }
+        let host = host.to_string();
+        let ticket = self.runtime.block_on(gateway.output(&["ticket", &host]))?;
+        Client::tunnel(addr, tls, ticket.trim())
+    }
+
     /// Opens a channel; its link message has arrived.
     fn open(&self, gateway: Option<&Gateway>, leg: Leg) -> Result<(Client, TcpStream)> {
         let host = self.host.local_addr()?;
-        let mut client = match (gateway, leg) {
-            (None, _) => Client::direct(host)?,
-            (Some(gateway), Leg::Tls) => {
-                Client::through_gateway(gateway.tls_addr(), Some(&self.tls), host.port())?
-            }
-            (Some(gateway), Leg::Plain) => {
-                Client::through_gateway(gateway.plain_addr(), None, host.port())?
-            }
+        let mut client = match gateway {
+            None => Client::direct(host)?,
+            Some(gateway) => self.through_gateway(gateway, leg, host)?,
         };
         let link = link_message(ChannelType::Display, 0);
         let wire = client.prepare(&link)?;
