@@ -16,7 +16,7 @@ const REPAIRED: (u32, u32) = (6, 12);
 /// in memory (commit 76d727ae02b5).
 const JOINS_PARTS: (u32, u32) = (6, 17);
 /// Longest piece that is copied to make one segment of it on other kernels, in bytes.
-const LINEAR: u64 = 8 * 1024;
+const LINEAR: u64 = 16 * 1024;
 
 /// The first series that is tried with kernel TLS on a client's socket.
 ///
