@@ -5,6 +5,9 @@
 
 /// Name of the host legs' map, a `SockHash` by cookie; `host_verdict` runs on its sockets.
 pub const HOSTS: &str = "HOSTS";
+/// Name of the map of legs to hosts on Unix sockets, a `SockHash` by cookie; `unix_host_verdict`
+/// runs on its sockets.
+pub const UNIX_HOSTS: &str = "UNIX_HOSTS";
 /// Name of the map of the bridges' receiving ends; `bridge_verdict` runs on them.
 pub const BRIDGES: &str = "BRIDGES";
 /// Name of the map of the injectors' receiving ends; `injector_verdict` runs on them.
@@ -22,6 +25,12 @@ pub const GATES: &str = "GATES";
 /// Name of the ring of [`Event`]s.
 pub const EVENTS: &str = "EVENTS";
 
+/// Name of the array whose only entry says what the programs can do on this kernel: whoever has
+/// loaded them has found out.
+pub const ABILITIES: &str = "ABILITIES";
+/// They move hosts on Unix sockets; one bit of the abilities.
+pub const MOVES_UNIX_HOSTS: u64 = 1;
+
 /// Name of the global that says how long a segment may be to be redirected, in bytes:
 /// [`ANY_SEGMENT`] or [`SMALL_SEGMENT`].
 pub const SEGMENT_LIMIT: &str = "SEGMENT_LIMIT";
@@ -31,13 +40,15 @@ pub const ANY_SEGMENT: u64 = u64::MAX;
 /// `SKB_MAX_ALLOC` (net/core/filter.c), four pages less what the kernel needs of them.
 pub const SMALL_SEGMENT: u64 = MAX_DATAGRAM as u64;
 
-/// Name of the global that says how long a piece may be to leave its bridge in one block of
-/// memory with its header, in bytes.
-///
-/// Until kernel commit 76d727ae02b5 `__skb_send_sock` (net/core/skbuff.c) sends what a piece has
-/// in its linear part, where the header is, without `MSG_MORE`, so that it becomes a segment of
-/// its own.
-pub const LINEAR_LIMIT: &str = "LINEAR_LIMIT";
+/// Name of the global that says where the kernel keeps a Unix socket's peer, in bytes from the
+/// socket's start, as its type information tells it; or [`UNKNOWN_OFFSET`].
+pub const PEER_OFFSET: &str = "PEER_OFFSET";
+/// The same of a socket's cookie.
+pub const COOKIE_OFFSET: &str = "COOKIE_OFFSET";
+/// The same of the bytes that are charged to a socket's send buffer.
+pub const CHARGED_OFFSET: &str = "CHARGED_OFFSET";
+/// No offset of a structure of the kernel: programs cannot know whose bytes they see.
+pub const UNKNOWN_OFFSET: u64 = u64::MAX;
 
 /// A gate that equals no number of passed bytes: all bytes of the host pass to userspace.
 pub const CLOSED: u64 = u64::MAX;
@@ -67,6 +78,9 @@ pub struct Route {
 }
 
 /// What userspace tells the host leg's program.
+///
+/// Of a host on a Unix socket nothing passes: [`CLOSED`] in `forwarded` says that nothing more of
+/// it is wanted, and `limit` how much may be charged to its send buffer before userspace is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
@@ -88,9 +102,9 @@ pub struct Gate {
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]
 pub struct State {
-    /// Host: sent to the bridge.
+    /// Host: sent to the bridge; of one on a Unix socket, taken to be framed.
     pub redirected: u64,
-    /// Host: left to userspace.
+    /// Host: left to userspace; of one on a Unix socket, dropped because nothing more was wanted.
     pub passed: u64,
     /// Host: how many segments were redirected.
     pub messages: u64,
@@ -189,6 +203,8 @@ pub const PASSED: u64 = 1;
 pub const BROKEN: u64 = 2;
 /// A segment of the host does not follow the one before; the channel must end.
 pub const MISPLACED: u64 = 16;
+/// More than the gate's limit of a host on a Unix socket waits in its send buffer.
+pub const HELD_UP: u64 = 32;
 
 // Both sides are built by different compilers: what they share has no room for doubt.
 const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 8);

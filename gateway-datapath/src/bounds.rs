@@ -37,7 +37,7 @@ const TICKS: Duration = Duration::from_millis(8);
 /// Bytes from which on a rate says something.
 const SAMPLE: usize = 32 * 1024;
 /// Time in which a rate is seen: longer than the bursts in which lines and processes work.
-const LOOK: Duration = Duration::from_millis(20);
+pub(super) const LOOK: Duration = Duration::from_millis(20);
 /// Longest time over which a low one is seen: there may be a pause of the host in it.
 const FORGET: Duration = Duration::from_millis(500);
 

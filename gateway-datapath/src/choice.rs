@@ -16,7 +16,7 @@ use tracing::warn;
 use super::answers;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
-use super::sockmap::{Link, Sockmap, TlsLegs};
+use super::sockmap::{HostSocket, Link, Sockmap, TlsLegs};
 use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::client_stream::ClientStream;
 use crate::end_reason::EndReason;
@@ -30,6 +30,9 @@ pub struct Paths {
     wanted: Wanted,
     counted: Arc<Counted>,
 }
+
+/// Why `sockmap` does not move a client leg.
+const PLAINTEXT_ONLY: &str = "sockmap moves plaintext client legs only";
 
 /// What was counted whichever path was wanted at the time.
 #[derive(Default)]
@@ -110,14 +113,29 @@ impl Paths {
             self.fall_back_for("tunnel", &"it makes frames, and tunnels have none");
             return Ok(Carrier::relay(client, host));
         }
-        let host = match host {
-            HostStream::Tcp(host) => host,
-            HostStream::Tls(_) => {
+        let host = match (&self.wanted, host) {
+            (Wanted::Sockmap(sockmap), HostStream::Unix(host)) if sockmap.moves_unix_hosts() => {
+                return match client {
+                    ClientStream::Plain(tcp) => self.take_sockmap(sockmap, tcp, host),
+                    tls @ ClientStream::Tls(_) => {
+                        self.fall_back("sockmap", "TLS client leg", &PLAINTEXT_ONLY);
+                        Ok(Carrier::relay(tls, HostStream::Unix(host)))
+                    }
+                };
+            }
+            (_, HostStream::Tcp(host)) => host,
+            (_, host @ HostStream::Tls(_)) => {
                 self.fall_back_for("TLS to a host", &"the kernel has no keys of the host leg");
                 return Ok(Carrier::relay(client, host));
             }
-            HostStream::Unix(_) => {
-                self.fall_back_for("Unix socket of a host", &"it moves TCP connections only");
+            (wanted, host @ HostStream::Unix(_)) => {
+                let detail = match wanted {
+                    Wanted::Sockmap(_) => {
+                        "that needs Linux 6.12 or later and /sys/kernel/btf/vmlinux"
+                    }
+                    _ => "it moves TCP connections only",
+                };
+                self.fall_back_for("Unix socket of a host", &detail);
                 return Ok(Carrier::relay(client, host));
             }
         };
@@ -127,8 +145,7 @@ impl Paths {
                 return self.take_sockmap(sockmap, tcp, host);
             }
             (Wanted::Sockmap(_), tls @ ClientStream::Tls(_)) => {
-                let detail = "sockmap moves plaintext client legs only";
-                self.fall_back("sockmap", "TLS client leg", &detail);
+                self.fall_back("sockmap", "TLS client leg", &PLAINTEXT_ONLY);
                 tls
             }
             (Wanted::Ktls(ktls), ClientStream::Tls(tls)) => match ktls.enter(tls) {
@@ -155,19 +172,22 @@ impl Paths {
         Ok(Carrier::relay(client, host))
     }
 
-    /// The wanted path, whichever it is, cannot move such a channel.
+    /// The kernel moves nothing of such a host.
     fn fall_back_for(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
         if let Some(wanted) = self.wanted.name() {
             self.fall_back(wanted, reason, detail);
         }
     }
 
-    fn take_sockmap(
+    fn take_sockmap<H>(
         &self,
         sockmap: &Arc<Sockmap>,
         client: TcpStream,
-        host: TcpStream,
-    ) -> io::Result<Carrier> {
+        host: H,
+    ) -> io::Result<Carrier>
+    where
+        H: TryInto<HostSocket, Error = io::Error>,
+    {
         match sockmap.enter(client, host) {
             Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
             Err((refusal, legs)) => {

@@ -1,6 +1,7 @@
 //! Bytes of a channel that wait in the kernel, looked at only when somebody asks.
 
 use std::fmt;
+use std::io;
 use std::iter::Sum;
 use std::ops::Add;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -86,6 +87,11 @@ impl TcpLegs {
 
     pub(super) fn queues(self) -> Queues {
         Queues::of(self.client, self.host)
+    }
+
+    /// Bytes that were written to the client; fails on a kernel that tells too little.
+    pub(super) fn written_to_client(self) -> io::Result<u64> {
+        Ok(tcp_info::read_open(self.client)?.bytes_written())
     }
 
     /// Of client and host; `None` on a kernel that tells too little.

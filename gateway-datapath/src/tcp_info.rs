@@ -82,6 +82,12 @@ impl TcpInfo {
         self.flags & APP_LIMITED != 0
     }
 
+    /// Bytes that were written to the socket since it was opened, sent or not.
+    pub(super) fn bytes_written(&self) -> u64 {
+        let sent = self.bytes_sent - self.bytes_retrans;
+        sent + u64::from(self.notsent_bytes)
+    }
+
     #[cfg(test)]
     pub(super) fn limit_by_application(&mut self) {
         self.flags = APP_LIMITED;
@@ -96,9 +102,14 @@ const TCP_CLOSE: u8 = 7;
 /// Fails when the connection is gone, and on a kernel that does not count them. Takes the
 /// socket's lock: what the kernel did with the socket before is done when this returns.
 pub(super) fn bytes_written(socket: impl AsFd) -> io::Result<u64> {
-    let info = read(socket)?;
-    let sent = info.bytes_sent - info.bytes_retrans;
-    Ok(sent + u64::from(info.notsent_bytes))
+    Ok(read(socket)?.bytes_written())
+}
+
+/// Bytes that were written to a TCP socket and have not been sent once.
+///
+/// Fails as [`bytes_written`] does.
+pub(super) fn bytes_unsent(socket: impl AsFd) -> io::Result<u64> {
+    Ok(read(socket)?.notsent_bytes.into())
 }
 
 /// Bytes that the peer of a TCP socket has acknowledged since it was opened: those that it has

@@ -10,7 +10,7 @@ use crate::maps::{EVENTS, GATES, ROUTES, STATES};
 
 /// The channel that a socket belongs to.
 pub struct Channel {
-    /// Cookie of the socket whose bytes are seen: on AF_UNIX the sending one.
+    /// Cookie of the socket that names what is seen: its target has the same key.
     pub cookie: u64,
     pub route: Route,
     state: *mut State,
@@ -21,7 +21,12 @@ impl Channel {
     #[inline(always)]
     pub fn of(context: &SkBuffContext) -> Option<Self> {
         // SAFETY: the helper takes the context that the kernel gave to the program.
-        let cookie = unsafe { bpf_get_socket_cookie(context.skb.skb.cast()) };
+        Self::with(unsafe { bpf_get_socket_cookie(context.skb.skb.cast()) })
+    }
+
+    /// The channel to which the socket with this cookie belongs.
+    #[inline(always)]
+    pub fn with(cookie: u64) -> Option<Self> {
         // SAFETY: userspace writes a route once, before the sockets enter their maps.
         let route = *unsafe { ROUTES.get(cookie) }?;
         let state = STATES.get_ptr_mut(route.slot)?;
@@ -123,6 +128,14 @@ impl Counters {
         // Read first: it must not overtake the others.
         let framed = self.framed();
         (self.redirected() + self.returned()).wrapping_sub(framed)
+    }
+
+    /// Takes bytes back that were counted as redirected.
+    #[inline(always)]
+    pub fn take_back_redirected(self, len: u32) {
+        let rest = self.redirected().wrapping_sub(u64::from(len));
+        // SAFETY: an aligned number in a map's value; only the host leg's program writes it.
+        unsafe { ptr::write_volatile(&raw mut (*self.0).redirected, rest) }
     }
 
     /// Notes whether bytes of the host are redirected from now on; true if that is a change.

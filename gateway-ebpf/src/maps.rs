@@ -10,6 +10,8 @@ use gateway_common::layout::{Event, Gate, Route, State};
 #[map]
 pub static HOSTS: SockHash<u64> = SockHash::with_max_entries(1, 0);
 #[map]
+pub static UNIX_HOSTS: SockHash<u64> = SockHash::with_max_entries(1, 0);
+#[map]
 pub static BRIDGES: SockHash<u64> = SockHash::with_max_entries(1, 0);
 #[map]
 pub static INJECTORS: SockHash<u64> = SockHash::with_max_entries(1, 0);
@@ -25,3 +27,5 @@ pub static GATES: Array<Gate> = Array::with_max_entries(1, 0);
 /// long.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * size_of::<Event>() as u32 * 4, 0);
+#[map]
+pub static ABILITIES: Array<u64> = Array::with_max_entries(1, 0);

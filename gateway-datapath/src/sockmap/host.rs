@@ -1,133 +1,111 @@
-//! The host leg: written as ever; what it sends is seen here only when the kernel passes it.
+//! The host leg: written as ever; what it sends is seen here only when the kernel does not move it.
 
-use std::future::Future;
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use gateway_common::layout::{DESTINATION_LEN, MAX_DATAGRAM, TO_BRIDGE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
 
+use super::charged::Charged;
 use super::flush::Flush;
+use super::host_socket::HostSocket;
 use super::link::Link;
-use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
-use crate::bounds::Bounds;
-use crate::buffer::Buffer;
+use super::passed::Passed;
+use super::watch::{BROKEN, CLIENT_LOST, ENDED, HELD_UP, MISPLACED, PASSED};
 use crate::queues::not_acknowledged;
-
-/// Time between two looks at a leg whose bytes are not all counted.
-const LOOK: Duration = Duration::from_millis(5);
 
 /// What userspace still has of a host leg.
 ///
-/// Reading from it is how passed bytes are sent back to the kernel: it returns nothing until the
+/// Reading from it is how the process does its part of the downlink: it returns nothing until the
 /// end of the stream, unless the downlink was stopped; then it returns what the host sends.
 pub(super) struct HostLeg<'a> {
     link: &'a Link,
-    /// Bytes may have passed that were not yet read.
-    passing: bool,
-    /// All passed bytes that were read, in bytes.
-    forwarded: u64,
-    /// How much may wait, and how much the programs have framed when that was last looked at.
-    bounds: Bounds,
-    framed: u64,
-    /// A datagram that waits for the injector, and its length.
-    datagram: Option<(Buffer, usize)>,
+    downlink: Downlink,
     /// The host leg's FIN or RST has come.
     ended: bool,
     /// How the host's stream ended, once it was read to its end.
     end: Option<io::Result<()>>,
     flush: Flush,
-    /// Time of the next look at a leg whose bytes are not all counted.
-    look: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is left of the downlink for the process.
+enum Downlink {
+    /// Of a host on TCP.
+    Passed(Passed),
+    /// Of one on a Unix socket.
+    Charged(Charged),
 }
 
 impl<'a> HostLeg<'a> {
     pub(super) fn new(link: &'a Link) -> Self {
+        let downlink = match link.host.get_ref() {
+            HostSocket::Tcp(_) => Downlink::Passed(Passed::new(link)),
+            HostSocket::Unix(_) => Downlink::Charged(Charged::new()),
+        };
         Self {
             link,
-            passing: link.is_gated,
-            forwarded: 0,
-            bounds: Bounds::in_kernel(),
-            framed: 0,
-            datagram: None,
+            downlink,
             ended: false,
             end: None,
             flush: Flush::default(),
-            look: None,
         }
     }
 
-    /// Sends passed bytes back to the kernel until there are none, or until the host's end.
-    fn poll_return(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if let Some((buffer, len)) = &self.datagram {
-                ready!(self.link.poll_inject(context, &buffer[..*len]))?;
-                self.datagram = None;
-                self.follow();
-            }
-            if !self.passing || self.end.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-            let mut buffer = Buffer::take();
-            match read(self.link, &mut buffer[..MAX_DATAGRAM]) {
-                Ok(0) => self.end = Some(Ok(())),
-                Ok(len) => {
-                    self.forwarded += len as u64;
-                    buffer[len..len + DESTINATION_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
-                    self.datagram = Some((buffer, len + DESTINATION_LEN));
+    /// Does the process's part until the host's end; ready when everything before that was read.
+    fn poll_end(&mut self, context: &mut Context<'_>, happened: u64) -> Poll<io::Result<()>> {
+        if self.end.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let end = match &mut self.downlink {
+            Downlink::Passed(passed) => {
+                if happened & (PASSED | ENDED) != 0 {
+                    passed.on_passed();
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.link.is_gated => {
-                    let wait = self
-                        .look
-                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
-                    ready!(wait.as_mut().poll(context));
-                    self.look = None;
+                ready!(passed.poll_return(context, self.link, self.ended))?
+            }
+            Downlink::Charged(charged) => {
+                if happened & HELD_UP != 0 {
+                    charged.on_held_up(self.link);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.link.set_forwarded(self.forwarded)?;
-                    self.passing = self.ended || self.link.state()?.passed != self.forwarded;
-                    if self.passing {
-                        // The program has counted what the kernel is about to queue.
-                        context.waker().wake_by_ref();
+                charged.poll_rest(context, self.link);
+                if !self.ended {
+                    return Poll::Pending;
+                }
+                match read(self.link, &mut [0; 1]) {
+                    Ok(0) => Ok(()),
+                    // Bytes that no program has seen.
+                    Ok(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return Poll::Pending;
                     }
+                    Err(error) => Err(error),
                 }
-                Err(error) => self.end = Some(Err(error)),
             }
-        }
-    }
-
-    /// Has what may wait follow the rate at which the client takes it. Bytes that pass are the
-    /// sign that it takes less than comes.
-    fn follow(&mut self) {
-        if !self.link.follows || !self.bounds.is_due() {
-            return;
-        }
-        let Ok(state) = self.link.state() else {
-            return;
         };
-        self.bounds.on_held_up();
-        let moved = state.framed.saturating_sub(self.framed);
-        self.framed = state.framed;
-        let moved = usize::try_from(moved).unwrap_or(usize::MAX);
-        let sockets = Some((
-            Some(self.link.host.get_ref().as_fd()),
-            self.link.client.socket().as_fd(),
-        ));
-        if let Some(queue) = self.bounds.on_moved(moved, sockets) {
-            self.link.set_queue(queue);
-        }
+        self.end = Some(end);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_stopped(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.datagram = None;
         if let Some(end) = self.end.take() {
             return Poll::Ready(end);
+        }
+        match &mut self.downlink {
+            Downlink::Passed(passed) => passed.discard(),
+            // The program has read it, for nobody.
+            Downlink::Charged(charged) => {
+                let new = self.link.state()?.passed.saturating_sub(charged.dropped);
+                if new > 0 {
+                    let len = buffer
+                        .remaining()
+                        .min(usize::try_from(new).unwrap_or(usize::MAX));
+                    buffer.initialize_unfilled_to(len);
+                    buffer.advance(len);
+                    charged.dropped += len as u64;
+                    return Poll::Ready(Ok(()));
+                }
+            }
         }
         match read(self.link, buffer.initialize_unfilled()) {
             Ok(len) => {
@@ -140,7 +118,7 @@ impl<'a> HostLeg<'a> {
     }
 }
 
-fn read(link: &Link, space: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read(link: &Link, space: &mut [u8]) -> io::Result<usize> {
     loop {
         match link.host.get_ref().read(space) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -176,13 +154,7 @@ impl AsyncRead for HostLeg<'_> {
         if this.link.is_stopped() {
             return this.poll_stopped(buffer);
         }
-        if happened & (PASSED | ENDED) != 0 {
-            this.passing = true;
-        }
-        ready!(this.poll_return(context))?;
-        if this.end.is_none() {
-            return Poll::Pending;
-        }
+        ready!(this.poll_end(context, happened))?;
         ready!(this.flush.poll(context, this.link))?;
         Poll::Ready(this.end.take().unwrap_or(Ok(())))
     }
@@ -218,7 +190,7 @@ impl AsyncWrite for HostLeg<'_> {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.link.host.get_ref().shutdown(Shutdown::Write))
+        Poll::Ready(self.link.host.get_ref().shutdown_write())
     }
 }
 
@@ -230,6 +202,7 @@ impl crate::HostLeg for HostLeg<'_> {
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.link.follows.then(|| self.link.host.get_ref().as_fd())
+        let tcp = self.link.host.get_ref().tcp()?;
+        self.link.follows().then(|| tcp.as_fd())
     }
 }

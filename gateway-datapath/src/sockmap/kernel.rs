@@ -2,8 +2,10 @@
 
 use anyhow::ensure;
 use gateway_common::layout::{ANY_SEGMENT, SMALL_SEGMENT};
+use tracing::debug;
 
 use super::LoadError;
+use super::type_info::Offsets;
 
 /// The oldest series that this was tried with.
 const FIRST: (u32, u32) = (6, 1);
@@ -44,6 +46,21 @@ fn tls_for(release: &str) -> anyhow::Result<()> {
 /// [`SEGMENT_LIMIT`]: gateway_common::layout::SEGMENT_LIMIT
 pub(super) fn segment_limit() -> Result<u64, LoadError> {
     limit_of(&rustix::system::uname().release().to_string_lossy())
+}
+
+/// What `unix_host_verdict` has to know of this kernel; `None`: hosts on Unix sockets cannot be
+/// moved.
+///
+/// What such a host sends cannot pass through userspace, so there must be no piece for which no
+/// header can be made.
+pub(super) fn unix_offsets(segment_limit: u64) -> Option<Offsets> {
+    if segment_limit != ANY_SEGMENT {
+        return None;
+    }
+    let offsets = Offsets::of_kernel();
+    offsets
+        .inspect_err(|error| debug!(%error, "hosts on Unix sockets are moved by relay only"))
+        .ok()
 }
 
 fn limit_of(release: &str) -> Result<u64, LoadError> {

@@ -5,17 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use aya::maps::{Map, MapData, RingBuf, SockHash};
+use aya::maps::{Array, Map, MapData, RingBuf, SockHash};
 use aya::programs::{ProgramError, SkSkb};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::kernel;
 use super::logger;
 use super::maps::Maps;
 use super::object;
 use super::pins::{self, NoSet};
+use super::type_info::Offsets;
 
 /// The object cannot be used on this kernel, or by this process.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,8 @@ pub(super) struct Loaded {
     pub(super) held: Held,
     /// How many channels there is room for.
     pub(super) room: u32,
+    /// Hosts on Unix sockets can be moved.
+    pub(super) moves_unix_hosts: bool,
 }
 
 /// Where the programs came from; they are this process's as long as this lives.
@@ -87,6 +90,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     let mut ebpf = programs(channels)?;
     let logger = logger::Logger::new(&mut ebpf);
     let events = events(ebpf.take_map(layout::EVENTS))?;
+    let moves_unix_hosts = moves_unix_hosts(ebpf.take_map(layout::ABILITIES))?;
     let maps = Maps::take(|name| ebpf.take_map(name)).map_err(|e| wrong_maps(&e))?;
     Ok(Loaded {
         maps,
@@ -94,6 +98,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
         logger,
         held: Held::Programs(Mutex::new(ebpf)),
         room: channels,
+        moves_unix_hosts,
     })
 }
 
@@ -101,6 +106,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
 pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetError> {
     let mut taken = pins::take(&pins::key()?, directory, channels)?;
     let events = events(taken.map(layout::EVENTS))?;
+    let moves_unix_hosts = moves_unix_hosts(taken.map(layout::ABILITIES))?;
     let maps = Maps::take(|name| taken.map(name)).map_err(|e| wrong_maps(&e))?;
     maps.clear().map_err(|e| wrong_maps(&e))?;
     Ok(Loaded {
@@ -109,11 +115,20 @@ pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetErr
         // aya-log finds the ring of its own programs only; what it tells is counted, too.
         logger: None,
         room: taken.channels,
+        moves_unix_hosts,
         held: Held::Set {
             folder: taken.folder,
             _lock: taken.lock,
         },
     })
+}
+
+/// What whoever loaded the programs has found out.
+fn moves_unix_hosts(map: Option<Map>) -> Result<bool, LoadError> {
+    let map = map.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::ABILITIES)))?;
+    let abilities = Array::<_, u64>::try_from(map).map_err(|e| wrong_maps(&e))?;
+    let abilities = abilities.get(&0, 0).map_err(|e| wrong_maps(&e))?;
+    Ok(abilities & layout::MOVES_UNIX_HOSTS != 0)
 }
 
 fn events(map: Option<Map>) -> Result<RingBuf<MapData>, LoadError> {
@@ -125,15 +140,25 @@ fn events(map: Option<Map>) -> Result<RingBuf<MapData>, LoadError> {
 pub(super) fn programs(channels: u32) -> Result<Ebpf, LoadError> {
     let object = object::bytes().ok_or(LoadError::NoObject)?;
     let segment_limit = kernel::segment_limit()?;
+    let offsets = kernel::unix_offsets(segment_limit);
+    let offset = |of: fn(&Offsets) -> u64| offsets.as_ref().map_or(layout::UNKNOWN_OFFSET, of);
+    let (peer, cookie, charged) = (
+        offset(|o| o.peer),
+        offset(|o| o.cookie),
+        offset(|o| o.charged),
+    );
     // Slots rest for a while after their channel.
     let slots = channels.saturating_mul(2);
     let level = aya_log::Level::Warn as u8;
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
-        .override_global(layout::LINEAR_LIMIT, &kernel::linear_limit(), true)
+        .override_global(layout::PEER_OFFSET, &peer, true)
+        .override_global(layout::COOKIE_OFFSET, &cookie, true)
+        .override_global(layout::CHARGED_OFFSET, &charged, true)
         .override_global(aya_log::LEVEL, &level, false)
         .map_max_entries(layout::HOSTS, channels)
+        .map_max_entries(layout::UNIX_HOSTS, channels)
         .map_max_entries(layout::BRIDGES, channels)
         .map_max_entries(layout::INJECTORS, channels)
         .map_max_entries(layout::TARGETS, channels.saturating_mul(3))
@@ -149,7 +174,23 @@ pub(super) fn programs(channels: u32) -> Result<Ebpf, LoadError> {
     ] {
         attach(&mut ebpf, program, map)?;
     }
+    if offsets.is_some() {
+        match attach(&mut ebpf, "unix_host_verdict", layout::UNIX_HOSTS) {
+            Ok(()) => tell_abilities(&mut ebpf, layout::MOVES_UNIX_HOSTS)?,
+            // Hosts on TCP can be moved all the same.
+            Err(error) => warn!(%error, "hosts on Unix sockets are moved by relay only"),
+        }
+    }
     Ok(ebpf)
+}
+
+/// Leaves a note for those who use the programs.
+fn tell_abilities(ebpf: &mut Ebpf, abilities: u64) -> Result<(), LoadError> {
+    let map = ebpf
+        .map_mut(layout::ABILITIES)
+        .ok_or_else(|| LoadError::Maps(format!("no map {}", layout::ABILITIES)))?;
+    let mut map = Array::<_, u64>::try_from(map).map_err(|e| wrong_maps(&e))?;
+    map.set(0, abilities, 0).map_err(|e| wrong_maps(&e))
 }
 
 fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), LoadError> {

@@ -21,6 +21,7 @@ pub(super) struct Maps(Mutex<Inner>);
 
 struct Inner {
     hosts: SockHash<MapData, u64>,
+    unix_hosts: SockHash<MapData, u64>,
     bridges: SockHash<MapData, u64>,
     injectors: SockHash<MapData, u64>,
     targets: SockHash<MapData, u64>,
@@ -43,7 +44,8 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cookies {
     pub(super) host: u64,
-    pub(super) bridge: u64,
+    /// `None`: the host's socket feeds the client's queue itself.
+    pub(super) bridge: Option<u64>,
     pub(super) injector: u64,
 }
 
@@ -51,9 +53,8 @@ pub(super) struct Cookies {
 pub(super) struct Sockets<'a> {
     pub(super) client: BorrowedFd<'a>,
     pub(super) host: BorrowedFd<'a>,
-    /// Sends to the other end, on which the frames are made.
-    pub(super) bridge: BorrowedFd<'a>,
-    pub(super) bridge_out: BorrowedFd<'a>,
+    /// The end that sends to the other one, on which the frames are made; and that.
+    pub(super) bridge: Option<(BorrowedFd<'a>, BorrowedFd<'a>)>,
     pub(super) injector_out: BorrowedFd<'a>,
 }
 
@@ -83,6 +84,7 @@ impl Maps {
         let mut map = |name| map(name).ok_or(TakeError::Missing(name));
         Ok(Self(Mutex::new(Inner {
             hosts: map(layout::HOSTS)?.try_into()?,
+            unix_hosts: map(layout::UNIX_HOSTS)?.try_into()?,
             bridges: map(layout::BRIDGES)?.try_into()?,
             injectors: map(layout::INJECTORS)?.try_into()?,
             targets: map(layout::TARGETS)?.try_into()?,
@@ -113,6 +115,7 @@ impl Maps {
         // Closed sockets leave by themselves.
         for sockets in [
             &mut inner.hosts,
+            &mut inner.unix_hosts,
             &mut inner.bridges,
             &mut inner.injectors,
             &mut inner.targets,
@@ -155,6 +158,7 @@ impl Maps {
     ) -> Result<(), EnterError> {
         let Inner {
             hosts,
+            unix_hosts,
             bridges,
             injectors,
             targets,
@@ -169,12 +173,17 @@ impl Maps {
         for cookie in cookies.all() {
             routes.insert(cookie, bytemuck::cast::<_, [u64; 2]>(route), 0)?;
         }
-        targets.insert(cookies.host, fd(sockets.bridge), 0)?;
-        targets.insert(cookies.bridge, fd(sockets.client), 0)?;
         targets.insert(cookies.injector, fd(sockets.client), 0)?;
-        bridges.insert(cookies.host, fd(sockets.bridge_out), 0)?;
         injectors.insert(cookies.host, fd(sockets.injector_out), 0)?;
-        hosts.insert(cookies.host, fd(sockets.host), 0)?;
+        if let (Some(cookie), Some((bridge, bridge_out))) = (cookies.bridge, sockets.bridge) {
+            targets.insert(cookies.host, fd(bridge), 0)?;
+            targets.insert(cookie, fd(sockets.client), 0)?;
+            bridges.insert(cookies.host, fd(bridge_out), 0)?;
+            hosts.insert(cookies.host, fd(sockets.host), 0)?;
+        } else {
+            targets.insert(cookies.host, fd(sockets.client), 0)?;
+            unix_hosts.insert(cookies.host, fd(sockets.host), 0)?;
+        }
         Ok(())
     }
 
@@ -182,8 +191,12 @@ impl Maps {
     /// no more, is no mistake: a socket that ends leaves the maps by itself.
     pub(super) fn remove(&self, slot: u32, cookies: Cookies) {
         let inner = &mut *self.lock();
-        let _ = inner.hosts.remove(&cookies.host);
-        let _ = inner.bridges.remove(&cookies.host);
+        if cookies.bridge.is_some() {
+            let _ = inner.hosts.remove(&cookies.host);
+            let _ = inner.bridges.remove(&cookies.host);
+        } else {
+            let _ = inner.unix_hosts.remove(&cookies.host);
+        }
         let _ = inner.injectors.remove(&cookies.host);
         for cookie in cookies.all() {
             let _ = inner.targets.remove(&cookie);
@@ -240,8 +253,8 @@ impl Inner {
 }
 
 impl Cookies {
-    fn all(self) -> [u64; 3] {
-        [self.host, self.bridge, self.injector]
+    fn all(self) -> impl Iterator<Item = u64> {
+        [self.host, self.injector].into_iter().chain(self.bridge)
     }
 }
 

@@ -17,9 +17,11 @@
 //! (`tcp_eat_skb` in `net/ipv4/tcp_bpf.c`), and `AF_UNIX` has no such count. Everything that goes to
 //! the client goes through one queue of the kernel, in whole frames.
 
+mod charged;
 mod client;
 mod flush;
 mod host;
+mod host_socket;
 mod kernel;
 mod leg;
 mod link;
@@ -27,9 +29,11 @@ mod load;
 mod logger;
 mod maps;
 mod object;
+mod passed;
 mod pins;
 mod registered;
 mod run;
+mod type_info;
 mod watch;
 
 use std::convert::Infallible;
@@ -40,6 +44,7 @@ use std::sync::Arc;
 use gateway_common::layout::State;
 use tokio::net::TcpStream;
 
+pub use host_socket::HostSocket;
 pub(super) use kernel::may_have_tls;
 pub use link::{Legs, Link, LinkError, TlsLegs};
 pub use load::LoadError;
@@ -62,6 +67,7 @@ pub struct Sockmap {
     most_queued: usize,
     held: Held,
     room: u32,
+    moves_unix_hosts: bool,
 }
 
 impl Sockmap {
@@ -97,6 +103,7 @@ impl Sockmap {
             most_queued: link::longest_queue(queued / 2)?,
             held: loaded.held,
             room: loaded.room,
+            moves_unix_hosts: loaded.moves_unix_hosts,
         }))
     }
 
@@ -119,6 +126,11 @@ impl Sockmap {
         usize::try_from(self.room).unwrap_or(usize::MAX)
     }
 
+    /// Whether hosts on Unix sockets can be moved on this kernel.
+    pub fn moves_unix_hosts(&self) -> bool {
+        self.moves_unix_hosts
+    }
+
     /// What the programs have counted for all channels so far, those that have ended included;
     /// never less than at an earlier call, but for [`State::redirecting`].
     pub fn totals(&self) -> State {
@@ -128,12 +140,18 @@ impl Sockmap {
     /// Puts a channel's sockets into the kernel's hands, before its host was sent anything.
     ///
     /// When that cannot be, gives them back as they were.
-    pub fn enter(
+    ///
+    /// A host on a Unix socket needs a kernel that [moves it](Self::moves_unix_hosts). If it speaks
+    /// while its socket enters the map, both sockets are lost.
+    pub fn enter<H>(
         self: &Arc<Self>,
         client: TcpStream,
-        host: TcpStream,
-    ) -> Result<Link, (LinkError, std::io::Result<Legs>)> {
-        Link::new(self, client, host)
+        host: H,
+    ) -> Result<Link, (LinkError, std::io::Result<Legs>)>
+    where
+        H: TryInto<HostSocket, Error = std::io::Error>,
+    {
+        Link::new(self, client, host.try_into())
     }
 
     /// The same for a client leg whose keys `protect` gives to the kernel, which it does once

@@ -7,6 +7,7 @@ use aya::maps::{MapData, RingBuf};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::host_socket::HostSocket;
 use super::logger::Logger;
 
 /// What owns its descriptor: it has one and the same until it is dropped.
@@ -14,6 +15,7 @@ pub(super) trait Owner: AsRawFd {}
 
 impl Owner for std::os::fd::OwnedFd {}
 impl Owner for std::net::TcpStream {}
+impl Owner for HostSocket {}
 impl Owner for RingBuf<MapData> {}
 impl Owner for Logger {}
 

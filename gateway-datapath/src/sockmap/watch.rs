@@ -28,6 +28,8 @@ pub(super) const PASSED: u64 = layout::PASSED;
 pub(super) const BROKEN: u64 = layout::BROKEN;
 /// A segment of the host does not follow the one before.
 pub(super) const MISPLACED: u64 = layout::MISPLACED;
+/// The send buffer of a host on a Unix socket fills.
+pub(super) const HELD_UP: u64 = layout::HELD_UP;
 /// The host leg has ended or broken.
 pub(super) const ENDED: u64 = 4;
 /// The client leg has broken, or both its directions have ended.

@@ -1,34 +1,38 @@
 //! One channel's sockets in the kernel's hands.
 
+mod feed;
 mod parts;
 
 use std::future::Future;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gateway_common::layout::{CLOSED, DESTINATION_LEN, Gate, State};
-use rustix::net::{self, RecvFlags, SendFlags};
+use gateway_common::layout::{ROAD_LEN, State};
+use rustix::net::{self, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
 use super::Sockmap;
+use super::host_socket::HostSocket;
 use super::leg::{Client, Sealed};
 use super::maps::Cookies;
 use super::registered::register;
 use super::watch::Signal;
 use crate::buffer::SIZE;
+use crate::host_stream::HostStream;
 use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
+use feed::Feed;
+use parts::Parts;
 pub(super) use parts::longest_queue;
-use parts::{Parts, has_spoken};
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +40,9 @@ pub enum LinkError {
     /// The host has sent bytes before it was asked to.
     #[error("host spoke first")]
     HostSpoke,
+    /// The same while its Unix socket entered the map, and what it sent cannot be put in order.
+    #[error("host spoke while its socket entered the map")]
+    HostSpokeMeanwhile,
     /// A socket cannot be had or set up.
     #[error("socket: {0}")]
     Socket(#[from] io::Error),
@@ -51,7 +58,7 @@ impl LinkError {
     /// The kind of reason, by which it is counted.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::HostSpoke => "host spoke first",
+            Self::HostSpoke | Self::HostSpokeMeanwhile => "host spoke first",
             Self::Socket(_) => "socket",
             Self::Maps(_) => "maps",
             Self::Tls(refusal) => refusal.name(),
@@ -62,21 +69,19 @@ impl LinkError {
 /// After this long out of the maps, no worker of the kernel sends to a socket any more: it is
 /// stopped within a grace period of RCU, some milliseconds (`sk_psock_drop`, `net/core/skmsg.c`).
 const WORKER_END: Duration = Duration::from_secs(1);
+/// What one processor has written the others see within a few hundred nanoseconds.
+const COUNT_SHOWS: Duration = Duration::from_millis(1);
 
 /// A channel's sockets, in the maps until this is dropped at the latest.
 pub struct Link {
     sockmap: Arc<Sockmap>,
     pub(super) client: Client,
     /// Registered with the runtime for writing only: reading would wake it for each segment.
-    pub(super) host: AsyncFd<TcpStream>,
+    pub(super) host: AsyncFd<HostSocket>,
     /// Sending end; the receiving one only has to be there.
     injector: AsyncFd<OwnedFd>,
-    held: [OwnedFd; 3],
-    /// Most bytes that wait before the bridge, and as many behind it.
-    queue: AtomicUsize,
-    /// What may wait follows the client's rate: the host is near. A far one would be held back,
-    /// as the process hears of a client only when that takes too little.
-    pub(super) follows: bool,
+    _injector_out: OwnedFd,
+    feed: Feed,
     cookies: Cookies,
     slot: u32,
     pub(super) signal: Arc<Signal>,
@@ -85,8 +90,8 @@ pub struct Link {
     /// All that the host sends passes, and not all of it is counted: the host spoke while its
     /// socket entered the map.
     pub(super) is_gated: bool,
-    /// Nothing more of the host's is to reach the client.
-    stopped: AtomicBool,
+    /// Nothing more of the host's is to reach the client, since then.
+    stopped: OnceLock<Instant>,
     /// The time for ending is over: every leg fails.
     abandoned: AtomicBool,
     /// The client's connection broke.
@@ -109,16 +114,16 @@ impl Link {
     pub(super) fn new(
         sockmap: &Arc<Sockmap>,
         client: tokio::net::TcpStream,
-        host: tokio::net::TcpStream,
+        host: io::Result<HostSocket>,
     ) -> Result<Self, (LinkError, io::Result<Legs>)> {
-        let (client, host) = match (client.into_std(), host.into_std()) {
+        let (client, host) = match (client.into_std(), host) {
             (Ok(client), Ok(host)) => (client, host),
             (Err(error), _) | (_, Err(error)) => {
                 let lost = io::Error::new(error.kind(), error.to_string());
                 return Err((error.into(), Err(lost)));
             }
         };
-        match has_spoken(&host) {
+        match host.has_spoken() {
             Ok(false) => Self::enter(sockmap, client, host),
             Ok(true) => Err((LinkError::HostSpoke, back(client, host))),
             Err(error) => Err((error.into(), back(client, host))),
@@ -129,10 +134,14 @@ impl Link {
     fn enter(
         sockmap: &Arc<Sockmap>,
         client: TcpStream,
-        host: TcpStream,
+        host: HostSocket,
     ) -> Result<Self, (LinkError, io::Result<Legs>)> {
         let parts = match Parts::new(sockmap, &client, &host) {
             Ok(parts) => parts,
+            Err(LinkError::HostSpokeMeanwhile) => {
+                let told = io::Error::other(LinkError::HostSpokeMeanwhile);
+                return Err((LinkError::HostSpokeMeanwhile, Err(told)));
+            }
             Err(refusal) => return Err((refusal, back(client, host))),
         };
         let client = match register(client, Interest::READABLE) {
@@ -163,9 +172,9 @@ impl Link {
         host: tokio::net::TcpStream,
         protect: impl FnOnce() -> Result<KtlsStream, (ktls::BeginError, io::Result<T>)>,
     ) -> Result<Self, (LinkError, TlsLegs<T>)> {
-        let host = match host.into_std() {
+        let host = match host.try_into() {
             Ok(host) => host,
-            Err(error) => return Err((error.into(), TlsLegs::Lost)),
+            Err(error) => return Err((LinkError::Socket(error), TlsLegs::Lost)),
         };
         let parts = match Parts::new(sockmap, socket, &host) {
             Ok(parts) => parts,
@@ -175,7 +184,7 @@ impl Link {
             Ok(stream) => stream,
             Err((refusal, client)) => {
                 parts.forget(socket, &host);
-                let host = host.try_into();
+                let host = HostStream::try_from(host);
                 let legs = client.and_then(|client| Ok(TlsLegs::Refused(client, host?)));
                 return Err((refusal.into(), legs.unwrap_or(TlsLegs::Lost)));
             }
@@ -216,9 +225,18 @@ impl Link {
     /// Looks at what waits in the kernel; only while the link lives.
     pub(crate) fn queues(&self) -> impl Fn() -> Queues + Send + Sync + 'static {
         let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
-        let sockets = self.sockets();
+        let (sockets, written_before) = (self.sockets(), self.written_before);
+        let has_bridge = self.feed.bridge().is_some();
         move || {
             let state = sockmap.maps.state(slot).unwrap_or_default();
+            if !has_bridge {
+                let written = sockets.written_to_client().unwrap_or(0);
+                let taken = written.saturating_sub(written_before);
+                return Queues {
+                    bridge: state.to_client().saturating_sub(taken),
+                    ..sockets.queues()
+                };
+            }
             Queues {
                 // What the host sends is taken out of its socket at once: what passed waits for
                 // the process, the rest before the bridge.
@@ -250,35 +268,58 @@ impl Link {
 
     /// Says how many passed bytes were forwarded; equal to all of them, the kernel redirects.
     pub(super) fn set_forwarded(&self, forwarded: u64) -> io::Result<()> {
-        let gate = Gate {
-            forwarded,
-            limit: self.queue.load(Ordering::Relaxed) as u64,
+        match self.feed.bridge() {
+            Some(bridge) => self.set_gate(bridge.gate(forwarded)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the process hears of a host on a Unix socket when its client takes less than comes.
+    pub(super) fn set_watched(&self, watched: bool) {
+        if self.is_stopped() || self.feed.bridge().is_some() {
+            return;
+        }
+        let gate = if watched {
+            feed::watched()
+        } else {
+            feed::unwatched()
         };
+        // Without a gate the programs' maps are gone, and the programs with them.
+        let _ = self.set_gate(gate);
+    }
+
+    fn set_gate(&self, gate: gateway_common::layout::Gate) -> io::Result<()> {
         let set = self.sockmap.maps.set_gate(self.slot, gate);
         set.map_err(io::Error::other)
+    }
+
+    /// What may wait follows the client's rate.
+    pub(super) fn follows(&self) -> bool {
+        self.feed.bridge().is_none_or(|bridge| bridge.follows)
     }
 
     /// Lets so many bytes wait behind the bridge and, once passed bytes were forwarded, as many
     /// before it; at most what the configuration allows.
     pub(super) fn set_queue(&self, bytes: usize) {
         let bytes = bytes.min(self.sockmap.most_queued);
-        let [bridge, ..] = &self.held;
-        // A bridge that keeps its buffer moves bytes as well.
-        let _ = parts::set_send_buffer(bridge, bytes);
-        let _ = parts::set_injector_buffer(self.injector.get_ref(), bytes);
-        self.queue.store(bytes, Ordering::Relaxed);
+        if let Some(bridge) = self.feed.bridge() {
+            bridge.set_queue(bytes);
+            let _ = parts::set_injector_buffer(self.injector.get_ref(), bytes);
+        }
     }
 
     /// Lets nothing more of the host's reach the client; what was redirected before still does.
     pub(super) fn stop(&self) {
-        if self.stopped.swap(true, Ordering::AcqRel) {
+        if self.stopped.set(Instant::now()).is_err() {
             return;
         }
         // Without a gate the programs' maps are gone, and the programs with them.
-        let _ = self.set_forwarded(CLOSED);
+        let _ = self.set_gate(self.feed.shut_gate());
         // The kernel runs the host leg's program under the socket's lock, which this takes: no
         // program that found the gate open runs any more.
-        let _ = tcp_info::bytes_written(self.host.get_ref());
+        if let Some(tcp) = self.host.get_ref().tcp() {
+            let _ = tcp_info::bytes_written(tcp);
+        }
         // What was written before, and what is in hand.
         let counts = self.uplink.load(Ordering::Relaxed) + SIZE as u64;
         self.uplink_that_counts.store(counts, Ordering::Release);
@@ -288,7 +329,7 @@ impl Link {
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+        self.stopped.get().is_some()
     }
 
     /// Notes that one side has ended.
@@ -336,7 +377,11 @@ impl Link {
     /// Grows as long as peers take what they were sent, the kernel's part included.
     pub(super) fn progress(&self) -> u64 {
         let client = tcp_info::bytes_acknowledged(self.client.socket()).unwrap_or(0);
-        let host = tcp_info::bytes_acknowledged(self.host.get_ref()).unwrap_or(0);
+        let host = match self.host.get_ref() {
+            HostSocket::Tcp(tcp) => tcp_info::bytes_acknowledged(tcp).unwrap_or(0),
+            // What such a socket accepts is with its host.
+            HostSocket::Unix(_) => self.uplink.load(Ordering::Relaxed),
+        };
         client + host.min(self.uplink_that_counts.load(Ordering::Acquire))
     }
 
@@ -346,13 +391,22 @@ impl Link {
         if state.dropped() > 0 {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        if state.waiting() > 0 {
+        if state.waiting() > 0 || self.may_still_send() {
             return Ok(false);
         }
         // Asked first: records made meanwhile must not be taken for some that were written.
         let written = tcp_info::bytes_written(self.client.socket())?;
         let expected = self.client.on_the_wire(state.to_client())?;
         Ok(written.saturating_sub(self.written_before) >= expected)
+    }
+
+    /// Whether a program that found the gate open may be about to say so. The one of a Unix socket
+    /// runs under no lock that could be taken here, but counts before it looks at the gate; its
+    /// count is seen long before this time is over.
+    fn may_still_send(&self) -> bool {
+        let shut = self.stopped.get();
+        let is_fresh = shut.is_some_and(|shut| shut.elapsed() < COUNT_SHOWS);
+        is_fresh && self.feed.bridge().is_none()
     }
 
     /// Ready when the sockets can be closed, if nothing is to be sent any more.
@@ -376,8 +430,11 @@ impl Link {
         }
         // What passed and was not read lies where the kernel's close does not look. Without a
         // RST the host would go on waiting for a window to open.
-        if has_unread(self.host.get_ref()) {
-            let _ = SockRef::from(self.host.get_ref()).set_linger(Some(Duration::ZERO));
+        let host = self.host.get_ref();
+        if let Some(tcp) = host.tcp()
+            && host.has_unread()
+        {
+            let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
         self.sockmap
             .watch
@@ -413,16 +470,16 @@ impl Drop for Link {
 /// What is left of a channel whose client leg was to be protected by the kernel.
 pub enum TlsLegs<T> {
     /// The client's connection is as it was.
-    Untouched(tokio::net::TcpStream),
+    Untouched(HostStream),
     /// So is this, which gave up its connection for a moment.
-    Refused(T, tokio::net::TcpStream),
+    Refused(T, HostStream),
     /// Nothing.
     Lost,
 }
 
 impl<T> TlsLegs<T> {
-    fn untouched(host: TcpStream) -> Self {
-        host.try_into().map_or(Self::Lost, Self::Untouched)
+    fn untouched(host: HostSocket) -> Self {
+        HostStream::try_from(host).map_or(Self::Lost, Self::Untouched)
     }
 }
 
@@ -430,87 +487,12 @@ fn lost() -> io::Error {
     io::Error::other("the kernel has taken the client's connection over")
 }
 
-/// Sockets of a channel that the runtime knows.
-pub type Legs = (tokio::net::TcpStream, tokio::net::TcpStream);
+/// Sockets of a channel that the runtime knows: the client's and the host's.
+pub type Legs = (tokio::net::TcpStream, HostStream);
 
-fn back(client: TcpStream, host: TcpStream) -> io::Result<Legs> {
+fn back(client: TcpStream, host: HostSocket) -> io::Result<Legs> {
     Ok((client.try_into()?, host.try_into()?))
 }
 
-/// Whether there are bytes that were not read.
-fn has_unread(host: &TcpStream) -> bool {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    net::recv(host, &mut [0; 1][..], flags).is_ok_and(|(len, _)| len > 0)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::future::pending;
-
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-    use crate::end_reason::EndReason;
-    use crate::probe::round_trip;
-    use crate::{Counters, Inbound, Limits};
-
-    const EARLY: &[u8] = &[b'e'; 100];
-    const LATER: &[u8] = &[b'l'; 50];
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        round_trip::pair().await.unwrap()
-    }
-
-    /// Reads frames with less than 126 bytes of payload until as many bytes have come.
-    async fn read_frames(client: &mut TcpStream, len: usize) -> Vec<u8> {
-        let mut received = Vec::new();
-        while received.len() < len {
-            assert_eq!(client.read_u8().await.unwrap(), 0x82);
-            let len = client.read_u8().await.unwrap();
-            let mut payload = vec![0; usize::from(len)];
-            client.read_exact(&mut payload).await.unwrap();
-            received.extend(payload);
-        }
-        received
-    }
-
-    #[tokio::test]
-    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
-    async fn what_a_host_says_while_its_socket_enters_the_map_arrives_in_order() {
-        let sockmap = Sockmap::load(1, 1 << 20)
-            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
-        let (mut client, client_leg) = pair().await;
-        let (mut host, host_leg) = pair().await;
-        host.write_all(EARLY).await.unwrap();
-        host_leg.readable().await.unwrap();
-        let (client_leg, host_leg) = (client_leg.into_std(), host_leg.into_std());
-        let link = Link::enter(&sockmap, client_leg.unwrap(), host_leg.unwrap());
-        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
-        assert!(link.is_gated);
-        let limits = Limits {
-            ping_interval: None,
-            close_timeout: Duration::from_secs(5),
-        };
-        let counters = Counters::default();
-        let run = link.run(Inbound::default(), limits, &counters, pending());
-        let peers = async {
-            assert_eq!(read_frames(&mut client, EARLY.len()).await, EARLY);
-            host.write_all(LATER).await.unwrap();
-            assert_eq!(read_frames(&mut client, LATER.len()).await, LATER);
-            // Seen while the channel lives.
-            assert_eq!(counters.downlink(), 150);
-            drop(host);
-            let mut close = [0; 4];
-            client.read_exact(&mut close).await.unwrap();
-            assert_eq!(close, [0x88, 2, 0x03, 0xe8]);
-            drop(client);
-        };
-        let ended = async { tokio::join!(run, peers).0 };
-        let reason = tokio::time::timeout(Duration::from_secs(20), ended).await;
-        assert_eq!(reason.unwrap(), EndReason::HostEnd);
-        assert_eq!(counters.downlink(), 150);
-        // Everything passed: the gate stays closed for such a channel.
-        assert_eq!(link.state().unwrap().redirected, 0);
-    }
-}
+mod tests;

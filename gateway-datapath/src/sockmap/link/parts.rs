@@ -3,21 +3,23 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
 
-use gateway_common::layout::{Gate, MAX_DATAGRAM};
-use rustix::net::{self, AddressFamily, RecvFlags, SocketFlags, SocketType, sockopt};
+use gateway_common::layout::MAX_DATAGRAM;
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
+use super::feed::Feed;
 use super::{Link, LinkError};
 use crate::sockmap::Sockmap;
+use crate::sockmap::host_socket::HostSocket;
 use crate::sockmap::leg::Client;
 use crate::sockmap::maps::{Cookies, EnterError, Sockets};
 use crate::sockmap::registered::register;
 use crate::sockmap::watch::Signal;
-use crate::{bounds, tcp_info};
+use crate::tcp_info;
 
 /// Most that waits in an injector, in bytes.
 const MOST_INJECTED: usize = 128 * 1024;
@@ -26,11 +28,11 @@ const MOST_INJECTED: usize = 128 * 1024;
 pub(super) struct Parts {
     place: Place,
     injector: OwnedFd,
-    held: [OwnedFd; 3],
+    injector_out: OwnedFd,
+    feed: Feed,
     written_before: u64,
     signal: Arc<Signal>,
     is_gated: bool,
-    follows: bool,
 }
 
 /// A place in the maps.
@@ -53,18 +55,14 @@ impl Parts {
     pub(super) fn new(
         sockmap: &Arc<Sockmap>,
         client: &TcpStream,
-        host: &TcpStream,
+        host: &HostSocket,
     ) -> Result<Self, LinkError> {
-        let (bridge, bridge_out) = pair(SocketType::STREAM)?;
+        let feed = Feed::of(host, sockmap)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
-        // The kernel's worker waits a tick of its clock whenever this is full.
-        let follows = bounds::is_near(host);
-        let queue = first_queue(sockmap, follows);
-        set_send_buffer(&bridge, queue)?;
-        set_injector_buffer(&injector, queue)?;
+        set_injector_buffer(&injector, feed.bridge().map_or(0, |bridge| bridge.queue()))?;
         let cookies = Cookies {
             host: sockopt::socket_cookie(host).map_err(io::Error::from)?,
-            bridge: sockopt::socket_cookie(&bridge).map_err(io::Error::from)?,
+            bridge: feed.bridge().map(|bridge| bridge.cookie()).transpose()?,
             injector: sockopt::socket_cookie(&injector).map_err(io::Error::from)?,
         };
         let written_before = tcp_info::bytes_written(client)?;
@@ -75,32 +73,39 @@ impl Parts {
             cookies,
             taken: true,
         };
+        // What a host on a Unix socket says cannot pass, not even now.
+        if matches!(feed, Feed::Host) {
+            let open = sockmap.maps.set_gate(slot, feed.open_gate());
+            open.map_err(io::Error::other)?;
+        }
         let sockets = Sockets {
             client: client.as_fd(),
             host: host.as_fd(),
-            bridge: bridge.as_fd(),
-            bridge_out: bridge_out.as_fd(),
+            bridge: feed.bridge().map(|bridge| bridge.ends()),
             injector_out: injector_out.as_fd(),
         };
         let inserted = sockmap.maps.insert(slot, cookies, &sockets);
         inserted.map_err(|e| refused(&e))?;
         // Bytes that came before the socket entered the map are unknown to the program's count.
         // The gate then stays closed, and userspace looks for what has come.
-        let is_gated = has_spoken(host)?;
+        let is_gated = host.has_spoken()?;
+        if is_gated && matches!(feed, Feed::Host) {
+            return Err(LinkError::HostSpokeMeanwhile);
+        }
         let signal = sockmap.watch.add(cookies.host, host, client)?;
         Ok(Self {
             place,
             injector,
-            held: [bridge, bridge_out, injector_out],
+            injector_out,
+            feed,
             written_before,
             signal,
             is_gated,
-            follows,
         })
     }
 
     /// Takes both legs off the watch; the maps follow by themselves.
-    pub(super) fn forget(&self, client: &TcpStream, host: &TcpStream) {
+    pub(super) fn forget(&self, client: &TcpStream, host: &HostSocket) {
         let watch = &self.place.sockmap.watch;
         watch.remove(self.place.cookies.host, host, client);
     }
@@ -109,10 +114,10 @@ impl Parts {
         mut self,
         sockmap: &Arc<Sockmap>,
         client: Client,
-        host: TcpStream,
-    ) -> Result<Link, (io::Error, Client, TcpStream)> {
+        host: HostSocket,
+    ) -> Result<Link, (io::Error, Client, HostSocket)> {
         let cookies = self.place.cookies;
-        let forget = |host: &TcpStream, client: &TcpStream| {
+        let forget = |host: &HostSocket, client: &TcpStream| {
             sockmap.watch.remove(cookies.host, host, client);
         };
         let injector = match register(self.injector, Interest::WRITABLE) {
@@ -129,14 +134,11 @@ impl Parts {
                 return Err((error, client, host));
             }
         };
-        let queue = first_queue(sockmap, self.follows);
-        let open = Gate {
-            forwarded: 0,
-            limit: queue as u64,
-        };
         // From here on the kernel moves what the host sends.
         if !self.is_gated
-            && let Err(error) = sockmap.maps.set_gate(self.place.slot, open)
+            && let Err(error) = sockmap
+                .maps
+                .set_gate(self.place.slot, self.feed.open_gate())
         {
             forget(host.get_ref(), client.socket());
             return Err((io::Error::other(error), client, host.into_inner()));
@@ -147,15 +149,14 @@ impl Parts {
             client,
             host,
             injector,
-            held: self.held,
-            queue: AtomicUsize::new(queue),
+            _injector_out: self.injector_out,
+            feed: self.feed,
             cookies,
             slot: self.place.slot,
             signal: self.signal,
             is_gated: self.is_gated,
-            follows: self.follows,
             written_before: self.written_before,
-            stopped: AtomicBool::new(false),
+            stopped: OnceLock::new(),
             abandoned: AtomicBool::new(false),
             client_lost: AtomicBool::new(false),
             ending: Notify::new(),
@@ -170,18 +171,9 @@ fn refused(error: &EnterError) -> LinkError {
     LinkError::Maps(error.to_string())
 }
 
-fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
+pub(super) fn pair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
-}
-
-/// How much of a new channel waits before its bridge and behind it, in bytes each.
-fn first_queue(sockmap: &Sockmap, follows: bool) -> usize {
-    if follows {
-        bounds::FIRST_QUEUE.min(sockmap.most_queued)
-    } else {
-        sockmap.most_queued
-    }
 }
 
 /// Beyond the limit that is meant for processes without `CAP_NET_ADMIN`, if this one has it.
@@ -207,15 +199,4 @@ pub(in crate::sockmap) fn longest_queue(wanted: usize) -> io::Result<usize> {
 /// the kernel doubles what it is given.
 pub(super) fn set_injector_buffer(injector: &OwnedFd, queue: usize) -> io::Result<()> {
     set_send_buffer(injector, queue.clamp(MAX_DATAGRAM, MOST_INJECTED))
-}
-
-/// Whether there is something to read.
-pub(super) fn has_spoken(host: &TcpStream) -> io::Result<bool> {
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    match net::recv(host, &mut [0; 1][..], flags) {
-        // An end by now is for the relay to see.
-        Ok(_) => Ok(true),
-        Err(rustix::io::Errno::AGAIN) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
 }

@@ -36,8 +36,10 @@ use super::LoadError;
 use super::{kernel, object};
 
 /// The maps that a gateway opens, by their names in the object and in a set.
-const MAPS: [&str; 8] = [
+const MAPS: [&str; 10] = [
+    layout::ABILITIES,
     layout::HOSTS,
+    layout::UNIX_HOSTS,
     layout::BRIDGES,
     layout::INJECTORS,
     layout::TARGETS,

@@ -1,0 +1,126 @@
+//! What a host on TCP sends while too much waits: it passes to the process, which sends it back to
+//! the kernel.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, TO_BRIDGE};
+use tokio::time::Sleep;
+
+use super::host::read;
+use super::link::Link;
+use crate::bounds::Bounds;
+use crate::buffer::Buffer;
+
+/// Time between two looks at a leg whose bytes are not all counted.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What has passed of a host, and how much may wait.
+pub(super) struct Passed {
+    /// Bytes may have passed that were not yet read.
+    passing: bool,
+    /// All passed bytes that were read, in bytes.
+    forwarded: u64,
+    /// How much may wait, and how much the programs have framed when that was last looked at.
+    bounds: Bounds,
+    framed: u64,
+    /// A datagram that waits for the injector, and its length.
+    datagram: Option<(Buffer, usize)>,
+    /// Time of the next look at a leg whose bytes are not all counted.
+    look: Option<Pin<Box<Sleep>>>,
+}
+
+impl Passed {
+    pub(super) fn new(link: &Link) -> Self {
+        Self {
+            passing: link.is_gated,
+            forwarded: 0,
+            bounds: Bounds::in_kernel(),
+            framed: 0,
+            datagram: None,
+            look: None,
+        }
+    }
+
+    /// Bytes may have passed.
+    pub(super) fn on_passed(&mut self) {
+        self.passing = true;
+    }
+
+    /// What waits is wanted by nobody any more.
+    pub(super) fn discard(&mut self) {
+        self.datagram = None;
+    }
+
+    /// Sends passed bytes back to the kernel; ready with the end of the host's stream, and how that
+    /// came. `ended`: the kernel has told of it. Fails when nothing can be sent back.
+    pub(super) fn poll_return(
+        &mut self,
+        context: &mut Context<'_>,
+        link: &Link,
+        ended: bool,
+    ) -> Poll<io::Result<io::Result<()>>> {
+        loop {
+            if let Some((buffer, len)) = &self.datagram {
+                ready!(link.poll_inject(context, &buffer[..*len]))?;
+                self.datagram = None;
+                self.follow(link);
+            }
+            if !self.passing {
+                return Poll::Pending;
+            }
+            let mut buffer = Buffer::take();
+            match read(link, &mut buffer[..MAX_DATAGRAM]) {
+                Ok(0) => return Poll::Ready(Ok(Ok(()))),
+                Ok(len) => {
+                    self.forwarded += len as u64;
+                    buffer[len..len + ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
+                    self.datagram = Some((buffer, len + ROAD_LEN));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && link.is_gated => {
+                    let wait = self
+                        .look
+                        .get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+                    ready!(wait.as_mut().poll(context));
+                    self.look = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    link.set_forwarded(self.forwarded)?;
+                    self.passing = ended || link.state()?.passed != self.forwarded;
+                    if self.passing {
+                        // The program has counted what the kernel is about to queue.
+                        context.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                Err(error) => return Poll::Ready(Ok(Err(error))),
+            }
+        }
+    }
+
+    /// Has what may wait follow the rate at which the client takes it. Bytes that pass are the
+    /// sign that it takes less than comes.
+    fn follow(&mut self, link: &Link) {
+        if !link.follows() || !self.bounds.is_due() {
+            return;
+        }
+        let Ok(state) = link.state() else {
+            return;
+        };
+        self.bounds.on_held_up();
+        let moved = state.framed.saturating_sub(self.framed);
+        self.framed = state.framed;
+        let moved = usize::try_from(moved).unwrap_or(usize::MAX);
+        let sockets = Some((
+            Some(link.host.get_ref().as_fd()),
+            link.client.socket().as_fd(),
+        ));
+        if let Some(queue) = self.bounds.on_moved(moved, sockets) {
+            link.set_queue(queue);
+        }
+    }
+}
