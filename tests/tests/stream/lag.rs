@@ -7,8 +7,7 @@ use anyhow::{Result, ensure};
 use testkit::line::Quality;
 use testkit::network::{Leg, Network};
 use testkit::pattern::DOWNLINK;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use crate::setup::{Setup, read_downlink_to};
 
@@ -70,10 +69,10 @@ pub(crate) fn slow_client() -> Result<Network> {
 /// A host sends without end, and little of it must wait for a client that reads. `read_on` reads
 /// from a place of the pattern on, and says how far.
 pub(crate) async fn expect_little_to_wait(
-    host: TcpStream,
+    host: impl AsyncRead + AsyncWrite,
     mut read_on: impl AsyncFnMut(u64) -> Result<u64>,
 ) -> Result<()> {
-    let (_host_reader, mut host_writer) = host.into_split();
+    let (_host_reader, mut host_writer) = tokio::io::split(host);
     let sent = AtomicU64::new(0);
     let host_sends = async {
         loop {

@@ -15,6 +15,11 @@ on_every_path! {
     a_host_that_sends_a_lot_before_it_reads_gets_what_its_client_sent
     a_host_that_neither_reads_nor_stops_is_left
 }
+on_path_as_root! { sockmap_unix_host, SOCKMAP_UNIX_HOST,
+    a_host_that_goes_on_sending_to_a_client_that_was_lost_is_left
+    a_host_that_goes_on_sending_to_a_client_that_closed_is_left
+    a_host_that_neither_reads_nor_stops_is_left
+}
 
 /// `CloseTimeout` in seconds: more than a test waits for anything.
 const LONG: u64 = 90;

@@ -70,12 +70,13 @@ macro_rules! on_every_path_as_root {
     };
 }
 
-/// Runs the named functions with hosts of every kind but the usual one, on the one path that they
+/// Runs the named functions with hosts of every kind but the usual one, on the paths that they
 /// take.
 macro_rules! on_every_host {
     ($($test:ident)*) => {
         on_path!(tls_host, TLS_HOST, $($test)*);
         on_path!(unix_host, UNIX_HOST, $($test)*);
+        on_path_as_root!(sockmap_unix_host, SOCKMAP_UNIX_HOST, $($test)*);
     };
 }
 
@@ -117,6 +118,7 @@ mod slow_endings;
 mod sockmap;
 mod tunnel;
 mod tunnels;
+mod unix_hosts;
 mod unsteady;
 mod verdict;
 mod violations;

@@ -16,6 +16,9 @@ use crate::setup::{RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, Setup, Stage, read_down
 on_every_path! {
     what_waits_for_a_slow_client_is_told
 }
+on_path_as_root! { sockmap_unix_host, SOCKMAP_UNIX_HOST,
+    what_waits_for_a_slow_client_is_told
+}
 
 /// A gateway whose metrics can be read.
 struct Watched {

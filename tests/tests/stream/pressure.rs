@@ -21,6 +21,10 @@ on_every_path! {
     a_host_that_does_not_read_stops_its_client
     a_thousand_channels_at_once
 }
+on_path_as_root! { sockmap_unix_host, SOCKMAP_UNIX_HOST,
+    a_client_that_does_not_read_stops_its_host
+    a_host_that_does_not_read_stops_its_client
+}
 
 const MIB: u64 = 1 << 20;
 /// More than all buffers on the way hold, by far.

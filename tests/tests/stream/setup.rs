@@ -93,11 +93,16 @@ pub(crate) const UNIX_HOST: Setup = Setup {
     ..RELAY_TLS
 };
 
-/// The same where another path is wanted, which cannot have that socket.
-pub(crate) const UNIX_HOST_WITHOUT_SOCKMAP: Setup = Setup {
-    path: "relay",
+/// The same on a path of the kernel.
+pub(crate) const SOCKMAP_UNIX_HOST: Setup = Setup {
     host_leg: HostLeg::Unix,
     ..SOCKMAP
+};
+
+/// The same where another path is wanted, which cannot have that socket.
+pub(crate) const UNIX_HOST_WITHOUT_KTLS: Setup = Setup {
+    host_leg: HostLeg::Unix,
+    ..KTLS_REPLACED
 };
 
 pub(crate) const SOCKMAP: Setup = Setup {
@@ -150,6 +155,12 @@ pub(crate) const KTLS_ON_PLAIN: Setup = Setup {
 };
 
 impl Setup {
+    /// The data path by its name, on this kernel: hosts on Unix sockets are moved from 6.12 on.
+    fn path(self) -> &'static str {
+        let is_moved = kernel() >= (6, 12) || !matches!(self.host_leg, HostLeg::Unix);
+        if is_moved { self.path } else { "relay" }
+    }
+
     /// Starts a gateway with its own defaults.
     pub(crate) async fn start(self) -> Result<Stage> {
         self.start_with(|gateway| gateway).await
@@ -216,13 +227,23 @@ impl Setup {
         let open_fds = gateway.open_fds_but_pipes()?;
         Ok(Stage {
             host,
-            path: self.path,
+            path: self.path(),
             gateway,
             endpoint,
             open_fds,
             _front: front,
         })
     }
+}
+
+/// The first two numbers of the kernel's version.
+pub(crate) fn kernel() -> (u32, u32) {
+    let uname = rustix::system::uname();
+    let release = uname.release().to_string_lossy();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next().and_then(|number| number.parse().ok());
+    let (first, second) = (next(), next());
+    (first.unwrap_or_default(), second.unwrap_or_default())
 }
 
 /// A host that leaves each of its connections to the test.

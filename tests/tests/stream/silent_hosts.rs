@@ -14,6 +14,9 @@ on_every_path! {
     a_host_that_has_spoken_once_may_be_silent
     a_silent_host_of_a_client_that_ends_is_left_as_any
 }
+on_path_as_root! { sockmap_unix_host, SOCKMAP_UNIX_HOST,
+    a_host_that_never_speaks_is_left
+}
 
 async fn a_host_that_never_speaks_is_left(setup: Setup) -> Result<()> {
     let admin = free_port()?;

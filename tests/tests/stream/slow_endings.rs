@@ -17,6 +17,9 @@ on_every_path! {
     a_slow_client_gets_what_its_host_sent_before_its_end
     a_slow_host_gets_what_its_client_sent_before_its_end
 }
+on_path_as_root! { sockmap_unix_host, SOCKMAP_UNIX_HOST,
+    a_slow_client_gets_what_its_host_sent_before_its_end
+}
 
 /// `CloseTimeout` in seconds.
 const LIMIT: u64 = 3;

@@ -10,7 +10,8 @@ use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::setup::{
-    Channel, RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, Setup, Stage, read_downlink, target,
+    Channel, RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, SOCKMAP_UNIX_HOST, Setup, Stage, read_downlink,
+    target,
 };
 
 /// How often the gateway's threads have waited for something and were woken.
@@ -46,8 +47,13 @@ async fn the_downlink_does_not_wake_the_gateway() -> Result<()> {
     const MESSAGES: u64 = 10_000;
     let relay = wakeups_of(RELAY_PLAIN, 1_000).await? * (MESSAGES / 1_000);
     let sockmap = wakeups_of(SOCKMAP, MESSAGES).await?;
-    println!("wakeups for {MESSAGES} messages: relay about {relay}, sockmap {sockmap}");
+    let unix = wakeups_of(SOCKMAP_UNIX_HOST, MESSAGES).await?;
+    println!(
+        "wakeups for {MESSAGES} messages: relay about {relay}, sockmap {sockmap}, with a host on a \
+         Unix socket {unix}"
+    );
     ensure!(sockmap < MESSAGES / 100, "{sockmap} wakeups");
+    ensure!(unix < MESSAGES / 100, "{unix} wakeups");
     Ok(())
 }
 
