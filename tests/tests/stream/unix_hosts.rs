@@ -33,11 +33,12 @@ struct Desktops {
 impl Desktops {
     async fn start(more: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Result<Self> {
         let folder = TempDir::with_prefix("testkit-hosts-")?;
+        let template = format!("unix:{}/%p", folder.path().display());
         let builder = Gateway::builder()
+            .plain()
             .set("HijackAll", false)
-            .set("DataPath", "sockmap")
-            .set("SpiceHost", format!("unix:{}/%p", folder.path().display()));
-        let gateway = more(builder.plain()).spawn().await?;
+            .set("DataPath", "sockmap");
+        let gateway = more(builder).set("SpiceHost", template).spawn().await?;
         Ok(Self {
             endpoint: gateway.plain(),
             gateway,
