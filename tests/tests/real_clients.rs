@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use testkit::adapter::Adapter;
 use testkit::browser;
 use testkit::cert::TestCert;
@@ -212,25 +212,51 @@ async fn a_native_client_with_a_wrong_ticket_sees_nothing() {
     ignore = "needs programs that only root may install: cargo xtask test"
 )]
 async fn a_client_takes_its_picture_from_a_unix_socket_of_qemu() {
-    packages::ensure(&[Package::Qemu, Package::SpiceScreenshot]).unwrap();
-    let vm = SpiceVm::start_on_socket(Some(PASSWORD)).await.unwrap();
-    let picture = vm.picture().await.unwrap();
-    let socket = vm.socket().unwrap();
+    let gateway = take_picture_from_socket(|gateway| gateway, Gateway::tls).await;
+    gateway.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
+async fn the_kernel_moves_what_qemu_sends_on_its_unix_socket() {
+    let configure = |gateway: GatewayBuilder| gateway.plain().set("DataPath", "sockmap");
+    let gateway = take_picture_from_socket(configure, Gateway::plain).await;
+    let gateway = gateway.unwrap();
+    let is_display =
+        |line: &str| line.contains("channel open") && line.contains("kind=\"display\"");
+    let open = gateway.wait_for_log(is_display, PATIENCE).await.unwrap();
+    assert!(open.contains("path=\"sockmap\""), "{open}");
+    assert!(open.contains("host=unix:"), "{open}");
+    let is_closed = |line: &str| line.contains("channel closed");
+    let closed = gateway.wait_for_log(is_closed, PATIENCE).await.unwrap();
+    assert!(closed.contains(" 0 bytes dropped"), "{closed}");
+}
+
+/// A client sees through this port of a gateway what QEMU shows on a Unix socket.
+async fn take_picture_from_socket(
+    configure: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    port: impl Fn(&Gateway) -> Endpoint,
+) -> Result<Gateway> {
+    packages::ensure(&[Package::Qemu, Package::SpiceScreenshot])?;
+    let vm = SpiceVm::start_on_socket(Some(PASSWORD)).await?;
+    let picture = vm.picture().await?;
+    let socket = vm.socket().context("no socket")?;
     let desktop = DesktopAnswer::at(&format!("unix:{}", socket.display()), 5900);
-    let manager = Manager::builder().spawn().await.unwrap();
+    let manager = Manager::builder().spawn().await?;
     manager.set_desktop(desktop.password(PASSWORD));
-    let directory = socket.parent().and_then(Path::to_str).unwrap();
-    let gateway = Gateway::builder()
+    let directory = socket.parent().and_then(Path::to_str);
+    let builder = Gateway::builder()
         .manager(&manager)
-        .set("AllowedSockets", vec![directory])
-        .spawn()
-        .await
-        .unwrap();
-    let desktop = FlexVdiClient::new(&gateway.tls()).desktop().await.unwrap();
+        .set("AllowedSockets", vec![directory.context("no directory")?]);
+    let gateway = configure(builder).spawn().await?;
+    let endpoint = port(&gateway);
+    let desktop = FlexVdiClient::new(&endpoint).desktop().await?;
     // Without the ping: the server measures no line where there is none.
-    check_screenshot(gateway.tls(), desktop.token, &picture, BEFORE_PICTURES)
-        .await
-        .unwrap();
+    check_screenshot(endpoint, desktop.token, &picture, BEFORE_PICTURES).await?;
+    Ok(gateway)
 }
 
 /// Makes an authority and a server's certificate with the commands of QEMU's and Spice's
