@@ -1,5 +1,6 @@
 //! How much processor time a measurement took, and whose.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -81,6 +82,8 @@ pub(crate) struct Gauge {
     /// Process and time of a host that is a program of its own.
     host: Option<(u32, f64)>,
     own: Duration,
+    /// Of the kernel's workers, by id.
+    workers: BTreeMap<u32, Duration>,
     busy: f64,
     at: Instant,
 }
@@ -94,7 +97,10 @@ pub(crate) struct Usage {
     pub(crate) peer: CpuTime,
     /// Seconds for which processors were busy, whoever kept them so.
     pub(crate) busy: f64,
-    /// The share of the machine, 0 to 1, that was busy with neither peer, host nor this program.
+    /// Seconds of the peer, the host, this program and the kernel's workers, which move bytes for
+    /// a peer without being part of it. What else the machine does is not in it.
+    pub(crate) tasks: f64,
+    /// The share of the machine, 0 to 1, that was busy with none of these.
     pub(crate) elsewhere: f64,
 }
 
@@ -106,6 +112,7 @@ impl Gauge {
             peer: peer_time(pid)?,
             host: None,
             own: procfs::run_time(std::process::id()),
+            workers: procfs::worker_times(),
             busy: procfs::busy_seconds()?,
             at: Instant::now(),
         })
@@ -129,12 +136,18 @@ impl Gauge {
             Some((pid, before)) => CpuTime::of_tree(pid)?.total - before,
             None => 0.0,
         };
-        let unexplained = (busy - own.as_secs_f64() - peer.total - host).max(0.0);
+        let workers = procfs::worker_times();
+        let workers = workers.into_iter().map(|(pid, time)| {
+            let before = self.workers.get(&pid).copied().unwrap_or_default();
+            time.saturating_sub(before).as_secs_f64()
+        });
+        let tasks = own.as_secs_f64() + peer.total + host + workers.sum::<f64>();
         Ok(Usage {
             wall,
             peer,
             busy,
-            elsewhere: unexplained / capacity,
+            tasks,
+            elsewhere: (busy - tasks).max(0.0) / capacity,
         })
     }
 }

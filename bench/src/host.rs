@@ -1,18 +1,20 @@
-//! The bench host: a TCP server that does the jobs that come over its channels, on threads of
-//! its own so that it does not compete with the clients for theirs.
+//! The bench host: a server on a TCP port and a Unix socket that does the jobs that come over its
+//! channels, on threads of its own so that it does not compete with the clients for theirs.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 use testkit::net::listen_in;
 use testkit::network::{self, Network};
 use testkit::replay::Direction;
 use testkit::spice::read_link;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio::runtime;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -32,6 +34,8 @@ const IDLE_LIMIT: Duration = Duration::from_secs(10);
 /// A running host; stopped when dropped.
 pub(crate) struct BenchHost {
     addr: SocketAddr,
+    /// Has its Unix socket, whose name is the port.
+    folder: TempDir,
     open: watch::Receiver<usize>,
     problems: Problems,
     shows: Shows,
@@ -69,11 +73,15 @@ impl BenchHost {
             .enable_all()
             .build()
             .context("threads of the bench host")?;
-        let listener = {
+        let folder = TempDir::with_prefix("bench-host-")?;
+        let (tcp, unix) = {
             let _inside = runtime.enter();
-            listen()?
+            let tcp = listen()?;
+            let name = tcp.local_addr()?.port().to_string();
+            let unix = UnixListener::bind(folder.path().join(name));
+            (tcp, unix.context("the Unix socket of the bench host")?)
         };
-        let addr = listener.local_addr()?;
+        let addr = tcp.local_addr()?;
         let (open_sender, open) = watch::channel(0);
         let problems = Problems::default();
         let shows = Shows::default();
@@ -89,7 +97,8 @@ impl BenchHost {
             .spawn(move || {
                 runtime.block_on(async {
                     tokio::select! {
-                        () = service.accept(listener) => {}
+                        () = service.accept(async || Ok(tcp.accept().await?.0)) => {}
+                        () = service.accept(async || Ok(unix.accept().await?.0)) => {}
                         _ = stopped => {}
                     }
                 });
@@ -98,6 +107,7 @@ impl BenchHost {
             .context("the thread of the bench host")?;
         Ok(Self {
             addr,
+            folder,
             open,
             problems,
             shows,
@@ -109,6 +119,11 @@ impl BenchHost {
     /// Where it listens.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Where it listens on this machine, as `SpiceHost` names it.
+    pub(crate) fn socket(&self) -> String {
+        format!("unix:{}/%p", self.folder.path().display())
     }
 
     /// How many bytes of a show its socket has taken so far.
@@ -157,10 +172,10 @@ struct Service {
 }
 
 impl Service {
-    async fn accept(self, listener: TcpListener) {
+    async fn accept<S: Accepted>(&self, accept: impl AsyncFn() -> io::Result<S>) {
         loop {
             // The peer may be gone again, or descriptors short for a moment.
-            let Ok((stream, _)) = listener.accept().await else {
+            let Ok(stream) = accept().await else {
                 tokio::task::yield_now().await;
                 continue;
             };
@@ -176,6 +191,24 @@ impl Service {
                 drop(count);
             });
         }
+    }
+}
+
+/// A connection to the host.
+trait Accepted: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The same as a TCP connection, if it is one.
+    fn tcp(&mut self) -> Option<&mut TcpStream>;
+}
+
+impl Accepted for TcpStream {
+    fn tcp(&mut self) -> Option<&mut TcpStream> {
+        Some(self)
+    }
+}
+
+impl Accepted for UnixStream {
+    fn tcp(&mut self) -> Option<&mut TcpStream> {
+        None
     }
 }
 
@@ -196,14 +229,17 @@ impl Drop for Count {
 }
 
 /// Does all jobs of a channel.
-async fn serve(mut stream: TcpStream, excerpt: &Excerpt, shows: &Shows) -> Result<()> {
-    stream.set_nodelay(true)?;
+async fn serve(mut stream: impl Accepted, excerpt: &Excerpt, shows: &Shows) -> Result<()> {
+    if let Some(tcp) = stream.tcp() {
+        tcp.set_nodelay(true)?;
+    }
     let mut first = [0];
-    if stream.peek(&mut first).await? == 0 {
+    if stream.read(&mut first).await? == 0 {
         // Somebody looked whether a peer listens.
         return Ok(());
     }
-    read_link(&mut stream).await.context("link message")?;
+    let mut link = first.chain(&mut stream);
+    read_link(&mut link).await.context("link message")?;
     let mut host_end = HostEnd {
         stream,
         input: vec![0; READ],
@@ -217,12 +253,12 @@ async fn serve(mut stream: TcpStream, excerpt: &Excerpt, shows: &Shows) -> Resul
     Ok(())
 }
 
-struct HostEnd {
-    stream: TcpStream,
+struct HostEnd<S> {
+    stream: S,
     input: Vec<u8>,
 }
 
-impl HostEnd {
+impl<S: Accepted> HostEnd<S> {
     async fn next_job(&mut self) -> Result<Option<Job>> {
         let mut bytes = [0; job::LENGTH];
         // Clients end channels between jobs, in order or not.
@@ -240,7 +276,10 @@ impl HostEnd {
             Job::Replay { channel, from } => {
                 excerpt.play(self, Direction::Downlink, channel, from).await
             }
-            Job::Show { message, key } => shows.run(&mut self.stream, message as usize, key).await,
+            Job::Show { message, key } => {
+                let tcp = self.stream.tcp().context("shows are given on TCP only")?;
+                shows.run(tcp, message as usize, key).await
+            }
         }
     }
 
@@ -287,7 +326,7 @@ impl HostEnd {
     }
 }
 
-impl End for HostEnd {
+impl<S: Accepted> End for HostEnd<S> {
     async fn send(&mut self, bytes: &[u8]) -> Result<()> {
         self.stream.write_all(bytes).await.context("sending")
     }

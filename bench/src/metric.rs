@@ -56,10 +56,11 @@ impl Metric {
 }
 
 /// Of loads that move bytes.
-pub(super) const STREAM: [Metric; 5] = [
+pub(super) const STREAM: [Metric; 6] = [
     Metric::less("cpu", "CPU s/GiB"),
     Metric::less("user", "user s/GiB"),
     Metric::less("system", "system s/GiB"),
+    Metric::less("tasks", "tasks s/GiB"),
     Metric::less("machine", "machine s/GiB"),
     Metric::more("rate", "MiB/s"),
 ];
@@ -70,37 +71,41 @@ pub(crate) const ROUND_TRIP: &str = "p50";
 pub(crate) const ADDED: &str = "added";
 
 /// Of round trips.
-pub(super) const LATENCY: [Metric; 5] = [
+pub(super) const LATENCY: [Metric; 6] = [
     Metric::less(ROUND_TRIP, "p50 \u{b5}s"),
     Metric::less("p99", "p99 \u{b5}s"),
     Metric::less("p999", "p99.9 \u{b5}s"),
     Metric::less(ADDED, "added p50 \u{b5}s"),
     Metric::less("cpu", "CPU \u{b5}s/message"),
+    Metric::less("tasks", "tasks \u{b5}s/message"),
 ];
 
 /// Of desktops that are played.
-pub(super) const REPLAY: [Metric; 5] = [
+pub(super) const REPLAY: [Metric; 6] = [
     Metric::less("cpu", "CPU s/desktop-minute"),
     Metric::less("user", "user s/desktop-minute"),
     Metric::less("system", "system s/desktop-minute"),
+    Metric::less("tasks", "tasks s/desktop-minute"),
     Metric::less("machine", "machine s/desktop-minute"),
     Metric::less("slowdown", "time / recorded time"),
 ];
 
 /// Of channels that are opened and closed.
-pub(super) const SESSIONS: [Metric; 5] = [
+pub(super) const SESSIONS: [Metric; 6] = [
     Metric::less("cpu", "CPU ms/channel"),
     Metric::less("user", "user ms/channel"),
     Metric::less("system", "system ms/channel"),
+    Metric::less("tasks", "tasks ms/channel"),
     Metric::less("machine", "machine ms/channel"),
     Metric::more("rate", "channels/s"),
 ];
 
 /// Of clients that do not read.
-pub(super) const STALLED: [Metric; 4] = [
+pub(super) const STALLED: [Metric; 5] = [
     Metric::less("cpu", "CPU ms/s"),
     Metric::less("user", "user ms/s"),
     Metric::less("system", "system ms/s"),
+    Metric::less("tasks", "tasks ms/s"),
     Metric::less("machine", "machine ms/s"),
 ];
 
@@ -121,6 +126,7 @@ pub(super) fn cpu_values(usage: &Usage, units: f64, per_second: f64) -> Values {
         ("cpu".to_owned(), value(usage.peer.total)),
         ("user".to_owned(), value(usage.peer.user())),
         ("system".to_owned(), value(usage.peer.system())),
+        ("tasks".to_owned(), value(usage.tasks)),
         ("machine".to_owned(), value(usage.busy)),
     ])
 }

@@ -43,7 +43,14 @@ enum What {
         run: RunOptions,
     },
     /// Measure the gateway's data paths side by side.
-    Paths(RunOptions),
+    Paths {
+        /// Only these: gateway, gateway-plain, gateway-plain-unix, gateway-sockmap,
+        /// gateway-sockmap-unix.
+        #[arg(long, value_delimiter = ',')]
+        peers: Vec<String>,
+        #[command(flatten)]
+        run: RunOptions,
+    },
     /// Measure new channels with and without a certificate that is exchanged all the time.
     Reload(RunOptions),
     /// Measure how much a desktop lags over lines with delay and losses; needs root.
@@ -195,9 +202,10 @@ impl Options {
                 };
                 run.task(comparison, *link, kinds, reference)
             }
-            What::Paths(run) => {
-                let kinds = Kind::PATHS.to_vec();
-                run.task("paths", Link::Loopback, kinds, Kind::PATHS[0])
+            What::Paths { peers, run } => {
+                let kinds = chosen_kinds(&Kind::PATHS, peers)?;
+                let reference = kinds[0];
+                run.task("paths", Link::Loopback, kinds, reference)
             }
             What::Reload(run) => {
                 let kinds = Kind::RELOAD.to_vec();

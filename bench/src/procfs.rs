@@ -81,6 +81,24 @@ pub(crate) fn run_time(pid: u32) -> Duration {
         .sum()
 }
 
+/// The time for which each of the kernel's own workers (kworker threads) that still lives ran, by
+/// its id.
+pub(crate) fn worker_times() -> BTreeMap<u32, Duration> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return BTreeMap::new();
+    };
+    let pids = processes
+        .flatten()
+        .filter_map(|process| process.file_name().to_str()?.parse().ok());
+    let is_worker = |pid: &u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+        name.is_ok_and(|name| name.starts_with("kworker/"))
+    };
+    pids.filter(is_worker)
+        .map(|pid| (pid, run_time(pid)))
+        .collect()
+}
+
 /// How long all processors were busy since the machine started, in seconds. Time that the
 /// hypervisor took away is not part of it.
 pub(crate) fn busy_seconds() -> Result<f64> {

@@ -35,6 +35,8 @@ pub(super) async fn measure(bench: &Bench, peer: &Peer, count: u64) -> Result<Ou
         ("p99".to_owned(), percentile(&times, 0.99)),
         ("p999".to_owned(), percentile(&times, 0.999)),
     ]);
+    let tasks = usage.tasks * MICROSECONDS / float(count);
+    values.insert("tasks".to_owned(), tasks);
     if peer.kind.has_process() {
         let cpu = usage.peer.total * MICROSECONDS / float(count);
         values.insert("cpu".to_owned(), cpu);

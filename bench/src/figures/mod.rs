@@ -63,8 +63,10 @@ impl Bench {
 
     /// Starts a peer in front of the host.
     pub(crate) async fn start_peer(&self, kind: Kind) -> Result<Peer> {
+        let sockets = self.host.socket();
         let setup = Setup {
             network: self.network.as_ref(),
+            sockets: Some(&sockets),
             ..Setup::default()
         };
         Peer::start_in(kind, &self.cert, self.host.addr(), setup).await

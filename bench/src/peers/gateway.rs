@@ -45,6 +45,8 @@ pub(crate) struct Setup<'a> {
     pub(crate) binary: Option<&'a Path>,
     /// Where it is; none: on loopback.
     pub(crate) network: Option<&'a Network>,
+    /// The host's Unix sockets as `SpiceHost` names them, for kinds that use those; none: its port.
+    pub(crate) sockets: Option<&'a str>,
     /// Further keys of its configuration.
     pub(crate) keys: &'a [(String, Value)],
 }
@@ -76,6 +78,9 @@ pub(super) async fn start(cert: &TestCert, setup: Setup<'_>) -> Result<Gateway> 
     }
     if let Some(network) = setup.network {
         builder = builder.in_network(network);
+    }
+    if let Some(sockets) = setup.sockets {
+        builder = builder.set("SpiceHost", sockets);
     }
     for (key, value) in setup.keys {
         builder = builder.set(key, value.clone());

@@ -35,6 +35,10 @@ pub(crate) enum Kind {
     GatewayPlain,
     /// The same, its downlink moved by eBPF.
     GatewaySockmap,
+    /// The gateway, plaintext client leg, the host on a Unix socket.
+    GatewayPlainUnix,
+    /// The same, its downlink moved by eBPF.
+    GatewaySockmapUnix,
     /// The gateway, TLS client leg with its records made by the kernel.
     GatewayKtls,
     /// The gateway, TLS client leg, while its certificate is exchanged ten times a second.
@@ -62,7 +66,13 @@ impl Kind {
         Self::Direct,
     ];
     /// What `bench paths` compares.
-    pub(crate) const PATHS: [Self; 3] = [Self::Gateway, Self::GatewayPlain, Self::GatewaySockmap];
+    pub(crate) const PATHS: [Self; 5] = [
+        Self::Gateway,
+        Self::GatewayPlain,
+        Self::GatewayPlainUnix,
+        Self::GatewaySockmap,
+        Self::GatewaySockmapUnix,
+    ];
     /// What `bench wan` compares.
     pub(crate) const WAN: [Self; 7] = [
         Self::Direct,
@@ -99,6 +109,8 @@ impl Kind {
             Self::Gateway => "gateway",
             Self::GatewayPlain => "gateway-plain",
             Self::GatewaySockmap => "gateway-sockmap",
+            Self::GatewayPlainUnix => "gateway-plain-unix",
+            Self::GatewaySockmapUnix => "gateway-sockmap-unix",
             Self::GatewayKtls => "gateway-ktls",
             Self::GatewayReloading => "gateway-reloading",
             Self::Haproxy => "haproxy",
@@ -115,6 +127,8 @@ impl Kind {
             Self::Gateway => "TLS and WebSocket to TCP, data path relay",
             Self::GatewayPlain => "WebSocket to TCP, data path relay",
             Self::GatewaySockmap => "WebSocket to TCP, data path sockmap",
+            Self::GatewayPlainUnix => "WebSocket to a Unix socket, data path relay",
+            Self::GatewaySockmapUnix => "WebSocket to a Unix socket, data path sockmap",
             Self::GatewayKtls => "TLS and WebSocket to TCP, data path ktls",
             Self::GatewayReloading => {
                 "the same as gateway, while its certificate is exchanged ten times a second"
@@ -135,7 +149,11 @@ impl Kind {
     /// The TLS that clients speak to it, if any.
     pub(crate) fn tls(self) -> Option<Version> {
         match self {
-            Self::GatewayPlain | Self::GatewaySockmap | Self::Direct => None,
+            Self::GatewayPlain
+            | Self::GatewaySockmap
+            | Self::GatewayPlainUnix
+            | Self::GatewaySockmapUnix
+            | Self::Direct => None,
             // Its TLS library's default settings go no further.
             Self::Websocat => Some(Version::Tls12),
             _ => Some(Version::Tls13),
@@ -158,6 +176,8 @@ impl Kind {
             Self::Gateway
             | Self::GatewayPlain
             | Self::GatewaySockmap
+            | Self::GatewayPlainUnix
+            | Self::GatewaySockmapUnix
             | Self::GatewayReloading
             | Self::Direct => Ok(()),
             Self::GatewayKtls => gateway::ensure_kernel_tls(),
@@ -181,6 +201,8 @@ impl Kind {
             Self::Gateway
             | Self::GatewayPlain
             | Self::GatewaySockmap
+            | Self::GatewayPlainUnix
+            | Self::GatewaySockmapUnix
             | Self::GatewayKtls
             | Self::GatewayReloading => gateway::version(gateway),
             Self::Haproxy => debian_version("haproxy"),
@@ -218,10 +240,12 @@ impl Peer {
         setup: Setup<'_>,
     ) -> Result<Self> {
         let network = setup.network;
+        let is_on_socket = matches!(kind, Kind::GatewayPlainUnix | Kind::GatewaySockmapUnix);
         let gateway = async |plain, path| -> Result<Process> {
             let setup = Setup {
                 plain,
                 path,
+                sockets: setup.sockets.filter(|_| is_on_socket),
                 ..setup
             };
             Ok(Process::Gateway(Box::new(
@@ -230,8 +254,10 @@ impl Peer {
         };
         let process = match kind {
             Kind::Gateway => gateway(false, None).await?,
-            Kind::GatewayPlain => gateway(true, Some("relay")).await?,
-            Kind::GatewaySockmap => gateway(true, Some("sockmap")).await?,
+            Kind::GatewayPlain | Kind::GatewayPlainUnix => gateway(true, Some("relay")).await?,
+            Kind::GatewaySockmap | Kind::GatewaySockmapUnix => {
+                gateway(true, Some("sockmap")).await?
+            }
             Kind::GatewayKtls => gateway(false, Some("ktls")).await?,
             Kind::GatewayReloading => {
                 Process::Reloading(Box::new(gateway::Reloading::start(cert).await?))
@@ -283,7 +309,7 @@ impl Peer {
     /// Fails unless its first channel took the data path that it was started for.
     pub(crate) async fn expect_path(&self) -> Result<()> {
         let path = match self.kind {
-            Kind::GatewaySockmap => "sockmap",
+            Kind::GatewaySockmap | Kind::GatewaySockmapUnix => "sockmap",
             Kind::GatewayKtls => "ktls",
             _ => return Ok(()),
         };
