@@ -72,7 +72,7 @@ impl<'a> HostLeg<'a> {
                 if !self.ended {
                     return Poll::Pending;
                 }
-                match read(self.link, &mut [0; 1]) {
+                match self.link.host.get_ref().read(&mut [0; 1]) {
                     Ok(0) => Ok(()),
                     // Bytes that no program has seen.
                     Ok(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
@@ -107,22 +107,13 @@ impl<'a> HostLeg<'a> {
                 }
             }
         }
-        match read(self.link, buffer.initialize_unfilled()) {
+        match self.link.host.get_ref().read(buffer.initialize_unfilled()) {
             Ok(len) => {
                 buffer.advance(len);
                 Poll::Ready(Ok(()))
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-}
-
-pub(super) fn read(link: &Link, space: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match link.host.get_ref().read(space) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
         }
     }
 }

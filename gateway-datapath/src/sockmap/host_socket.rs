@@ -18,10 +18,17 @@ pub enum HostSocket {
 }
 
 impl HostSocket {
+    /// Reads once, whatever signals come meanwhile.
     pub(super) fn read(&self, space: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(tcp) => (&*tcp).read(space),
-            Self::Unix(unix) => (&*unix).read(space),
+        loop {
+            let read = match self {
+                Self::Tcp(tcp) => (&*tcp).read(space),
+                Self::Unix(unix) => (&*unix).read(space),
+            };
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
         }
     }
 

@@ -11,7 +11,6 @@ use std::time::Duration;
 use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, TO_BRIDGE};
 use tokio::time::Sleep;
 
-use super::host::read;
 use super::link::Link;
 use crate::bounds::Bounds;
 use crate::buffer::Buffer;
@@ -74,7 +73,7 @@ impl Passed {
                 return Poll::Pending;
             }
             let mut buffer = Buffer::take();
-            match read(link, &mut buffer[..MAX_DATAGRAM]) {
+            match link.host.get_ref().read(&mut buffer[..MAX_DATAGRAM]) {
                 Ok(0) => return Poll::Ready(Ok(Ok(()))),
                 Ok(len) => {
                     self.forwarded += len as u64;

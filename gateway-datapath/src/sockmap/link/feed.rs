@@ -8,7 +8,7 @@ use gateway_common::layout::{CLOSED, Gate};
 use rustix::net::SocketType;
 use rustix::net::sockopt;
 
-use super::parts::{pair, set_send_buffer};
+use super::pair::{pair, set_send_buffer};
 use crate::bounds;
 use crate::sockmap::Sockmap;
 use crate::sockmap::host_socket::HostSocket;

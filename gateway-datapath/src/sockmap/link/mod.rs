@@ -1,6 +1,7 @@
 //! One channel's sockets in the kernel's hands.
 
 mod feed;
+mod pair;
 mod parts;
 
 use std::future::Future;
@@ -31,8 +32,8 @@ use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
 use feed::Feed;
+pub(super) use pair::longest_queue;
 use parts::Parts;
-pub(super) use parts::longest_queue;
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]

@@ -5,19 +5,22 @@ use std::os::fd::AsFd;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, sendmsg};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::*;
 use crate::end_reason::EndReason;
-use crate::probe::round_trip;
 use crate::{Counters, Inbound, Limits};
 
 const EARLY: &[u8] = &[b'e'; 100];
 const LATER: &[u8] = &[b'l'; 50];
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Both ends of a connection over loopback.
 async fn pair() -> (TcpStream, TcpStream) {
-    round_trip::pair().await.unwrap()
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (peer, leg) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (peer.unwrap(), leg.unwrap().0)
 }
 
 fn sockmap() -> Arc<Sockmap> {
