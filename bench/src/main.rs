@@ -101,7 +101,7 @@ fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 }
 
 fn measure(steps: &mut Steps, mut plan: Plan) -> Result<Results> {
-    let (infos, problems) = build_and_prepare(steps, &mut plan.kinds, None)?;
+    let (infos, problems) = build_and_prepare(steps, &mut plan.kinds, plan.gateway.as_deref())?;
 
     steps.begin(format!(
         "Measure {} in {} rounds",

@@ -178,6 +178,9 @@ struct RunOptions {
     /// Only these figures; `down` means all whose names begin so.
     #[arg(long, value_delimiter = ',')]
     figures: Vec<String>,
+    /// The gateway's program, instead of a release build; it is not built then.
+    #[arg(long, value_name = "PROGRAM")]
+    gateway: Option<PathBuf>,
     /// Where to put all values [default: target/bench/peers.json, named after what is compared].
     #[arg(long)]
     json: Option<PathBuf>,
@@ -276,6 +279,7 @@ impl RunOptions {
             figures: self.chosen_figures(comparison)?,
             rounds: self.rounds.map_or_else(|| pick(ROUNDS), usize::from),
             seconds: if self.quick { SECONDS.1 } else { SECONDS.0 },
+            gateway: self.gateway.clone(),
         };
         let default = || default_file(&format!("{comparison}.json"));
         let json = self.json.clone().unwrap_or_else(default);

@@ -1,6 +1,7 @@
 //! Measures all peers side by side: round after round, figure after figure, peer after peer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -47,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     /// How long one measurement shall take, in seconds, where that can be chosen.
     pub(crate) seconds: f64,
+    /// The gateway's program; none: the release build.
+    pub(crate) gateway: Option<PathBuf>,
 }
 
 /// Measures what the plan says, in this network or on loopback. `problems` tells who could not be
@@ -104,7 +107,7 @@ impl<'a> Run<'a> {
         });
         Ok(Self {
             plan,
-            bench: Bench::new(network)?,
+            bench: Bench::new(network, plan.gateway.clone())?,
             peers: BTreeMap::new(),
             work: BTreeMap::new(),
             given_up: BTreeSet::new(),

@@ -97,7 +97,9 @@ pub struct Gate {
 ///
 /// Every number is written by one program, which the kernel runs for one piece of a channel at a
 /// time; so none needs an atomic addition, which costs more and which Rust's core library does
-/// not have for this target.
+/// not have for this target. Only a host on a Unix socket that writes from several threads at once,
+/// whose bytes have no order then, can make it run for two of its pieces: counts of its own channel
+/// are wrong after that, and that channel may take `CloseTimeout` to end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[repr(C)]

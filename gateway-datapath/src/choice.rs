@@ -130,9 +130,7 @@ impl Paths {
             }
             (wanted, host @ HostStream::Unix(_)) => {
                 let detail = match wanted {
-                    Wanted::Sockmap(_) => {
-                        "that needs Linux 6.12 or later and /sys/kernel/btf/vmlinux"
-                    }
+                    Wanted::Sockmap(_) => Sockmap::UNIX_HOSTS_NEED,
                     _ => "it moves TCP connections only",
                 };
                 self.fall_back_for("Unix socket of a host", &detail);

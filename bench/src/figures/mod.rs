@@ -7,6 +7,7 @@ mod sessions;
 mod stalled;
 mod stream;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -42,11 +43,14 @@ pub(crate) struct Bench {
     pub(crate) tls: Tls,
     /// Where peers are; none: on loopback.
     network: Option<Network>,
+    /// The gateway's program; none: the release build.
+    gateway: Option<PathBuf>,
 }
 
 impl Bench {
-    /// Starts the host, in this network or on loopback, and makes the certificate.
-    pub(crate) fn new(network: Option<Network>) -> Result<Self> {
+    /// Starts the host, in this network or on loopback, and makes the certificate. Without a program
+    /// of the gateway it is the release build.
+    pub(crate) fn new(network: Option<Network>, gateway: Option<PathBuf>) -> Result<Self> {
         let excerpt = Excerpt::load()?;
         let host = match &network {
             Some(network) => BenchHost::start_in(network, Arc::clone(&excerpt))?,
@@ -58,6 +62,7 @@ impl Bench {
             excerpt,
             tls: Tls::new(false)?,
             network,
+            gateway,
         })
     }
 
@@ -67,6 +72,7 @@ impl Bench {
         let setup = Setup {
             network: self.network.as_ref(),
             sockets: Some(&sockets),
+            binary: self.gateway.as_deref(),
             ..Setup::default()
         };
         Peer::start_in(kind, &self.cert, self.host.addr(), setup).await
@@ -350,7 +356,7 @@ mod tests {
         let client = network.client.clone();
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let measure = async {
-            let bench = Bench::new(Some(network)).unwrap();
+            let bench = Bench::new(Some(network), None).unwrap();
             for kind in [Kind::Direct, Kind::Haproxy] {
                 let peer = bench.start_peer(kind).await.unwrap();
                 let measured = latency::measure(&bench, &peer, 3).await.unwrap();

@@ -92,13 +92,9 @@ impl Report {
         let outcome = timeout(LIMIT, attempt)
             .await
             .unwrap_or_else(|_| Err(anyhow!("bytes did not arrive in time")));
-        let reason = outcome.err().map(|error| format!("{error:#}"));
-        let works = reason.is_none();
-        self.parts.push(Part {
-            name,
-            works,
-            reason,
-        });
+        let part = Part::new(name, outcome);
+        let works = part.works;
+        self.parts.push(part);
         works
     }
 }

@@ -39,7 +39,7 @@ pub struct Finding {
 /// What was found out about a part of a data path.
 #[derive(Clone, Debug, Serialize)]
 pub struct Part {
-    /// Which one: a version and cipher of TLS, or `splice`.
+    /// Which one: a version and cipher of TLS, `splice`, or a kind of host.
     pub name: &'static str,
     /// It carried the probe's bytes, all of them and in order.
     pub works: bool,
@@ -75,11 +75,15 @@ pub async fn run(extent: Extent, programs: &Path) -> Vec<Finding> {
     let begun = Instant::now();
     findings.push(Finding::new("relay", begun, relay::probe().await));
     let begun = Instant::now();
-    findings.push(Finding::new(
-        "sockmap",
-        begun,
-        sockmap::probe(programs).await,
-    ));
+    let sockmap = sockmap::probe(programs).await;
+    let (outcome, parts) = match sockmap {
+        Ok(parts) => (Ok(()), parts),
+        Err(error) => (Err(error), Vec::new()),
+    };
+    findings.push(Finding {
+        parts,
+        ..Finding::new("sockmap", begun, outcome)
+    });
     let begun = Instant::now();
     let ktls = ktls::probe().await;
     let suite = ktls.suite();
@@ -90,6 +94,16 @@ pub async fn run(extent: Extent, programs: &Path) -> Vec<Finding> {
         findings.push(Finding::new("ktls-sockmap", begun, ktls_sockmap));
     }
     findings
+}
+
+impl Part {
+    fn new(name: &'static str, outcome: anyhow::Result<()>) -> Self {
+        Self {
+            name,
+            works: outcome.is_ok(),
+            reason: outcome.err().map(|error| format!("{error:#}")),
+        }
+    }
 }
 
 impl Finding {

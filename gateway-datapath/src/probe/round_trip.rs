@@ -1,11 +1,12 @@
 //! One short channel over loopback: bytes both ways, and an orderly end.
 
+use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use gateway_common::frame::{self, FIN_BINARY};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use crate::{Carrier, Counters, Framing, Inbound, Limits};
@@ -36,9 +37,31 @@ pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
     framing: Framing,
     late: Duration,
 ) -> anyhow::Result<()> {
+    run_with_host(pair(), carry, late).await
+}
+
+/// The same with a host on a Unix socket.
+pub(super) async fn run_with_unix_host(
+    carry: impl FnOnce(TcpStream, UnixStream) -> anyhow::Result<Carrier>,
+) -> anyhow::Result<()> {
+    let carry = |client, client_leg, host_leg| Ok((client, carry(client_leg, host_leg)?));
+    let host = async { UnixStream::pair().context("no Unix sockets") };
+    run_with_host(host, carry, Duration::ZERO).await
+}
+
+/// Runs a channel to a host of which `host` makes both ends.
+async fn run_with_host<C, H, L>(
+    host: impl Future<Output = anyhow::Result<(H, L)>>,
+    carry: impl FnOnce(TcpStream, TcpStream, L) -> anyhow::Result<(C, Carrier)>,
+    late: Duration,
+) -> anyhow::Result<()>
+where
+    C: AsyncRead + AsyncWrite + Unpin,
+    H: AsyncRead + AsyncWrite + Unpin,
+{
     let probe = async {
         let (client, client_leg) = pair().await?;
-        let (host, host_leg) = pair().await?;
+        let (host, host_leg) = host.await?;
         let (client, mut carrier) = carry(client, client_leg, host_leg)?;
         let limits = Limits {
             ping_interval: None,
@@ -73,7 +96,7 @@ pub(crate) async fn pair() -> anyhow::Result<(TcpStream, TcpStream)> {
 
 async fn play(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
-    mut host: TcpStream,
+    mut host: impl AsyncRead + AsyncWrite + Unpin,
     late: Duration,
 ) -> anyhow::Result<()> {
     let sent = pattern(DOWNLINK);

@@ -126,6 +126,9 @@ impl Sockmap {
         usize::try_from(self.room).unwrap_or(usize::MAX)
     }
 
+    /// What a kernel must have for hosts on Unix sockets to be moved.
+    pub const UNIX_HOSTS_NEED: &str = "needs Linux 6.12 or later and /sys/kernel/btf/vmlinux";
+
     /// Whether hosts on Unix sockets can be moved on this kernel.
     pub fn moves_unix_hosts(&self) -> bool {
         self.moves_unix_hosts

@@ -86,7 +86,7 @@ impl<'a> Types<'a> {
         if magic != Some(MAGIC) {
             return None;
         }
-        let number = |at| Some(usize::try_from(number(all, at)?).ok()?);
+        let number = |at| usize::try_from(number(all, at)?).ok();
         let parts = all.get(number(4)?..)?;
         let part = |offset: usize, len| parts.get(offset..)?.get(..len);
         Some(Self {

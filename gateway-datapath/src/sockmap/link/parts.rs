@@ -11,7 +11,7 @@ use rustix::net::{SocketType, sockopt};
 use tokio::io::Interest;
 use tokio::sync::Notify;
 
-use super::feed::Feed;
+use super::feed::{Bridge, Feed};
 use super::pair::{pair, set_send_buffer};
 use super::{Link, LinkError};
 use crate::sockmap::Sockmap;
@@ -60,10 +60,10 @@ impl Parts {
     ) -> Result<Self, LinkError> {
         let feed = Feed::of(host, sockmap)?;
         let (injector, injector_out) = pair(SocketType::DGRAM)?;
-        set_injector_buffer(&injector, feed.bridge().map_or(0, |bridge| bridge.queue()))?;
+        set_injector_buffer(&injector, feed.bridge().map_or(0, Bridge::queue))?;
         let cookies = Cookies {
             host: sockopt::socket_cookie(host).map_err(io::Error::from)?,
-            bridge: feed.bridge().map(|bridge| bridge.cookie()).transpose()?,
+            bridge: feed.bridge().map(Bridge::cookie).transpose()?,
             injector: sockopt::socket_cookie(&injector).map_err(io::Error::from)?,
         };
         let written_before = tcp_info::bytes_written(client)?;
@@ -82,7 +82,7 @@ impl Parts {
         let sockets = Sockets {
             client: client.as_fd(),
             host: host.as_fd(),
-            bridge: feed.bridge().map(|bridge| bridge.ends()),
+            bridge: feed.bridge().map(Bridge::ends),
             injector_out: injector_out.as_fd(),
         };
         let inserted = sockmap.maps.insert(slot, cookies, &sockets);
