@@ -92,8 +92,8 @@ impl Bounds {
         }
     }
 
-    /// Of a channel that the kernel moves. Its sockets are as they are until its client is found to
-    /// take less than comes: the process does not hear of one that takes all.
+    /// Of a channel that the kernel moves. Whatever its sockets have, they get what is found once the
+    /// client takes less than comes: the process does not hear of one that takes all.
     pub(super) const fn in_kernel() -> Self {
         Self::new(TICKS, Bound::FREE)
     }

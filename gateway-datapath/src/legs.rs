@@ -55,12 +55,6 @@ pub trait ClientLeg: AsyncRead + AsyncWrite + Unpin {
         None
     }
 
-    /// Whether what waits in the legs' sockets is bounded by whoever reads the host; false: that is
-    /// done elsewhere, as others move the bytes.
-    fn is_bounded_by_reader(&self) -> bool {
-        true
-    }
-
     /// Nothing is to reach the client any more: closing its socket drops what waits there, and
     /// resets the connection.
     fn give_up(&mut self) {

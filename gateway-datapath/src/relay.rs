@@ -77,8 +77,7 @@ where
     C: ClientLeg,
     H: HostLeg,
 {
-    let bounded = client.socket().filter(|_| client.is_bounded_by_reader());
-    let bounds = Bounds::begin(bounded.map(|client| (host.socket(), client)));
+    let bounds = Bounds::begin(client.socket().map(|client| (host.socket(), client)));
     let pings = limits
         .ping_interval
         .filter(|_| rest.framing() == Framing::WebSocket);

@@ -97,10 +97,6 @@ impl crate::ClientLeg for ClientLeg<'_> {
         Some(self.link.client.socket().as_fd())
     }
 
-    fn is_bounded_by_reader(&self) -> bool {
-        false
-    }
-
     fn give_up(&mut self) {
         self.link.lose_client();
         let _ = SockRef::from(self.link.client.socket()).set_linger(Some(Duration::ZERO));

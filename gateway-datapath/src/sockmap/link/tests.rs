@@ -243,35 +243,3 @@ async fn a_host_on_a_unix_socket_that_speaks_while_it_enters_the_map_is_left() {
     );
     assert!(legs.is_err());
 }
-
-/// What the kernel may keep of a client's bytes that were not sent, and of a host's that were not
-/// read.
-fn bounds(client: &TcpStream, host: &TcpStream) -> [usize; 2] {
-    let unsent = SockRef::from(client).tcp_notsent_lowat().unwrap();
-    let received = SockRef::from(host).recv_buffer_size().unwrap();
-    [usize::try_from(unsent).unwrap(), received]
-}
-
-#[tokio::test]
-#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
-async fn sockets_are_as_the_kernel_makes_them_while_the_client_takes_all() {
-    let sockmap = sockmap();
-    let (mut client, client_leg) = pair().await;
-    let (mut host, host_leg) = pair().await;
-    let before = bounds(&client_leg, &host_leg);
-    let link = sockmap.enter(client_leg, host_leg);
-    let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
-    let peers = async {
-        host.write_all(LATER).await.unwrap();
-        assert_eq!(read_frames(&mut client, LATER.len()).await, LATER);
-        let host_leg = link.host.get_ref().tcp().unwrap().try_clone().unwrap();
-        let client_leg = link.client.socket().try_clone().unwrap();
-        let [client_leg, host_leg] =
-            [client_leg, host_leg].map(|leg| TcpStream::from_std(leg).unwrap());
-        assert_eq!(bounds(&client_leg, &host_leg), before);
-        drop((client_leg, host_leg, host));
-        expect_end(client).await;
-    };
-    let reason = run(&link, &Counters::default(), peers).await;
-    assert_eq!(reason, EndReason::HostEnd);
-}
