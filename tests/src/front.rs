@@ -1,7 +1,9 @@
 //! Other ways to a host than its TCP port: whatever comes to a front is passed on to the host, and
 //! back.
 
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ impl Front {
     pub fn unix(path: &Path, host: SocketAddr) -> Result<Self> {
         let listener =
             UnixListener::bind(path).with_context(|| format!("listening at {}", path.display()))?;
+        // Whoever the gateway runs as.
+        fs::set_permissions(path, Permissions::from_mode(0o666))?;
         Ok(Self(tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {

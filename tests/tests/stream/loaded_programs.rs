@@ -13,7 +13,7 @@ use testkit::command::run_bounded;
 use testkit::gateway::{GatewayBuilder, Signal, gateway_binary, unused_user};
 use testkit::prelude::*;
 
-use crate::setup::{Channel, SOCKMAP, Stage};
+use crate::setup::{Channel, SOCKMAP, SOCKMAP_UNIX_HOST, Setup, Stage};
 
 // linux/capability.h
 const NET_ADMIN: u64 = 1 << 12;
@@ -86,13 +86,21 @@ impl Loaded {
         &self,
         more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
     ) -> Result<Stage> {
+        self.start_on(SOCKMAP, more).await
+    }
+
+    async fn start_on(
+        &self,
+        setup: Setup,
+        more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+    ) -> Result<Stage> {
         let directory = self.directory();
         let directory = directory.to_str().context("a path")?;
         let mine = |gateway: GatewayBuilder| {
             let gateway = gateway.user(self.user).set("EbpfDir", directory);
             more(gateway.set("MaxConnections", CHANNELS))
         };
-        SOCKMAP.start_with(mine).await
+        setup.start_with(mine).await
     }
 }
 
@@ -174,6 +182,19 @@ async fn a_gateway_without_capabilities_uses_them() -> Result<()> {
         told.contains("1 new, 1 free, 1 in use, 0 removed"),
         "{told}"
     );
+    move_some(&mut channel).await
+}
+
+#[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+async fn a_gateway_without_capabilities_moves_hosts_on_unix_sockets_with_them() -> Result<()> {
+    let loaded = Loaded::new(unused_user())?;
+    loaded.load()?;
+    let stage = loaded
+        .start_on(SOCKMAP_UNIX_HOST, |gateway| gateway)
+        .await?;
+    ensure!(capabilities(&stage)? & PRIVILEGES == 0);
+    let mut channel = stage.open().await?;
     move_some(&mut channel).await
 }
 
