@@ -40,6 +40,13 @@ pub const ANY_SEGMENT: u64 = u64::MAX;
 /// `SKB_MAX_ALLOC` (net/core/filter.c), four pages less what the kernel needs of them.
 pub const SMALL_SEGMENT: u64 = MAX_DATAGRAM as u64;
 
+/// Name of the global that says how long a piece may be to leave its bridge in one block of
+/// memory with its header, in bytes.
+///
+/// Until kernel commit 76d727ae02b5 `__skb_send_sock` (net/core/skbuff.c) sends what a piece has
+/// in its linear part, where the header is, without `MSG_MORE`, so that it becomes a segment of
+/// its own.
+pub const LINEAR_LIMIT: &str = "LINEAR_LIMIT";
 /// Name of the global that says where the kernel keeps a Unix socket's peer, in bytes from the
 /// socket's start, as its type information tells it; or [`UNKNOWN_OFFSET`].
 pub const PEER_OFFSET: &str = "PEER_OFFSET";

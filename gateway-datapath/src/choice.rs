@@ -170,7 +170,7 @@ impl Paths {
         Ok(Carrier::relay(client, host))
     }
 
-    /// The kernel moves nothing of such a host.
+    /// The wanted path, whichever it is, cannot move such a channel.
     fn fall_back_for(&self, reason: &'static str, detail: &dyn std::fmt::Display) {
         if let Some(wanted) = self.wanted.name() {
             self.fall_back(wanted, reason, detail);

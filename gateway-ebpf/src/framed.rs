@@ -8,6 +8,8 @@
 //! commit 44d0469f79bd, "bpf: Add sk_is_inet and IS_ICSK check in tls_sw_has_ctx_tx/rx". Kernels
 //! that may be without it get their headers by `bpf_skb_change_head`, which knows no sockets.
 
+use core::ptr;
+
 use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
 use aya_ebpf::helpers::generated::bpf_skb_change_head;
 use aya_ebpf::programs::SkBuffContext;
@@ -18,6 +20,16 @@ use gateway_common::layout::{ANY_SEGMENT, BROKEN};
 use crate::channel::Channel;
 use crate::host::segment_limit;
 use crate::maps::TARGETS;
+
+/// Longest piece that is made linear, see [`gateway_common::layout::LINEAR_LIMIT`].
+#[unsafe(no_mangle)]
+static LINEAR_LIMIT: u64 = 0;
+
+#[inline(always)]
+fn linear_limit() -> u64 {
+    // SAFETY: a constant that the gateway set before it loaded the program.
+    unsafe { ptr::read_volatile(&raw const LINEAR_LIMIT) }
+}
 
 /// Puts a header in front of a piece and sends it to the client; returns the program's verdict.
 #[inline(always)]
@@ -50,6 +62,10 @@ fn put_header(context: &SkBuffContext, len: u32) -> Option<u32> {
     }
     let mut header = [0; MAX_HEADER];
     let header_len = frame::write_header(&mut header, FIN_BINARY, payload);
+    if u64::from(len) <= linear_limit() {
+        // Without memory for that it stays as it is.
+        let _ = context.skb.pull_data(len);
+    }
     if segment_limit() == ANY_SEGMENT {
         context.skb.adjust_room(header_len as i32, 0, 0).ok()?;
     } else {

@@ -153,6 +153,7 @@ pub(super) fn programs(channels: u32) -> Result<Ebpf, LoadError> {
     let mut ebpf = EbpfLoader::new()
         .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
         .override_global(layout::SEGMENT_LIMIT, &segment_limit, true)
+        .override_global(layout::LINEAR_LIMIT, &kernel::linear_limit(), true)
         .override_global(layout::PEER_OFFSET, &peer, true)
         .override_global(layout::COOKIE_OFFSET, &cookie, true)
         .override_global(layout::CHARGED_OFFSET, &charged, true)

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, TO_BRIDGE};
+use gateway_common::layout::{DESTINATION_LEN, MAX_DATAGRAM, TO_BRIDGE};
 use tokio::time::Sleep;
 
 use super::link::Link;
@@ -77,8 +77,8 @@ impl Passed {
                 Ok(0) => return Poll::Ready(Ok(Ok(()))),
                 Ok(len) => {
                     self.forwarded += len as u64;
-                    buffer[len..len + ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
-                    self.datagram = Some((buffer, len + ROAD_LEN));
+                    buffer[len..len + DESTINATION_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
+                    self.datagram = Some((buffer, len + DESTINATION_LEN));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && link.is_gated => {
                     let wait = self

@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use gateway_common::layout::{ROAD_LEN, State};
+use gateway_common::layout::{DESTINATION_LEN, State};
 use rustix::net::{self, SendFlags};
 use socket2::SockRef;
 use tokio::io::Interest;
