@@ -11,7 +11,6 @@ use testkit::prelude::*;
 use testkit::tunnel::Tunnel;
 use testkit::ws::{Connect, Frame, RawClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
 
 use crate::openapi::{assert_described, check, document};
 use crate::support::{PASSWORD, Stage};
@@ -160,7 +159,7 @@ async fn what_cannot_be_had_is_said_and_makes_no_ticket() {
             "DeniedHosts",
         ),
     ] {
-        let (found, _, answer) = ask(&stage, "POST", order).await;
+        let (found, _, answer) = ask(&stage, Method::POST, order).await;
         let message = answer["message"].as_str().unwrap();
         assert_eq!(found.as_u16(), status, "{order}: {message}");
         assert!(message.contains(told), "{order}: {message}");
@@ -213,7 +212,7 @@ async fn what_makes_no_sense_is_said_with_its_member() {
         ),
         (r#"{"host": "unix:run"}"#, "host: "),
     ] {
-        let (found, _, answer) = ask(&stage, "POST", order).await;
+        let (found, _, answer) = ask(&stage, Method::POST, order).await;
         let message = answer["message"].as_str().unwrap();
         assert_eq!(found, StatusCode::BAD_REQUEST, "{order}: {message}");
         assert!(message.contains(told), "{order}: {message}");

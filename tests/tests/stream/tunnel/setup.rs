@@ -1,13 +1,11 @@
 //! Tunnels through a gateway to the host behind it.
 
-use std::net::SocketAddr;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use testkit::net::Connection;
 use testkit::pattern::{DOWNLINK, Pattern, UPLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::tunnel::Tunnel;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::setup::{Stage, linked, read_exactly};
