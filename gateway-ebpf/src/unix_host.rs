@@ -102,8 +102,12 @@ impl Host {
 fn offsets() -> Option<[usize; 3]> {
     // SAFETY: constants that the gateway set before it loaded the program.
     let offsets = unsafe {
-        [&raw const PEER_OFFSET, &raw const COOKIE_OFFSET, &raw const CHARGED_OFFSET]
-            .map(|offset| ptr::read_volatile(offset))
+        [
+            &raw const PEER_OFFSET,
+            &raw const COOKIE_OFFSET,
+            &raw const CHARGED_OFFSET,
+        ]
+        .map(|offset| ptr::read_volatile(offset))
     };
     if offsets.contains(&UNKNOWN_OFFSET) {
         return None;

@@ -16,6 +16,14 @@
 //! Two hops, because changing the length of a TCP segment in a verdict breaks its source
 //! (`tcp_eat_skb` in `net/ipv4/tcp_bpf.c`), and `AF_UNIX` has no such count. Everything that goes to
 //! the client goes through one queue of the kernel, in whole frames.
+//!
+//! A host on a Unix socket is such a stream itself: one hop is enough, and nothing of it passes.
+//!
+//! ```text
+//!            unix_host_verdict
+//!   host =====> gateway's end ---------------> client
+//!   AF_UNIX     (UNIX_HOSTS)       framed
+//! ```
 
 mod charged;
 mod client;
