@@ -146,7 +146,7 @@ async fn what_a_host_sent_before_it_vanished_arrives() -> Result<()> {
     // What it has not read is lost, which makes its end a break.
     let unread = Frame::binary(UPLINK.bytes(0, 1_000));
     client.send_frame(&unread).await?;
-    host.readable().await?;
+    read_uplink(&mut host, 0, 1).await?;
     write_pattern(&mut host, DOWNLINK, 0, LENGTH).await?;
     drop(host);
     read_downlink(&mut client, 0, LENGTH).await?;
