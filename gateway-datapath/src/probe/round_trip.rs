@@ -30,14 +30,15 @@ pub(super) async fn run(
     run_protected(carry, Framing::WebSocket, Duration::ZERO).await
 }
 
-/// Runs a channel or, without framing, a tunnel. `carry` makes what the client reads and writes, and the carrier, of the two
-/// ends of the client's connection and the host leg. The client begins to read after `late`.
+/// Runs a channel or, without framing, a tunnel. `carry` makes what the client reads and writes,
+/// and the carrier, of the two ends of the client's connection and the host leg. The client begins
+/// to read after `late`.
 pub(super) async fn run_protected<C: AsyncRead + AsyncWrite + Unpin>(
     carry: impl FnOnce(TcpStream, TcpStream, TcpStream) -> anyhow::Result<(C, Carrier)>,
     framing: Framing,
     late: Duration,
 ) -> anyhow::Result<()> {
-    run_with_host(pair(), carry, late).await
+    run_with_host(pair(), carry, framing, late).await
 }
 
 /// The same with a host on a Unix socket.
@@ -46,13 +47,14 @@ pub(super) async fn run_with_unix_host(
 ) -> anyhow::Result<()> {
     let carry = |client, client_leg, host_leg| Ok((client, carry(client_leg, host_leg)?));
     let host = async { UnixStream::pair().context("no Unix sockets") };
-    run_with_host(host, carry, Duration::ZERO).await
+    run_with_host(host, carry, Framing::WebSocket, Duration::ZERO).await
 }
 
-/// Runs a channel to a host of which `host` makes both ends.
+/// Runs a channel or a tunnel to a host of which `host` makes both ends.
 async fn run_with_host<C, H, L>(
     host: impl Future<Output = anyhow::Result<(H, L)>>,
     carry: impl FnOnce(TcpStream, TcpStream, L) -> anyhow::Result<(C, Carrier)>,
+    framing: Framing,
     late: Duration,
 ) -> anyhow::Result<()>
 where
@@ -123,12 +125,12 @@ async fn play(
 /// The same without frames, with more than a few bytes each way.
 async fn play_raw(
     client: impl AsyncRead + AsyncWrite + Unpin,
-    mut host: TcpStream,
+    host: impl AsyncRead + AsyncWrite + Unpin,
     late: Duration,
 ) -> anyhow::Result<()> {
     let (down, up) = (pattern(DOWNLINK), pattern(RAW_UPLINK));
     let (mut from_gateway, mut to_gateway) = tokio::io::split(client);
-    let (mut from_client, mut to_client) = host.split();
+    let (mut from_client, mut to_client) = tokio::io::split(host);
     let (mut received_down, mut received_up) = (vec![0; DOWNLINK], vec![0; RAW_UPLINK]);
     let read = async {
         tokio::time::sleep(late).await;
@@ -148,7 +150,7 @@ async fn play_raw(
     ensure!(is_exact, "other bytes arrived than were sent");
     to_gateway.shutdown().await?;
     from_client.read_to_end(&mut Vec::new()).await?;
-    drop(host);
+    drop((from_client, to_client));
     from_gateway.read_to_end(&mut Vec::new()).await?;
     Ok(())
 }
