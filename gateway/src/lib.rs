@@ -46,6 +46,7 @@ pub mod host;
 pub mod host_tls;
 pub mod http;
 mod https;
+mod kept_file;
 pub mod limits;
 pub mod listen;
 mod load_ebpf;

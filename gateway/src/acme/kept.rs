@@ -9,8 +9,8 @@ use rustls_pki_types::CertificateDer;
 
 use super::advice::identifier;
 use super::schedule::{due, share};
-use super::store;
 use crate::config::Acme;
+use crate::kept_file;
 use crate::pem_file::Fingerprint;
 use crate::tls::{Certificate, OwnFiles};
 
@@ -56,7 +56,7 @@ pub(super) fn text(directory: &str, key: &str, chain: &str) -> String {
 impl Kept {
     /// What is in the file; `None`: nothing that can be used.
     pub(super) fn read(path: &Path) -> Option<Self> {
-        let content = store::read(path).ok()?;
+        let content = kept_file::read(path).ok()?;
         Self::of(path, &content).ok()
     }
 

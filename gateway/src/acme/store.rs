@@ -1,11 +1,10 @@
 //! What is kept in `StateDirectory`: the account, the certificate with its key, and until when the
 //! authority must not be asked.
 //!
-//! Each file is replaced at once, so it holds the old or the new content after a crash at any
-//! point. All are for the gateway's user alone.
+//! All files are for the gateway's user alone.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::progress::seconds;
+use crate::kept_file::{self, write_fresh};
 use crate::pem_file::exposed;
 
 /// The file that is locked by the gateway that renews.
@@ -28,8 +28,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 const MAX_NAME: usize = 200;
 /// More than an account, or a certificate with its chain and key, needs, in bytes.
 const ROOM: usize = 64 * 1024;
-/// A longer file is none of the gateway's, in bytes.
-const MAX_FILE: u64 = 1 << 20;
+/// The mode of the files.
+const MODE: u32 = 0o600;
 
 /// Why something is not kept.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +105,7 @@ impl Store {
     /// not be kept, and it gives only so much.
     pub(super) fn prove_room(&self) -> Result<(), StoreError> {
         let path = self.0.join("room");
-        let proved = write_fresh(&path, &vec![b'.'; ROOM]);
+        let proved = write_fresh(&path, &vec![b'.'; ROOM], MODE);
         let removed = fs::remove_file(&path);
         proved
             .and(removed)
@@ -115,7 +115,7 @@ impl Store {
     /// The account at this authority.
     pub(super) fn account(&self, directory: &Uri) -> Result<Found, StoreError> {
         let name = account_name(directory);
-        let text = match read(&self.0.join(&name)) {
+        let text = match kept_file::read(&self.0.join(&name)) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::None),
             Err(error) => return Err(self.error(&name, &error)),
@@ -169,12 +169,7 @@ impl Store {
 
     /// Puts a file in the place of the one that there may be.
     fn replace(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
-        let fresh = self.0.join(format!("{name}.fresh"));
-        let replaced = write_fresh(&fresh, content).and_then(|()| {
-            fs::rename(&fresh, self.0.join(name))?;
-            // Only then is the name itself on the disk.
-            File::open(&self.0)?.sync_all()
-        });
+        let replaced = kept_file::replace(&self.0.join(name), content, MODE);
         replaced.map_err(|error| self.error(name, &error))
     }
 
@@ -193,28 +188,6 @@ impl Store {
             reason: reason.to_string(),
         }
     }
-}
-
-/// The content of a file that is kept, at most 1 MiB of it.
-pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut content = Zeroizing::new(Vec::new());
-    File::open(path)?.take(MAX_FILE).read_to_end(&mut content)?;
-    Ok(content)
-}
-
-/// Makes a file anew that its owner alone may read, and waits until it is on the disk.
-fn write_fresh(path: &Path, content: &[u8]) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(content)?;
-    file.sync_all()
 }
 
 /// The name of the file for the account at an authority, made of its directory's address.
@@ -263,9 +236,9 @@ mod tests {
         let fresh = store.0.join("certificate.pem.fresh");
         fs::write(&fresh, b"ha").unwrap();
         fs::set_permissions(&fresh, fs::Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(*read(&path).unwrap(), b"old");
+        assert_eq!(*kept_file::read(&path).unwrap(), b"old");
         store.keep_certificate(&path, b"new").unwrap();
-        assert_eq!(*read(&path).unwrap(), b"new");
+        assert_eq!(*kept_file::read(&path).unwrap(), b"new");
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
             0o600
