@@ -23,7 +23,7 @@ pub(crate) struct VmOptions {
     #[arg(long, value_name = "CLASS", default_value = "6.12")]
     kernel: String,
     /// A value of the configuration key `DataPath`, perhaps with a number for another key, as in
-    /// `ktls:SpliceFrom=0`; may be given several times. Default: all that the gateway's probe
+    /// `ktls:SpliceFrom=4096`; may be given several times. Default: all that the gateway's probe
     /// names.
     #[arg(long = "path", value_name = "NAME")]
     paths: Vec<String>,

@@ -71,11 +71,13 @@ impl BeginError {
 
 impl Ktls {
     /// Payload of the host is spliced where `splice_from` bytes or more come at a time, if the
-    /// kernel carries that.
-    pub fn new(carried: Support, splice_from: usize) -> Self {
+    /// kernel carries that; `None`: it never is.
+    pub fn new(carried: Support, splice_from: Option<usize>) -> Self {
+        // From one byte on is always: nothing has to be found out about a message first.
+        let splice_from = splice_from.map(|least| if least == 1 { 0 } else { least });
         Self {
             suites: carried.suites,
-            splice_from: carried.splice.then_some(splice_from),
+            splice_from: splice_from.filter(|_| carried.splice),
             new_keys: carried.new_keys,
             key_limit: None,
         }

@@ -25,7 +25,7 @@ pub(crate) async fn support() -> Support {
 
 /// Leaves the records to the kernel.
 async fn hand_over(server: TlsStream) -> KtlsStream {
-    enter(&Ktls::new(support().await, 0), server)
+    enter(&Ktls::new(support().await, Some(1)), server)
 }
 
 fn enter(ktls: &Ktls, server: TlsStream) -> KtlsStream {
@@ -80,7 +80,7 @@ async fn new_keys_of_the_client_are_followed_or_end_what_is_read() {
     let suite = cipher_suite::TLS13_AES_256_GCM_SHA384;
     let (mut client, server) = connect(&identity, client_config(&identity, suite)).await;
     let support = support().await;
-    let mut server = enter(&Ktls::new(support.clone(), 0), server);
+    let mut server = enter(&Ktls::new(support.clone(), Some(1)), server);
     if support.new_keys {
         for round in 0..5_u8 {
             // This asks for a new key of the server, too.
@@ -152,7 +152,7 @@ async fn a_worn_key_is_changed_by_the_kernel_or_ends_the_channel() {
         let (mut client, server) = connect(&identity, client_config(&identity, suite)).await;
         let support = support().await;
         let is_changed = support.new_keys && suite.tls13().is_some();
-        let mut server = enter(&Ktls::new(support, 0).with_key_limit(1_500), server);
+        let mut server = enter(&Ktls::new(support, Some(1)).with_key_limit(1_500), server);
         for round in 0..20_u8 {
             server.write_all(&[round; 1_000]).await.unwrap();
             let mut received = [0; 1_000];

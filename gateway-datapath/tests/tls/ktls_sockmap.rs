@@ -25,7 +25,7 @@ async fn a_worn_key_ends_a_channel_on_which_only_the_host_speaks() {
     let suite = cipher_suite::TLS13_AES_128_GCM_SHA256;
     let (mut client, server) = connect(&identity, client_config(&identity, suite)).await;
     let (mut host, host_leg) = tcp_pair().await;
-    let ktls = Ktls::new(support().await, usize::MAX).with_key_limit(KEY_LIMIT);
+    let ktls = Ktls::new(support().await, None).with_key_limit(KEY_LIMIT);
     let paths = Paths::with_ktls_sockmap(ktls, Sockmap::load(1, 1 << 20).unwrap());
     let server = gateway_datapath::ClientStream::Tls(Box::new(server));
     let mut carrier = paths

@@ -189,11 +189,10 @@ keys! {
     /// How channels are moved.
     "DataPath": OneOf<DataPath>, IfLoaded =>
         data_path: DataPath = DataPath::Auto;
-    /// Bytes that must come from the host at a time for `ktls` to splice them; 65,532 are the most
-    /// that ever do.
-    "SpliceFrom": Number<usize, 0, 1_073_741_824>, AtRestart =>
-        // More than is moved at a time: see docs/data-paths.md, "ktls".
-        splice_from: usize = 65_536;
+    /// Bytes that must come from the host at a time for `ktls` to splice them, of which 65,532 are
+    /// the most that ever do; `None` (0): nothing is spliced.
+    "SpliceFrom": OrZero<Number<usize, 1, 1_073_741_824>>, AtRestart =>
+        splice_from: Option<usize> = None;
     /// Most bytes of a channel that wait in the kernel for its client, where the kernel moves
     /// them; what fits into the sockets comes on top.
     "QueueLimit": Number<usize, 131_072, 1_073_741_824>, AtRestart =>

@@ -158,7 +158,7 @@ pub(super) mod tests {
             ("DataPath", json!("sockmap")),
             ("DataPath", json!("ktls")),
             ("DataPath", json!("ktls-sockmap")),
-            ("SpliceFrom", json!(0)),
+            ("SpliceFrom", json!(4_096)),
             ("QueueLimit", json!(131_072)),
             ("ManagerCAFile", json!("/etc/ssl/ca.pem")),
             ("ManagerTimeout", json!(31)),

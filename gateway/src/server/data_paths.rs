@@ -65,7 +65,7 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
 fn with_programs(config: &Config, support: Support, sockmap: Arc<Sockmap>) -> Paths {
     if config.data_path == DataPath::KtlsSockmap {
         // Nothing is spliced: the downlink does not come by here.
-        Paths::with_ktls_sockmap(Ktls::new(support, usize::MAX), sockmap)
+        Paths::with_ktls_sockmap(Ktls::new(support, None), sockmap)
     } else {
         Paths::with_sockmap(sockmap)
     }

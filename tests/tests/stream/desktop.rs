@@ -23,7 +23,7 @@ async fn all_channels_of_a_recorded_desktop(setup: Setup) -> Result<()> {
 #[tokio::test]
 #[ignore = "needs a kernel with TLS: cargo xtask vm-test"]
 async fn all_channels_are_spliced() -> Result<()> {
-    let splice = |gateway: GatewayBuilder| gateway.set("SpliceFrom", 0);
+    let splice = |gateway: GatewayBuilder| gateway.set("SpliceFrom", 1);
     for line in play(&KTLS.start_with(splice).await?).await? {
         ensure!(line.contains("bytes spliced, 0 bytes copied"), "{line}");
     }

@@ -51,7 +51,7 @@ async fn tls_clients_are_moved_whatever_the_kernel_carries() -> Result<()> {
 /// Sends messages of this length, each when the one before has arrived; none may be copied.
 async fn splice_messages(length: u64, count: u64) -> Result<()> {
     let stage = KTLS
-        .start_with(|gateway| gateway.set("SpliceFrom", 0))
+        .start_with(|gateway| gateway.set("SpliceFrom", 1))
         .await?;
     let mut channel = stage.open().await?;
     channel.host.set_nodelay(true)?;
@@ -80,7 +80,7 @@ async fn ten_thousand_small_messages_are_spliced() -> Result<()> {
 /// Sends a stream of this length; none of it may be copied.
 async fn splice_stream(length: u64) -> Result<()> {
     let stage = KTLS
-        .start_with(|gateway| gateway.set("SpliceFrom", 0))
+        .start_with(|gateway| gateway.set("SpliceFrom", 1))
         .await?;
     let mut channel = stage.open().await?;
     channel.downlink(length).await?;

@@ -38,9 +38,9 @@ pub struct Bench<'a> {
 
 /// What is measured of `ktls`: everything is spliced, what is long, nothing.
 const KTLS: [&str; 3] = [
-    "ktls:SpliceFrom=0",
+    "ktls:SpliceFrom=1",
     "ktls:SpliceFrom=4096",
-    "ktls:SpliceFrom=65536",
+    "ktls:SpliceFrom=0",
 ];
 
 /// The kernel that stood for the class, and what each start has found out, with the costs in

@@ -1,6 +1,6 @@
 //! Drives the gateway's data paths inside a virtual machine whose clock counts instructions, for
 //! `cargo xtask bench vm`. Arguments are values of the configuration key `DataPath`, each
-//! perhaps with another key, as in `ktls:SpliceFrom=0`, perhaps a cipher suite, and perhaps
+//! perhaps with another key, as in `ktls:SpliceFrom=4096`, perhaps a cipher suite, and perhaps
 //! `tunnels:` instead of WebSockets.
 //!
 //! Each load is carried twice, once with more to do; the difference is what more messages cost,
