@@ -51,6 +51,11 @@ enum Wanted {
     Ktls(Ktls),
     /// `sockmap` into records made by the kernel, for TLS client legs.
     KtlsSockmap(Ktls, Arc<Sockmap>),
+    /// What is cheaper than `relay` for each kind of client leg, where the kernel can move it.
+    Cheapest {
+        tls: Option<Ktls>,
+        plaintext: Option<Arc<Sockmap>>,
+    },
 }
 
 /// A channel's two legs on the data path that moves them.
@@ -87,6 +92,18 @@ impl Paths {
         Self {
             counted: Counted::of("ktls-sockmap", &sockmap),
             wanted: Wanted::KtlsSockmap(ktls, sockmap),
+        }
+    }
+
+    /// With these for the client legs that they can move, and `relay` for all else, which is then
+    /// no fallback.
+    pub fn with_cheapest(tls: Option<Ktls>, plaintext: Option<Arc<Sockmap>>) -> Self {
+        let counted = plaintext
+            .as_ref()
+            .map(|sockmap| Counted::of("sockmap", sockmap));
+        Self {
+            counted: counted.unwrap_or_default(),
+            wanted: Wanted::Cheapest { tls, plaintext },
         }
     }
 
@@ -139,14 +156,27 @@ impl Paths {
         };
         let client = match (&self.wanted, client) {
             (Wanted::Relay, client) => client,
-            (Wanted::Sockmap(sockmap), ClientStream::Plain(tcp)) => {
+            (
+                Wanted::Sockmap(sockmap)
+                | Wanted::Cheapest {
+                    plaintext: Some(sockmap),
+                    ..
+                },
+                ClientStream::Plain(tcp),
+            ) => {
                 return self.take_sockmap(sockmap, tcp, host);
             }
             (Wanted::Sockmap(_), tls @ ClientStream::Tls(_)) => {
                 self.fall_back("sockmap", "TLS client leg", &PLAINTEXT_ONLY);
                 tls
             }
-            (Wanted::Ktls(ktls), ClientStream::Tls(tls)) => match ktls.enter(tls) {
+            (
+                Wanted::Ktls(ktls)
+                | Wanted::Cheapest {
+                    tls: Some(ktls), ..
+                },
+                ClientStream::Tls(tls),
+            ) => match ktls.enter(tls) {
                 Ok(stream) => return Ok(Carrier::Ktls(Box::new(stream), host)),
                 Err((refusal, client)) => {
                     self.fall_back("ktls", refusal.name(), &refusal);
@@ -166,6 +196,7 @@ impl Paths {
                 self.fall_back("ktls", "plaintext client leg", &detail);
                 plain
             }
+            (Wanted::Cheapest { .. }, client) => client,
         };
         Ok(Carrier::relay(client, host))
     }
@@ -260,10 +291,10 @@ impl Paths {
 }
 
 impl Wanted {
-    /// `None`: nothing but `relay`.
+    /// The path that somebody has asked for by its name; `None`: nobody has.
     fn name(&self) -> Option<&'static str> {
         match self {
-            Self::Relay => None,
+            Self::Relay | Self::Cheapest { .. } => None,
             Self::Sockmap(_) => Some("sockmap"),
             Self::Ktls(_) => Some("ktls"),
             Self::KtlsSockmap(..) => Some("ktls-sockmap"),

@@ -19,6 +19,7 @@ mod kernel_count;
 pub mod ktls;
 pub mod label;
 mod legs;
+pub mod measure;
 mod moderation;
 pub mod os;
 mod outbound;
