@@ -12,7 +12,8 @@ use rustix::thread::{
     remove_capability_from_bounding_set, set_capabilities, set_no_new_privs,
 };
 
-use crate::config::Config;
+use crate::config::{Config, DataPath};
+use crate::measured;
 
 /// What a gateway with this configuration needs while it runs; with `take_over`, from the one that
 /// runs already.
@@ -25,7 +26,8 @@ pub(crate) fn needed(config: &Config, take_over: bool) -> CapabilitySet {
     }
     // Programs that somebody else has loaded can be used without any of these.
     let has_loaded = || gateway_datapath::sockmap::is_ready(&config.ebpf_dir);
-    if config.data_path.has_programs() && !has_loaded() {
+    let paths = measured::data_paths(config);
+    if paths.into_iter().any(DataPath::has_programs) && !has_loaded() {
         needed |= CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
     }
     needed
@@ -88,7 +90,6 @@ pub(crate) fn held() -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DataPath;
 
     #[test]
     fn what_is_needed_depends_on_the_data_path_and_on_what_is_written() {
@@ -96,6 +97,7 @@ mod tests {
         let bpf = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
         let mut config = Config {
             ebpf_dir: "/nowhere".into(),
+            state_directory: "/nowhere".into(),
             ..Config::default()
         };
         for (path, more) in [

@@ -2,6 +2,7 @@
 
 mod doctor;
 mod health;
+mod probe;
 mod ticket;
 
 use std::ffi::OsString;
@@ -25,12 +26,12 @@ use crate::pool::{self, PoolKeys};
 use crate::prepared::Prepared;
 use crate::runtime_dir::{Owner, RuntimeDir, RuntimeDirError};
 use crate::session::SessionId;
-use crate::{capabilities, desktops, load_ebpf, log, server, setup};
+use crate::{capabilities, desktops, load_ebpf, log, measured, server, setup};
 use gateway_datapath::ktls::module;
-use gateway_datapath::probe;
 
 use doctor::DoctorArguments;
 use health::HealthArguments;
+use probe::ProbeArguments;
 use ticket::TicketArguments;
 
 /// `EX_CONFIG` of sysexits.h: something is wrong with the configuration.
@@ -89,11 +90,7 @@ enum Command {
         file: Schema,
     },
     /// Find out, with real bytes over loopback, which data paths this kernel supports.
-    Probe {
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
+    Probe(ProbeArguments),
     /// Ask for a gateway's health: exit code 0 if clients should be sent to it, otherwise 1.
     Health(HealthArguments),
     /// Find out why an installation does not work: one line for each check. Nothing is changed.
@@ -173,7 +170,7 @@ pub fn main() -> ExitCode {
     }
     let sources = Sources::new(arguments.config, std::env::vars_os(), arguments.set);
     match command {
-        Command::Probe { json } => return exit(print_probe(json, &sources)),
+        Command::Probe(probe) => return exit(probe.run(&sources)),
         Command::Health(health) => return health.run(&sources),
         Command::Document { document } => return exit(document.print(Arguments::command())),
         Command::Password => return exit(desktops::print_hash()),
@@ -292,18 +289,6 @@ fn on_this_thread(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::
     done
 }
 
-/// Needs no configuration, which only tells where root has loaded programs: it tells of the machine.
-fn print_probe(json: bool, sources: &Sources) -> anyhow::Result<()> {
-    let config = loaded_or_default(sources);
-    let runtime = runtime(&Config::default(), 0)?;
-    let findings = runtime.block_on(probe::run(probe::Extent::All, &config.ebpf_dir));
-    if json {
-        print_line(&serde_json::to_string_pretty(&findings)?)
-    } else {
-        print(probe::table(&findings))
-    }
-}
-
 fn print_schema(file: Schema) -> anyhow::Result<()> {
     let schema = match file {
         Schema::Configuration => config::schema(),
@@ -361,7 +346,11 @@ fn show(prepared: &Prepared, values: &str) -> anyhow::Result<()> {
 
 fn run(prepared: Prepared, take_over: bool) -> anyhow::Result<()> {
     let config = &prepared.loaded.config;
-    if matches!(config.data_path, DataPath::Ktls | DataPath::KtlsSockmap) {
+    let paths = measured::data_paths(config);
+    if paths
+        .iter()
+        .any(|path| matches!(path, DataPath::Ktls | DataPath::KtlsSockmap))
+    {
         module::load_if_missing();
     }
     // The log and the runtime start threads, each with capabilities of its own.

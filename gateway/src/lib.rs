@@ -7,7 +7,7 @@
 //! `cli` -> {`server`, `doctor`, `setup`} -> `ports` -> `reload` -> {`listen`, `admin`, `handover`} -> `acme` -> `serving` ->
 //! {`manager`, `desktops`, `web_client`} -> {`assignment`, `drain`} -> `channel` -> `admission` ->
 //! {`ticket`, `portal`} -> {`http`, `signed`} -> {`pool`, `described`} -> `limits` -> {`metrics`,
-//! `access_log`, `grant`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` ->
+//! `access_log`, `grant`, `measured`} -> {`host_tls`, `session`} -> `config` -> `spice_host` -> `target` ->
 //! {`socket_path`, `refusal`}.
 //!
 //! What moves a channel's bytes is a crate of its own, `gateway_datapath`, which holds all `unsafe`
@@ -52,6 +52,7 @@ pub mod listen;
 mod load_ebpf;
 mod log;
 pub mod manager;
+pub mod measured;
 mod memory;
 pub mod metrics;
 mod output;

@@ -5,15 +5,16 @@ use anyhow::ensure;
 use gateway_datapath::sockmap::{self, Owner, Provided};
 use nix::unistd::{Uid, User};
 
-use crate::config::Config;
+use crate::config::{Config, DataPath};
+use crate::measured;
 use crate::output::print_line;
 
 /// Loads the programs for a gateway of this configuration, which runs as this user, and tells what
 /// was done.
 pub(crate) fn run(config: &Config, user: &str) -> anyhow::Result<()> {
-    let path = config.data_path;
-    if !path.has_programs() {
-        let path = path.name();
+    let paths = measured::data_paths(config);
+    if !paths.into_iter().any(DataPath::has_programs) {
+        let path = config.data_path.name();
         return print_line(&format!("DataPath {path} needs no eBPF programs"));
     }
     let owner = owner(user)?;
@@ -61,7 +62,6 @@ fn owner(user: &str) -> anyhow::Result<Owner> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DataPath;
 
     #[test]
     fn a_user_is_known_by_name_or_number() {

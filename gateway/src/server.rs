@@ -41,7 +41,7 @@ use crate::serving::{Live, PeerTls, Serving};
 use crate::ticket::Tickets;
 use crate::tls::ClientRule;
 use crate::web_client::Pages;
-use data_paths::data_paths;
+use data_paths::{DataPaths, data_paths, descriptors_of_channels};
 use gateway_datapath::supervise::{Supervised, supervised};
 use open::Open;
 use predecessor::{Predecessor, or_without};
@@ -233,12 +233,17 @@ impl Running {
         } = prepared;
         let config = Arc::new(config);
         let channels = Arc::<Registry>::default();
-        let connections = connection_limits(&config);
+        let descriptors = descriptors_of_channels(&config);
+        let connections = connection_limits(&config, descriptors);
         let proxy_protocol = Arc::new(ProxyProtocol::new(
             config.proxy_protocol.clone(),
             config.handshake_timeout,
         ));
-        let (paths, findings) = data_paths(&config, connections.total()).await;
+        let DataPaths {
+            paths,
+            findings,
+            auto,
+        } = data_paths(&config, connections.total()).await;
         let paths = Arc::new(paths);
         let authorities = AuthorityFiles {
             manager: manager_tls.fingerprint,
@@ -265,7 +270,7 @@ impl Running {
         let congestion = Congestion::new(config.congestion_control.clone());
         congestion.tell();
         let certificates = acme::Shared::default();
-        let loaded = LoadedPath::new(&config, paths);
+        let loaded = LoadedPath::new(&config, descriptors, paths);
         let live = Arc::new(Live::new(Serving {
             config,
             gateway: Arc::new(gateway),
@@ -303,6 +308,7 @@ impl Running {
                 channels,
                 live,
                 findings,
+                auto: auto.map(Arc::new),
                 connections,
                 certificates: Arc::clone(&certificates.progress),
             },
@@ -514,8 +520,8 @@ fn give_desktops(gateway: &Gateway, desktops: Option<DesktopsFile>, pages: Optio
     gateway.web_client.set(pages);
 }
 
-fn connection_limits(config: &Config) -> Arc<ConnectionLimits> {
-    let total = limits::most_connections(config, config.data_path);
+fn connection_limits(config: &Config, descriptors_each: u64) -> Arc<ConnectionLimits> {
+    let total = limits::most_connections(config, descriptors_each);
     let trusted = limits::speak_for_many(config);
     let per_address = config.max_connections_per_address;
     Arc::new(ConnectionLimits::new(total, per_address, trusted))

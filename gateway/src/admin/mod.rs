@@ -34,6 +34,7 @@ use crate::acme::Progress;
 use crate::capabilities;
 use crate::channel::Registry;
 use crate::limits::ConnectionLimits;
+use crate::measured::Chosen;
 use crate::metrics;
 use crate::runtime_dir::Held;
 use crate::runtime_dir::socket::{Bound, OwnListener};
@@ -68,6 +69,8 @@ pub struct Sources {
     pub live: Arc<Live>,
     /// What the probe at the start found.
     pub findings: Vec<Finding>,
+    /// What `"DataPath": "auto"` has taken at the start; `None`: the configuration said another.
+    pub auto: Option<Arc<Chosen>>,
     /// Connections of clients.
     pub connections: Arc<ConnectionLimits>,
     /// How it goes with certificates that the gateway gets by itself.
@@ -139,6 +142,7 @@ impl Admin {
                 .iter()
                 .map(|f| (f.path, f.works))
                 .collect(),
+            auto: self.sources.auto.clone(),
             connections: self.sources.connections.open(),
             tickets: gateway.admissions.tickets().count(),
             draining: gateway.drain.is_on(),
@@ -202,6 +206,7 @@ impl Admin {
                     reason: finding.reason.clone(),
                 })
                 .collect(),
+            auto: self.sources.auto.as_deref().cloned(),
             sessions: sessions
                 .iter()
                 .map(|session| {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gateway_common::layout::State;
@@ -13,10 +14,12 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use crate::acme::AcmeStatus;
 use crate::channel::Totals;
+use crate::measured::Chosen;
 use crate::metrics::Carried;
 use crate::metrics::PREFIX;
 use gateway_datapath::end_reason::EndKind;
 use gateway_datapath::label::Label as _;
+use gateway_datapath::measure::Leg;
 use gateway_datapath::{Queues, Sent};
 
 /// Facts that are gathered for one scrape.
@@ -36,6 +39,8 @@ pub struct Now {
     pub programs: (&'static str, State),
     /// Whether each data path works here.
     pub paths: Vec<(&'static str, bool)>,
+    /// What `"DataPath": "auto"` has taken at the start.
+    pub auto: Option<Arc<Chosen>>,
     /// Connections of clients that are open.
     pub connections: usize,
     /// Tickets in memory.
@@ -70,6 +75,7 @@ impl Default for Now {
             stalled: BTreeMap::new(),
             programs: ("sockmap", State::default()),
             paths: Vec::new(),
+            auto: None,
             connections: 0,
             tickets: 0,
             draining: false,
@@ -105,6 +111,7 @@ impl Collector for Now {
                 .iter()
                 .map(|&(path, works)| ([("path", path)], u64::from(works))),
         )?;
+        self.encode_auto(&mut out)?;
         let ended_by = &self.totals.ended_by;
         out.counters(
             "channels_closed",
@@ -300,6 +307,44 @@ impl Now {
         Ok(())
     }
 
+    fn encode_auto(&self, out: &mut Out<'_>) -> fmt::Result {
+        let auto = self.auto.as_deref();
+        let taken = auto.into_iter().flat_map(|auto| {
+            Leg::ALL.map(|leg| {
+                let path = auto.of_leg(leg).path.name();
+                ([("leg", leg.name()), ("path", path)], 1)
+            })
+        });
+        out.gauges(
+            "data_path_auto",
+            "1; its labels are what DataPath auto has taken at the start",
+            taken,
+        )?;
+        let record = auto.and_then(|auto| auto.measurement.as_ref());
+        let legs = record
+            .into_iter()
+            .flat_map(|record| &record.measurement.legs);
+        let costs = legs.flat_map(|figures| {
+            figures.paths.iter().filter_map(|path| {
+                let labels = [("leg", figures.leg.name()), ("path", path.path.name())];
+                Some((labels, path.microseconds?.median / 1e6))
+            })
+        });
+        out.gauges_f64(
+            "data_path_measured_seconds",
+            "Processor time of the machine for each message of a desktop, as probe --measure found",
+            costs,
+        )?;
+        match record {
+            Some(record) => out.gauge(
+                "data_path_measured_timestamp_seconds",
+                "When probe --measure was run, in seconds since the Unix epoch",
+                record.measured_at,
+            ),
+            None => Ok(()),
+        }
+    }
+
     fn encode_process(&self, out: &mut Out<'_>) -> fmt::Result {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         out.gauge_f64(
@@ -370,8 +415,21 @@ impl Out<'_> {
         help: &str,
         values: impl Iterator<Item = ([(&'static str, &'a str); N], u64)>,
     ) -> fmt::Result {
+        self.gauges_f64(
+            of,
+            help,
+            values.map(|(labels, value)| (labels, float(value))),
+        )
+    }
+
+    fn gauges_f64<'a, const N: usize>(
+        &mut self,
+        of: &str,
+        help: &str,
+        values: impl Iterator<Item = ([(&'static str, &'a str); N], f64)>,
+    ) -> fmt::Result {
         self.family(of, help, MetricType::Gauge, values, |value, encoder| {
-            ConstGauge::new(float(value)).encode(encoder)
+            ConstGauge::new(value).encode(encoder)
         })
     }
 
@@ -386,13 +444,13 @@ impl Out<'_> {
         })
     }
 
-    fn family<'a, const N: usize>(
+    fn family<'a, V, const N: usize>(
         &mut self,
         of: &str,
         help: &str,
         kind: MetricType,
-        values: impl Iterator<Item = ([(&'static str, &'a str); N], u64)>,
-        encode: impl Fn(u64, MetricEncoder<'_>) -> fmt::Result,
+        values: impl Iterator<Item = ([(&'static str, &'a str); N], V)>,
+        encode: impl Fn(V, MetricEncoder<'_>) -> fmt::Result,
     ) -> fmt::Result {
         let name = name(of);
         let mut encoder = self.0.encode_descriptor(&name, help, None, kind)?;

@@ -360,6 +360,7 @@ mod tests {
             channels_opened: 1,
             moved: Moved::default(),
             paths: Vec::new(),
+            auto: None,
             sessions: vec![SessionStatus {
                 session: "s1".to_owned(),
                 client: "192.0.2.7".to_owned(),

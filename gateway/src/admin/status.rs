@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::legs::LegStatus;
 use crate::acme::AcmeStatus;
 use crate::channel::{Entry, Session};
+use crate::measured::Chosen;
 
 /// The gateway and its desktop sessions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +53,9 @@ pub struct Status {
     pub moved: Moved,
     /// The data paths, as they were found at the start.
     pub paths: Vec<PathStatus>,
+    /// What `"DataPath": "auto"` has taken at the start; `null`: the configuration said another.
+    #[serde(default)]
+    pub auto: Option<Chosen>,
     /// The open desktop sessions, oldest first.
     pub sessions: Vec<SessionStatus>,
 }

@@ -36,6 +36,9 @@ pub(super) fn render(status: &Status) -> String {
     if let Some(acme) = &status.acme {
         let _ = writeln!(text, "certificate: {}", told(acme, SystemTime::now()));
     }
+    if let Some(auto) = &status.auto {
+        let _ = writeln!(text, "data path: auto: {}", auto.told());
+    }
     if status.sessions.is_empty() {
         return text;
     }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 use tracing::warn;
 
 use super::Subscriber;
-use crate::config::{Config, DataPath};
+use crate::config::Config;
 
 /// Descriptors that are not for clients and hosts: log, listeners, manager, event queues.
 const OWN_DESCRIPTORS: u64 = 64;
@@ -272,11 +272,11 @@ pub fn speak_for_many(config: &Config) -> Vec<IpNet> {
     networks.copied().collect()
 }
 
-/// How many connections may be open at a time, on this data path: `MaxConnections`, or what the
-/// limit on open files allows, which is then logged.
-pub fn most_connections(config: &Config, data_path: DataPath) -> usize {
+/// How many connections may be open at a time where each takes so many descriptors at most:
+/// `MaxConnections`, or what the limit on open files allows, which is then logged.
+pub fn most_connections(config: &Config, descriptors_each: u64) -> usize {
     let configured = config.max_connections;
-    let total = connections_that_fit(configured, data_path.descriptors());
+    let total = connections_that_fit(configured, descriptors_each);
     if total < configured {
         warn!(
             total,

@@ -116,15 +116,18 @@ impl Drop for Observed {
 pub struct LoadedPath {
     /// Its name in the configuration.
     choice: DataPath,
+    /// How many a channel takes at most.
+    descriptors: u64,
     /// What channels take it through.
     paths: Arc<Paths>,
 }
 
 impl LoadedPath {
-    /// `paths` were loaded as this configuration says.
-    pub fn new(config: &Config, paths: Arc<Paths>) -> Self {
+    /// `paths` were loaded as this configuration says, for channels of so many descriptors.
+    pub fn new(config: &Config, descriptors: u64, paths: Arc<Paths>) -> Self {
         Self {
             choice: config.data_path,
+            descriptors,
             paths,
         }
     }
@@ -500,7 +503,7 @@ impl Reloader {
         tickets.set_lives(config.ticket_timeout, config.reconnect_timeout);
         tickets.set_signed(self.signers_in_effect.tickets(config));
         self.connections.set(
-            limits::most_connections(config, self.loaded.choice),
+            limits::most_connections(config, self.loaded.descriptors),
             config.max_connections_per_address,
             limits::speak_for_many(config),
         );

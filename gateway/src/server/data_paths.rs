@@ -6,22 +6,28 @@ use std::sync::Arc;
 use tracing::{info, warn};
 
 use crate::config::{Config, DataPath};
+use crate::measured::{self, Chosen, Record, RecordError};
 use gateway_datapath::Paths;
 use gateway_datapath::ktls::{Ktls, Support};
+use gateway_datapath::measure;
 use gateway_datapath::probe::{self, Finding};
 use gateway_datapath::sockmap::Sockmap;
 
-/// Logs what the kernel carries, and loads what the configured data path needs. Without it every
-/// channel uses `relay`.
-pub(super) async fn data_paths(config: &Config, connections: usize) -> (Paths, Vec<Finding>) {
-    let findings = probe::run(config.data_path.tried(), &config.ebpf_dir).await;
-    let paths = chosen_path(config, connections, &findings);
-    (paths, findings)
+/// The data paths of a gateway.
+pub(super) struct DataPaths {
+    /// Those that are loaded.
+    pub(super) paths: Paths,
+    /// What the kernel carries.
+    pub(super) findings: Vec<Finding>,
+    /// What `auto` has taken; `None`: the configuration names a path.
+    pub(super) auto: Option<Chosen>,
 }
 
-fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Paths {
-    let mut support = Support::default();
-    for finding in findings {
+/// Tells what the kernel carries, and loads what the configured data path needs. Without it every
+/// channel uses `relay`.
+pub(super) async fn data_paths(config: &Config, connections: usize) -> DataPaths {
+    let findings = probe::run(config.data_path.tried(), &config.ebpf_dir).await;
+    for finding in &findings {
         let reason = finding.reason.as_deref();
         let parts = finding.working_parts();
         info!(
@@ -31,14 +37,76 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
             parts = (!parts.is_empty()).then_some(parts),
             "data path"
         );
-        if let Some(found) = &finding.support {
-            support = found.clone();
-        }
-        if finding.path == config.data_path.name() && !finding.works {
-            warn!(wanted = finding.path, "data path relay is used instead");
-            return Paths::default();
-        }
     }
+    let auto = (config.data_path == DataPath::Auto).then(|| {
+        let works = |path: measure::Path| works(&findings, path.name());
+        measured::chosen(config, works)
+    });
+    let paths = match &auto {
+        Some(chosen) => cheapest(config, connections, &findings, chosen),
+        None => named(config, connections, &findings),
+    };
+    DataPaths {
+        paths,
+        findings,
+        auto,
+    }
+}
+
+/// Descriptors of a channel, at most.
+pub(super) fn descriptors_of_channels(config: &Config) -> u64 {
+    let paths = measured::data_paths(config).into_iter();
+    let most = paths.map(DataPath::descriptors).max();
+    most.unwrap_or(DataPath::Relay.descriptors())
+}
+
+fn works(findings: &[Finding], path: &str) -> bool {
+    let of_path = |finding: &&Finding| finding.path == path;
+    findings
+        .iter()
+        .find(of_path)
+        .is_some_and(|finding| finding.works)
+}
+
+fn support(findings: &[Finding]) -> Support {
+    let found = findings.iter().find_map(|finding| finding.support.clone());
+    found.unwrap_or_default()
+}
+
+/// What `auto` has taken.
+fn cheapest(config: &Config, connections: usize, findings: &[Finding], chosen: &Chosen) -> Paths {
+    let (plaintext, tls) = (&chosen.plaintext, &chosen.tls);
+    if let Err(error @ RecordError::Unusable { .. }) = Record::read(config) {
+        let reason = error.to_string();
+        warn!(reason, "the measurement of data paths cannot be used");
+    }
+    let measured = chosen.measurement.as_ref().map(|record| record.date());
+    info!(
+        plaintext = plaintext.path.name(),
+        tls = tls.path.name(),
+        measured,
+        reason = chosen.told(),
+        "data path auto"
+    );
+    let ktls =
+        (tls.path == measure::Path::Ktls).then(|| Ktls::new(support(findings), config.splice_from));
+    let sockmap = (plaintext.path == measure::Path::Sockmap)
+        .then(|| programs(config, "sockmap", connections))
+        .flatten();
+    Paths::with_cheapest(ktls, sockmap)
+}
+
+/// The path that the configuration names.
+fn named(config: &Config, connections: usize, findings: &[Finding]) -> Paths {
+    let wanted = config.data_path.name();
+    if findings
+        .iter()
+        .any(|finding| finding.path == wanted && !finding.works)
+    {
+        warn!(wanted, "data path relay is used instead");
+        return Paths::default();
+    }
+    let support = support(findings);
     match config.data_path {
         DataPath::Auto | DataPath::Relay => return Paths::default(),
         DataPath::Ktls => return Paths::with_ktls(Ktls::new(support, config.splice_from)),
@@ -49,25 +117,27 @@ fn chosen_path(config: &Config, connections: usize, findings: &[Finding]) -> Pat
              gateway is killed, and newer kernels refuse it"
         ),
     }
-    let wanted = config.data_path.name();
-    match Sockmap::take_or_load(&config.ebpf_dir, connections, config.queue_limit) {
-        Ok(sockmap) => {
-            tell_of_programs(&sockmap, connections);
-            with_programs(config, support, sockmap)
+    match programs(config, wanted, connections) {
+        None => Paths::default(),
+        Some(sockmap) if config.data_path == DataPath::KtlsSockmap => {
+            // Nothing is spliced: the downlink does not come by here.
+            Paths::with_ktls_sockmap(Ktls::new(support, None), sockmap)
         }
-        Err(error) => {
-            warn!(wanted, reason = %error, "data path relay is used instead");
-            Paths::default()
-        }
+        Some(sockmap) => Paths::with_sockmap(sockmap),
     }
 }
 
-fn with_programs(config: &Config, support: Support, sockmap: Arc<Sockmap>) -> Paths {
-    if config.data_path == DataPath::KtlsSockmap {
-        // Nothing is spliced: the downlink does not come by here.
-        Paths::with_ktls_sockmap(Ktls::new(support, None), sockmap)
-    } else {
-        Paths::with_sockmap(sockmap)
+/// The eBPF programs; `None`: they cannot be had, which is told.
+fn programs(config: &Config, wanted: &str, connections: usize) -> Option<Arc<Sockmap>> {
+    match Sockmap::take_or_load(&config.ebpf_dir, connections, config.queue_limit) {
+        Ok(sockmap) => {
+            tell_of_programs(&sockmap, connections);
+            Some(sockmap)
+        }
+        Err(error) => {
+            warn!(wanted, reason = %error, "data path relay is used instead");
+            None
+        }
     }
 }
 

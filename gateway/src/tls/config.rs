@@ -159,6 +159,14 @@ impl Identity {
     }
 }
 
+/// Versions and ciphers that clients are offered.
+pub(crate) fn profile(config: &Config) -> Profile {
+    match config.tls_profile {
+        TlsProfile::Modern => Profile::Modern,
+        TlsProfile::Intermediate => Profile::Intermediate,
+    }
+}
+
 /// The files of an [`Identity`], read at one moment.
 pub struct IdentityFiles {
     own: OwnFiles,
@@ -176,10 +184,7 @@ impl IdentityFiles {
             client_authorities: config.client_ca_file.as_deref().map(PemFile::read),
             client_lists: config.client_crl_file.as_deref().map(PemFile::read),
             is_client_required: config.client_certificates == ClientCertificates::Required,
-            profile: match config.tls_profile {
-                TlsProfile::Modern => Profile::Modern,
-                TlsProfile::Intermediate => Profile::Intermediate,
-            },
+            profile: profile(config),
         }
     }
 

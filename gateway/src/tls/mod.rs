@@ -14,6 +14,7 @@ pub use challenges::{Answers, Awaiting, Challenges};
 pub use clients::{ClientRule, NotIdentified, Shown, noting_certificate, refusal};
 pub use config::{Identity, IdentityFiles, TlsError};
 
+pub(crate) use config::profile;
 pub(crate) use own_files::OwnFiles;
 pub(crate) use public_key::PublicKey;
 pub(crate) use self_signed::self_signed;

@@ -1,11 +1,14 @@
 //! The metrics.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use gateway::acme::AcmeStatus;
 use gateway::admin::Now;
+use gateway::measured::Chosen;
 use gateway::metrics::Metrics;
+use serde_json::json;
 
 use super::{read, rows};
 
@@ -30,7 +33,22 @@ fn every_metric_is_documented_with_its_type_and_the_values_of_its_labels() -> Re
     let text = read("docs/monitoring.md")?;
     let documented = documented(&text)?;
     // What has a label shows no value before it happens, but for those that are known before.
+    let relay = json!({"path": "relay", "reason": ""});
+    let spread = json!({"median": 1.0, "lower": 1.0, "upper": 1.0});
+    let paths = json!([{"path": "relay", "outcome": "reference", "turns": 1, "messages": 1,
+        "bytes": 1, "microseconds": spread}]);
+    let auto: Chosen = serde_json::from_value(json!({
+        "plaintext": relay,
+        "tls": relay,
+        "measurement": {
+            "version": 1, "gateway": "", "measured_at": 0,
+            "kernel": "", "processor": "", "processors": "",
+            "counted": "ticks", "seconds": 1.0, "channels": 1, "others": 0.0,
+            "legs": [{"leg": "plaintext", "paths": paths}, {"leg": "tls", "paths": paths}],
+        },
+    }))?;
     let now = Now {
+        auto: Some(Arc::new(auto)),
         congestion_control: Some("bbr".to_owned()),
         certificate_end: Some(0),
         acme: Some(AcmeStatus {

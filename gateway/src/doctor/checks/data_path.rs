@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::finding::Finding;
+use super::super::running::Running;
 use super::super::scene::Scene;
 use super::Check;
 use crate::config::DataPath;
+use crate::measured::{self, Chosen};
 
 pub(super) const CHECK: Check =
     Check::waiting("data path", |scene| Box::pin(look(scene))).within(Duration::from_secs(25));
@@ -14,7 +16,14 @@ pub(super) const CHECK: Check =
 async fn look(scene: Arc<Scene>) -> Vec<Finding> {
     let wanted = scene.config.data_path;
     let name = wanted.name();
-    if matches!(wanted, DataPath::Auto | DataPath::Relay) {
+    if wanted == DataPath::Auto {
+        let told = match scene.running.as_ref().ok().and_then(told_by_running) {
+            Some(told) => told,
+            None => measured::preferred(&scene.config).told(),
+        };
+        return vec![Finding::ok(format!("\"auto\" is {told}"))];
+    }
+    if wanted == DataPath::Relay {
         return vec![Finding::ok(format!(
             "\"{name}\" is relay, which works everywhere"
         ))];
@@ -38,6 +47,13 @@ async fn look(scene: Arc<Scene>) -> Vec<Finding> {
         "Channels use relay instead, which costs more processor time",
         "docs/data-paths.md says what it needs; with systemd, docs/operations.md#kernel-data-path",
     )]
+}
+
+/// What `auto` is in the running gateway.
+fn told_by_running(running: &Running) -> Option<String> {
+    let auto = running.status.get("auto")?.clone();
+    let chosen: Option<Chosen> = serde_json::from_value(auto).ok()?;
+    Some(chosen?.told())
 }
 
 /// What the running gateway has found at its start, with its own rights.
@@ -68,7 +84,6 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::doctor::running::Running;
 
     #[tokio::test]
     async fn what_the_running_gateway_has_found_counts() {

@@ -8,6 +8,7 @@ use super::super::scene::Scene;
 use super::super::unit::{SHIPPED, Settings, Unit};
 use super::{Check, files, ports};
 use crate::config::{Config, DEFAULT_PATH, DataPath};
+use crate::measured;
 
 pub(super) const CHECK: Check = Check::blocking("unit", look);
 
@@ -178,8 +179,9 @@ fn capabilities(scene: &Scene, unit: &Unit) -> Option<Finding> {
         ));
     }
     let preparations = unit.settings.words("ExecStartPre");
-    let wants_programs = matches!(config.data_path, DataPath::Sockmap | DataPath::KtlsSockmap)
-        && !preparations.contains(&"load-ebpf");
+    let paths = measured::data_paths(config);
+    let wants_programs =
+        paths.into_iter().any(DataPath::has_programs) && !preparations.contains(&"load-ebpf");
     let lacks: Vec<_> = SOCKMAP
         .into_iter()
         .filter(|name| !given.contains(name))
