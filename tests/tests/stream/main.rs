@@ -105,6 +105,7 @@ mod left_hosts;
 mod lines;
 mod loaded_programs;
 mod lost_clients;
+mod measured;
 mod metrics;
 mod openssl;
 mod overlap;

@@ -112,6 +112,12 @@ pub(crate) const SOCKMAP: Setup = Setup {
     host_leg: HostLeg::Tcp,
 };
 
+/// A gateway that has found by itself that its channels should use that data path.
+pub(crate) const AUTO_ON_SOCKMAP: Setup = Setup {
+    path: "sockmap",
+    ..RELAY_PLAIN
+};
+
 /// The same gateway on its TLS port, where that data path cannot be.
 pub(crate) const SOCKMAP_ON_TLS: Setup = Setup {
     path: "relay",
