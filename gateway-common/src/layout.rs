@@ -3,6 +3,11 @@
 //! A socket is known by its cookie (`SO_COOKIE`), a number that the kernel gives to no second
 //! socket: what comes late, for a channel that has gone, finds nothing, whoever took its place.
 
+/// Number of the agreement between programs and gateway: what is in the maps and in datagrams, and
+/// what both do with it. A gateway goes on with channels of programs that another version has
+/// loaded only where this is the same.
+pub const AGREEMENT: u32 = 1;
+
 /// Name of the host legs' map, a `SockHash` by cookie; `host_verdict` runs on its sockets.
 pub const HOSTS: &str = "HOSTS";
 /// Name of the map of legs to hosts on Unix sockets, a `SockHash` by cookie; `unix_host_verdict`
@@ -219,3 +224,54 @@ pub const HELD_UP: u64 = 32;
 const _: () = assert!(size_of::<Route>() == 16 && align_of::<Route>() == 8);
 const _: () = assert!(size_of::<State>() == 144 && align_of::<State>() == 8);
 const _: () = assert!(size_of::<Event>() == 16 && align_of::<Event>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use core::mem::offset_of;
+
+    use super::*;
+
+    /// A gateway and the programs of another version understand each other while these are so.
+    #[test]
+    fn another_layout_is_another_agreement() {
+        let route = [offset_of!(Route, host), offset_of!(Route, slot)];
+        let gate = [offset_of!(Gate, forwarded), offset_of!(Gate, limit)];
+        let event = [offset_of!(Event, host), offset_of!(Event, kind)];
+        let state = [
+            offset_of!(State, redirected),
+            offset_of!(State, passed),
+            offset_of!(State, messages),
+            offset_of!(State, passes),
+            offset_of!(State, stops),
+            offset_of!(State, resumes),
+            offset_of!(State, redirecting),
+            offset_of!(State, host_dropped),
+            offset_of!(State, framed),
+            offset_of!(State, headers),
+            offset_of!(State, frames),
+            offset_of!(State, bridge_dropped),
+            offset_of!(State, injected),
+            offset_of!(State, returned),
+            offset_of!(State, injector_dropped),
+            offset_of!(State, next),
+            offset_of!(State, repeated),
+            offset_of!(State, misplaced),
+        ];
+        let in_order = |offsets: &[usize]| {
+            let mut expected = (0..).step_by(8);
+            offsets.iter().all(|at| Some(*at) == expected.next())
+        };
+        let as_agreed = in_order(&route) && in_order(&gate) && in_order(&event) && in_order(&state);
+        let numbers = [PASSED, BROKEN, MISPLACED, CLOSED];
+        let roads = [TO_CLIENT, TO_BRIDGE];
+        assert!(
+            as_agreed
+                && numbers == [1, 2, 16, u64::MAX]
+                && roads == [0, 1]
+                && (ROAD_LEN, MAX_DATAGRAM) == (4, 15 * 1024)
+                && size_of::<State>() == 144
+                && AGREEMENT == 1,
+            "what programs and gateway have agreed on has changed: raise AGREEMENT, then this"
+        );
+    }
+}

@@ -1,11 +1,14 @@
 //! A channel's two legs written down, to be gone on with by another process.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::ktls::{KtlsState, KtlsStream};
+use super::sockmap::{InheritedSets, LINK_SOCKETS, Link, LinkState, Sockmap};
 use super::{Carrier, ClientLeg, Rest, RestState};
+use crate::buffer::Layout;
 use crate::client_stream::{ClientState, ClientStream};
 use crate::host_stream::{HostState, HostStream};
 use crate::received_socket;
@@ -26,12 +29,55 @@ enum LegState {
     Relay(ClientState),
     /// Records are made by the kernel, which keeps keys and numbers with the socket.
     Ktls(Box<KtlsState>),
+    /// The kernel moves the downlink. This is of both legs.
+    Sockmap(LinkState),
+}
+
+/// Sockets of a channel that stands still.
+pub enum ChannelSockets {
+    /// More descriptors of those to client and host.
+    Legs([OwnedFd; 2]),
+    /// All those of a channel on `sockmap`.
+    Link(Arc<Link>),
+}
+
+impl ChannelSockets {
+    /// Their descriptors, in the order in which [`Carrier::resume`] takes them.
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            Self::Legs(legs) => legs.iter().map(AsFd::as_fd).collect(),
+            Self::Link(link) => link.descriptors().to_vec(),
+        }
+    }
+
+    /// The set in whose maps they are, which has to go along.
+    pub fn set(&self) -> Option<&Arc<Sockmap>> {
+        match self {
+            Self::Legs(_) => None,
+            Self::Link(link) => Some(link.sockmap()),
+        }
+    }
+}
+
+impl CarrierState {
+    /// How many sockets go along with it.
+    pub fn sockets(&self) -> usize {
+        match self.client {
+            LegState::Relay(_) | LegState::Ktls(_) => 2,
+            LegState::Sockmap(_) => LINK_SOCKETS,
+        }
+    }
+
+    /// Whether programs of the kernel are part of it, with which the next process must have an
+    /// agreement.
+    pub fn has_programs(&self) -> bool {
+        matches!(self.client, LegState::Sockmap(_))
+    }
 }
 
 impl Carrier {
-    /// Writes a channel that stands still down, its sockets apart: those of client and host.
-    /// `None`: it has to go on here.
-    pub fn state(&self, rest: &Rest) -> Option<(CarrierState, [OwnedFd; 2])> {
+    /// Writes a channel that stands still down, its sockets apart. `None`: it has to go on here.
+    pub fn state(&self, rest: &Rest) -> Option<(CarrierState, ChannelSockets)> {
         let (client, host_leg, rest, sockets) = match self {
             Self::Relay(client, host) => (
                 LegState::Relay(client.state()?),
@@ -45,8 +91,15 @@ impl Carrier {
                 rest.state(client.layout()),
                 [client.as_fd(), host.as_fd()],
             ),
-            // Whatever else moves a channel keeps what is on its way where nobody can take it from.
-            _ => return None,
+            Self::Sockmap(link) => {
+                let state = CarrierState {
+                    client: LegState::Sockmap(link.write_down()?),
+                    host: HostState::Tcp,
+                    rest: rest.state(Layout::PLAIN),
+                };
+                return Some((state, ChannelSockets::Link(Arc::clone(link))));
+            }
+            Self::KtlsSockmap(_) => return None,
         };
         let [client_socket, host] = sockets.map(|fd| fd.try_clone_to_owned().ok());
         let state = CarrierState {
@@ -54,7 +107,7 @@ impl Carrier {
             host: host_leg,
             rest,
         };
-        Some((state, [client_socket?, host?]))
+        Some((state, ChannelSockets::Legs([client_socket?, host?])))
     }
 
     /// Goes on with a channel that was written down, on the same data path. Fails when the state
@@ -62,12 +115,24 @@ impl Carrier {
     /// runtime.
     pub fn resume(
         state: CarrierState,
-        [client, host]: [OwnedFd; 2],
+        sockets: Vec<OwnedFd>,
+        sets: &InheritedSets,
     ) -> Result<(Self, Rest), StateError> {
-        let client = received_socket::tcp(client)?;
-        let host = HostStream::resume(host, state.host)?;
+        let two = |sockets| {
+            let [client, host] = counted(sockets)?;
+            let client = received_socket::tcp(client)?;
+            Ok::<_, StateError>((client, HostStream::resume(host, state.host)?))
+        };
         Ok(match state.client {
+            LegState::Sockmap(link) => {
+                let rest = Rest::resume(&state.rest, Layout::PLAIN)?;
+                let is_whole = rest.outbound.is_whole_control();
+                StateError::unless(is_whole, "frame to the client of a channel on sockmap")?;
+                let link = Link::resume(&link, counted(sockets)?, sets)?;
+                (Self::Sockmap(Arc::new(link)), rest)
+            }
             LegState::Relay(leg) => {
+                let (client, host) = two(sockets)?;
                 let client = Box::new(ClientStream::resume(client, leg)?);
                 let rest = Rest::resume(&state.rest, client.layout())?;
                 let fits = client
@@ -77,6 +142,7 @@ impl Carrier {
                 (Self::Relay(client, host), rest)
             }
             LegState::Ktls(leg) => {
+                let (client, host) = two(sockets)?;
                 let HostStream::Tcp(host) = host else {
                     return Err(StateError::Unsound("host of a channel on ktls"));
                 };
@@ -86,4 +152,17 @@ impl Carrier {
             }
         })
     }
+
+    /// Another process has gone on with the channel that was written down, which is to be dropped.
+    pub fn let_go(&self) {
+        if let Self::Sockmap(link) = self {
+            link.let_go();
+        }
+    }
+}
+
+fn counted<const N: usize>(sockets: Vec<OwnedFd>) -> Result<[OwnedFd; N], StateError> {
+    sockets
+        .try_into()
+        .map_err(|_| StateError::Unsound("number of sockets"))
 }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tracing::warn;
 use super::answers;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
-use super::sockmap::{HostSocket, Link, Sockmap, TlsLegs};
+use super::sockmap::{Ended, Link, Sockmap, TlsLegs};
 use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::client_stream::ClientStream;
 use crate::end_reason::EndReason;
@@ -40,6 +40,22 @@ struct Counted {
     fallbacks: Mutex<BTreeMap<&'static str, u64>>,
     /// The path's name, and who counts its channels; as soon as one was wanted.
     sockmap: Option<(&'static str, Arc<Sockmap>)>,
+    inherited: Mutex<Vec<Inherited>>,
+}
+
+/// Who counts channels that another process has begun.
+struct Inherited {
+    /// As long as there are such channels.
+    sockmap: Weak<Sockmap>,
+    ended: Arc<Ended>,
+}
+
+impl Inherited {
+    fn totals(&self) -> State {
+        // When it is gone, all channels have been counted among those that have ended.
+        let sockmap = self.sockmap.upgrade();
+        sockmap.map_or_else(|| self.ended.total(), |sockmap| sockmap.totals())
+    }
 }
 
 #[derive(Default)]
@@ -63,9 +79,9 @@ pub enum Carrier {
     /// Userspace copies.
     Relay(Box<ClientStream>, HostStream),
     /// The kernel moves the downlink.
-    Sockmap(Box<Link>),
+    Sockmap(Arc<Link>),
     /// It makes and opens TLS records as well.
-    KtlsSockmap(Box<Link>),
+    KtlsSockmap(Arc<Link>),
     /// Userspace copies, the kernel makes and opens TLS records.
     Ktls(Box<KtlsStream>, TcpStream),
 }
@@ -218,7 +234,7 @@ impl Paths {
         H: TryInto<HostSocket, Error = io::Error>,
     {
         match sockmap.enter(client, host) {
-            Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
+            Ok(link) => Ok(Carrier::Sockmap(Arc::new(link))),
             Err((refusal, legs)) => {
                 self.fall_back("sockmap", refusal.name(), &refusal);
                 let (client, host) = legs?;
@@ -241,7 +257,7 @@ impl Paths {
             None => unreachable!("a connection is protected once"),
         };
         match sockmap.enter_tls(&socket, host, protect) {
-            Ok(link) => Ok(Carrier::KtlsSockmap(Box::new(link))),
+            Ok(link) => Ok(Carrier::KtlsSockmap(Arc::new(link))),
             Err((refusal, legs)) => {
                 self.fall_back("ktls-sockmap", refusal.name(), &refusal);
                 let legs = match legs {
@@ -283,10 +299,21 @@ impl Paths {
     /// What the eBPF programs have counted for all channels, with the name of the path that uses
     /// them; zeros where none does.
     pub fn programs(&self) -> (&'static str, State) {
-        match &self.counted.sockmap {
-            Some((path, sockmap)) => (path, sockmap.totals()),
+        let (path, own) = match &self.counted.sockmap {
+            Some((path, sockmap)) => (*path, sockmap.totals()),
             None => ("sockmap", State::default()),
-        }
+        };
+        let inherited = self.counted.inherited();
+        let totals = inherited.iter().map(Inherited::totals);
+        (path, totals.fold(own, |sum, totals| sum.plus(&totals)))
+    }
+
+    /// Counts the channels of a set that another process had before.
+    pub fn count_inherited(&self, sockmap: &Arc<Sockmap>) {
+        self.counted.inherited().push(Inherited {
+            sockmap: Arc::downgrade(sockmap),
+            ended: sockmap.ended(),
+        });
     }
 }
 
@@ -308,6 +335,12 @@ impl Counted {
             sockmap: Some((path, Arc::clone(sockmap))),
             ..Self::default()
         })
+    }
+
+    fn inherited(&self) -> MutexGuard<'_, Vec<Inherited>> {
+        self.inherited
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn fallbacks(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
@@ -378,9 +411,9 @@ impl Carrier {
                 let client = &mut **client;
                 Box::pin(relay::carry(client, host, *rest, limits, counters, orders))
             }
-            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
-                let inbound = rest.inbound;
-                Box::pin(carry_link(link, inbound, limits, counters, orders))
+            Self::Sockmap(link) => Box::pin(link.carry(*rest, limits, counters, orders)),
+            Self::KtlsSockmap(link) => {
+                Box::pin(link.carry(*rest, limits, counters, without_freeze(orders)))
             }
         }
     }
@@ -428,19 +461,14 @@ impl Carrier {
     }
 }
 
-/// Until both sides have ended: this path cannot stand still.
-async fn carry_link(
-    link: &Link,
-    inbound: Inbound,
-    limits: Limits,
-    counters: &Counters,
+/// Of a channel that cannot stand still.
+fn without_freeze(
     mut orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
-) -> Outcome {
-    let stop = std::future::poll_fn(|context| match orders(context) {
-        Poll::Ready(Order::Stop(reason)) => Poll::Ready(reason),
-        _ => Poll::Pending,
-    });
-    Outcome::Ended(link.run(inbound, limits, counters, stop).await)
+) -> impl FnMut(&mut Context<'_>) -> Poll<Order> {
+    move |context| match orders(context) {
+        Poll::Ready(Order::Freeze) => Poll::Pending,
+        order => order,
+    }
 }
 
 /// A data path, as it can be asked for.

@@ -174,6 +174,11 @@ pub trait HostLeg: AsyncRead + AsyncWrite + Unpin {
         Some(self.acknowledged()? + waiting)
     }
 
+    /// Whether one of the legs has ended, although that was not returned yet.
+    fn is_ending(&self) -> bool {
+        false
+    }
+
     /// Whether it has TLS: data that cannot be is then a fault of that.
     fn is_tls(&self) -> bool {
         false

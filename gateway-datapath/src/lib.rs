@@ -42,8 +42,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use answers::Answers;
-pub use carrier_state::CarrierState;
-pub use choice::{Carrier, DataPath, Paths};
+pub use carrier_state::{CarrierState, ChannelSockets};
+pub use choice::{Carrier, Paths};
 pub use client_stream::{ClientState, ClientStream};
 pub use framing::Framing;
 pub use host_stream::{HostState, HostStream};

@@ -192,6 +192,18 @@ impl Outbound {
         Some(outbound)
     }
 
+    /// Whether nothing is being written, or a control frame of which nothing was sent.
+    pub(super) fn is_whole_control(&self) -> bool {
+        match &self.frame {
+            None => true,
+            Some(Frame::Control(bytes)) => {
+                let payload = bytes.get(1).map_or(usize::MAX, |len| usize::from(*len));
+                self.start == 0 && bytes.len() == payload.saturating_add(2)
+            }
+            Some(_) => false,
+        }
+    }
+
     /// How much is left of a frame that lies in its buffer as it is sent, in bytes.
     pub(super) fn protected(&self) -> usize {
         match self.frame {

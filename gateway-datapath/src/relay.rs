@@ -473,7 +473,8 @@ where
 
     /// Whether the channel can be gone on with from what is in hand.
     fn can_freeze(&mut self) -> bool {
-        if self.reason.is_some() || !self.rest.inbound.is_writable() {
+        let is_ending = self.reason.is_some() || self.host.is_ending();
+        if is_ending || !self.rest.inbound.is_writable() {
             return false;
         }
         if let Err(error) = self.rest.outbound.settle() {

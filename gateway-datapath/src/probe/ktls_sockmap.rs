@@ -5,6 +5,7 @@ use anyhow::Context;
 use socket2::SockRef;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ktls::{keys, open};
@@ -39,7 +40,7 @@ pub(super) async fn probe(suite: Option<Suite>, programs: &Path) -> anyhow::Resu
             let link = sockmap.enter_tls(&socket, host_leg, protect);
             let link = link.map_err(|(refusal, _)| refusal);
             let link = link.context("a socket in a sockmap gets no TLS keys")?;
-            Ok((far, Carrier::KtlsSockmap(Box::new(link))))
+            Ok((far, Carrier::KtlsSockmap(Arc::new(link))))
         },
         Framing::WebSocket,
         LATE,

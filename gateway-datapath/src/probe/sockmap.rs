@@ -1,6 +1,7 @@
 //! Whether the data path `sockmap` works: the programs are loaded and move a channel.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 
@@ -17,7 +18,7 @@ const CHANNELS: usize = 2;
 pub(super) async fn probe(programs: &Path) -> anyhow::Result<Vec<Part>> {
     let sockmap = Sockmap::take_or_load(programs, CHANNELS, QUEUED)?;
     round_trip::run(|client, host| match sockmap.enter(client, host) {
-        Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
+        Ok(link) => Ok(Carrier::Sockmap(Arc::new(link))),
         Err((refusal, _)) => Err(refusal).context("sockets were refused"),
     })
     .await?;

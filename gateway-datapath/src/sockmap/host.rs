@@ -5,14 +5,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, State, TO_BRIDGE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::charged::Charged;
 use super::flush::Flush;
-use super::host_socket::HostSocket;
-use super::link::Link;
-use super::passed::Passed;
-use super::watch::{BROKEN, CLIENT_LOST, ENDED, HELD_UP, MISPLACED, PASSED};
+use super::link::{Link, Owed};
+use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
+use crate::bounds::Bounds;
+use crate::buffer::Buffer;
 use crate::queues::not_acknowledged;
 
 /// What userspace still has of a host leg.
@@ -21,7 +22,13 @@ use crate::queues::not_acknowledged;
 /// end of the stream, unless the downlink was stopped; then it returns what the host sends.
 pub(super) struct HostLeg<'a> {
     link: &'a Link,
-    downlink: Downlink,
+    /// Bytes may have passed that were not yet read.
+    passing: bool,
+    /// How much may wait, and how much the programs have framed when that was last looked at.
+    bounds: Bounds,
+    framed: u64,
+    /// What passed and was read.
+    owed: Owed,
     /// The host leg's FIN or RST has come.
     ended: bool,
     /// How the host's stream ended, once it was read to its end.
@@ -38,29 +45,44 @@ enum Downlink {
 }
 
 impl<'a> HostLeg<'a> {
-    pub(super) fn new(link: &'a Link) -> Self {
-        let downlink = match link.host.get_ref() {
-            HostSocket::Tcp(_) => Downlink::Passed(Passed::new(link)),
-            HostSocket::Unix(_) => Downlink::Charged(Charged::new()),
-        };
+    /// `stood_still`: it goes on where another leg has left off. What was told meanwhile may be
+    /// lost, so it looks for itself.
+    pub(super) fn new(link: &'a Link, stood_still: bool) -> Self {
         Self {
             link,
-            downlink,
+            passing: link.is_gated || stood_still,
+            bounds: Bounds::in_kernel(),
+            framed: link.state().map_or(0, |state| state.framed),
+            owed: link.owed(),
             ended: false,
             end: None,
             flush: Flush::default(),
         }
     }
 
-    /// Does the process's part until the host's end; ready when everything before that was read.
-    fn poll_end(&mut self, context: &mut Context<'_>, happened: u64) -> Poll<io::Result<()>> {
-        if self.end.is_some() {
-            return Poll::Ready(Ok(()));
-        }
-        let end = match &mut self.downlink {
-            Downlink::Passed(passed) => {
-                if happened & (PASSED | ENDED) != 0 {
-                    passed.on_passed();
+    /// What another leg of this link needs to go on.
+    pub(super) fn into_owed(self) -> Owed {
+        self.owed
+    }
+
+    /// Sends passed bytes back to the kernel until there are none, or until the host's end.
+    fn poll_return(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if let Some((buffer, len)) = &self.owed.datagram {
+                ready!(self.link.poll_inject(context, &buffer[..*len]))?;
+                self.owed.datagram = None;
+                self.follow();
+            }
+            if !self.passing || self.end.is_some() {
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = Buffer::take();
+            match read(self.link, &mut buffer[..MAX_DATAGRAM]) {
+                Ok(0) => self.end = Some(Ok(())),
+                Ok(len) => {
+                    self.owed.forwarded += len as u64;
+                    buffer[len..len + ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
+                    self.owed.datagram = Some((buffer, len + ROAD_LEN));
                 }
                 ready!(passed.poll_return(context, self.link, self.ended))?
             }
@@ -68,15 +90,14 @@ impl<'a> HostLeg<'a> {
                 if happened & HELD_UP != 0 {
                     charged.on_held_up(self.link);
                 }
-                charged.poll_rest(context, self.link);
-                if !self.ended {
-                    return Poll::Pending;
-                }
-                match self.link.host.get_ref().read(&mut [0; 1]) {
-                    Ok(0) => Ok(()),
-                    // Bytes that no program has seen.
-                    Ok(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.link.set_forwarded(self.owed.forwarded)?;
+                    let state = self.link.state()?;
+                    check(&state)?;
+                    self.passing = self.ended || state.passed != self.owed.forwarded;
+                    if self.passing {
+                        // The program has counted what the kernel is about to queue.
+                        context.waker().wake_by_ref();
                         return Poll::Pending;
                     }
                     Err(error) => Err(error),
@@ -88,6 +109,7 @@ impl<'a> HostLeg<'a> {
     }
 
     fn poll_stopped(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.owed.datagram = None;
         if let Some(end) = self.end.take() {
             return Poll::Ready(end);
         }
@@ -114,6 +136,26 @@ impl<'a> HostLeg<'a> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+/// Fails once bytes are lost, which may have been told to another process.
+fn check(state: &State) -> io::Result<()> {
+    if state.misplaced > 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    if state.dropped() > 0 {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    Ok(())
+}
+
+fn read(link: &Link, space: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match link.host.get_ref().read(space) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
         }
     }
 }
@@ -190,6 +232,10 @@ impl crate::HostLeg for HostLeg<'_> {
         // Nothing is waited for any more once the time for ending is over.
         self.link.check_abandoned().is_err()
             || not_acknowledged(self.link.host.get_ref().as_raw_fd()) == 0
+    }
+
+    fn is_ending(&self) -> bool {
+        self.link.is_ending()
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
-use aya::maps::{Array, Map, MapData, RingBuf, SockHash};
+use aya::maps::SockHash;
 use aya::programs::{ProgramError, SkSkb};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
@@ -16,7 +16,7 @@ use super::logger;
 use super::maps::Maps;
 use super::object;
 use super::pins::{self, NoSet};
-use super::type_info::Offsets;
+use super::set::Set;
 
 /// The object cannot be used on this kernel, or by this process.
 #[derive(Debug, thiserror::Error)]
@@ -57,8 +57,7 @@ pub enum LoadError {
 
 /// What stays in the kernel as long as this lives.
 pub(super) struct Loaded {
-    pub(super) maps: Maps,
-    pub(super) events: RingBuf<MapData>,
+    pub(super) set: Set,
     pub(super) logger: Option<logger::Logger>,
     /// Keeps the programs on the maps, and others away from them.
     pub(super) held: Held,
@@ -70,10 +69,33 @@ pub(super) struct Loaded {
 
 /// Where the programs came from; they are this process's as long as this lives.
 pub(super) enum Held {
-    /// This process has loaded them. Locked by nobody.
-    Programs(#[expect(dead_code, reason = "unloaded when dropped")] Mutex<Ebpf>),
+    /// This process has loaded them. Unloaded when dropped.
+    Programs(Mutex<Option<Ebpf>>),
     /// Somebody else has.
-    Set { folder: PathBuf, _lock: File },
+    Set { folder: PathBuf, lock: File },
+    /// A process before has, or somebody else for it, who then holds the lock.
+    Inherited { lock: Option<File> },
+}
+
+impl Held {
+    /// Another process goes on with channels of these programs, which stay where they are when
+    /// this is dropped.
+    pub(super) fn share(&self) {
+        if let Self::Programs(ebpf) = self {
+            let ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // Dropping it would take the programs off the maps.
+            std::mem::forget(ebpf);
+        }
+    }
+
+    /// The lock that keeps other processes away, if there is one.
+    pub(super) fn lock(&self) -> Option<&File> {
+        match self {
+            Self::Programs(_) => None,
+            Self::Set { lock, .. } => Some(lock),
+            Self::Inherited { lock } => lock.as_ref(),
+        }
+    }
 }
 
 /// Why no programs of somebody else are used.
@@ -89,14 +111,11 @@ pub(super) enum TakeSetError {
 pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     let mut ebpf = programs(channels)?;
     let logger = logger::Logger::new(&mut ebpf);
-    let events = events(ebpf.take_map(layout::EVENTS))?;
-    let moves_unix_hosts = moves_unix_hosts(ebpf.take_map(layout::ABILITIES))?;
-    let maps = Maps::take(|name| ebpf.take_map(name)).map_err(|e| wrong_maps(&e))?;
+    let set = Set::of(|name| ebpf.map(name)).map_err(|e| wrong_maps(&e))?;
     Ok(Loaded {
-        maps,
-        events,
+        set,
         logger,
-        held: Held::Programs(Mutex::new(ebpf)),
+        held: Held::Programs(Mutex::new(Some(ebpf))),
         room: channels,
         moves_unix_hosts,
     })
@@ -104,36 +123,20 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
 
 /// Takes programs that were loaded for this process, with room for `channels` or fewer.
 pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetError> {
-    let mut taken = pins::take(&pins::key()?, directory, channels)?;
-    let events = events(taken.map(layout::EVENTS))?;
-    let moves_unix_hosts = moves_unix_hosts(taken.map(layout::ABILITIES))?;
-    let maps = Maps::take(|name| taken.map(name)).map_err(|e| wrong_maps(&e))?;
+    let taken = pins::take(&pins::key()?, directory, channels)?;
+    let maps = Maps::open(&taken.set).map_err(|e| wrong_maps(&e))?;
     maps.clear().map_err(|e| wrong_maps(&e))?;
     Ok(Loaded {
-        maps,
-        events,
+        set: taken.set,
         // aya-log finds the ring of its own programs only; what it tells is counted, too.
         logger: None,
         room: taken.channels,
         moves_unix_hosts,
         held: Held::Set {
             folder: taken.folder,
-            _lock: taken.lock,
+            lock: taken.lock,
         },
     })
-}
-
-/// What whoever loaded the programs has found out.
-fn moves_unix_hosts(map: Option<Map>) -> Result<bool, LoadError> {
-    let map = map.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::ABILITIES)))?;
-    let abilities = Array::<_, u64>::try_from(map).map_err(|e| wrong_maps(&e))?;
-    let abilities = abilities.get(&0, 0).map_err(|e| wrong_maps(&e))?;
-    Ok(abilities & layout::MOVES_UNIX_HOSTS != 0)
-}
-
-fn events(map: Option<Map>) -> Result<RingBuf<MapData>, LoadError> {
-    let map = map.ok_or_else(|| LoadError::Maps(format!("no map {}", layout::EVENTS)))?;
-    map.try_into().map_err(|e| wrong_maps(&e))
 }
 
 /// Loads the programs and attaches them to their maps, with room for `channels`.
@@ -212,7 +215,7 @@ fn attach(ebpf: &mut Ebpf, name: &'static str, map: &'static str) -> Result<(), 
     Ok(())
 }
 
-fn wrong_maps(error: &impl ToString) -> LoadError {
+pub(super) fn wrong_maps(error: &impl ToString) -> LoadError {
     LoadError::Maps(error.to_string())
 }
 

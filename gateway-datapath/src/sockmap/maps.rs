@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aya::maps::{Array, HashMap, Map, MapData, MapError, SockHash};
+use aya::maps::{Array, HashMap, MapData, MapError, SockHash};
 use gateway_common::layout::{self, CLOSED, Gate, Route, State};
+
+use super::set::{Set, SetError};
 
 /// How long a slot is left alone after its channel: a program that still runs for that channel
 /// then counts in no other one. Longer than any program takes, by far, and than a channel's last
@@ -36,8 +38,27 @@ struct Inner {
     left: BTreeSet<u32>,
     /// Slots of channels that are open.
     open: BTreeSet<u32>,
-    /// What was counted for channels that have ended.
-    ended: State,
+    /// What was counted for channels that have ended here.
+    ended: Arc<Ended>,
+}
+
+/// What was counted for channels that have ended.
+#[derive(Default)]
+pub(crate) struct Ended(Mutex<State>);
+
+impl Ended {
+    fn add(&self, state: &State) {
+        let total = &mut *self.lock();
+        *total = total.plus(state);
+    }
+
+    pub(crate) fn total(&self) -> State {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The cookies of a channel's sockets that send into maps.
@@ -67,35 +88,22 @@ pub(super) enum EnterError {
     Map(#[from] MapError),
 }
 
-/// Why the maps of an object are not those that the gateway expects.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum TakeError {
-    #[error("the object has no map {0}")]
-    Missing(&'static str),
-    #[error(transparent)]
-    Map(#[from] MapError),
-}
-
 impl Maps {
-    /// Takes the maps that the loaded programs use, by their names.
-    pub(super) fn take(
-        mut map: impl FnMut(&'static str) -> Option<Map>,
-    ) -> Result<Self, TakeError> {
-        let mut map = |name| map(name).ok_or(TakeError::Missing(name));
+    /// Opens the maps of a set.
+    pub(super) fn open(set: &Set) -> Result<Self, SetError> {
         Ok(Self(Mutex::new(Inner {
-            hosts: map(layout::HOSTS)?.try_into()?,
-            unix_hosts: map(layout::UNIX_HOSTS)?.try_into()?,
-            bridges: map(layout::BRIDGES)?.try_into()?,
-            injectors: map(layout::INJECTORS)?.try_into()?,
-            targets: map(layout::TARGETS)?.try_into()?,
-            routes: map(layout::ROUTES)?.try_into()?,
-            states: map(layout::STATES)?.try_into()?,
-            gates: map(layout::GATES)?.try_into()?,
+            hosts: set.open(layout::HOSTS)?.try_into()?,
+            bridges: set.open(layout::BRIDGES)?.try_into()?,
+            injectors: set.open(layout::INJECTORS)?.try_into()?,
+            targets: set.open(layout::TARGETS)?.try_into()?,
+            routes: set.open(layout::ROUTES)?.try_into()?,
+            states: set.open(layout::STATES)?.try_into()?,
+            gates: set.open(layout::GATES)?.try_into()?,
             free: VecDeque::new(),
             unused: 0,
             left: BTreeSet::new(),
             open: BTreeSet::new(),
-            ended: State::default(),
+            ended: Arc::default(),
         })))
     }
 
@@ -202,11 +210,38 @@ impl Maps {
             let _ = inner.targets.remove(&cookie);
             let _ = inner.routes.remove(&cookie);
         }
-        inner.open.remove(&slot);
-        if let Ok(state) = inner.state(slot) {
-            inner.ended = inner.ended.plus(&state);
-        }
+        inner.end(slot);
         inner.free.push_back((Instant::now(), slot));
+    }
+
+    /// Whether the maps have these sockets as those of a channel with this place.
+    pub(super) fn has(&self, slot: u32, cookies: Cookies) -> bool {
+        let inner = self.lock();
+        let route = Route {
+            host: cookies.host,
+            slot,
+            padding: 0,
+        };
+        let is_there = |cookie| {
+            let found = inner.routes.get(&cookie, 0);
+            found.is_ok_and(|found| bytemuck::cast::<_, Route>(found) == route)
+        };
+        inner.state(slot).is_ok() && cookies.all().into_iter().all(is_there)
+    }
+
+    /// Counts a channel that another process has had until now.
+    pub(super) fn adopt(&self, slot: u32) {
+        self.lock().open.insert(slot);
+    }
+
+    /// Another process has the channel from now on. Its place is free here never again.
+    pub(super) fn let_go(&self, slot: u32) {
+        self.lock().end(slot);
+    }
+
+    /// What was counted for channels that have ended here; after the last one, of all.
+    pub(super) fn ended(&self) -> Arc<Ended> {
+        Arc::clone(&self.lock().ended)
     }
 
     /// What the programs have counted for all channels, one call of the system for each that is
@@ -214,7 +249,7 @@ impl Maps {
     pub(super) fn totals(&self) -> State {
         let inner = self.lock();
         let open = inner.open.iter().filter_map(|&slot| inner.state(slot).ok());
-        open.fold(inner.ended, |sum, state| sum.plus(&state))
+        open.fold(inner.ended.total(), |sum, state| sum.plus(&state))
     }
 
     /// What the programs have counted.
@@ -245,6 +280,15 @@ impl Inner {
             }
         }
         None
+    }
+
+    /// Keeps what was counted for a channel that is open here no more.
+    fn end(&mut self, slot: u32) {
+        if self.open.remove(&slot)
+            && let Ok(state) = self.state(slot)
+        {
+            self.ended.add(&state);
+        }
     }
 
     fn state(&self, slot: u32) -> Result<State, MapError> {

@@ -40,35 +40,47 @@ mod object;
 mod passed;
 mod pins;
 mod registered;
+mod ring;
 mod run;
-mod type_info;
+mod set;
+mod shared;
+mod turn;
 mod watch;
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use gateway_common::layout::State;
+use gateway_common::layout::{EVENTS, State};
 use tokio::net::TcpStream;
 
 pub use host_socket::HostSocket;
 pub(super) use kernel::may_have_tls;
-pub use link::{Legs, Link, LinkError, TlsLegs};
+pub use link::{LINK_SOCKETS, Legs, Link, LinkError, LinkState, TlsLegs};
 pub use load::LoadError;
+pub(super) use maps::Ended;
 pub use pins::{NoSet, Owner, Provided, is_ready, provide};
+pub use shared::{InheritedSets, SetState};
 
 use super::ktls::{self, KtlsStream};
-use super::{Counters, Inbound, Limits};
-use crate::end_reason::EndReason;
+use super::{Counters, Limits, Order, Outcome, Rest};
 use crate::supervise::Supervised;
-use load::{Held, Loaded, TakeSetError};
+use load::{Held, Loaded, TakeSetError, wrong_maps};
 use maps::Maps;
+use ring::Ring;
+use set::Set;
+use turn::Turn;
 use watch::Watch;
 
 /// The loaded programs with their maps; unloaded, or left to others, when dropped.
 pub struct Sockmap {
     maps: Maps,
+    set: Set,
+    /// The kernel's number of the set.
+    number: u32,
+    /// `None`: no other process can have the set, as this one has no file for that.
+    turn: Option<Arc<Turn>>,
     watch: Arc<Watch>,
     _watcher: Supervised<Infallible>,
     /// Most bytes of a channel that wait before its bridge, and as many behind it.
@@ -103,22 +115,43 @@ impl Sockmap {
     }
 
     fn new(loaded: Loaded, queued: usize) -> Result<Arc<Self>, LoadError> {
-        let (watch, watcher) = Watch::start(loaded.events, loaded.logger)?;
+        let most_queued = link::longest_queue(queued / 2)?;
+        // Without /proc the channels of this set end with this process.
+        Self::with_turn(loaded, most_queued, Turn::new().ok().map(Arc::new))
+    }
+
+    /// `most_queued` bytes of a channel may wait before its bridge, and as many behind it.
+    fn with_turn(
+        loaded: Loaded,
+        most_queued: usize,
+        turn: Option<Arc<Turn>>,
+    ) -> Result<Arc<Self>, LoadError> {
+        let Loaded {
+            set,
+            logger,
+            held,
+            room,
+        } = loaded;
+        let maps = Maps::open(&set).map_err(|e| wrong_maps(&e))?;
+        let events = set.descriptor(EVENTS).map_err(|e| wrong_maps(&e))?;
+        let (watch, watcher) = Watch::start(Ring::new(events, turn.clone()), logger)?;
         Ok(Arc::new(Self {
-            maps: loaded.maps,
+            maps,
+            number: set.number().map_err(|e| wrong_maps(&e))?,
+            set,
+            turn,
             watch,
             _watcher: watcher,
-            most_queued: link::longest_queue(queued / 2)?,
-            held: loaded.held,
-            room: loaded.room,
-            moves_unix_hosts: loaded.moves_unix_hosts,
+            most_queued,
+            held,
+            room,
         }))
     }
 
-    /// Where the programs lie that somebody else has loaded; `None`: this process has.
+    /// Where the programs lie that somebody else has loaded for this process; `None`: nowhere.
     pub fn set(&self) -> Option<&Path> {
         match &self.held {
-            Held::Programs(_) => None,
+            Held::Programs(_) | Held::Inherited { .. } => None,
             Held::Set { folder, .. } => Some(folder),
         }
     }
@@ -146,6 +179,11 @@ impl Sockmap {
     /// never less than at an earlier call, but for [`State::redirecting`].
     pub fn totals(&self) -> State {
         self.maps.totals()
+    }
+
+    /// What was counted for the channels that have ended; when nobody has this any more, for all.
+    pub(super) fn ended(&self) -> Arc<Ended> {
+        self.maps.ended()
     }
 
     /// Puts a channel's sockets into the kernel's hands, before its host was sent anything.
@@ -183,19 +221,19 @@ fn in_maps(channels: usize) -> u32 {
 }
 
 impl Link {
-    /// Moves the channel's bytes until both sides have ended; says what ended it.
-    ///
-    /// `inbound` may hold what the client has sent already. `stop` ends the channel when
-    /// it becomes ready, for the reason that it gives.
-    pub async fn run(
+    /// Moves the channel's bytes until both sides have ended, or until it is ordered to stand
+    /// still; see [`relay::carry`](crate::relay::carry).
+    pub async fn carry(
         &self,
-        inbound: Inbound,
+        rest: Rest,
         limits: Limits,
         counters: &Counters,
-        stop: impl Future<Output = EndReason>,
-    ) -> EndReason {
-        let reason = run::run(self, inbound, limits, counters, stop).await;
-        self.part().await;
-        reason
+        orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+    ) -> Outcome {
+        let outcome = run::run(self, rest, limits, counters, orders).await;
+        if let Outcome::Ended(_) = outcome {
+            self.part().await;
+        }
+        outcome
     }
 }

@@ -5,7 +5,8 @@
 //! limit on time without progress is kept here, where the kernel's progress is seen.
 
 use std::convert::Infallible;
-use std::future::{Future, pending};
+use std::future::pending;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,9 +14,8 @@ use tokio::time::Instant;
 use super::client::ClientLeg;
 use super::host::HostLeg;
 use super::link::Link;
-use crate::end_reason::EndReason;
 use crate::ending::Ending;
-use crate::{Counters, Inbound, Limits, relay};
+use crate::{Counters, Limits, Order, Outcome, Rest, relay};
 
 /// Longer than any channel lives.
 const NEVER: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
@@ -24,34 +24,43 @@ const FASTEST: u64 = (16 << 30) / 1_000;
 /// What can be sent with a used-up key in that time is little of what a key bears.
 const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
-/// Moves a channel's bytes until both sides have ended; says what ended it.
+/// Moves a channel's bytes until both sides have ended, or until it is ordered to stand still.
 pub(super) async fn run(
     link: &Link,
-    inbound: Inbound,
+    rest: Rest,
     limits: Limits,
     counters: &Counters,
-    stop: impl Future<Output = EndReason>,
-) -> EndReason {
+    orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
+) -> Outcome {
+    let stood_still = link.begin();
     let _counted = counters.count_in_kernel(link.downlink_count());
-    let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link));
+    let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link, stood_still));
     let limit = limits.close_timeout;
     let limits = Limits {
         close_timeout: NEVER,
         ..limits
     };
-    let relay = relay::run(&mut client, &mut host, inbound, limits, counters, stop);
-    let mut relay = std::pin::pin!(relay);
-    let in_time = tokio::select! {
-        reason = relay.as_mut() => Some(reason),
-        () = standstill(link, limit) => None,
-        never = wake_before_worn(link) => match never {},
+    let outcome = {
+        let relay = relay::carry(&mut client, &mut host, rest, limits, counters, orders);
+        let mut relay = std::pin::pin!(relay);
+        let in_time = tokio::select! {
+            outcome = relay.as_mut() => Some(outcome),
+            () = standstill(link, limit) => None,
+            never = wake_before_worn(link) => match never {},
+        };
+        match in_time {
+            Some(outcome) => outcome,
+            // All that the relay waits for fails now, and it ends with its own reason.
+            None => {
+                link.abandon();
+                relay.await
+            }
+        }
     };
-    if let Some(reason) = in_time {
-        return reason;
+    if let Outcome::Frozen(_) = outcome {
+        link.keep(host.into_owed());
     }
-    // All that the relay waits for fails now, and it ends with its own reason.
-    link.abandon();
-    relay.await
+    outcome
 }
 
 /// Wakes the relay, which shares its task with this, when the client's key may be used up: while

@@ -11,15 +11,17 @@ use std::task::Waker;
 use std::time::Duration;
 
 use atomic_waker::AtomicWaker;
-use aya::maps::{MapData, RingBuf};
-use gateway_common::layout::{self, Event};
+use gateway_common::layout;
 use rustix::event::{Timespec, epoll};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::error;
 
 use super::logger::Logger;
 use super::registered::register;
+use super::ring::Ring;
 use crate::supervise::{Supervised, supervised};
 
 /// Bytes of the host wait for userspace.
@@ -40,6 +42,12 @@ const CLIENT: u64 = 1 << 63;
 
 /// How long watching rests after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often channels look for themselves while another process reads the ring of events.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the ring is left to the process that has taken a channel over.
+const LEFT: Duration = Duration::from_secs(1);
 
 /// Most events that are taken at a time.
 const EVENTS: usize = 256;
@@ -71,21 +79,24 @@ pub(super) struct Watch {
     /// Apart from the runtime's own, which would wake for each segment of a host.
     legs: OwnedFd,
     signals: Mutex<HashMap<u64, Arc<Signal>>>,
+    /// Another process has taken a channel over.
+    shared: Notify,
 }
 
 impl Watch {
     /// Starts watching, in the runtime that this is called in, until the task is dropped.
     pub(super) fn start(
-        events: RingBuf<MapData>,
+        mut ring: Ring,
         logger: Option<Logger>,
     ) -> io::Result<(Arc<Self>, Supervised<Infallible>)> {
         let watch = Arc::new(Self {
             legs: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             signals: Mutex::default(),
+            shared: Notify::new(),
         });
         let readable = Interest::READABLE;
         let legs = register(watch.legs.try_clone()?, readable).map_err(|(_, error)| error)?;
-        let ring = register(events, readable).map_err(|(_, error)| error)?;
+        ring.begin()?;
         let log = logger.map(|logger| register(logger, readable).map_err(|(_, error)| error));
         let log = log.transpose()?;
         let watcher = Watcher {
@@ -128,6 +139,11 @@ impl Watch {
         self.lock().remove(&cookie);
     }
 
+    /// Lets the process that has taken a channel over read the ring of events.
+    pub(super) fn leave_ring(&self) {
+        self.shared.notify_one();
+    }
+
     fn raise(&self, cookie: u64, what: u64) {
         if let Some(signal) = self.lock().get(&cookie) {
             signal.raise(what);
@@ -138,11 +154,9 @@ impl Watch {
         self.signals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Ends all channels: what has happened to them is not known any more, and it may be that
-    /// bytes were lost.
-    fn give_all_up(&self) {
+    fn raise_all(&self, what: u64) {
         for signal in self.lock().values() {
-            signal.raise(BROKEN);
+            signal.raise(what);
         }
     }
 
@@ -174,7 +188,7 @@ struct Watcher {
     /// Channels may be there before it watches for the first time, and miss nothing.
     has_begun: bool,
     legs: AsyncFd<OwnedFd>,
-    ring: AsyncFd<RingBuf<MapData>>,
+    ring: Ring,
     log: Option<AsyncFd<Logger>>,
 }
 
@@ -184,7 +198,7 @@ impl Watcher {
     async fn run(&mut self) -> Infallible {
         loop {
             if std::mem::replace(&mut self.has_begun, true) {
-                self.watch.give_all_up();
+                self.watch.raise_all(BROKEN);
             }
             let Self {
                 watch,
@@ -211,15 +225,29 @@ async fn run_legs(watch: &Watch, legs: &AsyncFd<OwnedFd>) -> io::Result<Infallib
     }
 }
 
-async fn run_ring(watch: &Watch, ring: &mut AsyncFd<RingBuf<MapData>>) -> io::Result<Infallible> {
+/// Tells the channels what the programs say. While another process reads that, lets them look at
+/// what the programs have counted instead.
+async fn run_ring(watch: &Watch, ring: &mut Ring) -> io::Result<Infallible> {
+    let mut left_until = Instant::now();
     loop {
-        let mut ready = ring.readable_mut().await?;
-        while let Some(item) = ready.get_inner_mut().next() {
-            if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
-                watch.raise(event.host, event.kind);
-            }
+        while Instant::now() < left_until || !ring.begin().unwrap_or(false) {
+            watch.raise_all(PASSED);
+            tokio::time::sleep(LOOK).await;
         }
-        ready.clear_ready();
+        // Nobody was told of what another process has read for itself.
+        watch.raise_all(PASSED);
+        let left = async {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = watch.shared.notified() => return io::Result::Ok(()),
+                    read = ring.read(|event| watch.raise(event.host, event.kind)) => read?,
+                }
+            }
+        };
+        left.await?;
+        ring.end();
+        left_until = Instant::now() + LEFT;
     }
 }
 
@@ -245,12 +273,13 @@ mod tests {
         let watch = Watch {
             legs: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
             signals: Mutex::default(),
+            shared: Notify::new(),
         };
         let (host, client) = UnixStream::pair().unwrap();
         let signal = watch.add(7, &host, &client).unwrap();
         let waker = Waker::noop();
         assert_eq!(signal.take(waker), 0);
-        watch.give_all_up();
+        watch.raise_all(BROKEN);
         assert_eq!(signal.take(waker), BROKEN);
         watch.remove(7, &host, &client);
     }

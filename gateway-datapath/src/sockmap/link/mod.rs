@@ -1,15 +1,14 @@
 //! One channel's sockets in the kernel's hands.
 
-mod feed;
-mod pair;
+mod moved;
 mod parts;
 
 use std::future::Future;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -31,9 +30,10 @@ use crate::host_stream::HostStream;
 use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
-use feed::Feed;
-pub(super) use pair::longest_queue;
-use parts::Parts;
+pub(super) use moved::Owed;
+pub use moved::{LINK_SOCKETS, LinkState};
+pub(super) use parts::longest_queue;
+use parts::{Parts, has_spoken};
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]
@@ -99,13 +99,20 @@ pub struct Link {
     client_lost: AtomicBool,
     /// Something has ended: there is a limit on time without progress from now on.
     ending: Notify,
+    is_ending: AtomicBool,
     /// Bytes of the client that were written to the host.
     uplink: AtomicU64,
     /// Those that count as progress of a channel that ends: behind our Close a client can send
     /// what it likes.
     uplink_that_counts: AtomicU64,
-    /// The sockets are no longer in the maps.
+    /// The sockets are no longer in the maps, or are another process's there.
     left: AtomicBool,
+    /// It stands still, and another process may have gone on with it: the maps are read only.
+    is_lent: AtomicBool,
+    /// What its legs owed each other when it came to stand still.
+    owed: Mutex<Owed>,
+    /// Bytes of payload sent to the client that were counted by now, here or by a process before.
+    counted: Arc<AtomicU64>,
 }
 
 impl Link {
@@ -211,11 +218,19 @@ impl Link {
         self.sockmap.maps.state(self.slot).map_err(io::Error::other)
     }
 
-    /// Reads how many bytes of payload were sent to the client; only while the link lives.
+    /// Reads how many bytes of payload were sent to the client since this call; only while the link
+    /// lives. What was sent before, and had not been counted when the channel came to stand still,
+    /// is among them.
     pub(super) fn downlink_count(&self) -> impl Fn() -> u64 + Send + Sync + 'static {
         let (sockmap, slot) = (Arc::clone(&self.sockmap), self.slot);
-        // Without a state the maps are gone, and the channel with them.
-        move || sockmap.maps.state(slot).map_or(0, |state| state.framed)
+        let counted = Arc::clone(&self.counted);
+        let before = counted.load(Ordering::Relaxed);
+        move || {
+            // Without a state the maps are gone, and the channel with them.
+            let framed = sockmap.maps.state(slot).map_or(0, |state| state.framed);
+            let framed = counted.fetch_max(framed, Ordering::Relaxed).max(framed);
+            framed - before
+        }
     }
 
     /// Its two TCP sockets, to be asked while the link lives.
@@ -335,7 +350,13 @@ impl Link {
 
     /// Notes that one side has ended.
     pub(super) fn note_ending(&self) {
+        self.is_ending.store(true, Ordering::Release);
         self.ending.notify_one();
+    }
+
+    /// Whether one side has ended.
+    pub(super) fn is_ending(&self) -> bool {
+        self.is_ending.load(Ordering::Acquire)
     }
 
     /// Ready once one side has ended.
@@ -369,6 +390,10 @@ impl Link {
             return Err(io::ErrorKind::TimedOut.into());
         }
         Ok(())
+    }
+
+    fn lock_owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn add_uplink(&self, bytes: usize) {
@@ -429,6 +454,12 @@ impl Link {
         if self.left.swap(true, Ordering::AcqRel) {
             return;
         }
+        self.sockmap
+            .watch
+            .remove(self.cookies.host, self.host.get_ref(), self.client.socket());
+        if self.is_lent.load(Ordering::Acquire) {
+            return;
+        }
         // What passed and was not read lies where the kernel's close does not look. Without a
         // RST the host would go on waiting for a window to open.
         let host = self.host.get_ref();
@@ -437,9 +468,6 @@ impl Link {
         {
             let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
         }
-        self.sockmap
-            .watch
-            .remove(self.cookies.host, self.host.get_ref(), self.client.socket());
         self.sockmap.maps.remove(self.slot, self.cookies);
     }
 
@@ -496,4 +524,75 @@ fn back(client: TcpStream, host: HostSocket) -> io::Result<Legs> {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::end_reason::EndReason;
+    use crate::probe::round_trip;
+    use crate::{Counters, Inbound, Limits, Outcome};
+
+    const EARLY: &[u8] = &[b'e'; 100];
+    const LATER: &[u8] = &[b'l'; 50];
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        round_trip::pair().await.unwrap()
+    }
+
+    /// Reads frames with less than 126 bytes of payload until as many bytes have come.
+    async fn read_frames(client: &mut TcpStream, len: usize) -> Vec<u8> {
+        let mut received = Vec::new();
+        while received.len() < len {
+            assert_eq!(client.read_u8().await.unwrap(), 0x82);
+            let len = client.read_u8().await.unwrap();
+            let mut payload = vec![0; usize::from(len)];
+            client.read_exact(&mut payload).await.unwrap();
+            received.extend(payload);
+        }
+        received
+    }
+
+    #[tokio::test]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+    async fn what_a_host_says_while_its_socket_enters_the_map_arrives_in_order() {
+        let sockmap = Sockmap::load(1, 1 << 20)
+            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
+        let (mut client, client_leg) = pair().await;
+        let (mut host, host_leg) = pair().await;
+        host.write_all(EARLY).await.unwrap();
+        host_leg.readable().await.unwrap();
+        let (client_leg, host_leg) = (client_leg.into_std(), host_leg.into_std());
+        let link = Link::enter(&sockmap, client_leg.unwrap(), host_leg.unwrap());
+        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
+        assert!(link.is_gated);
+        let limits = Limits {
+            ping_interval: None,
+            close_timeout: Duration::from_secs(5),
+        };
+        let counters = Counters::default();
+        let orders = |_: &mut Context<'_>| Poll::Pending;
+        let run = link.carry(Inbound::default().into(), limits, &counters, orders);
+        let peers = async {
+            assert_eq!(read_frames(&mut client, EARLY.len()).await, EARLY);
+            host.write_all(LATER).await.unwrap();
+            assert_eq!(read_frames(&mut client, LATER.len()).await, LATER);
+            // Seen while the channel lives.
+            assert_eq!(counters.downlink(), 150);
+            drop(host);
+            let mut close = [0; 4];
+            client.read_exact(&mut close).await.unwrap();
+            assert_eq!(close, [0x88, 2, 0x03, 0xe8]);
+            drop(client);
+        };
+        let ended = async { tokio::join!(run, peers).0 };
+        let reason = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        assert!(matches!(
+            reason.unwrap(),
+            Outcome::Ended(EndReason::HostEnd)
+        ));
+        assert_eq!(counters.downlink(), 150);
+        // Everything passed: the gate stays closed for such a channel.
+        assert_eq!(link.state().unwrap().redirected, 0);
+    }
+}

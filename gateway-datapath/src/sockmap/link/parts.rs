@@ -3,8 +3,8 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Arc, Mutex};
 
 use gateway_common::layout::MAX_DATAGRAM;
 use rustix::net::{SocketType, sockopt};
@@ -161,9 +161,13 @@ impl Parts {
             abandoned: AtomicBool::new(false),
             client_lost: AtomicBool::new(false),
             ending: Notify::new(),
+            is_ending: AtomicBool::new(false),
             uplink: AtomicU64::new(0),
             uplink_that_counts: AtomicU64::new(u64::MAX),
             left: AtomicBool::new(false),
+            is_lent: AtomicBool::new(false),
+            owed: Mutex::default(),
+            counted: Arc::default(),
         })
     }
 }

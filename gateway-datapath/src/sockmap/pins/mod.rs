@@ -26,28 +26,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use gateway_common::layout;
 
 pub use provide::{Owner, Provided, provide};
 pub(super) use take::take;
 pub use take::{NoSet, is_ready};
 
-use super::LoadError;
-use super::{kernel, object};
-
-/// The maps that a gateway opens, by their names in the object and in a set.
-const MAPS: [&str; 10] = [
-    layout::ABILITIES,
-    layout::HOSTS,
-    layout::UNIX_HOSTS,
-    layout::BRIDGES,
-    layout::INJECTORS,
-    layout::TARGETS,
-    layout::ROUTES,
-    layout::STATES,
-    layout::GATES,
-    layout::EVENTS,
-];
+use super::set::MAPS;
+use super::{LoadError, kernel, object};
 
 /// Another number stands for sets that were made in another way from the same object.
 const MANNER: u8 = 1;

@@ -11,7 +11,8 @@ use anyhow::{Context, bail, ensure};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 
-use super::{MAPS, Name, WRITABLE_BY_OTHERS, key, lock, sets};
+use super::{Name, WRITABLE_BY_OTHERS, key, lock, sets};
+use crate::sockmap::set::MAPS;
 use crate::sockmap::{in_maps, load};
 
 /// How many sets are to be free: one for the gateway that is about to start, and one for the

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::{Map, MapData, MapError};
 
-use super::{MAPS, Name, WRITABLE_BY_OTHERS, key, lock, sets};
+use super::{Name, WRITABLE_BY_OTHERS, key, lock, sets};
+use crate::sockmap::set::{MAPS, Set, SetError};
 
 /// A set that is this process's until this is dropped.
 pub(in crate::sockmap) struct Taken {
     pub(in crate::sockmap) folder: PathBuf,
     /// How many channels there is room for.
     pub(in crate::sockmap) channels: u32,
-    maps: Vec<(&'static str, Map)>,
+    pub(in crate::sockmap) set: Set,
     pub(in crate::sockmap) lock: File,
 }
 
@@ -96,11 +97,11 @@ pub(in crate::sockmap) fn take(key: &str, directory: &Path, channels: u32) -> Re
             }
         };
         match open(&folder) {
-            Ok(maps) => {
+            Ok(set) => {
                 return Ok(Taken {
                     folder,
                     channels: name.channels,
-                    maps,
+                    set,
                     lock,
                 });
             }
@@ -144,32 +145,24 @@ fn in_order(name: &Name, channels: u32) -> (bool, u32, Reverse<u32>, u32) {
     (is_small, size, Reverse(name.channels), name.number)
 }
 
-type Opened = Vec<(&'static str, Map)>;
-
-fn open(folder: &Path) -> Result<Opened, (PathBuf, MapError)> {
+fn open(folder: &Path) -> Result<Set, (PathBuf, SetError)> {
     let open = |map: &'static str| {
         let path = folder.join(map);
         let opened = MapData::from_pin(&path).and_then(Map::from_map_data);
         opened
             .map(|opened| (map, opened))
-            .map_err(|error| (path, error))
+            .map_err(|error| (path, error.into()))
     };
-    MAPS.into_iter().map(open).collect()
+    let maps: Vec<_> = MAPS.into_iter().map(open).collect::<Result<_, _>>()?;
+    let find = |name| maps.iter().find(|(map, _)| *map == name);
+    Set::of(|name| Some(&find(name)?.1)).map_err(|error| (folder.to_owned(), error))
 }
 
 /// What the system says, where it says something.
-fn in_short(error: &MapError) -> String {
+fn in_short(error: &SetError) -> String {
     match error {
-        MapError::SyscallError(error) => error.io_error.to_string(),
+        SetError::Map(MapError::SyscallError(error)) => error.io_error.to_string(),
         error => error.to_string(),
-    }
-}
-
-impl Taken {
-    /// Takes a map out; `None`: there is none of this name.
-    pub(in crate::sockmap) fn map(&mut self, name: &str) -> Option<Map> {
-        let place = self.maps.iter().position(|(map, _)| *map == name)?;
-        Some(self.maps.swap_remove(place).1)
     }
 }
 

@@ -1,0 +1,247 @@
+//! Links that move from one process to another.
+//!
+//! The kernel goes on moving the downlink meanwhile: sockets, maps and programs stay as they are,
+//! and what passed waits in the host's socket. What a process has of a link is written down, and
+//! goes along with descriptors of its sockets.
+//!
+//! From when it is written down until it is carried on, a link is lent: nothing of it is changed
+//! in the maps, also when it is dropped, as another process may have begun to.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use gateway_common::layout::{MAX_DATAGRAM, TO_BRIDGE};
+use rustix::io::ioctl_fionbio;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::sync::Notify;
+
+use super::Link;
+use crate::buffer::Buffer;
+use crate::encoded::Bytes;
+use crate::received_socket;
+use crate::sockmap::Sockmap;
+use crate::sockmap::leg::Client;
+use crate::sockmap::maps::Cookies;
+use crate::sockmap::registered::{Owner, register};
+use crate::sockmap::shared::InheritedSets;
+use crate::state_error::StateError;
+
+/// How many sockets go along with a [`LinkState`].
+pub const LINK_SOCKETS: usize = 6;
+
+/// More bytes than any connection moves, and longer than any queue.
+const MANY: u64 = 1 << 56;
+
+/// What the legs of a link that stands still have in hand.
+#[derive(Default)]
+pub(in crate::sockmap) struct Owed {
+    /// All passed bytes that were read, in bytes.
+    pub(in crate::sockmap) forwarded: u64,
+    /// A datagram that waits for the injector, and its length.
+    pub(in crate::sockmap) datagram: Option<(Buffer, usize)>,
+}
+
+/// A link written down, its sockets apart.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct LinkState {
+    /// The kernel's number of the set that it is in, and its place there.
+    set: u32,
+    slot: u32,
+    queue: u64,
+    follows: bool,
+    is_gated: bool,
+    written_before: u64,
+    uplink: u64,
+    counted: u64,
+    forwarded: u64,
+    /// Passed bytes on their way to the injector; empty: none.
+    datagram: Bytes,
+}
+
+impl LinkState {
+    /// The kernel's number of the set.
+    pub fn set(&self) -> u32 {
+        self.set
+    }
+
+    /// Whether it is one that [`Link::write_down`] makes, but for what only the kernel knows.
+    pub fn check(&self) -> Result<(), StateError> {
+        let counts = [
+            self.queue,
+            self.written_before,
+            self.uplink,
+            self.counted,
+            self.forwarded,
+        ];
+        let are_few = counts.into_iter().all(|count| count < MANY);
+        StateError::unless(are_few, "numbers of a channel on sockmap")?;
+        let payload = match self.datagram.split_last_chunk() {
+            None => self.datagram.is_empty().then_some(0),
+            Some((payload, road)) => (u32::from_ne_bytes(*road) == TO_BRIDGE
+                && (1..=MAX_DATAGRAM).contains(&payload.len()))
+            .then_some(payload.len()),
+        };
+        let is_sound = payload.is_some_and(|len| len as u64 <= self.forwarded);
+        StateError::unless(is_sound, "datagram of a channel on sockmap")
+    }
+}
+
+impl Link {
+    /// The set in whose maps it is.
+    pub(crate) fn sockmap(&self) -> &Arc<Sockmap> {
+        &self.sockmap
+    }
+
+    /// The sockets, in the order in which [`Link::resume`] takes them: of client and host first.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; LINK_SOCKETS] {
+        let [bridge, bridge_out, injector_out] = &self.held;
+        [
+            self.client.socket().as_fd(),
+            self.host.get_ref().as_fd(),
+            self.injector.as_fd(),
+            bridge.as_fd(),
+            bridge_out.as_fd(),
+            injector_out.as_fd(),
+        ]
+    }
+
+    /// Writes a link that stands still down. `None`: no other process can go on with it.
+    ///
+    /// From here on it is lent, until it is carried on.
+    pub(crate) fn write_down(&self) -> Option<LinkState> {
+        let Client::Plain(_) = self.client else {
+            return None;
+        };
+        if !self.sockmap.can_be_shared() || self.is_ending() {
+            return None;
+        }
+        self.is_lent.store(true, Ordering::Release);
+        let owed = self.lock_owed();
+        let datagram = owed.datagram.as_ref();
+        Some(LinkState {
+            set: self.sockmap.number(),
+            slot: self.slot,
+            queue: self.queue.load(Ordering::Relaxed) as u64,
+            follows: self.follows,
+            is_gated: self.is_gated,
+            written_before: self.written_before,
+            uplink: self.uplink.load(Ordering::Relaxed),
+            counted: self.counted.load(Ordering::Relaxed),
+            forwarded: owed.forwarded,
+            datagram: datagram.map_or_else(Bytes::default, |(buffer, len)| buffer[..*len].into()),
+        })
+    }
+
+    /// Goes on with a link that was written down. Fails when the state is none that
+    /// [`Link::write_down`] makes, or sockets or maps are not as it says. Must be called in a runtime.
+    ///
+    /// Nothing is changed in the maps until it is carried on.
+    pub(crate) fn resume(
+        state: &LinkState,
+        sockets: [OwnedFd; LINK_SOCKETS],
+        sets: &InheritedSets,
+    ) -> Result<Self, StateError> {
+        state.check()?;
+        let sockmap = sets.get(state.set);
+        let sockmap = sockmap.ok_or(StateError::Unsound("set of a channel on sockmap"))?;
+        let [client, host, injector, bridge, bridge_out, injector_out] = sockets;
+        let client = received_socket::tcp(client)?.into_std()?;
+        let host = received_socket::tcp(host)?.into_std()?;
+        let pairs = [
+            (&bridge, SocketType::STREAM),
+            (&bridge_out, SocketType::STREAM),
+            (&injector, SocketType::DGRAM),
+            (&injector_out, SocketType::DGRAM),
+        ];
+        for (socket, kind) in pairs {
+            let is_unix = sockopt::socket_domain(socket).map_err(io::Error::from)?
+                == AddressFamily::UNIX
+                && sockopt::socket_type(socket).map_err(io::Error::from)? == kind;
+            StateError::unless(is_unix, "sockets of a channel on sockmap")?;
+            ioctl_fionbio(socket, true).map_err(io::Error::from)?;
+        }
+        let cookie = |socket: BorrowedFd<'_>| sockopt::socket_cookie(socket);
+        let cookies = Cookies {
+            host: cookie(host.as_fd()).map_err(io::Error::from)?,
+            bridge: cookie(bridge.as_fd()).map_err(io::Error::from)?,
+            injector: cookie(injector.as_fd()).map_err(io::Error::from)?,
+        };
+        let is_known = sockmap.maps.has(state.slot, cookies);
+        StateError::unless(is_known, "place of a channel on sockmap")?;
+        let client = registered(client, Interest::READABLE)?;
+        let host = registered(host, Interest::WRITABLE)?;
+        let injector = registered(injector, Interest::WRITABLE)?;
+        let signal = sockmap
+            .watch
+            .add(cookies.host, host.get_ref(), client.get_ref())?;
+        let datagram = (!state.datagram.is_empty()).then(|| {
+            let mut buffer = Buffer::take();
+            buffer[..state.datagram.len()].copy_from_slice(&state.datagram);
+            (buffer, state.datagram.len())
+        });
+        Ok(Self {
+            sockmap: Arc::clone(sockmap),
+            client: Client::Plain(client),
+            host,
+            injector,
+            held: [bridge, bridge_out, injector_out],
+            queue: AtomicUsize::new(usize::try_from(state.queue).unwrap_or(usize::MAX)),
+            follows: state.follows,
+            cookies,
+            slot: state.slot,
+            signal,
+            written_before: state.written_before,
+            is_gated: state.is_gated,
+            stopped: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            client_lost: AtomicBool::new(false),
+            ending: Notify::new(),
+            is_ending: AtomicBool::new(false),
+            uplink: AtomicU64::new(state.uplink),
+            uplink_that_counts: AtomicU64::new(u64::MAX),
+            left: AtomicBool::new(false),
+            is_lent: AtomicBool::new(true),
+            owed: Mutex::new(Owed {
+                forwarded: state.forwarded,
+                datagram,
+            }),
+            counted: Arc::new(AtomicU64::new(state.counted)),
+        })
+    }
+
+    /// Another process has gone on with the link, which is to be dropped.
+    pub(crate) fn let_go(&self) {
+        self.sockmap.maps.let_go(self.slot);
+        self.sockmap.watch.leave_ring();
+    }
+
+    /// The link is carried on here; whether it stood still before.
+    pub(in crate::sockmap) fn begin(&self) -> bool {
+        let was_lent = self.is_lent.swap(false, Ordering::AcqRel);
+        if was_lent {
+            self.sockmap.maps.adopt(self.slot);
+        }
+        was_lent
+    }
+
+    /// Keeps what its legs have in hand, for those that go on.
+    pub(in crate::sockmap) fn keep(&self, owed: Owed) {
+        *self.lock_owed() = owed;
+    }
+
+    /// Takes what legs before have left in hand.
+    pub(in crate::sockmap) fn owed(&self) -> Owed {
+        std::mem::take(&mut *self.lock_owed())
+    }
+}
+
+fn registered<T: Owner>(
+    socket: T,
+    interest: Interest,
+) -> Result<tokio::io::unix::AsyncFd<T>, StateError> {
+    Ok(register(socket, interest).map_err(|(_, error)| error)?)
+}
