@@ -112,6 +112,8 @@ enum Command {
     CanTakeOver {
         /// Version of what is written down.
         version: u32,
+        /// Agreement between the eBPF programs of channels and their gateway, if there are any.
+        agreement: Option<u32>,
     },
     #[command(flatten)]
     Ask(Ask),
@@ -202,8 +204,8 @@ pub fn main() -> ExitCode {
     }
     exit(match command {
         Command::Run { take_over } => run(prepared, take_over),
-        Command::CanTakeOver { version } if next::is_known(version) => Ok(()),
-        Command::CanTakeOver { version } => Err(anyhow::anyhow!("version {version} is not known")),
+        Command::CanTakeOver { version, agreement } if next::is_known(version, agreement) => Ok(()),
+        Command::CanTakeOver { .. } => Err(anyhow::anyhow!("that version is not known")),
         Command::Check { sources: true } => show(&prepared, &config::table(&prepared.loaded)),
         _ => show(&prepared, &effective(&prepared.loaded.config)),
     })

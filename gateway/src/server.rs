@@ -184,9 +184,13 @@ impl Signals {
 /// Has the service manager keep everything for the next process. What goes wrong is logged, and
 /// the channels end with this process.
 async fn keep_for_next(sources: &config::Sources, estate: &Estate<'_>) {
-    let kept = match handover::next::ask(&sources.arguments()).await {
-        Ok(()) => handover::store(estate).await,
-        Err(error) => Err(error),
+    let arguments = sources.arguments();
+    let kept = match handover::next::ask(&arguments, true).await {
+        Ok(()) => handover::store(estate, true).await,
+        Err(_) => match handover::next::ask(&arguments, false).await {
+            Ok(()) => handover::store(estate, false).await,
+            Err(error) => Err(error),
+        },
     };
     match kept {
         Ok(channels) => info!(channels, "channels wait for the next process"),

@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod host;
 pub mod http;
 pub mod line;
+pub mod loaded;
 pub mod manager;
 pub mod namespace;
 pub mod net;

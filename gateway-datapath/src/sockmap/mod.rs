@@ -52,6 +52,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+pub use gateway_common::layout::AGREEMENT;
 use gateway_common::layout::{EVENTS, State};
 use tokio::net::TcpStream;
 

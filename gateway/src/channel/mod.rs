@@ -249,6 +249,7 @@ impl Moving {
             let offer = self.offer(&rest, &registration);
             // Boxed: it is large, rare and short, and the task is there for as long as the channel.
             if Box::pin(registration.hand_over(offer)).await {
+                self.carrier.let_go();
                 debug!(channel = %registration.channel().id, "channel handed over");
                 return;
             }

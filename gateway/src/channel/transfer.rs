@@ -20,10 +20,11 @@ use crate::client_certificate::ClientCertificate;
 use crate::limits::{ClientLimits, ConnectionLimits};
 use crate::metrics::Carried;
 use crate::session::{ChannelId, MANY};
+use gateway_datapath::sockmap::InheritedSets;
 use gateway_datapath::state_error::StateError;
-use gateway_datapath::{Carrier, CarrierState, Counters, Rest};
+use gateway_datapath::{Carrier, CarrierState, ChannelSockets, Counters, Rest};
 
-/// A channel written down: all of it but its two sockets. Holds its TLS secrets.
+/// A channel written down: all of it but its sockets. Holds its TLS secrets.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct ChannelState {
     id: u64,
@@ -51,8 +52,8 @@ pub struct ChannelState {
 pub struct Offer {
     /// What it is.
     pub state: ChannelState,
-    /// Its sockets, to client and host.
-    pub sockets: [OwnedFd; 2],
+    /// Its sockets.
+    pub sockets: ChannelSockets,
     taken: oneshot::Sender<bool>,
 }
 
@@ -68,6 +69,11 @@ impl ChannelState {
     /// Number of the channel.
     pub fn id(&self) -> u64 {
         self.id
+    }
+
+    /// How many sockets go along with it.
+    pub fn sockets(&self) -> usize {
+        self.carrier.sockets()
     }
 
     /// What moves it.
@@ -141,14 +147,15 @@ impl Arrived {
     /// this version makes, or the sockets are of no use.
     pub fn new(
         state: ChannelState,
-        sockets: [OwnedFd; 2],
+        sockets: Vec<OwnedFd>,
+        sets: &InheritedSets,
         admissions: &Admissions,
         limits: &ClientLimits,
         access_log: AccessLog,
         connections: &Arc<ConnectionLimits>,
     ) -> Result<Self, StateError> {
         state.check()?;
-        let (carrier, rest) = Carrier::resume(state.carrier, sockets)?;
+        let (carrier, rest) = Carrier::resume(state.carrier, sockets, sets)?;
         let admission = admissions.take_over(state.admission);
         let admission = admission.map_err(|_| StateError::Unsound("host of a channel"))?;
         let opened = UNIX_EPOCH + Duration::from_millis(state.opened);

@@ -7,6 +7,7 @@
 //!   Ready          ------->    (it takes no more connections)
 //!                  <-------    Estate: tickets and numbers
 //!   Serving        ------->    (from here on the successor takes connections)
+//!                  <-------    Set, with its maps: before the first of its channels
 //!                  <-------    Channels, with their sockets     \
 //!   Taken          ------->                                      } for each batch, see
 //!                  <-------    Go                                } [`go`](super::go)
@@ -27,10 +28,11 @@ use serde::{Deserialize, Serialize};
 use crate::channel::ChannelState;
 use crate::session;
 use crate::ticket::TicketsState;
+use gateway_datapath::sockmap::SetState;
 use gateway_datapath::state_error::StateError;
 
 /// Version of these messages and of all that is in them. Another one is refused.
-pub(super) const VERSION: u32 = 4;
+pub(super) const VERSION: u32 = 5;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) enum Message {
@@ -45,8 +47,10 @@ pub(crate) enum Message {
     Ready,
     Estate(EstateState),
     Serving,
-    /// The leave to go on with them comes first, then two sockets with each: to the client and to
-    /// the host.
+    /// eBPF programs with their maps, which come with it.
+    Set(SetState),
+    /// The leave to go on with them comes first, then the sockets of each: to the client, to the
+    /// host, and those that its data path needs.
     Channels(Vec<ChannelState>),
     /// Numbers of the channels that can go on in the successor.
     Taken(Vec<u64>),
@@ -67,6 +71,7 @@ impl Message {
             Self::Ready => "Ready",
             Self::Estate(_) => "Estate",
             Self::Serving => "Serving",
+            Self::Set(_) => "Set",
             Self::Channels(_) => "Channels",
             Self::Taken(_) => "Taken",
             Self::Go => "Go",

@@ -1,5 +1,6 @@
 //! The running gateway's side: what it has is handed to a successor.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use gateway_datapath::ChannelSockets;
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
@@ -23,8 +25,8 @@ use crate::session;
 use crate::ticket::Tickets;
 use crate::ticket_sync::Syncing;
 
-/// Channels of a batch: two descriptors each, and one for the leave to go on.
-const BATCH: usize = (MAX_DESCRIPTORS - 1) / 2;
+/// Sockets of a batch of channels, with which the leave to go on comes.
+const BATCH: usize = MAX_DESCRIPTORS - 1;
 /// Longest time that a batch may take, in which its channels stand still, and those behind it too.
 const STANDSTILL: Duration = Duration::from_secs(5);
 /// Longest time that a successor takes to get ready once it was welcomed.
@@ -191,14 +193,23 @@ async fn move_channels(
     syncing: Syncing<'_>,
 ) -> Result<End> {
     let mut progress = Progress::new();
+    let mut sets = ToldSets::default();
+    // What did not fit into the batch before.
+    let mut next = None;
     let first = tokio::time::Instant::now() + PROGRESS_INTERVAL;
     let mut interval = tokio::time::interval_at(first, PROGRESS_INTERVAL);
     let farewell = loop {
         tokio::select! {
             biased;
-            Some(offer) = offers.recv() => {
+            Some(offer) = next_offer(&mut next, &mut offers) => {
+                let mut sockets = offer.state.sockets();
                 let mut batch = vec![offer];
-                while batch.len() < BATCH && let Ok(offer) = offers.try_recv() {
+                while let Ok(offer) = offers.try_recv() {
+                    sockets += offer.state.sockets();
+                    if sockets > BATCH {
+                        next = Some(offer);
+                        break;
+                    }
                     batch.push(offer);
                 }
                 if estate.tickets.changes() > syncing.told()
@@ -206,6 +217,7 @@ async fn move_channels(
                 {
                     break message;
                 }
+                sets.tell(&mut successor, &batch).await?;
                 let moved = move_batch(&mut successor, batch).await?;
                 progress.note(moved);
             }
@@ -229,13 +241,42 @@ async fn move_channels(
     match farewell {
         Message::Stop => Ok(End::Stop),
         Message::Settled => {
-            drop((offers, syncing));
+            drop((next, offers, syncing));
             estate.channels.thaw_all();
             progress.tell(estate.channels);
             estate.connections.all_closed().await;
             Ok(End::HandedOver)
         }
         other => bail!("unexpected {}", other.name()),
+    }
+}
+
+/// The next offer: one that waits, or one that comes. Cancel safe.
+async fn next_offer(
+    next: &mut Option<Offer>,
+    offers: &mut mpsc::UnboundedReceiver<Offer>,
+) -> Option<Offer> {
+    match next.take() {
+        Some(offer) => Some(offer),
+        None => offers.recv().await,
+    }
+}
+
+/// The sets of eBPF programs that a successor was told of, by their numbers.
+#[derive(Default)]
+struct ToldSets(BTreeSet<u32>);
+
+impl ToldSets {
+    /// Tells it of those that it needs for these channels.
+    async fn tell(&mut self, successor: &mut Connection, batch: &[Offer]) -> Result<()> {
+        for set in batch.iter().filter_map(|offer| offer.sockets.set()) {
+            if self.0.insert(set.number())
+                && let Some((state, descriptors)) = set.share()
+            {
+                successor.send(&Message::Set(state), &descriptors).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -322,9 +363,9 @@ impl Given {
     async fn exchange(&mut self, successor: &mut Connection) -> Result<()> {
         let states = self.offers.iter().map(|offer| offer.state.clone());
         let channels = Message::Channels(states.collect());
-        let sockets = self.offers.iter().flat_map(|offer| &offer.sockets);
+        let sockets = self.offers.iter().map(|offer| &offer.sockets);
         let mut descriptors = vec![self.leave.reader()];
-        descriptors.extend(sockets.map(AsFd::as_fd));
+        descriptors.extend(sockets.flat_map(ChannelSockets::descriptors));
         successor.send(&channels, &descriptors).await?;
         let (answer, _) = successor.receive_soon().await?;
         let Message::Taken(taken) = answer else {

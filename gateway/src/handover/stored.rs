@@ -5,6 +5,7 @@
 //! what is written down, and their sockets wait in the queue of a Unix socket (unix(7),
 //! `SCM_RIGHTS`), both of whose ends are stored.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair, sockopt};
 use rustix::pipe::{PipeFlags, pipe_with};
 use sd_notify::NotifyState;
 use serde::{Deserialize, Serialize};
@@ -25,13 +26,16 @@ use super::connection::{MAX_DESCRIPTORS, receive_with, send_with};
 use super::listeners::Listeners;
 use super::message::{EstateState, VERSION};
 use super::predecessor::{Estate, Thaw};
-use super::successor::{Successor, arrive, take_over};
+use super::successor::{Successor, arrive, take_over, take_set};
 use crate::channel::{ChannelState, Offer};
+use gateway_datapath::sockmap::{InheritedSets, SetState};
 
 /// Names in the store, of what is written down and of both ends of the queue.
 const STATE: &str = "flexvdi-state";
 const QUEUE: &str = "flexvdi-queue";
 const QUEUE_END: &str = "flexvdi-queue-end";
+/// Buffer of the queue in bytes, of which the system grants what is allowed (`net.core.wmem_max`).
+const QUEUE_BUFFER: usize = 16 << 20;
 /// How long channels may take to stand still, from the last one that did.
 const FREEZING: Duration = Duration::from_millis(300);
 /// Longest wait until the service manager has taken everything.
@@ -46,31 +50,38 @@ pub(super) struct StoredState {
     pub(super) estate: EstateState,
     /// How many of the sockets listen; they come before those of the channels.
     listeners: usize,
+    /// eBPF programs of the channels, whose descriptors come between the two.
+    sets: Vec<SetState>,
     pub(super) channels: Vec<ChannelState>,
     /// When the channels were told to stand still, in milliseconds of the Unix epoch.
     frozen: u64,
 }
 
 /// Has the service manager keep everything for the next process; returns how many channels that
-/// are. No connections must be taken any more. When this fails all channels go on here.
-pub async fn store(estate: &Estate<'_>) -> Result<usize> {
+/// are. No connections must be taken any more. When this fails all channels go on here; so do
+/// those of programs, unless the next process goes `on_with_programs`.
+pub async fn store(estate: &Estate<'_>, on_with_programs: bool) -> Result<usize> {
     let frozen = now();
     let (sender, receiver) = mpsc::unbounded_channel();
     estate.channels.freeze_all(sender);
     let _thaw = Thaw(estate.channels);
-    let offers = collect(estate, receiver).await;
+    let mut offers = collect(estate, receiver).await;
+    offers.retain(|offer| on_with_programs || offer.sockets.set().is_none());
+    let sets = offers.iter().filter_map(|offer| offer.sockets.set());
+    let sets: BTreeMap<_, _> = sets.map(|set| (set.number(), set)).collect();
+    let sets = sets.into_values().filter_map(|set| set.share());
+    let (sets, shared): (Vec<_>, Vec<_>) = sets.unzip();
     let state = StoredState {
         estate: estate.written(),
         listeners: estate.sockets.len(),
+        sets,
         channels: offers.iter().map(|offer| offer.state.clone()).collect(),
         frozen,
     };
     let state = memfd(&state).context("cannot serialise the channels")?;
-    let listening = estate.sockets.iter().map(AsFd::as_fd);
-    let moving = offers
-        .iter()
-        .flat_map(|offer| offer.sockets.iter().map(AsFd::as_fd));
-    let sockets: Vec<_> = listening.chain(moving).collect();
+    let mut sockets: Vec<_> = estate.sockets.iter().map(AsFd::as_fd).collect();
+    sockets.extend(shared.into_iter().flatten());
+    sockets.extend(offers.iter().flat_map(|offer| offer.sockets.descriptors()));
     let (queue, end) = queued(&sockets).context("cannot queue the sockets")?;
     let kept = || keep(&Systemd, &state, &queue, &end);
     tokio::task::block_in_place(kept)?;
@@ -111,6 +122,8 @@ fn memfd(state: &StoredState) -> Result<OwnedFd> {
 fn queued(sockets: &[BorrowedFd<'_>]) -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (queue, end) = socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    // The kernel counts its own structures for each message.
+    sockopt::set_socket_send_buffer_size(&end, QUEUE_BUFFER)?;
     for batch in sockets.chunks(MAX_DESCRIPTORS) {
         send_with(&end, &[0], batch)?;
     }
@@ -183,7 +196,8 @@ fn forget(store: &impl Store) {
 pub struct Stored {
     state: StoredState,
     listeners: Listeners,
-    sockets: Vec<OwnedFd>,
+    /// Descriptors of the sets, then those of the channels.
+    moving: Vec<OwnedFd>,
 }
 
 impl Stored {
@@ -226,16 +240,16 @@ impl Stored {
         let state = parse(&text)?;
         let mut sockets = received(&queue)?;
         state.estate.check()?;
+        let sets = state.sets.iter().map(SetState::descriptors);
+        let channels = state.channels.iter().map(ChannelState::sockets);
+        let expected = sets.chain(channels).sum();
         let moving = sockets.len().checked_sub(state.listeners);
-        ensure!(
-            moving == Some(2 * state.channels.len()),
-            "sockets are missing"
-        );
+        ensure!(moving == Some(expected), "sockets are missing");
         let moving = sockets.split_off(state.listeners);
         Ok(Self {
             state,
             listeners: Listeners::new(sockets)?,
-            sockets: moving,
+            moving,
         })
     }
 
@@ -250,7 +264,15 @@ impl Stored {
             let reason = format!("{error:#}");
             warn!(reason, "the tickets of the previous process are lost");
         }
-        let arrived = arrive(self.state.channels, self.sockets, successor);
+        let mut sets = InheritedSets::default();
+        let mut moving = self.moving;
+        for set in &self.state.sets {
+            // There are as many as the state says.
+            let behind = moving.split_off(set.descriptors());
+            let descriptors = std::mem::replace(&mut moving, behind);
+            take_set(&mut sets, set, descriptors, successor);
+        }
+        let arrived = arrive(self.state.channels, moving, &sets, successor);
         let milliseconds = now().saturating_sub(self.state.frozen);
         info!(
             channels = arrived.len(),
@@ -373,6 +395,7 @@ mod tests {
                     banned: Vec::new(),
                 },
                 listeners: 1,
+                sets: Vec::new(),
                 channels: Vec::new(),
                 frozen: 0,
             };

@@ -21,6 +21,7 @@ use crate::limits::ConnectionLimits;
 use crate::serving::Live;
 use crate::session;
 use crate::ticket::Tickets;
+use gateway_datapath::sockmap::{InheritedSets, SetState};
 
 /// The gateway that runs, and what it hands over.
 pub struct RunningPredecessor {
@@ -120,6 +121,7 @@ impl RunningPredecessor {
         mut farewell: watch::Receiver<Option<Farewell>>,
     ) -> Result<()> {
         self.connection.send(&Message::Serving, &[]).await?;
+        let mut sets = InheritedSets::default();
         loop {
             let received = tokio::select! {
                 received = self.connection.receive() => received?,
@@ -128,13 +130,16 @@ impl RunningPredecessor {
                 }
             };
             match received {
+                Some((Message::Set(state), descriptors)) => {
+                    take_set(&mut sets, &state, descriptors, &successor);
+                }
                 Some((Message::Channels(states), mut sockets)) => {
                     ensure!(
                         !sockets.is_empty(),
                         "channels came without the leave to go on"
                     );
                     let leave = sockets.remove(0);
-                    let arrived = arrive(states, sockets, &successor);
+                    let arrived = arrive(states, sockets, &sets, &successor);
                     let ids = arrived.iter().map(Arrived::id).collect();
                     self.connection.send(&Message::Taken(ids), &[]).await?;
                     // Without this word the channels are still the predecessor's.
@@ -194,9 +199,26 @@ pub(super) fn take_over(estate: EstateState, successor: &Successor) -> Result<()
     Ok(())
 }
 
+/// Takes the eBPF programs of channels that are about to come. Without them these cannot.
+pub(super) fn take_set(
+    sets: &mut InheritedSets,
+    state: &SetState,
+    descriptors: Vec<OwnedFd>,
+    successor: &Successor,
+) {
+    match sets.take(state, descriptors) {
+        Ok(set) => {
+            let gateway = &successor.live.current().gateway;
+            gateway.paths.count_inherited(&set);
+        }
+        Err(error) => warn!(%error, "channels on sockmap cannot be taken over"),
+    }
+}
+
 pub(super) fn arrive(
     states: Vec<ChannelState>,
     sockets: Vec<OwnedFd>,
+    sets: &InheritedSets,
     successor: &Successor,
 ) -> Vec<Arrived> {
     let gateway = Arc::clone(&successor.live.current().gateway);
@@ -204,9 +226,7 @@ pub(super) fn arrive(
     let mut arrived: Vec<Arrived> = Vec::with_capacity(states.len());
     for state in states {
         let id = state.id();
-        let (Some(client), Some(host)) = (sockets.next(), sockets.next()) else {
-            break;
-        };
+        let own: Vec<_> = sockets.by_ref().take(state.sockets()).collect();
         if arrived.iter().any(|other| other.id() == id) {
             warn!(
                 channel = id,
@@ -216,7 +236,8 @@ pub(super) fn arrive(
         }
         let channel = Arrived::new(
             state,
-            [client, host],
+            own,
+            sets,
             &gateway.admissions,
             &gateway.client_limits,
             gateway.access_log.clone(),

@@ -3,14 +3,11 @@
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use rustix::mount::{UnmountFlags, unmount};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-use testkit::command::run_bounded;
-use testkit::gateway::{GatewayBuilder, Signal, gateway_binary, unused_user};
+use serde_json::json;
+use testkit::gateway::{GatewayBuilder, Signal, unused_user};
+use testkit::loaded::Loaded;
 use testkit::prelude::*;
 
 use crate::setup::{Channel, SOCKMAP, SOCKMAP_UNIX_HOST, Setup, Stage};
@@ -23,96 +20,26 @@ const BPF: u64 = 1 << 39;
 /// Any of these permits more with eBPF than to use a map.
 const PRIVILEGES: u64 = NET_ADMIN | SYS_ADMIN | PERFMON | BPF;
 
-/// A directory of loaded programs, and the user whose they are. It is gone when dropped, with the
-/// programs.
-struct Loaded {
-    folder: TempDir,
-    user: u32,
-}
-
-impl Loaded {
-    fn new(user: u32) -> Result<Self> {
-        let folder = TempDir::with_prefix("testkit-ebpf-")?;
-        fs::set_permissions(folder.path(), Permissions::from_mode(0o755))?;
-        Ok(Self { folder, user })
-    }
-
-    fn directory(&self) -> PathBuf {
-        self.folder.path().join("ebpf")
-    }
-
-    /// Runs `load-ebpf`, and returns what it tells.
-    fn load(&self) -> Result<String> {
-        self.load_with(&json!({}), &self.user.to_string())
-    }
-
-    /// The same with further keys of the configuration, and another user.
-    fn load_with(&self, keys: &Value, user: &str) -> Result<String> {
-        let mut config = json!({
-            "DataPath": "sockmap",
-            "MaxConnections": CHANNELS,
-            "EbpfDir": self.directory(),
-        });
-        let object = config.as_object_mut().context("an object")?;
-        object.extend(keys.as_object().context("an object")?.clone());
-        let path = self.folder.path().join("load.conf");
-        fs::write(&path, config.to_string())?;
-        let mut command = Command::new(gateway_binary()?);
-        command.arg("load-ebpf").arg("--user").arg(user);
-        command.arg("--config").arg(&path);
-        run_bounded(command, PATIENCE)
-    }
-
-    /// The sets that lie there.
-    fn sets(&self) -> Result<Vec<PathBuf>> {
-        let mut sets = Vec::new();
-        for entry in self.directory().read_dir()? {
-            let path = entry?.path();
-            // The kernel may have files of its own there.
-            if path.is_dir() {
-                sets.push(path);
-            }
-        }
-        sets.sort();
-        Ok(sets)
-    }
-
-    /// A gateway that runs as the user and may use the programs.
-    async fn start(&self) -> Result<Stage> {
-        self.start_with(|gateway| gateway).await
-    }
-
-    async fn start_with(
-        &self,
-        more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
-    ) -> Result<Stage> {
-        self.start_on(SOCKMAP, more).await
-    }
-
-    async fn start_on(
-        &self,
-        setup: Setup,
-        more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
-    ) -> Result<Stage> {
-        let directory = self.directory();
-        let directory = directory.to_str().context("a path")?;
-        let mine = |gateway: GatewayBuilder| {
-            let gateway = gateway.user(self.user).set("EbpfDir", directory);
-            more(gateway.set("MaxConnections", CHANNELS))
-        };
-        setup.start_with(mine).await
-    }
-}
-
-impl Drop for Loaded {
-    fn drop(&mut self) {
-        // There may be none.
-        let _ = unmount(self.directory(), UnmountFlags::DETACH);
-    }
-}
-
 /// For so many there is room.
 const CHANNELS: u32 = 8;
+
+fn loaded_for(user: u32) -> Result<Loaded> {
+    Loaded::new(user, CHANNELS)
+}
+
+/// A gateway that runs as the user and may use the programs.
+async fn start(loaded: &Loaded) -> Result<Stage> {
+    start_with(loaded, |gateway| gateway).await
+}
+
+async fn start_with(
+    loaded: &Loaded,
+    more: impl FnOnce(GatewayBuilder) -> GatewayBuilder,
+) -> Result<Stage> {
+    SOCKMAP
+        .start_with(|gateway| more(loaded.for_gateway(gateway)))
+        .await
+}
 
 /// What the gateway of a stage may do beyond its user.
 fn capabilities(stage: &Stage) -> Result<u64> {
@@ -159,13 +86,13 @@ async fn expect_relay(stage: &Stage, reason: &str) -> Result<()> {
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_gateway_without_capabilities_uses_them() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     let told = loaded.load()?;
     ensure!(
         told.contains("2 new, 0 free, 0 in use, 0 removed"),
         "{told}"
     );
-    let stage = loaded.start().await?;
+    let stage = start(&loaded).await?;
     let mut channel = stage.open().await?;
     move_some(&mut channel).await?;
     let held = capabilities(&stage)?;
@@ -201,7 +128,7 @@ async fn a_gateway_without_capabilities_moves_hosts_on_unix_sockets_with_them() 
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn root_gives_up_capabilities_that_it_does_not_need_with_them() -> Result<()> {
-    let loaded = Loaded::new(0)?;
+    let loaded = loaded_for(0)?;
     loaded.load()?;
     let directory = loaded.directory();
     let directory = directory.to_str().context("a path")?;
@@ -218,35 +145,35 @@ async fn root_gives_up_capabilities_that_it_does_not_need_with_them() -> Result<
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn without_them_a_gateway_says_how_to_get_them() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
-    let stage = loaded.start().await?;
+    let loaded = loaded_for(unused_user())?;
+    let stage = start(&loaded).await?;
     expect_relay(&stage, "No such file or directory").await
 }
 
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn those_of_another_user_are_not_used() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     let other = unused_user().to_string();
     loaded.load_with(&json!({}), &other)?;
-    let stage = loaded.start().await?;
+    let stage = start(&loaded).await?;
     expect_relay(&stage, "Permission denied").await?;
     // They are given to whom they are loaded for next.
     loaded.load()?;
-    let stage = loaded.start().await?;
+    let stage = start(&loaded).await?;
     move_some(&mut stage.open().await?).await
 }
 
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn those_of_another_version_are_replaced() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     loaded.load()?;
     for (number, set) in loaded.sets()?.iter().enumerate() {
         let other = format!("0123456789abcdef-{CHANNELS}-{number}");
         fs::rename(set, set.with_file_name(other))?;
     }
-    let stage = loaded.start().await?;
+    let stage = start(&loaded).await?;
     expect_relay(&stage, "no eBPF programs of this version").await?;
     // One may be used by a gateway that runs.
     let used = File::open(&loaded.sets()?[0])?;
@@ -256,11 +183,11 @@ async fn those_of_another_version_are_replaced() -> Result<()> {
         told.contains("2 new, 0 free, 1 in use, 1 removed"),
         "{told}"
     );
-    let stage = loaded.start().await?;
+    let stage = start(&loaded).await?;
     move_some(&mut stage.open().await?).await?;
     drop(used);
     // A size of its own, too.
-    let told = loaded.load_with(&json!({"MaxConnections": 20}), &loaded.user.to_string())?;
+    let told = loaded.load_with(&json!({"MaxConnections": 20}), &loaded.user().to_string())?;
     ensure!(
         told.contains("2 new, 0 free, 1 in use, 2 removed"),
         "{told}"
@@ -271,7 +198,7 @@ async fn those_of_another_version_are_replaced() -> Result<()> {
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn when_all_are_in_use_somebody_says_so() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     loaded.load()?;
     let lock = || -> Result<Vec<File>> {
         let locked = loaded.sets()?.into_iter().map(|set| {
@@ -283,7 +210,7 @@ async fn when_all_are_in_use_somebody_says_so() -> Result<()> {
         locked.collect()
     };
     let _two = lock()?;
-    let stage = loaded.start().await?;
+    let stage = start(&loaded).await?;
     expect_relay(&stage, "all 2 sets of eBPF programs are in use").await?;
     let told = loaded.load()?;
     ensure!(told.contains("2 new, 0 free, 2 in use"), "{told}");
@@ -297,12 +224,12 @@ async fn when_all_are_in_use_somebody_says_so() -> Result<()> {
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn what_a_killed_gateway_has_left_is_cleared() -> Result<()> {
     const OPEN: usize = 6;
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     loaded.load()?;
     // The first process has the set to itself, and so has the second.
     fs::remove_dir_all(&loaded.sets()?[1])?;
     for _ in 0..3 {
-        let mut stage = loaded.start().await?;
+        let mut stage = start(&loaded).await?;
         let mut channels = Vec::new();
         for _ in 0..OPEN {
             let mut channel = stage.open().await?;
@@ -323,21 +250,20 @@ async fn what_a_killed_gateway_has_left_is_cleared() -> Result<()> {
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn two_gateways_of_a_take_over_have_sets_of_their_own() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     loaded.load()?;
-    let before = loaded.start().await?;
+    let before = start(&loaded).await?;
     let mut old = before.open().await?;
     move_some(&mut old).await?;
     let port = before.gateway.plain_addr().port();
     let runtime_dir = before.gateway.runtime_dir();
     let runtime_dir = runtime_dir.to_str().context("a path")?;
-    let after = loaded
-        .start_with(|gateway| {
-            let gateway = gateway.set("RuntimeDir", runtime_dir);
-            let gateway = gateway.set("PlainPort", port);
-            gateway.arg("run").arg("--take-over")
-        })
-        .await?;
+    let after = start_with(&loaded, |gateway| {
+        let gateway = gateway.set("RuntimeDir", runtime_dir);
+        let gateway = gateway.set("PlainPort", port);
+        gateway.arg("run").arg("--take-over")
+    })
+    .await?;
     ensure!(set_of(&before).await? != set_of(&after).await?);
     let mut new = after.open().await?;
     // Each one's channels are moved by its own programs.
@@ -350,11 +276,11 @@ async fn two_gateways_of_a_take_over_have_sets_of_their_own() -> Result<()> {
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn nothing_is_loaded_where_others_may_write() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
-    fs::set_permissions(loaded.folder.path(), Permissions::from_mode(0o777))?;
+    let loaded = loaded_for(unused_user())?;
+    fs::set_permissions(loaded.folder(), Permissions::from_mode(0o777))?;
     let refused = loaded.load().unwrap_err().to_string();
     ensure!(refused.contains("nobody else may write to"), "{refused}");
-    fs::set_permissions(loaded.folder.path(), Permissions::from_mode(0o755))?;
+    fs::set_permissions(loaded.folder(), Permissions::from_mode(0o755))?;
     fs::create_dir_all(loaded.directory())?;
     fs::write(loaded.directory().join("file"), "")?;
     let refused = loaded.load().unwrap_err().to_string();

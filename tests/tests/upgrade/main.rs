@@ -10,6 +10,7 @@ mod failures;
 mod hosts;
 mod pretender;
 mod runtime_dir;
+mod sockmap;
 mod support;
 mod tickets;
 mod tunnels;

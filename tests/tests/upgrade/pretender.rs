@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
 /// Version of the messages.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// One side of a hand-over that speaks the messages itself.
 pub(crate) struct Pretender(UnixStream);
@@ -79,7 +79,11 @@ impl Pretender {
     pub(crate) async fn is_given_channels(&mut self) -> Vec<u64> {
         self.is_given_the_estate().await;
         self.say(&json!("Serving")).await;
-        let given = self.next().await;
+        let mut given = self.next().await;
+        // eBPF programs of channels come first.
+        while given["Set"].is_object() {
+            given = self.next().await;
+        }
         let channels = given["Channels"].as_array().unwrap().iter();
         channels
             .map(|state| state["id"].as_u64().unwrap())
