@@ -235,7 +235,7 @@ impl crate::HostLeg for HostLeg<'_> {
     }
 
     fn is_ending(&self) -> bool {
-        self.link.is_ending()
+        self.end.is_some() || self.link.is_ending()
     }
 
     fn socket(&self) -> Option<BorrowedFd<'_>> {

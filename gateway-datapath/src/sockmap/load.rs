@@ -16,7 +16,7 @@ use super::logger;
 use super::maps::Maps;
 use super::object;
 use super::pins::{self, NoSet};
-use super::set::Set;
+use super::set::{MAPS, Set};
 
 /// The object cannot be used on this kernel, or by this process.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,10 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
     let mut ebpf = programs(channels)?;
     let logger = logger::Logger::new(&mut ebpf);
     let set = Set::of(|name| ebpf.map(name)).map_err(|e| wrong_maps(&e))?;
+    for name in MAPS {
+        // The set has descriptors of its own.
+        drop(ebpf.take_map(name));
+    }
     Ok(Loaded {
         set,
         logger,

@@ -58,7 +58,7 @@ use tokio::net::TcpStream;
 
 pub use host_socket::HostSocket;
 pub(super) use kernel::may_have_tls;
-pub use link::{LINK_SOCKETS, Legs, Link, LinkError, LinkState, TlsLegs};
+pub use link::{LINK_SOCKETS, Legs, Link, LinkError, LinkState, NO_SET, TlsLegs};
 pub use load::LoadError;
 pub(super) use maps::Ended;
 pub use pins::{NoSet, Owner, Provided, is_ready, provide};

@@ -124,3 +124,31 @@ impl InheritedSets {
         self.0.get(&number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_set_of_another_agreement_or_of_other_descriptors_is_refused() {
+        let state = SetState {
+            agreement: AGREEMENT,
+            most_queued: 1 << 20,
+            is_locked: false,
+        };
+        let other = SetState {
+            agreement: AGREEMENT + 1,
+            ..state.clone()
+        };
+        let file = || OwnedFd::from(tempfile::tempfile().unwrap());
+        let files = || (0..state.descriptors()).map(|_| file()).collect();
+        let mut sets = InheritedSets::default();
+        let mut refusal = |state, descriptors| {
+            let taken = sets.take(state, descriptors);
+            taken.err().map(|error| error.to_string()).unwrap()
+        };
+        assert!(refusal(&other, files()).contains("agreement"));
+        assert!(refusal(&state, vec![file()]).contains("descriptors"));
+        assert!(refusal(&state, files()).contains("maps"));
+    }
+}

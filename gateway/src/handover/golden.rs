@@ -18,6 +18,8 @@ use super::message::{Message, VERSION};
 use super::stored::StoredState;
 use crate::channel::ChannelState;
 use gateway_datapath::Carrier;
+use gateway_datapath::sockmap::{InheritedSets, NO_SET};
+use gateway_datapath::state_error::StateError;
 
 /// All that goes from one process to another, with each variant of each part.
 #[derive(Serialize, Deserialize)]
@@ -101,7 +103,8 @@ fn list(at: &str, value: &Value, places: &mut Vec<String>) {
     }
 }
 
-/// Whether a channel of this state could go on, given sockets.
+/// Whether a channel of this state could go on, given sockets and, where it needs them, eBPF
+/// programs.
 fn resumes(state: &ChannelState) -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -111,11 +114,18 @@ fn resumes(state: &ChannelState) -> Result<(), String> {
     let client = OwnedFd::from(client);
     let hosts = [OwnedFd::from(host), OwnedFd::from(unix)];
     let resumed = hosts.map(|host| {
-        let sockets = [client.try_clone().unwrap(), host];
-        Carrier::resume(state.carrier().clone(), sockets)
+        let further = (2..state.sockets()).map(|_| host.try_clone().unwrap());
+        let mut sockets = vec![client.try_clone().unwrap(), host.try_clone().unwrap()];
+        sockets.extend(further);
+        let sets = InheritedSets::default();
+        match Carrier::resume(state.carrier().clone(), sockets, &sets) {
+            // What else there is was found sound before.
+            Err(StateError::Unsound(NO_SET)) if state.carrier().has_programs() => Ok(()),
+            resumed => resumed.map(drop).map_err(|error| error.to_string()),
+        }
     });
     let [tcp, unix] = resumed;
-    tcp.or(unix).map(drop).map_err(|error| error.to_string())
+    tcp.or(unix)
 }
 
 #[tokio::test]

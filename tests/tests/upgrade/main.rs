@@ -11,6 +11,7 @@ mod hosts;
 mod pretender;
 mod runtime_dir;
 mod sockmap;
+mod store;
 mod support;
 mod tickets;
 mod tunnels;

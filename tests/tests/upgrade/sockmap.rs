@@ -20,12 +20,12 @@ use crate::support::{Traffic, finish, port_gateway, replace_in_turn, successor_i
 const UPGRADES: usize = 20;
 
 /// For so many channels there is room.
-const CHANNELS: u32 = 100;
+pub(crate) const CHANNELS: u32 = 100;
 
 /// How much the kernel lets wait of a channel, in bytes.
 const QUEUE: u64 = 256 * 1024;
 
-fn sockmap_gateway() -> GatewayBuilder {
+pub(crate) fn sockmap_gateway() -> GatewayBuilder {
     port_gateway()
         .set("DataPath", "sockmap")
         .set("MaxConnections", CHANNELS)
@@ -33,7 +33,7 @@ fn sockmap_gateway() -> GatewayBuilder {
 }
 
 /// Some that are silent while others move bytes, which are compared.
-async fn channels(gateway: &Gateway, token: &str) -> (Vec<Traffic>, Vec<ws::Channel>) {
+pub(crate) async fn channels(gateway: &Gateway, token: &str) -> (Vec<Traffic>, Vec<ws::Channel>) {
     let endpoint = gateway.plain();
     let mut traffic = Vec::new();
     for piece in [1, 100, 4_096, 30_000, 200_000] {
@@ -48,7 +48,7 @@ async fn channels(gateway: &Gateway, token: &str) -> (Vec<Traffic>, Vec<ws::Chan
 }
 
 /// All channels of the gateway were on this path when they ended.
-async fn expect_ends_on_sockmap(gateway: &Gateway, count: usize) {
+pub(crate) async fn expect_ends_on_sockmap(gateway: &Gateway, count: usize) {
     let mut ended = 0;
     let closed = |line: &str| {
         if line.contains("channel closed") {

@@ -31,7 +31,7 @@ use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
 pub(super) use moved::Owed;
-pub use moved::{LINK_SOCKETS, LinkState};
+pub use moved::{LINK_SOCKETS, LinkState, NO_SET};
 pub(super) use parts::longest_queue;
 use parts::{Parts, has_spoken};
 

@@ -33,6 +33,9 @@ use crate::state_error::StateError;
 /// How many sockets go along with a [`LinkState`].
 pub const LINK_SOCKETS: usize = 6;
 
+/// What a state lacks whose eBPF programs did not come with it.
+pub const NO_SET: &str = "programs of a channel on sockmap, which did not come";
+
 /// More bytes than any connection moves, and longer than any queue.
 const MANY: u64 = 1 << 56;
 
@@ -63,11 +66,6 @@ pub struct LinkState {
 }
 
 impl LinkState {
-    /// The kernel's number of the set.
-    pub fn set(&self) -> u32 {
-        self.set
-    }
-
     /// Whether it is one that [`Link::write_down`] makes, but for what only the kernel knows.
     pub fn check(&self) -> Result<(), StateError> {
         let counts = [
@@ -147,7 +145,7 @@ impl Link {
     ) -> Result<Self, StateError> {
         state.check()?;
         let sockmap = sets.get(state.set);
-        let sockmap = sockmap.ok_or(StateError::Unsound("set of a channel on sockmap"))?;
+        let sockmap = sockmap.ok_or(StateError::Unsound(NO_SET))?;
         let [client, host, injector, bridge, bridge_out, injector_out] = sockets;
         let client = received_socket::tcp(client)?.into_std()?;
         let host = received_socket::tcp(host)?.into_std()?;
@@ -244,4 +242,151 @@ fn registered<T: Owner>(
     interest: Interest,
 ) -> Result<tokio::io::unix::AsyncFd<T>, StateError> {
     Ok(register(socket, interest).map_err(|(_, error)| error)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Poll};
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::probe::round_trip;
+    use crate::{Counters, Inbound, Limits, Order, Outcome, Rest};
+
+    fn sound() -> LinkState {
+        LinkState {
+            set: 1,
+            slot: 2,
+            queue: 65_536,
+            follows: true,
+            is_gated: false,
+            written_before: 129,
+            uplink: 1_000,
+            counted: 2_000,
+            forwarded: 3,
+            datagram: b"abc\x01\0\0\0"[..].into(),
+        }
+    }
+
+    #[test]
+    fn a_state_that_does_not_occur_is_refused() {
+        assert!(sound().check().is_ok());
+        let empty = LinkState {
+            datagram: Bytes::default(),
+            ..sound()
+        };
+        assert!(empty.check().is_ok());
+        let long = [&vec![0; MAX_DATAGRAM + 1][..], &[1, 0, 0, 0]].concat();
+        let unsound = [
+            LinkState {
+                uplink: MANY,
+                ..sound()
+            },
+            LinkState {
+                queue: u64::MAX,
+                ..sound()
+            },
+            // More is on its way than was read.
+            LinkState {
+                forwarded: 2,
+                ..sound()
+            },
+            LinkState {
+                datagram: b"abc"[..].into(),
+                ..sound()
+            },
+            // Without content, to the client, too long.
+            LinkState {
+                datagram: [1, 0, 0, 0][..].into(),
+                ..sound()
+            },
+            LinkState {
+                datagram: b"abc\0\0\0\0"[..].into(),
+                ..sound()
+            },
+            LinkState {
+                forwarded: MANY - 1,
+                datagram: long[..].into(),
+                ..sound()
+            },
+        ];
+        for state in unsound {
+            assert!(state.check().is_err());
+        }
+    }
+
+    const LIMITS: Limits = Limits {
+        ping_interval: None,
+        close_timeout: Duration::from_secs(5),
+    };
+
+    /// Has a link move until it stands still.
+    async fn freeze(link: &Link) -> Rest {
+        let freeze = |_: &mut Context<'_>| Poll::Ready(Order::Freeze);
+        let rest = Inbound::default().into();
+        match link.carry(rest, LIMITS, &Counters::default(), freeze).await {
+            Outcome::Frozen(rest) => *rest,
+            Outcome::Ended(reason) => panic!("{reason:?}"),
+        }
+    }
+
+    fn resumed(link: &Link, sets: &InheritedSets) -> Link {
+        let state = link.write_down().unwrap();
+        let sockets = link.descriptors();
+        let sockets = sockets.map(|socket| socket.try_clone_to_owned().unwrap());
+        Link::resume(&state, sockets, sets).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    async fn expect_message(host: &mut tokio::net::TcpStream, client: &mut tokio::net::TcpStream) {
+        host.write_all(b"abc").await.unwrap();
+        let mut frame = [0; 5];
+        let read = tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut frame));
+        read.await.unwrap().unwrap();
+        assert_eq!(&frame, b"\x82\x03abc");
+    }
+
+    #[tokio::test]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+    async fn whoever_goes_without_having_gone_on_leaves_the_link_in_its_maps() {
+        let sockmap = Sockmap::load(1, 1 << 20)
+            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
+        let (mut client, client_leg) = round_trip::pair().await.unwrap();
+        let (mut host, host_leg) = round_trip::pair().await.unwrap();
+        let link = sockmap.enter(client_leg, host_leg);
+        let first = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
+        let rest = freeze(&first).await;
+        expect_message(&mut host, &mut client).await;
+        let (state, descriptors) = sockmap.share().unwrap();
+        let descriptors = descriptors.iter();
+        let descriptors = descriptors.map(|fd| fd.try_clone_to_owned().unwrap());
+        let mut sets = InheritedSets::default();
+        sets.take(&state, descriptors.collect()).unwrap();
+        // A successor that does not begin, then one that does and whose predecessor ends.
+        drop(resumed(&first, &sets));
+        expect_message(&mut host, &mut client).await;
+        let second = resumed(&first, &sets);
+        drop((first, sockmap, sets));
+        expect_message(&mut host, &mut client).await;
+        // It goes on, and ends as any does.
+        drop(freeze(&second).await);
+        assert_eq!(second.state().unwrap().framed, 9);
+        let orders = |_: &mut Context<'_>| Poll::Pending;
+        let counters = Counters::default();
+        let run = second.carry(rest, LIMITS, &counters, orders);
+        let peers = async {
+            expect_message(&mut host, &mut client).await;
+            drop(host);
+            let mut close = [0; 4];
+            client.read_exact(&mut close).await.unwrap();
+            assert_eq!(close, [0x88, 2, 0x03, 0xe8]);
+            drop(client);
+        };
+        let ended = async { tokio::join!(run, peers).0 };
+        let outcome = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        assert!(matches!(outcome.unwrap(), Outcome::Ended(_)));
+        // What was sent before is counted once.
+        assert_eq!(counters.downlink(), 3);
+    }
 }

@@ -18,8 +18,9 @@ use crate::sockmap::{in_maps, load};
 /// How many sets are to be free: one for the gateway that is about to start, and one for the
 /// probe of somebody else or for a process that takes over.
 const FREE: usize = 2;
-/// Most sets of one object, of this size or another: one takes some megabytes of the kernel.
-const MOST: u32 = 4;
+/// Most sets of one object, of this size or another: one takes some megabytes of the kernel. A
+/// process that takes channels over has their set besides its own, as long as they live.
+const MOST: u32 = 8;
 /// Name of a set that is not complete. Names in a bpffs have no dots.
 const MAKING: &str = "making";
 /// How long another process may take that makes sets in the same directory.
