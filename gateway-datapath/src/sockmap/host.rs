@@ -45,15 +45,15 @@ enum Downlink {
 }
 
 impl<'a> HostLeg<'a> {
-    /// `stood_still`: it goes on where another leg has left off. What was told meanwhile may be
-    /// lost, so it looks for itself.
-    pub(super) fn new(link: &'a Link, stood_still: bool) -> Self {
+    /// Goes on where a leg before may have left off.
+    pub(super) fn new(link: &'a Link) -> Self {
+        let owed = link.owed();
         Self {
             link,
-            passing: link.is_gated || stood_still,
+            passing: link.is_gated || owed.stood_still,
             bounds: Bounds::in_kernel(),
             framed: link.state().map_or(0, |state| state.framed),
-            owed: link.owed(),
+            owed,
             ended: false,
             end: None,
             flush: Flush::default(),

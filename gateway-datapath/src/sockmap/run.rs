@@ -32,9 +32,9 @@ pub(super) async fn run(
     counters: &Counters,
     orders: impl FnMut(&mut Context<'_>) -> Poll<Order>,
 ) -> Outcome {
-    let stood_still = link.begin();
+    link.begin();
     let _counted = counters.count_in_kernel(link.downlink_count());
-    let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link, stood_still));
+    let (mut client, mut host) = (ClientLeg::new(link), HostLeg::new(link));
     let limit = limits.close_timeout;
     let limits = Limits {
         close_timeout: NEVER,

@@ -46,6 +46,8 @@ pub(in crate::sockmap) struct Owed {
     pub(in crate::sockmap) forwarded: u64,
     /// A datagram that waits for the injector, and its length.
     pub(in crate::sockmap) datagram: Option<(Buffer, usize)>,
+    /// The link stood still: more may have passed, of which nobody was told.
+    pub(in crate::sockmap) stood_still: bool,
 }
 
 /// A link written down, its sockets apart.
@@ -206,6 +208,7 @@ impl Link {
             owed: Mutex::new(Owed {
                 forwarded: state.forwarded,
                 datagram,
+                stood_still: true,
             }),
             counted: Arc::new(AtomicU64::new(state.counted)),
         })
@@ -217,18 +220,19 @@ impl Link {
         self.sockmap.watch.leave_ring();
     }
 
-    /// The link is carried on here; whether it stood still before.
-    pub(in crate::sockmap) fn begin(&self) -> bool {
-        let was_lent = self.is_lent.swap(false, Ordering::AcqRel);
-        if was_lent {
+    /// The link is carried on here.
+    pub(in crate::sockmap) fn begin(&self) {
+        if self.is_lent.swap(false, Ordering::AcqRel) {
             self.sockmap.maps.adopt(self.slot);
         }
-        was_lent
     }
 
     /// Keeps what its legs have in hand, for those that go on.
     pub(in crate::sockmap) fn keep(&self, owed: Owed) {
-        *self.lock_owed() = owed;
+        *self.lock_owed() = Owed {
+            stood_still: true,
+            ..owed
+        };
     }
 
     /// Takes what legs before have left in hand.
@@ -345,6 +349,65 @@ mod tests {
         let read = tokio::time::timeout(Duration::from_secs(20), client.read_exact(&mut frame));
         read.await.unwrap().unwrap();
         assert_eq!(&frame, b"\x82\x03abc");
+    }
+
+    /// Reads frames until so many bytes of payload have come.
+    async fn read_frames(client: &mut tokio::net::TcpStream, len: usize) {
+        let mut received = 0;
+        while received < len {
+            assert_eq!(client.read_u8().await.unwrap(), 0x82);
+            let len = match client.read_u8().await.unwrap() {
+                126 => client.read_u16().await.unwrap().into(),
+                len => usize::from(len),
+            };
+            let mut payload = vec![0; len];
+            client.read_exact(&mut payload).await.unwrap();
+            assert!(payload.iter().all(|byte| *byte == b'x'));
+            received += len;
+        }
+        assert_eq!(received, len);
+    }
+
+    #[tokio::test]
+    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+    async fn what_had_passed_when_it_stood_still_is_sent_by_whoever_goes_on() {
+        const LENGTH: usize = 16 << 20;
+        let sockmap = Sockmap::load(1, 128 << 10)
+            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
+        let (mut client, client_leg) = round_trip::pair().await.unwrap();
+        let (mut host, host_leg) = round_trip::pair().await.unwrap();
+        let link = sockmap.enter(client_leg, host_leg);
+        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
+        let sent = tokio::spawn(async move {
+            host.write_all(&vec![b'x'; LENGTH]).await.unwrap();
+        });
+        let counters = Counters::default();
+        let passed = |_: &mut Context<'_>| {
+            if link.state().unwrap().passed > 0 {
+                Poll::Ready(Order::Freeze)
+            } else {
+                Poll::Pending
+            }
+        };
+        let run = link.carry(Inbound::default().into(), LIMITS, &counters, passed);
+        let frozen = tokio::time::timeout(Duration::from_secs(20), run).await;
+        let Outcome::Frozen(rest) = frozen.unwrap() else {
+            panic!("the link has ended");
+        };
+        // It was offered to nobody.
+        let orders = |_: &mut Context<'_>| Poll::Pending;
+        let run = link.carry(*rest, LIMITS, &counters, orders);
+        let peers = async {
+            read_frames(&mut client, LENGTH).await;
+            sent.await.unwrap();
+            let mut close = [0; 4];
+            client.read_exact(&mut close).await.unwrap();
+            drop(client);
+        };
+        let ended = async { tokio::join!(run, peers).0 };
+        let outcome = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        assert!(matches!(outcome.unwrap(), Outcome::Ended(_)));
+        assert_eq!(counters.downlink(), LENGTH as u64);
     }
 
     #[tokio::test]
