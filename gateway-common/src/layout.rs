@@ -262,13 +262,13 @@ mod tests {
             offsets.iter().all(|at| Some(*at) == expected.next())
         };
         let as_agreed = in_order(&route) && in_order(&gate) && in_order(&event) && in_order(&state);
-        let numbers = [PASSED, BROKEN, MISPLACED, CLOSED];
-        let roads = [TO_CLIENT, TO_BRIDGE];
+        let numbers = [PASSED, BROKEN, MISPLACED, HELD_UP, CLOSED];
+        let destinations = [TO_CLIENT, TO_BRIDGE];
         assert!(
             as_agreed
-                && numbers == [1, 2, 16, u64::MAX]
-                && roads == [0, 1]
-                && (ROAD_LEN, MAX_DATAGRAM) == (4, 15 * 1024)
+                && numbers == [1, 2, 16, 32, u64::MAX]
+                && destinations == [0, 1]
+                && (DESTINATION_LEN, MAX_DATAGRAM) == (4, 15 * 1024)
                 && size_of::<State>() == 144
                 && AGREEMENT == 1,
             "what programs and gateway have agreed on has changed: raise AGREEMENT, then this"

@@ -46,7 +46,7 @@ impl ChannelSockets {
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         match self {
             Self::Legs(legs) => legs.iter().map(AsFd::as_fd).collect(),
-            Self::Link(link) => link.descriptors().to_vec(),
+            Self::Link(link) => link.descriptors(),
         }
     }
 

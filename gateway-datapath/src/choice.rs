@@ -16,7 +16,7 @@ use tracing::warn;
 use super::answers;
 use super::ktls::{Ktls, KtlsStream};
 use super::queues::{Looking, TcpLegs};
-use super::sockmap::{Ended, Link, Sockmap, TlsLegs};
+use super::sockmap::{Ended, HostSocket, Link, Sockmap, TlsLegs};
 use super::{Counters, Inbound, Limits, Order, Outcome, Rest, relay};
 use crate::client_stream::ClientStream;
 use crate::end_reason::EndReason;
@@ -171,7 +171,6 @@ impl Paths {
             }
         };
         let client = match (&self.wanted, client) {
-            (Wanted::Relay, client) => client,
             (
                 Wanted::Sockmap(sockmap)
                 | Wanted::Cheapest {
@@ -212,7 +211,7 @@ impl Paths {
                 self.fall_back("ktls", "plaintext client leg", &detail);
                 plain
             }
-            (Wanted::Cheapest { .. }, client) => client,
+            (Wanted::Relay | Wanted::Cheapest { .. }, client) => client,
         };
         Ok(Carrier::relay(client, host))
     }
@@ -411,9 +410,12 @@ impl Carrier {
                 let client = &mut **client;
                 Box::pin(relay::carry(client, host, *rest, limits, counters, orders))
             }
-            Self::Sockmap(link) => Box::pin(link.carry(*rest, limits, counters, orders)),
-            Self::KtlsSockmap(link) => {
-                Box::pin(link.carry(*rest, limits, counters, without_freeze(orders)))
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => {
+                if link.can_move() {
+                    Box::pin(link.carry(*rest, limits, counters, orders))
+                } else {
+                    Box::pin(link.carry(*rest, limits, counters, without_freeze(orders)))
+                }
             }
         }
     }
@@ -474,7 +476,7 @@ fn without_freeze(
 /// A data path, as it can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DataPath {
-    /// `auto`: as costs least, by the measurements in docs/data-paths.md.
+    /// `auto`: `relay`, or what a measurement on this machine has found cheaper.
     Auto,
     /// `relay`: through the process.
     Relay,
@@ -501,9 +503,8 @@ impl DataPath {
     pub const fn descriptors(self) -> u64 {
         match self {
             Self::Auto | Self::Relay => 2,
-            // While bytes are in hand, a pipe.
-            Self::Ktls => 4,
-            Self::Sockmap => 6,
+            // While bytes are in hand, a pipe for each direction.
+            Self::Ktls | Self::Sockmap => 6,
             Self::KtlsSockmap => 7,
         }
     }

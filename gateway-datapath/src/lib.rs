@@ -43,7 +43,7 @@ use std::time::Duration;
 
 pub use answers::Answers;
 pub use carrier_state::{CarrierState, ChannelSockets};
-pub use choice::{Carrier, Paths};
+pub use choice::{Carrier, DataPath, Paths};
 pub use client_stream::{ClientState, ClientStream};
 pub use framing::Framing;
 pub use host_stream::{HostState, HostStream};

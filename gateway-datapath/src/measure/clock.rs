@@ -238,7 +238,7 @@ pub(super) fn busy_ticks() -> anyhow::Result<u64> {
     busy(&text).context("/proc/stat has no line of all processors")
 }
 
-/// All but idle, iowait, and what guests did, which is counted as the program's too (proc_stat(5)).
+/// All but idle, iowait, and what guests did, which is counted as the program's too (`proc_stat(5)`).
 fn busy(stat: &str) -> Option<u64> {
     let line = stat.lines().next()?.strip_prefix("cpu ")?;
     let mut sum = 0;

@@ -160,7 +160,7 @@ fn between(begin: Duration, end: Duration) -> Vec<Message> {
     let those = those.map(|(now, recorded)| Message {
         direction: recorded.direction,
         bytes: recorded.bytes,
-        due: now - begin,
+        due: now.saturating_sub(begin),
     });
     those.collect()
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use clock::Counted;
 pub use spread::Spread;
 
+use crate::DataPath;
 use crate::ktls::Support;
 use crate::probe::Finding;
 use clock::{Clock, busy_ticks, own};
@@ -87,6 +88,17 @@ impl Path {
             Self::Sockmap => "sockmap",
             Self::Ktls => "ktls",
             Self::KtlsSockmap => "ktls-sockmap",
+        }
+    }
+}
+
+impl From<Path> for DataPath {
+    fn from(path: Path) -> Self {
+        match path {
+            Path::Relay => Self::Relay,
+            Path::Sockmap => Self::Sockmap,
+            Path::Ktls => Self::Ktls,
+            Path::KtlsSockmap => Self::KtlsSockmap,
         }
     }
 }

@@ -61,12 +61,12 @@ pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
+/// What a client reads, some of it at a time.
+type Reader = BufReader<ReadHalf<Box<dyn Stream>>>;
+
 /// Both ends of a channel.
 pub(super) struct Ends {
-    client: (
-        BufReader<ReadHalf<Box<dyn Stream>>>,
-        WriteHalf<Box<dyn Stream>>,
-    ),
+    client: (Reader, WriteHalf<Box<dyn Stream>>),
     host: (OwnedReadHalf, OwnedWriteHalf),
     uplink: Flow,
     downlink: Flow,

@@ -25,7 +25,7 @@ pub(super) async fn probe(programs: &Path) -> anyhow::Result<Vec<Part>> {
     let unix = async {
         ensure!(sockmap.moves_unix_hosts(), Sockmap::UNIX_HOSTS_NEED);
         round_trip::run_with_unix_host(|client, host| match sockmap.enter(client, host) {
-            Ok(link) => Ok(Carrier::Sockmap(Box::new(link))),
+            Ok(link) => Ok(Carrier::Sockmap(Arc::new(link))),
             Err((refusal, _)) => Err(refusal).context("sockets were refused"),
         })
         .await

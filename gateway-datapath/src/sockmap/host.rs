@@ -5,15 +5,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use gateway_common::layout::{MAX_DATAGRAM, ROAD_LEN, State, TO_BRIDGE};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::charged::Charged;
 use super::flush::Flush;
+use super::host_socket::HostSocket;
 use super::link::{Link, Owed};
-use super::watch::{BROKEN, CLIENT_LOST, ENDED, MISPLACED, PASSED};
-use crate::bounds::Bounds;
-use crate::buffer::Buffer;
+use super::passed::Passed;
+use super::watch::{BROKEN, CLIENT_LOST, ENDED, HELD_UP, MISPLACED, PASSED};
 use crate::queues::not_acknowledged;
 
 /// What userspace still has of a host leg.
@@ -22,13 +21,7 @@ use crate::queues::not_acknowledged;
 /// end of the stream, unless the downlink was stopped; then it returns what the host sends.
 pub(super) struct HostLeg<'a> {
     link: &'a Link,
-    /// Bytes may have passed that were not yet read.
-    passing: bool,
-    /// How much may wait, and how much the programs have framed when that was last looked at.
-    bounds: Bounds,
-    framed: u64,
-    /// What passed and was read.
-    owed: Owed,
+    downlink: Downlink,
     /// The host leg's FIN or RST has come.
     ended: bool,
     /// How the host's stream ended, once it was read to its end.
@@ -47,13 +40,13 @@ enum Downlink {
 impl<'a> HostLeg<'a> {
     /// Goes on where a leg before may have left off.
     pub(super) fn new(link: &'a Link) -> Self {
-        let owed = link.owed();
+        let downlink = match link.host.get_ref() {
+            HostSocket::Tcp(_) => Downlink::Passed(Passed::new(link)),
+            HostSocket::Unix(_) => Downlink::Charged(Charged::new()),
+        };
         Self {
             link,
-            passing: link.is_gated || owed.stood_still,
-            bounds: Bounds::in_kernel(),
-            framed: link.state().map_or(0, |state| state.framed),
-            owed,
+            downlink,
             ended: false,
             end: None,
             flush: Flush::default(),
@@ -62,27 +55,21 @@ impl<'a> HostLeg<'a> {
 
     /// What another leg of this link needs to go on.
     pub(super) fn into_owed(self) -> Owed {
-        self.owed
+        match self.downlink {
+            Downlink::Passed(passed) => passed.into_owed(),
+            Downlink::Charged(_) => Owed::default(),
+        }
     }
 
-    /// Sends passed bytes back to the kernel until there are none, or until the host's end.
-    fn poll_return(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            if let Some((buffer, len)) = &self.owed.datagram {
-                ready!(self.link.poll_inject(context, &buffer[..*len]))?;
-                self.owed.datagram = None;
-                self.follow();
-            }
-            if !self.passing || self.end.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-            let mut buffer = Buffer::take();
-            match read(self.link, &mut buffer[..MAX_DATAGRAM]) {
-                Ok(0) => self.end = Some(Ok(())),
-                Ok(len) => {
-                    self.owed.forwarded += len as u64;
-                    buffer[len..len + ROAD_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
-                    self.owed.datagram = Some((buffer, len + ROAD_LEN));
+    /// Does the process's part until the host's end; ready when everything before that was read.
+    fn poll_end(&mut self, context: &mut Context<'_>, happened: u64) -> Poll<io::Result<()>> {
+        if self.end.is_some() {
+            return Poll::Ready(Ok(()));
+        }
+        let end = match &mut self.downlink {
+            Downlink::Passed(passed) => {
+                if happened & (PASSED | ENDED) != 0 {
+                    passed.on_passed();
                 }
                 ready!(passed.poll_return(context, self.link, self.ended))?
             }
@@ -90,14 +77,15 @@ impl<'a> HostLeg<'a> {
                 if happened & HELD_UP != 0 {
                     charged.on_held_up(self.link);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.link.set_forwarded(self.owed.forwarded)?;
-                    let state = self.link.state()?;
-                    check(&state)?;
-                    self.passing = self.ended || state.passed != self.owed.forwarded;
-                    if self.passing {
-                        // The program has counted what the kernel is about to queue.
-                        context.waker().wake_by_ref();
+                charged.poll_rest(context, self.link);
+                if !self.ended {
+                    return Poll::Pending;
+                }
+                match self.link.host.get_ref().read(&mut [0; 1]) {
+                    Ok(0) => Ok(()),
+                    // Bytes that no program has seen.
+                    Ok(_) => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return Poll::Pending;
                     }
                     Err(error) => Err(error),
@@ -109,7 +97,6 @@ impl<'a> HostLeg<'a> {
     }
 
     fn poll_stopped(&mut self, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.owed.datagram = None;
         if let Some(end) = self.end.take() {
             return Poll::Ready(end);
         }
@@ -136,26 +123,6 @@ impl<'a> HostLeg<'a> {
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-}
-
-/// Fails once bytes are lost, which may have been told to another process.
-fn check(state: &State) -> io::Result<()> {
-    if state.misplaced > 0 {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    if state.dropped() > 0 {
-        return Err(io::ErrorKind::BrokenPipe.into());
-    }
-    Ok(())
-}
-
-fn read(link: &Link, space: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match link.host.get_ref().read(space) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use aya::maps::SockHash;
+use aya::maps::{Array, SockHash};
 use aya::programs::{ProgramError, SkSkb};
 use aya::{Ebpf, EbpfError, EbpfLoader, VerifierLogLevel};
 use gateway_common::layout;
@@ -17,6 +17,7 @@ use super::maps::Maps;
 use super::object;
 use super::pins::{self, NoSet};
 use super::set::{MAPS, Set};
+use super::type_info::Offsets;
 
 /// The object cannot be used on this kernel, or by this process.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +117,7 @@ pub(super) fn load(channels: u32) -> Result<Loaded, LoadError> {
         // The set has descriptors of its own.
         drop(ebpf.take_map(name));
     }
+    let moves_unix_hosts = moves_unix_hosts(&set)?;
     Ok(Loaded {
         set,
         logger,
@@ -130,6 +132,7 @@ pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetErr
     let taken = pins::take(&pins::key()?, directory, channels)?;
     let maps = Maps::open(&taken.set).map_err(|e| wrong_maps(&e))?;
     maps.clear().map_err(|e| wrong_maps(&e))?;
+    let moves_unix_hosts = moves_unix_hosts(&taken.set)?;
     Ok(Loaded {
         set: taken.set,
         // aya-log finds the ring of its own programs only; what it tells is counted, too.
@@ -141,6 +144,14 @@ pub(super) fn take(directory: &Path, channels: u32) -> Result<Loaded, TakeSetErr
             lock: taken.lock,
         },
     })
+}
+
+/// What whoever loaded the programs has found out.
+fn moves_unix_hosts(set: &Set) -> Result<bool, LoadError> {
+    let map = set.open(layout::ABILITIES).map_err(|e| wrong_maps(&e))?;
+    let abilities = Array::<_, u64>::try_from(map).map_err(|e| wrong_maps(&e))?;
+    let abilities = abilities.get(&0, 0).map_err(|e| wrong_maps(&e))?;
+    Ok(abilities & layout::MOVES_UNIX_HOSTS != 0)
 }
 
 /// Loads the programs and attaches them to their maps, with room for `channels`.

@@ -93,6 +93,7 @@ impl Maps {
     pub(super) fn open(set: &Set) -> Result<Self, SetError> {
         Ok(Self(Mutex::new(Inner {
             hosts: set.open(layout::HOSTS)?.try_into()?,
+            unix_hosts: set.open(layout::UNIX_HOSTS)?.try_into()?,
             bridges: set.open(layout::BRIDGES)?.try_into()?,
             injectors: set.open(layout::INJECTORS)?.try_into()?,
             targets: set.open(layout::TARGETS)?.try_into()?,

@@ -45,6 +45,7 @@ mod run;
 mod set;
 mod shared;
 mod turn;
+mod type_info;
 mod watch;
 
 use std::convert::Infallible;
@@ -132,6 +133,7 @@ impl Sockmap {
             logger,
             held,
             room,
+            moves_unix_hosts,
         } = loaded;
         let maps = Maps::open(&set).map_err(|e| wrong_maps(&e))?;
         let events = set.descriptor(EVENTS).map_err(|e| wrong_maps(&e))?;
@@ -146,6 +148,7 @@ impl Sockmap {
             most_queued,
             held,
             room,
+            moves_unix_hosts,
         }))
     }
 

@@ -8,10 +8,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use gateway_common::layout::{DESTINATION_LEN, MAX_DATAGRAM, TO_BRIDGE};
+use gateway_common::layout::{DESTINATION_LEN, MAX_DATAGRAM, State, TO_BRIDGE};
 use tokio::time::Sleep;
 
-use super::link::Link;
+use super::link::{Link, Owed};
 use crate::bounds::Bounds;
 use crate::buffer::Buffer;
 
@@ -22,27 +22,31 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(super) struct Passed {
     /// Bytes may have passed that were not yet read.
     passing: bool,
-    /// All passed bytes that were read, in bytes.
-    forwarded: u64,
+    /// What passed and was read.
+    owed: Owed,
     /// How much may wait, and how much the programs have framed when that was last looked at.
     bounds: Bounds,
     framed: u64,
-    /// A datagram that waits for the injector, and its length.
-    datagram: Option<(Buffer, usize)>,
     /// Time of the next look at a leg whose bytes are not all counted.
     look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Passed {
+    /// Goes on where a leg before may have left off.
     pub(super) fn new(link: &Link) -> Self {
+        let owed = link.owed();
         Self {
-            passing: link.is_gated,
-            forwarded: 0,
+            passing: link.is_gated || owed.stood_still,
+            owed,
             bounds: Bounds::in_kernel(),
-            framed: 0,
-            datagram: None,
+            framed: link.state().map_or(0, |state| state.framed),
             look: None,
         }
+    }
+
+    /// What another leg of this link needs to go on.
+    pub(super) fn into_owed(self) -> Owed {
+        self.owed
     }
 
     /// Bytes may have passed.
@@ -52,7 +56,7 @@ impl Passed {
 
     /// What waits is wanted by nobody any more.
     pub(super) fn discard(&mut self) {
-        self.datagram = None;
+        self.owed.datagram = None;
     }
 
     /// Sends passed bytes back to the kernel; ready with the end of the host's stream, and how that
@@ -64,9 +68,9 @@ impl Passed {
         ended: bool,
     ) -> Poll<io::Result<io::Result<()>>> {
         loop {
-            if let Some((buffer, len)) = &self.datagram {
+            if let Some((buffer, len)) = &self.owed.datagram {
                 ready!(link.poll_inject(context, &buffer[..*len]))?;
-                self.datagram = None;
+                self.owed.datagram = None;
                 self.follow(link);
             }
             if !self.passing {
@@ -76,9 +80,9 @@ impl Passed {
             match link.host.get_ref().read(&mut buffer[..MAX_DATAGRAM]) {
                 Ok(0) => return Poll::Ready(Ok(Ok(()))),
                 Ok(len) => {
-                    self.forwarded += len as u64;
+                    self.owed.forwarded += len as u64;
                     buffer[len..len + DESTINATION_LEN].copy_from_slice(&TO_BRIDGE.to_ne_bytes());
-                    self.datagram = Some((buffer, len + DESTINATION_LEN));
+                    self.owed.datagram = Some((buffer, len + DESTINATION_LEN));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && link.is_gated => {
                     let wait = self
@@ -88,8 +92,10 @@ impl Passed {
                     self.look = None;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    link.set_forwarded(self.forwarded)?;
-                    self.passing = ended || link.state()?.passed != self.forwarded;
+                    link.set_forwarded(self.owed.forwarded)?;
+                    let state = link.state()?;
+                    check(&state)?;
+                    self.passing = ended || state.passed != self.owed.forwarded;
                     if self.passing {
                         // The program has counted what the kernel is about to queue.
                         context.waker().wake_by_ref();
@@ -122,4 +128,15 @@ impl Passed {
             link.set_queue(queue);
         }
     }
+}
+
+/// Fails once bytes are lost, which may have been told to another process.
+fn check(state: &State) -> io::Result<()> {
+    if state.misplaced > 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    if state.dropped() > 0 {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    Ok(())
 }

@@ -6,8 +6,10 @@ use aya::maps::{Map, MapData, MapError};
 use gateway_common::layout;
 
 /// The maps that a gateway opens, by their names in the object.
-pub(super) const MAPS: [&str; 8] = [
+pub(super) const MAPS: [&str; 10] = [
+    layout::ABILITIES,
     layout::HOSTS,
+    layout::UNIX_HOSTS,
     layout::BRIDGES,
     layout::INJECTORS,
     layout::TARGETS,

@@ -96,6 +96,7 @@ impl Sockmap {
             held: Held::Inherited { lock },
             // No new channel gets a place.
             room: 0,
+            moves_unix_hosts: false,
         };
         let most_queued = usize::try_from(state.most_queued).map_err(|_| unsound())?;
         Self::with_turn(loaded, most_queued, Some(Arc::new(turn))).map_err(|_| unsound())

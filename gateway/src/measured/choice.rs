@@ -5,7 +5,6 @@ use gateway_datapath::measure::{Leg, Outcome, Path, PathFigures};
 use serde::{Deserialize, Serialize};
 
 use super::record::{Record, RecordError};
-use crate::config::DataPath;
 
 /// How much less than `relay` another path must cost, as a share of that.
 const LEAST_SAVING: f64 = 0.05;
@@ -139,17 +138,6 @@ fn saving(figures: &PathFigures) -> Result<f64, String> {
     }
 }
 
-impl From<Path> for DataPath {
-    fn from(path: Path) -> Self {
-        match path {
-            Path::Relay => Self::Relay,
-            Path::Sockmap => Self::Sockmap,
-            Path::Ktls => Self::Ktls,
-            Path::KtlsSockmap => Self::KtlsSockmap,
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use gateway_datapath::measure::{LegFigures, Spread};
@@ -175,9 +163,7 @@ pub(super) mod tests {
     }
 
     /// A record in which paths cost so much less than `relay`.
-    pub(in crate::measured) fn measured(
-        paths: &[(Path, Outcome, f64)],
-    ) -> Result<Record, RecordError> {
+    pub(in crate::measured) fn measured(paths: &[(Path, Outcome, f64)]) -> Record {
         let mut record = record();
         record.measurement.legs = Leg::ALL
             .map(|leg| {
@@ -191,7 +177,7 @@ pub(super) mod tests {
                 }
             })
             .into();
-        Ok(record)
+        record
     }
 
     fn paths(chosen: &Chosen) -> [Path; 2] {
@@ -216,7 +202,7 @@ pub(super) mod tests {
     #[test]
     fn a_path_that_costs_less_is_taken_for_its_legs() {
         let sockmap = measured(&[(Path::Sockmap, Outcome::Cheaper, 0.2)]);
-        let chosen = Chosen::of(sockmap, |_| true);
+        let chosen = Chosen::of(Ok(sockmap), |_| true);
         assert_eq!(paths(&chosen), [Path::Sockmap, Path::Relay]);
         assert_eq!(chosen.plaintext.reason, "20 % cheaper than relay");
         assert_eq!(chosen.tls.reason, "no other path was measured");
@@ -224,7 +210,7 @@ pub(super) mod tests {
             (Path::Sockmap, Outcome::Dearer, -0.4),
             (Path::Ktls, Outcome::Cheaper, 0.06),
         ]);
-        let chosen = Chosen::of(ktls, |_| true);
+        let chosen = Chosen::of(Ok(ktls), |_| true);
         assert_eq!(paths(&chosen), [Path::Relay, Path::Ktls]);
         assert_eq!(chosen.plaintext.reason, "sockmap costs 40 % more");
     }
@@ -237,7 +223,7 @@ pub(super) mod tests {
             (Outcome::Dearer, -0.1, "ktls costs 10 % more"),
             (Outcome::Failed, 0.3, "ktls failed: unknown"),
         ] {
-            let chosen = Chosen::of(measured(&[(Path::Ktls, outcome, saving)]), |_| true);
+            let chosen = Chosen::of(Ok(measured(&[(Path::Ktls, outcome, saving)])), |_| true);
             assert_eq!(paths(&chosen), RELAY);
             assert_eq!(chosen.tls.reason, reason);
         }
@@ -246,7 +232,7 @@ pub(super) mod tests {
     #[test]
     fn what_does_not_work_here_is_not_taken() {
         let record = measured(&[(Path::Sockmap, Outcome::Cheaper, 0.2)]);
-        let chosen = Chosen::of(record, |path| path != Path::Sockmap);
+        let chosen = Chosen::of(Ok(record), |path| path != Path::Sockmap);
         assert_eq!(paths(&chosen), RELAY);
         assert_eq!(
             chosen.plaintext.reason,
@@ -257,8 +243,8 @@ pub(super) mod tests {
     #[test]
     fn ktls_sockmap_is_never_taken_and_a_path_only_for_its_own_leg() {
         let record = measured(&[(Path::KtlsSockmap, Outcome::Cheaper, 0.5)]);
-        assert_eq!(paths(&Chosen::of(record, |_| true)), RELAY);
-        let mut record = measured(&[(Path::Ktls, Outcome::Cheaper, 0.5)]).unwrap();
+        assert_eq!(paths(&Chosen::of(Ok(record), |_| true)), RELAY);
+        let mut record = measured(&[(Path::Ktls, Outcome::Cheaper, 0.5)]);
         // As no measurement has it.
         record.measurement.legs[1].leg = Leg::Plaintext;
         record.measurement.legs.remove(0);

@@ -58,7 +58,7 @@ mod tests {
         };
         assert_eq!(data_paths(&config), [DataPath::Relay, DataPath::Relay]);
         let record = choice::tests::measured(&[(Path::Sockmap, Outcome::Cheaper, 0.2)]);
-        record.unwrap().keep(&config).unwrap();
+        record.keep(&config).unwrap();
         assert_eq!(data_paths(&config), [DataPath::Sockmap, DataPath::Relay]);
         config.data_path = DataPath::Relay;
         assert_eq!(data_paths(&config), [DataPath::Relay]);

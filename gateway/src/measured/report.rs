@@ -17,10 +17,17 @@ pub(crate) fn table(record: &Record) -> String {
     } = &record.measurement;
     let mut text = String::new();
     // Writing into a string cannot fail.
+    let headings = [
+        "client leg",
+        "path",
+        "us/message",
+        "middle half",
+        "less than relay (spread)",
+    ];
+    let [leg, path, cost, half, saving] = headings;
     let _ = writeln!(
         text,
-        "{:<11} {:<12} {:>10}  {:<15} {:<26} {}",
-        "client leg", "path", "us/message", "middle half", "less than relay (spread)", "result"
+        "{leg:<11} {path:<12} {cost:>10}  {half:<15} {saving:<26} result"
     );
     for figures in legs {
         let leg = match figures.leg {

@@ -80,7 +80,7 @@ fn cheapest(config: &Config, connections: usize, findings: &[Finding], chosen: &
         let reason = error.to_string();
         warn!(reason, "the measurement of data paths cannot be used");
     }
-    let measured = chosen.measurement.as_ref().map(|record| record.date());
+    let measured = chosen.measurement.as_ref().map(Record::date);
     info!(
         plaintext = plaintext.path.name(),
         tls = tls.path.name(),

@@ -10,7 +10,7 @@ use testkit::gateway::{GatewayBuilder, Signal, unused_user};
 use testkit::loaded::Loaded;
 use testkit::prelude::*;
 
-use crate::setup::{Channel, SOCKMAP, SOCKMAP_UNIX_HOST, Setup, Stage};
+use crate::setup::{Channel, SOCKMAP, SOCKMAP_UNIX_HOST, Stage};
 
 // linux/capability.h
 const NET_ADMIN: u64 = 1 << 12;
@@ -115,10 +115,10 @@ async fn a_gateway_without_capabilities_uses_them() -> Result<()> {
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn a_gateway_without_capabilities_moves_hosts_on_unix_sockets_with_them() -> Result<()> {
-    let loaded = Loaded::new(unused_user())?;
+    let loaded = loaded_for(unused_user())?;
     loaded.load()?;
-    let stage = loaded
-        .start_on(SOCKMAP_UNIX_HOST, |gateway| gateway)
+    let stage = SOCKMAP_UNIX_HOST
+        .start_with(|gateway| loaded.for_gateway(gateway))
         .await?;
     ensure!(capabilities(&stage)? & PRIVILEGES == 0);
     let mut channel = stage.open().await?;

@@ -92,6 +92,16 @@ impl Bridge {
         })
     }
 
+    /// Of a link that another process has begun: the end that sends, and the other one.
+    pub(super) fn moved([sends, receives]: [OwnedFd; 2], queue: usize, follows: bool) -> Self {
+        Self {
+            sends,
+            receives,
+            queue: AtomicUsize::new(queue),
+            follows,
+        }
+    }
+
     pub(super) fn cookie(&self) -> io::Result<u64> {
         Ok(sockopt::socket_cookie(&self.sends)?)
     }

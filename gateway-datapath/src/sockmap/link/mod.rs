@@ -1,14 +1,16 @@
 //! One channel's sockets in the kernel's hands.
 
+mod feed;
 mod moved;
+mod pair;
 mod parts;
 
 use std::future::Future;
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -30,10 +32,11 @@ use crate::host_stream::HostStream;
 use crate::ktls::{self, KtlsStream};
 use crate::queues::{Queues, TcpLegs};
 use crate::tcp_info;
+use feed::Feed;
 pub(super) use moved::Owed;
 pub use moved::{LINK_SOCKETS, LinkState, NO_SET};
-pub(super) use parts::longest_queue;
-use parts::{Parts, has_spoken};
+pub(super) use pair::longest_queue;
+use parts::Parts;
 
 /// Why a channel is not moved by the kernel, before any byte of it was.
 #[derive(Debug, thiserror::Error)]
@@ -81,7 +84,7 @@ pub struct Link {
     pub(super) host: AsyncFd<HostSocket>,
     /// Sending end; the receiving one only has to be there.
     injector: AsyncFd<OwnedFd>,
-    _injector_out: OwnedFd,
+    injector_out: OwnedFd,
     feed: Feed,
     cookies: Cookies,
     slot: u32,
@@ -524,75 +527,4 @@ fn back(client: TcpStream, host: HostSocket) -> io::Result<Legs> {
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpStream;
-
-    use super::*;
-    use crate::end_reason::EndReason;
-    use crate::probe::round_trip;
-    use crate::{Counters, Inbound, Limits, Outcome};
-
-    const EARLY: &[u8] = &[b'e'; 100];
-    const LATER: &[u8] = &[b'l'; 50];
-
-    async fn pair() -> (TcpStream, TcpStream) {
-        round_trip::pair().await.unwrap()
-    }
-
-    /// Reads frames with less than 126 bytes of payload until as many bytes have come.
-    async fn read_frames(client: &mut TcpStream, len: usize) -> Vec<u8> {
-        let mut received = Vec::new();
-        while received.len() < len {
-            assert_eq!(client.read_u8().await.unwrap(), 0x82);
-            let len = client.read_u8().await.unwrap();
-            let mut payload = vec![0; usize::from(len)];
-            client.read_exact(&mut payload).await.unwrap();
-            received.extend(payload);
-        }
-        received
-    }
-
-    #[tokio::test]
-    #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
-    async fn what_a_host_says_while_its_socket_enters_the_map_arrives_in_order() {
-        let sockmap = Sockmap::load(1, 1 << 20)
-            .unwrap_or_else(|error| panic!("{error}; this test is for root"));
-        let (mut client, client_leg) = pair().await;
-        let (mut host, host_leg) = pair().await;
-        host.write_all(EARLY).await.unwrap();
-        host_leg.readable().await.unwrap();
-        let (client_leg, host_leg) = (client_leg.into_std(), host_leg.into_std());
-        let link = Link::enter(&sockmap, client_leg.unwrap(), host_leg.unwrap());
-        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
-        assert!(link.is_gated);
-        let limits = Limits {
-            ping_interval: None,
-            close_timeout: Duration::from_secs(5),
-        };
-        let counters = Counters::default();
-        let orders = |_: &mut Context<'_>| Poll::Pending;
-        let run = link.carry(Inbound::default().into(), limits, &counters, orders);
-        let peers = async {
-            assert_eq!(read_frames(&mut client, EARLY.len()).await, EARLY);
-            host.write_all(LATER).await.unwrap();
-            assert_eq!(read_frames(&mut client, LATER.len()).await, LATER);
-            // Seen while the channel lives.
-            assert_eq!(counters.downlink(), 150);
-            drop(host);
-            let mut close = [0; 4];
-            client.read_exact(&mut close).await.unwrap();
-            assert_eq!(close, [0x88, 2, 0x03, 0xe8]);
-            drop(client);
-        };
-        let ended = async { tokio::join!(run, peers).0 };
-        let reason = tokio::time::timeout(Duration::from_secs(20), ended).await;
-        assert!(matches!(
-            reason.unwrap(),
-            Outcome::Ended(EndReason::HostEnd)
-        ));
-        assert_eq!(counters.downlink(), 150);
-        // Everything passed: the gate stays closed for such a channel.
-        assert_eq!(link.state().unwrap().redirected, 0);
-    }
-}
+mod tests;

@@ -9,8 +9,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use gateway_common::layout::{MAX_DATAGRAM, TO_BRIDGE};
 use rustix::io::ioctl_fionbio;
@@ -20,10 +20,12 @@ use tokio::io::Interest;
 use tokio::sync::Notify;
 
 use super::Link;
+use super::feed::{Bridge, Feed};
 use crate::buffer::Buffer;
 use crate::encoded::Bytes;
 use crate::received_socket;
 use crate::sockmap::Sockmap;
+use crate::sockmap::host_socket::HostSocket;
 use crate::sockmap::leg::Client;
 use crate::sockmap::maps::Cookies;
 use crate::sockmap::registered::{Owner, register};
@@ -81,7 +83,7 @@ impl LinkState {
         StateError::unless(are_few, "numbers of a channel on sockmap")?;
         let payload = match self.datagram.split_last_chunk() {
             None => self.datagram.is_empty().then_some(0),
-            Some((payload, road)) => (u32::from_ne_bytes(*road) == TO_BRIDGE
+            Some((payload, destination)) => (u32::from_ne_bytes(*destination) == TO_BRIDGE
                 && (1..=MAX_DATAGRAM).contains(&payload.len()))
             .then_some(payload.len()),
         };
@@ -97,26 +99,34 @@ impl Link {
     }
 
     /// The sockets, in the order in which [`Link::resume`] takes them: of client and host first.
-    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; LINK_SOCKETS] {
-        let [bridge, bridge_out, injector_out] = &self.held;
-        [
+    /// Fewer than [`LINK_SOCKETS`] are those of a link that [cannot move](Link::can_move).
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let bridge = self.feed.bridge().map(Bridge::ends);
+        let legs = [
             self.client.socket().as_fd(),
             self.host.get_ref().as_fd(),
             self.injector.as_fd(),
-            bridge.as_fd(),
-            bridge_out.as_fd(),
-            injector_out.as_fd(),
-        ]
+            self.injector_out.as_fd(),
+        ];
+        let bridge = bridge
+            .into_iter()
+            .flat_map(|(sends, receives)| [sends, receives]);
+        legs.into_iter().chain(bridge).collect()
+    }
+
+    /// Whether another process may go on with it, as long as neither side has ended: with a host
+    /// on TCP and a plaintext client.
+    pub(crate) fn can_move(&self) -> bool {
+        let is_plain = matches!(self.client, Client::Plain(_));
+        is_plain && self.feed.bridge().is_some() && self.sockmap.can_be_shared()
     }
 
     /// Writes a link that stands still down. `None`: no other process can go on with it.
     ///
     /// From here on it is lent, until it is carried on.
     pub(crate) fn write_down(&self) -> Option<LinkState> {
-        let Client::Plain(_) = self.client else {
-            return None;
-        };
-        if !self.sockmap.can_be_shared() || self.is_ending() {
+        let bridge = self.feed.bridge()?;
+        if !self.can_move() || self.is_ending() {
             return None;
         }
         self.is_lent.store(true, Ordering::Release);
@@ -125,8 +135,8 @@ impl Link {
         Some(LinkState {
             set: self.sockmap.number(),
             slot: self.slot,
-            queue: self.queue.load(Ordering::Relaxed) as u64,
-            follows: self.follows,
+            queue: bridge.queue() as u64,
+            follows: bridge.follows,
             is_gated: self.is_gated,
             written_before: self.written_before,
             uplink: self.uplink.load(Ordering::Relaxed),
@@ -148,9 +158,9 @@ impl Link {
         state.check()?;
         let sockmap = sets.get(state.set);
         let sockmap = sockmap.ok_or(StateError::Unsound(NO_SET))?;
-        let [client, host, injector, bridge, bridge_out, injector_out] = sockets;
+        let [client, host, injector, injector_out, bridge, bridge_out] = sockets;
         let client = received_socket::tcp(client)?.into_std()?;
-        let host = received_socket::tcp(host)?.into_std()?;
+        let host = HostSocket::Tcp(received_socket::tcp(host)?.into_std()?);
         let pairs = [
             (&bridge, SocketType::STREAM),
             (&bridge_out, SocketType::STREAM),
@@ -167,7 +177,7 @@ impl Link {
         let cookie = |socket: BorrowedFd<'_>| sockopt::socket_cookie(socket);
         let cookies = Cookies {
             host: cookie(host.as_fd()).map_err(io::Error::from)?,
-            bridge: cookie(bridge.as_fd()).map_err(io::Error::from)?,
+            bridge: Some(cookie(bridge.as_fd()).map_err(io::Error::from)?),
             injector: cookie(injector.as_fd()).map_err(io::Error::from)?,
         };
         let is_known = sockmap.maps.has(state.slot, cookies);
@@ -188,15 +198,18 @@ impl Link {
             client: Client::Plain(client),
             host,
             injector,
-            held: [bridge, bridge_out, injector_out],
-            queue: AtomicUsize::new(usize::try_from(state.queue).unwrap_or(usize::MAX)),
-            follows: state.follows,
+            injector_out,
+            feed: Feed::Bridge(Bridge::moved(
+                [bridge, bridge_out],
+                usize::try_from(state.queue).unwrap_or(usize::MAX),
+                state.follows,
+            )),
             cookies,
             slot: state.slot,
             signal,
             written_before: state.written_before,
             is_gated: state.is_gated,
-            stopped: AtomicBool::new(false),
+            stopped: OnceLock::new(),
             abandoned: AtomicBool::new(false),
             client_lost: AtomicBool::new(false),
             ending: Notify::new(),
@@ -338,9 +351,12 @@ mod tests {
 
     fn resumed(link: &Link, sets: &InheritedSets) -> Link {
         let state = link.write_down().unwrap();
-        let sockets = link.descriptors();
-        let sockets = sockets.map(|socket| socket.try_clone_to_owned().unwrap());
-        Link::resume(&state, sockets, sets).unwrap_or_else(|error| panic!("{error}"))
+        let sockets = link.descriptors().into_iter();
+        let sockets: Vec<_> = sockets
+            .map(|socket| socket.try_clone_to_owned().unwrap())
+            .collect();
+        Link::resume(&state, sockets.try_into().unwrap(), sets)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     async fn expect_message(host: &mut tokio::net::TcpStream, client: &mut tokio::net::TcpStream) {

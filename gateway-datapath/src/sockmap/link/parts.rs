@@ -3,8 +3,8 @@
 use std::io;
 use std::net::TcpStream;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use gateway_common::layout::MAX_DATAGRAM;
 use rustix::net::{SocketType, sockopt};
@@ -150,7 +150,7 @@ impl Parts {
             client,
             host,
             injector,
-            _injector_out: self.injector_out,
+            injector_out: self.injector_out,
             feed: self.feed,
             cookies,
             slot: self.place.slot,

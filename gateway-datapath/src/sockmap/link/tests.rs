@@ -1,4 +1,4 @@
-use std::future::{Future, pending};
+use std::future::Future;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 
 use super::*;
 use crate::end_reason::EndReason;
-use crate::{Counters, Inbound, Limits};
+use crate::{Counters, Inbound, Limits, Outcome};
 
 const EARLY: &[u8] = &[b'e'; 100];
 const LATER: &[u8] = &[b'l'; 50];
@@ -55,9 +55,13 @@ async fn run(link: &Link, counters: &Counters, peers: impl Future<Output = ()>) 
         ping_interval: None,
         close_timeout: Duration::from_secs(5),
     };
-    let run = link.run(Inbound::default(), limits, counters, pending());
+    let orders = |_: &mut Context<'_>| Poll::Pending;
+    let run = link.carry(Inbound::default().into(), limits, counters, orders);
     let ended = async { tokio::join!(run, peers).0 };
-    tokio::time::timeout(PATIENCE, ended).await.unwrap()
+    match tokio::time::timeout(PATIENCE, ended).await.unwrap() {
+        Outcome::Ended(reason) => reason,
+        Outcome::Frozen(_) => unreachable!("nobody asked for it"),
+    }
 }
 
 /// The client sees the end that a host's end makes.
