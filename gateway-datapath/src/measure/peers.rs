@@ -210,7 +210,7 @@ impl Flow {
         bytes
     }
 
-    /// Neighbours have nothing in common (the first step of SplitMix64).
+    /// Neighbours have nothing in common (the first step of `SplitMix64`).
     fn word(self, index: u64) -> u64 {
         let mixed = (index ^ (self.number << 40)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         mixed ^ (mixed >> 29)

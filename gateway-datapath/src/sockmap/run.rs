@@ -48,13 +48,12 @@ pub(super) async fn run(
             () = standstill(link, limit) => None,
             never = wake_before_worn(link) => match never {},
         };
-        match in_time {
-            Some(outcome) => outcome,
+        if let Some(outcome) = in_time {
+            outcome
+        } else {
             // All that the relay waits for fails now, and it ends with its own reason.
-            None => {
-                link.abandon();
-                relay.await
-            }
+            link.abandon();
+            relay.await
         }
     };
     if let Outcome::Frozen(_) = outcome {

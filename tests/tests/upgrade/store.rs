@@ -25,7 +25,7 @@ use crate::support::{finish, port_gateway};
 
 type Kept = Arc<Mutex<BTreeMap<String, OwnedFd>>>;
 
-/// A stand-in for the service manager: keeps what it is given (`FDSTORE=1` in sd_notify(3)), and
+/// A stand-in for the service manager: keeps what it is given (`FDSTORE=1` in `sd_notify(3)`), and
 /// starts the next process with it.
 struct ServiceManager {
     directory: TempDir,
