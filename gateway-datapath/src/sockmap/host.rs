@@ -11,7 +11,7 @@ use super::charged::Charged;
 use super::flush::Flush;
 use super::host_socket::HostSocket;
 use super::link::{Link, Owed};
-use super::passed::Passed;
+use super::passed::{Passed, check};
 use super::watch::{BROKEN, CLIENT_LOST, ENDED, HELD_UP, MISPLACED, PASSED};
 use crate::queues::not_acknowledged;
 
@@ -74,6 +74,10 @@ impl<'a> HostLeg<'a> {
                 ready!(passed.poll_return(context, self.link, self.ended))?
             }
             Downlink::Charged(charged) => {
+                if happened & PASSED != 0 {
+                    // The process that reads the ring may be another one, which is told.
+                    check(&self.link.state()?)?;
+                }
                 if happened & HELD_UP != 0 {
                     charged.on_held_up(self.link);
                 }

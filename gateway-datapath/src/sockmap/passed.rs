@@ -131,7 +131,7 @@ impl Passed {
 }
 
 /// Fails once bytes are lost, which may have been told to another process.
-fn check(state: &State) -> io::Result<()> {
+pub(super) fn check(state: &State) -> io::Result<()> {
     if state.misplaced > 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
