@@ -34,6 +34,7 @@ pub mod rng;
 pub mod screenshot;
 pub mod sock_diag;
 pub mod spice;
+pub mod terminal;
 pub mod tls;
 pub mod tun;
 pub mod tunnel;

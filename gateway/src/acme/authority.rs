@@ -20,7 +20,7 @@ use crate::causes;
 use crate::https::{Connector, connector};
 
 /// Longest wait for the whole of an answer.
-const LIMIT: Duration = Duration::from_secs(30);
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
 /// Longest answer, in bytes: a chain of certificates.
 const MAX_ANSWER: usize = 256 * 1024;
 
@@ -83,10 +83,11 @@ impl Authority {
         }
     }
 
-    async fn exchange(
+    /// Sends a request, and reads all of its answer.
+    pub(super) async fn exchange(
         self,
         request: Request<BodyWrapper<Bytes>>,
-    ) -> Result<BytesResponse, RequestError> {
+    ) -> Result<Response<Bytes>, RequestError> {
         let response = self.https.request(request).await;
         let (parts, body) = response.map_err(|error| unreachable(&error))?.into_parts();
         let body = Limited::new(body, MAX_ANSWER).collect().await;
@@ -103,7 +104,7 @@ impl Authority {
         if !parts.status.is_success() && !is_told {
             return Err(RequestError::Status(parts.status));
         }
-        Ok(Response::from_parts(parts, Full::new(body)).into())
+        Ok(Response::from_parts(parts, body))
     }
 }
 
@@ -115,7 +116,8 @@ impl HttpClient for Authority {
         let exchange = timeout(LIMIT, self.clone().exchange(request));
         Box::pin(async move {
             let answer = exchange.await.unwrap_or(Err(RequestError::Timeout));
-            answer.map_err(|error| instant_acme::Error::Other(error.into()))
+            let answer = answer.map_err(|error| instant_acme::Error::Other(error.into()))?;
+            Ok(answer.map(Full::new).into())
         })
     }
 }

@@ -11,6 +11,7 @@
 mod advice;
 mod answers;
 mod authority;
+mod directory;
 mod failure;
 mod http;
 mod kept;
@@ -40,6 +41,7 @@ use crate::serving::Live;
 use crate::tls::Challenges;
 use advice::Advice;
 use authority::Authority;
+pub use directory::{Offer, OfferError, ask};
 use failure::Failure;
 use kept::Kept;
 use order::Ordering as Order;

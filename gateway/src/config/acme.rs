@@ -12,8 +12,8 @@ use super::text::{FilePath, HttpsUrl, matching, read_text};
 use super::value::{Form, List, Mismatch, OrZero, Port, Switch, quote};
 use crate::host::Host;
 
-/// The directory that is used unless another one is named.
-const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// The directory that is used unless another one is named: that of Let's Encrypt.
+pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 /// Who may have signed the certificate of that server.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Most names of a certificate, as authorities give no more.
@@ -46,6 +46,14 @@ pub struct Acme {
 }
 
 impl Acme {
+    /// The value of the key `Acme`; `None`: it says that there is none. The error says what is
+    /// wrong.
+    pub fn read(value: &Value) -> anyhow::Result<Option<Self>> {
+        AcmeOrEmpty::read(value).map_err(|Mismatch { expected, found }| {
+            anyhow::anyhow!("expected {expected}, found {found}")
+        })
+    }
+
     /// Whether the authority is the one of this directory.
     pub fn is_of(&self, directory: &str) -> bool {
         self.directory == directory

@@ -25,7 +25,7 @@ mod value;
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-pub use acme::Acme;
+pub use acme::{Acme, LETS_ENCRYPT};
 pub use changes::{Change, Changes, keys_that_need_a_restart};
 pub use check::WEB_CLIENT_PATHS;
 pub use client_tls::{ClientCertificates, TlsProfile};

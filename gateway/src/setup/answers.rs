@@ -5,16 +5,19 @@
     reason = "what an option says stands beside what is asked without it"
 )]
 
+use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 
 use super::asking::Terminal;
-use super::certificate::Certificate;
+use super::certificate::{Certificate, Files};
 use super::first_desktop::{FirstDesktop, user_name};
+use super::from_authority::Wanted;
 use super::options::{Options, absolute};
 use super::placing::NewFile;
 use crate::authority::Authority;
+use crate::config::LETS_ENCRYPT;
 use crate::desktops::{self, DesktopsFile};
 use crate::host::Host;
 use crate::pem_file::PemFile;
@@ -118,8 +121,12 @@ fn missing(options: &Options) -> Vec<&'static str> {
             "--password-file FILE for the new file of desktops",
         ),
         (
-            options.cert.is_none() && !options.self_signed,
-            "--cert FILE with --key FILE, or --self-signed",
+            options.cert.is_none() && !options.self_signed && !options.acme.acme,
+            "--cert FILE with --key FILE, --acme, or --self-signed",
+        ),
+        (
+            options.acme.acme && !options.acme.acme_agree_to_terms,
+            "--acme-agree-to-terms, once you have read the authority's terms of service",
         ),
     ];
     let needed = needed.into_iter().filter(|(is_missing, _)| *is_missing);
@@ -239,39 +246,49 @@ impl Asked<'_> {
 
     fn certificate(&mut self, names: &[Host]) -> anyhow::Result<Certificate> {
         if self.options.self_signed {
-            return Certificate::to_make(self.folder);
+            return Files::to_make(self.folder).map(Certificate::Files);
         }
         if let (Some(cert), Some(key)) = (&self.options.cert, &self.options.key) {
-            return Certificate::existing(absolute(cert)?, absolute(key)?, names);
+            let files = Files::existing(absolute(cert)?, absolute(key)?, names);
+            return files.map(Certificate::Files);
+        }
+        if self.options.acme.acme {
+            let wanted = Wanted::of_options(&self.options.acme)?;
+            let is_agreed = self.options.acme.acme_agree_to_terms;
+            let settled = wanted.settle(names, |terms| {
+                if is_agreed {
+                    return Ok(true);
+                }
+                self.terminal()?.consent(&agreement(terms))
+            });
+            return settled.map(Certificate::Authority);
         }
         let terminal = self.terminal()?;
         let choices = [
             "files that are there",
             "make one that signs itself, for trying: browsers warn of it, and remote-viewer \
              refuses it unless its machine trusts it",
+            "have the gateway get one from Let's Encrypt or another authority that speaks ACME, \
+             which must reach it under these names",
         ];
         loop {
-            if terminal.choose("\nWhich certificate?", &choices)? == 1 {
-                match Certificate::to_make(self.folder) {
-                    Ok(certificate) => return Ok(certificate),
-                    Err(error) => terminal.say(&format!("  {error:#}"))?,
-                }
-                continue;
-            }
-            let path = |question, name| {
-                terminal.ask(question, Some(&self.default(name)), |answer| {
-                    let path = absolute(Path::new(answer))?;
-                    std::fs::File::open(&path).with_context(|| path.display().to_string())?;
-                    Ok(path)
-                })
+            let taken = match terminal.choose("\nWhich certificate?", &choices)? {
+                0 => self.existing_files(terminal, names),
+                1 => Files::to_make(self.folder).map(Certificate::Files),
+                _ => from_authority(terminal, names),
             };
-            let cert = path("PEM file with the certificate and its chain", "gateway.pem")?;
-            let key = path("PEM file with its key", "gateway.key")?;
-            match Certificate::existing(cert, key, names) {
+            match taken {
                 Ok(certificate) => return Ok(certificate),
                 Err(error) => terminal.say(&format!("  {error:#}"))?,
             }
         }
+    }
+
+    fn existing_files(&self, terminal: &Terminal, names: &[Host]) -> anyhow::Result<Certificate> {
+        let path = |question, name| terminal.ask(question, Some(&self.default(name)), readable);
+        let cert = path("PEM file with the certificate and its chain", "gateway.pem")?;
+        let key = path("PEM file with its key", "gateway.key")?;
+        Files::existing(cert, key, names).map(Certificate::Files)
     }
 
     fn web_client(&mut self, may_ask: bool) -> anyhow::Result<Option<PathBuf>> {
@@ -289,6 +306,51 @@ impl Asked<'_> {
             _ => Ok(None),
         }
     }
+}
+
+fn from_authority(terminal: &Terminal, names: &[Host]) -> anyhow::Result<Certificate> {
+    let directory = terminal.ask("Directory of the authority", Some(LETS_ENCRYPT), |answer| {
+        Ok(answer.to_owned())
+    })?;
+    let authorities = if directory == LETS_ENCRYPT {
+        None
+    } else {
+        let question = "PEM file with who has signed the certificate of that server; with none, \
+                        whom the system trusts";
+        terminal.ask(question, Some("none"), |answer| match answer {
+            "none" => Ok(None),
+            path => readable(path).map(Some),
+        })?
+    };
+    let question = "Address of mail by which the authority may reach you";
+    let contact = terminal.ask(question, Some("none"), |answer| match answer {
+        "none" => Ok(Vec::new()),
+        address => Ok(vec![address.to_owned()]),
+    })?;
+    let ways = [
+        "at port 443 of the names, which leads to this gateway and nothing else",
+        "at port 80 of the names: the gateway opens it while the authority checks",
+    ];
+    let way = terminal.choose(
+        "Where can the authority check that the names lead here?",
+        &ways,
+    )?;
+    let http_port = NonZeroU16::new(80).filter(|_| way == 1);
+    let wanted = Wanted::new(contact, Some(directory), authorities, http_port);
+    let settled = wanted.settle(names, |terms| terminal.consent(&agreement(terms)));
+    settled.map(Certificate::Authority)
+}
+
+/// The question whether somebody agrees.
+fn agreement(terms: &str) -> String {
+    format!("Have you read the authority's terms of service ({terms}), and do you agree? yes or no")
+}
+
+/// A file that can be opened.
+fn readable(answer: &str) -> anyhow::Result<PathBuf> {
+    let path = absolute(Path::new(answer))?;
+    std::fs::File::open(&path).with_context(|| path.display().to_string())?;
+    Ok(path)
 }
 
 fn names(answer: &str) -> anyhow::Result<Vec<Host>> {
@@ -352,7 +414,7 @@ mod tests {
             [
                 "--name NAMES",
                 "--manager HOST or --desktops FILE",
-                "--cert FILE with --key FILE, or --self-signed"
+                "--cert FILE with --key FILE, --acme, or --self-signed"
             ]
         );
         assert_eq!(
@@ -365,7 +427,11 @@ mod tests {
         );
         assert_eq!(
             told("--manager m:8443 --name a,b"),
-            ["--cert FILE with --key FILE, or --self-signed"]
+            ["--cert FILE with --key FILE, --acme, or --self-signed"]
+        );
+        assert_eq!(
+            told("--manager m:8443 --name a,b --acme"),
+            ["--acme-agree-to-terms, once you have read the authority's terms of service"]
         );
     }
 
@@ -378,7 +444,7 @@ mod tests {
         assert!(
             matches!(&answers.desktops, Source::Manager(manager, None) if manager.port == Some(8443))
         );
-        assert_eq!(answers.certificate.key, folder.path().join("gateway.key"));
+        assert!(answers.certificate.is_self_signed());
         assert_eq!(answers.web_client, None);
     }
 

@@ -67,13 +67,12 @@ impl Terminal {
 
     /// Asks for yes or no; yes is the default.
     pub(super) fn agree(&self, question: &str) -> anyhow::Result<bool> {
-        self.ask(question, Some("yes"), |answer| {
-            match answer.to_lowercase().as_str() {
-                "y" | "yes" => Ok(true),
-                "n" | "no" => Ok(false),
-                _ => bail!("expected yes or no"),
-            }
-        })
+        self.ask(question, Some("yes"), yes_or_no)
+    }
+
+    /// The same where nobody may agree by an empty answer.
+    pub(super) fn consent(&self, question: &str) -> anyhow::Result<bool> {
+        self.ask(question, None, yes_or_no)
     }
 
     /// Asks for a password without showing it, until `check` takes it; with `twice` until it was
@@ -94,6 +93,14 @@ impl Terminal {
                 return Ok(password);
             }
         }
+    }
+}
+
+fn yes_or_no(answer: &str) -> anyhow::Result<bool> {
+    match answer.to_lowercase().as_str() {
+        "y" | "yes" => Ok(true),
+        "n" | "no" => Ok(false),
+        _ => bail!("expected yes or no"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! The certificate that a setup uses: one that is there, or one that it makes.
+//! The certificate that a setup uses: one that is there, one that it makes, or one that the gateway
+//! gets by itself.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -6,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 
+use super::from_authority::FromAuthority;
 use super::placing::NewFile;
 use crate::config::Config;
 use crate::host::Host;
@@ -16,16 +18,39 @@ const LIFE: Duration = Duration::from_secs(365 * 86_400);
 /// How long before now it begins, for clients whose clocks are late.
 const HEAD_START: Duration = Duration::from_secs(86_400);
 
+/// Where the certificate comes from.
+pub(super) enum Certificate {
+    /// Files.
+    Files(Files),
+    /// An authority, from which the gateway gets it.
+    Authority(FromAuthority),
+}
+
+impl Certificate {
+    /// Whether it will be one that signs itself.
+    pub(super) fn is_self_signed(&self) -> bool {
+        matches!(self, Self::Files(files) if files.is_new)
+    }
+
+    /// Adds what is to be written.
+    pub(super) fn add_files(&self, names: &[Host], files: &mut Vec<NewFile>) -> anyhow::Result<()> {
+        match self {
+            Self::Files(own) => own.add_files(names, files),
+            Self::Authority(_) => Ok(()),
+        }
+    }
+}
+
 /// Files with certificate and key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate {
+pub(super) struct Files {
     pub(super) cert: PathBuf,
     pub(super) key: PathBuf,
     /// Whether they are to be made.
     pub(super) is_new: bool,
 }
 
-impl Certificate {
+impl Files {
     /// Files that are there. Fails unless they belong together and are for all of the names.
     pub(super) fn existing(cert: PathBuf, key: PathBuf, names: &[Host]) -> anyhow::Result<Self> {
         let config = Config {
@@ -73,8 +98,7 @@ impl Certificate {
         })
     }
 
-    /// Adds what is to be written.
-    pub(super) fn add_files(&self, names: &[Host], files: &mut Vec<NewFile>) -> anyhow::Result<()> {
+    fn add_files(&self, names: &[Host], files: &mut Vec<NewFile>) -> anyhow::Result<()> {
         if self.is_new {
             let (cert, key) = self_signed(names).context("cannot make a certificate")?;
             files.push(NewFile::public(self.cert.clone(), cert));
@@ -119,15 +143,15 @@ mod tests {
     fn one_that_is_made_is_taken_for_its_names_and_no_others() {
         let folder = tempfile::tempdir().unwrap();
         let names = hosts(&["vdi.example.com", "192.0.2.10", "2001:db8::1"]);
-        let made = Certificate::to_make(folder.path()).unwrap();
+        let made = Files::to_make(folder.path()).unwrap();
         let mut files = Vec::new();
         made.add_files(&names, &mut files).unwrap();
         for file in &files {
             std::fs::write(&file.path, &*file.content).unwrap();
         }
-        let Certificate { cert, key, .. } = made;
+        let Files { cert, key, .. } = made;
         let existing = |names: &[&str]| {
-            Certificate::existing(cert.clone(), key.clone(), &hosts(names))
+            Files::existing(cert.clone(), key.clone(), &hosts(names))
                 .map(|_| ())
                 .map_err(|error| error.to_string())
         };
@@ -143,7 +167,7 @@ mod tests {
             ),
             "{told}"
         );
-        let told = Certificate::to_make(folder.path()).unwrap_err().to_string();
+        let told = Files::to_make(folder.path()).unwrap_err().to_string();
         assert!(told.contains("gateway.pem exists already"), "{told}");
         let config = Config {
             cert_file: cert,

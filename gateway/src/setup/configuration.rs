@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::answers::{Answers, Source};
+use super::certificate::Certificate;
 use crate::config::Config;
 use crate::target::Target;
 
@@ -53,8 +54,24 @@ pub(super) fn members(answers: &Answers, overrides: bool) -> Value {
             }
         }
     }
-    set("CertFile", json!(answers.certificate.cert));
-    set("KeyFile", json!(answers.certificate.key));
+    match &answers.certificate {
+        Certificate::Files(files) => {
+            set("CertFile", json!(files.cert));
+            set("KeyFile", json!(files.key));
+            if overrides {
+                set("Acme", json!(""));
+            }
+        }
+        Certificate::Authority(authority) => {
+            set("Acme", authority.value.clone());
+            if overrides {
+                // Beside Acme nothing but these may stand.
+                let usual = Config::default();
+                set("CertFile", json!(usual.cert_file));
+                set("KeyFile", json!(usual.key_file));
+            }
+        }
+    }
     if let Some(directory) = &answers.web_client {
         set("WebClient", json!(directory));
     }
@@ -64,7 +81,7 @@ pub(super) fn members(answers: &Answers, overrides: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::certificate::Certificate;
+    use super::super::certificate::Files;
     use super::super::first_desktop::FirstDesktop;
     use super::*;
     use crate::secret::Secret;
@@ -73,11 +90,11 @@ mod tests {
         Answers {
             names: vec!["vdi.example.com".parse().unwrap()],
             desktops,
-            certificate: Certificate {
+            certificate: Certificate::Files(Files {
                 cert: "/c".into(),
                 key: "/k".into(),
                 is_new: false,
-            },
+            }),
             web_client: None,
         }
     }
@@ -124,6 +141,7 @@ mod tests {
             ),
             (&json!(""), &json!(8443), &json!("/ca"))
         );
+        assert_eq!(written["Acme"], "");
         let written = members(&answers(file("127.0.0.1:5900")), true);
         assert_eq!(written["ManagerIP"], "");
     }

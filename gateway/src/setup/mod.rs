@@ -6,6 +6,7 @@ mod asking;
 mod certificate;
 mod configuration;
 mod first_desktop;
+mod from_authority;
 mod options;
 mod placing;
 mod report;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::Args;
 
+use super::from_authority::AcmeOptions;
 use crate::authority::Authority;
 use crate::host::Host;
 use crate::target::Target;
@@ -48,6 +49,8 @@ pub(crate) struct Options {
     /// refuses it unless its machine trusts it.
     #[arg(long, conflicts_with_all = ["cert", "key"])]
     pub(super) self_signed: bool,
+    #[command(flatten)]
+    pub(super) acme: AcmeOptions,
     /// Directory of spice-html5, for a page for browsers.
     #[arg(long, value_name = "DIRECTORY")]
     pub(super) web_client: Option<PathBuf>,

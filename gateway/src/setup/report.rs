@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::answers::Answers;
+use super::certificate::Certificate;
+use super::from_authority::FromAuthority;
 use super::placing::{NewFile, Owner};
 use crate::config::DEFAULT_PATH;
 use crate::output::{complain, print};
@@ -39,10 +41,13 @@ pub(super) fn print_end(
             owner.group
         )?;
     }
-    if answers.certificate.is_new {
+    if answers.certificate.is_self_signed() {
         text += "\nThe certificate signs itself: browsers warn of it, and some refuse its WebSockets. \
                  remote-viewer\nrefuses it unless its machine trusts it, and it must name the gateway's \
                  address, as with\n--name NAME,ADDRESS. flexVDI clients do not check it.\n";
+    }
+    if let Certificate::Authority(authority) = &answers.certificate {
+        text += &about(authority, prepared.loaded.config.ssl_port);
     }
     text += "\nThe configuration is right, as far as you may read its files. Next:\n";
     if config == Path::new(DEFAULT_PATH) {
@@ -56,6 +61,15 @@ pub(super) fn print_end(
              flexvdi-gateway --config {config}\n"
         );
     }
+    if matches!(answers.certificate, Certificate::Authority(_)) {
+        text += "Within a minute there should be a certificate. Whether there is, and what prevents it:\n";
+        let option = if config == Path::new(DEFAULT_PATH) {
+            String::new()
+        } else {
+            format!("--config {} ", config.display())
+        };
+        let _ = writeln!(text, "  flexvdi-gateway {option}status");
+    }
     if answers.web_client.is_some()
         && let Some(name) = answers.names.first()
     {
@@ -66,8 +80,58 @@ pub(super) fn print_end(
         writeln!(text, "Then open https://{}{port}/", name.for_uri())?;
     }
     print(text)?;
+    if let Certificate::Authority(authority) = &answers.certificate {
+        warn_of(authority);
+    }
     for warning in prepared.warnings() {
         complain(&format!("warning: {warning}"));
     }
     Ok(())
+}
+
+/// What the members of `Acme` that were written mean, as comments cannot stand in JSON.
+fn about(authority: &FromAuthority, ssl_port: u16) -> String {
+    let acme = &authority.acme;
+    let (port, opened) = match acme.http_port {
+        Some(port) => (
+            80,
+            format!("HttpPort {port}, which is open only while it checks"),
+        ),
+        None => (
+            443,
+            format!("the TLS port {ssl_port}, and nothing on the way may end TLS"),
+        ),
+    };
+    let contact = if acme.contact.is_empty() {
+        "nobody".to_owned()
+    } else {
+        acme.contact.join(", ")
+    };
+    format!(
+        "\nAcme: the gateway gets its certificate by itself, and renews it.\n  \
+         Domains      {}: what it is for\n  \
+         Directory    {}: who gives it\n  \
+         Contact      {contact}: whom the authority tells what it wants to be known\n  \
+         TermsAgreed  you have read its terms of service, and agree to them\n  \
+         It must reach this gateway at port {port} of each name, as {opened}.\n  \
+         Until there is a certificate, clients see one that signs itself.\n",
+        acme.domains.join(", "),
+        acme.directory,
+    )
+}
+
+/// What may come in the way of a certificate.
+fn warn_of(authority: &FromAuthority) {
+    if !authority.left_out.is_empty() {
+        let names: Vec<_> = authority.left_out.iter().map(ToString::to_string).collect();
+        complain(&format!(
+            "warning: the certificate will not be for {}: the authority is asked for DNS names only",
+            names.join(", ")
+        ));
+    }
+    if let Some(error) = &authority.unreachable {
+        complain(&format!(
+            "warning: {error}; the gateway will try again, but check the network, and --acme-directory"
+        ));
+    }
 }

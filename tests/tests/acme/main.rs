@@ -11,4 +11,5 @@ mod authority;
 mod first;
 mod machine;
 mod renewal;
+mod setup;
 mod support;

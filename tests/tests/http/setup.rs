@@ -11,14 +11,12 @@ use testkit::command::find_program;
 use testkit::flexvdi::FlexVdiClient;
 use testkit::gateway::gateway_binary;
 use testkit::prelude::*;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::{Child, Command};
+use testkit::terminal::{CTRL_C, Terminal};
+use tokio::process::Command;
 
 use crate::command_line::{Ended, run};
 use crate::support::assert_opens;
 
-/// What Ctrl-C sends to a terminal.
-const CTRL_C: &str = "\u{3}";
 /// A group that every Debian has.
 const GROUP: &str = "daemon";
 
@@ -77,70 +75,14 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// A setup on a terminal.
-struct Asking {
-    child: Child,
-    /// What it has said since the last answer.
-    said: String,
-}
-
-impl Asking {
-    fn start(place: &Place, options: &[&str]) -> Self {
-        let script = find_program("script").expect("as root: apt-get install -y bsdutils");
-        let line = format!(
-            "exec {} --config {} setup {}",
-            gateway_binary().unwrap().display(),
-            place.config().display(),
-            options.join(" ")
-        );
-        let child = Command::new(script)
-            .args(["--quiet", "--flush", "--return"])
-            .args(["--command", &line, "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        Self {
-            child,
-            said: String::new(),
-        }
-    }
-
-    /// Waits until it asks this.
-    async fn asks(&mut self, text: &str) {
-        let stdout = self.child.stdout.as_mut().unwrap();
-        let mut buffer = [0; 4_096];
-        while !self.said.contains(text) {
-            let read = within(text, stdout.read(&mut buffer)).await;
-            let length = read.unwrap().unwrap();
-            assert_ne!(length, 0, "no {text:?} in {:?}", self.said);
-            self.said += &String::from_utf8_lossy(&buffer[..length]);
-        }
-    }
-
-    async fn type_in(&mut self, text: &str) {
-        self.said.clear();
-        let stdin = self.child.stdin.as_mut().unwrap();
-        stdin.write_all(text.as_bytes()).await.unwrap();
-        stdin.flush().await.unwrap();
-    }
-
-    /// Waits for a question, and answers it.
-    async fn answer(&mut self, question: &str, answer: &str) {
-        self.asks(question).await;
-        self.type_in(&format!("{answer}\n")).await;
-    }
-
-    /// Waits for its end.
-    async fn end(mut self) -> (Option<i32>, String) {
-        let mut rest = Vec::new();
-        let mut stdout = self.child.stdout.take().unwrap();
-        let read = within("the end of the output", stdout.read_to_end(&mut rest));
-        read.await.unwrap().unwrap();
-        let status = within("the end", self.child.wait()).await.unwrap();
-        self.said += &String::from_utf8_lossy(&rest);
-        (status.unwrap().code(), self.said)
-    }
+fn start(place: &Place, options: &[&str]) -> Terminal {
+    let line = format!(
+        "{} --config {} setup {}",
+        gateway_binary().unwrap().display(),
+        place.config().display(),
+        options.join(" ")
+    );
+    Terminal::start(&line).unwrap()
 }
 
 /// A gateway with the configuration that was written, but on a free port.
@@ -164,43 +106,63 @@ async fn gateway(place: &Place) -> Gateway {
 async fn answers_on_a_terminal_lead_to_a_desktop() {
     let place = Place::new();
     let host = Host::echo().await.unwrap();
-    let mut asking = Asking::start(&place, &["--group", GROUP]);
+    let mut asking = start(&place, &["--group", GROUP]);
     // What is wrong is asked again.
     asking
         .answer("Names and addresses", "https://localhost")
-        .await;
-    asking.asks("neither an IP address nor a DNS name").await;
+        .await
+        .unwrap();
+    asking
+        .asks("neither an IP address nor a DNS name")
+        .await
+        .unwrap();
     asking
         .answer("Names and addresses", "localhost, 127.0.0.1")
-        .await;
-    asking.answer("Number [1]: ", "3").await;
-    asking.asks("expected a number from 1 to 2").await;
-    asking.answer("Number [1]: ", "").await;
-    asking.answer("File of desktops", "").await;
+        .await
+        .unwrap();
+    asking.answer("Number [1]: ", "3").await.unwrap();
+    asking.asks("expected a number from 1 to 2").await.unwrap();
+    asking.answer("Number [1]: ", "").await.unwrap();
+    asking.answer("File of desktops", "").await.unwrap();
     asking
         .answer("HOST:PORT [127.0.0.1:5900]: ", "127.0.0.1")
-        .await;
-    asking.asks("expected HOST:PORT").await;
+        .await
+        .unwrap();
+    asking.asks("expected HOST:PORT").await.unwrap();
     let address = host.addr().to_string();
     asking
         .answer("HOST:PORT [127.0.0.1:5900]: ", &address)
-        .await;
+        .await
+        .unwrap();
     asking
         .answer("Password of that Spice server", "spice secret")
-        .await;
-    asking.answer("Name of the first user", "").await;
-    asking.answer("Name of the first user: ", "ana").await;
-    asking.answer("Password for ana: ", "user secret").await;
-    asking.answer("Again: ", "another").await;
-    asking.asks("not the same").await;
-    asking.answer("Password for ana: ", "user secret").await;
-    asking.answer("Again: ", "user secret").await;
+        .await
+        .unwrap();
+    asking.answer("Name of the first user", "").await.unwrap();
+    asking
+        .answer("Name of the first user: ", "ana")
+        .await
+        .unwrap();
+    asking
+        .answer("Password for ana: ", "user secret")
+        .await
+        .unwrap();
+    asking.answer("Again: ", "another").await.unwrap();
+    asking.asks("not the same").await.unwrap();
+    asking
+        .answer("Password for ana: ", "user secret")
+        .await
+        .unwrap();
+    asking.answer("Again: ", "user secret").await.unwrap();
     // Files that are not there yet.
-    asking.answer("Number [1]: ", "1").await;
-    asking.answer("certificate and its chain", "").await;
-    asking.asks("No such file").await;
-    asking.type_in(CTRL_C).await;
-    let (code, said) = asking.end().await;
+    asking.answer("Number [1]: ", "1").await.unwrap();
+    asking
+        .answer("certificate and its chain", "")
+        .await
+        .unwrap();
+    asking.asks("No such file").await.unwrap();
+    asking.type_in(CTRL_C).await.unwrap();
+    let (code, said) = asking.end().await.unwrap();
     assert_ne!(code, Some(0), "{said}");
     assert!(place.names().is_empty(), "{:?}", place.names());
 
@@ -214,17 +176,26 @@ async fn answers_on_a_terminal_lead_to_a_desktop() {
         &address,
     ];
     let desktops = place.text("desktops.json");
-    let mut asking = Asking::start(&place, &[&options[..], &["--desktops", &desktops]].concat());
-    asking.answer("Name of the first user: ", "ana").await;
-    asking.answer("Password for ana: ", "user secret").await;
-    asking.answer("Again: ", "user secret").await;
-    asking.answer("Number [1]: ", "2").await;
+    let mut asking = start(&place, &[&options[..], &["--desktops", &desktops]].concat());
+    asking
+        .answer("Name of the first user: ", "ana")
+        .await
+        .unwrap();
+    asking
+        .answer("Password for ana: ", "user secret")
+        .await
+        .unwrap();
+    asking.answer("Again: ", "user secret").await.unwrap();
+    asking.answer("Number [1]: ", "2").await.unwrap();
     if Path::new(testkit::packages::SPICE_HTML5).is_dir() {
-        asking.answer("Show browsers a page", "perhaps").await;
-        asking.asks("expected yes or no").await;
-        asking.answer("Show browsers a page", "n").await;
+        asking
+            .answer("Show browsers a page", "perhaps")
+            .await
+            .unwrap();
+        asking.asks("expected yes or no").await.unwrap();
+        asking.answer("Show browsers a page", "n").await.unwrap();
     }
-    let (code, said) = asking.end().await;
+    let (code, said) = asking.end().await.unwrap();
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("The configuration is right"), "{said}");
     assert!(said.contains("The certificate signs itself"), "{said}");
