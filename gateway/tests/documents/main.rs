@@ -9,6 +9,7 @@ mod log;
 mod metrics;
 mod proxies;
 mod source;
+mod version;
 
 use std::fs;
 use std::path::{Path, PathBuf};
