@@ -77,7 +77,7 @@ pub enum Package {
     /// What bpf-linker is built with.
     Llvm,
     /// What packages for Debian are made with.
-    DpkgDev,
+    Dpkg,
     /// `rpm` and `rpmbuild`.
     Rpm,
     /// `systemd`, which the test of the packages boots.
@@ -104,6 +104,12 @@ pub enum Package {
     Apparmor,
     /// What compiles modules of `SELinux` policies.
     Checkpolicy,
+    /// What reads and changes programs for 64-bit x86.
+    BinutilsAmd64,
+    /// The same for 64-bit ARM.
+    BinutilsArm64,
+    /// What runs programs for other processors.
+    QemuUser,
 }
 
 impl Package {
@@ -158,9 +164,7 @@ impl Package {
                     && Path::new("/usr/lib/rustlib/src/rust/library/core").is_dir()
             }
             Self::Llvm => Path::new("/usr/lib/llvm-22/bin/llvm-config").is_file(),
-            Self::DpkgDev => {
-                find_program("dpkg-shlibdeps").is_some() && find_program("strip").is_some()
-            }
+            Self::Dpkg => find_program("dpkg-deb").is_some(),
             Self::Rpm => find_program("rpm").is_some() && find_program("rpmbuild").is_some(),
             Self::Systemd => Path::new(SYSTEMD).is_file() && find_program("systemctl").is_some(),
             Self::Logrotate => find_program("logrotate").is_some(),
@@ -175,6 +179,9 @@ impl Package {
             Self::Dnf => find_program("dnf").is_some(),
             Self::Gnupg => find_program("gpg").is_some() && find_program("gpg-agent").is_some(),
             Self::Apparmor => find_program("apparmor_parser").is_some(),
+            Self::BinutilsAmd64 => find_program("x86_64-linux-gnu-strip").is_some(),
+            Self::BinutilsArm64 => find_program("aarch64-linux-gnu-strip").is_some(),
+            Self::QemuUser => qemu_user("aarch64").is_some(),
             Self::Checkpolicy => {
                 find_program("checkmodule").is_some() && find_program("semodule_package").is_some()
             }
@@ -215,7 +222,7 @@ impl Package {
                 ],
                 &[],
             ),
-            Self::DpkgDev => (&["dpkg-dev", "binutils"], &[]),
+            Self::Dpkg => (&["dpkg"], &[]),
             Self::Rpm => (&["rpm"], &[]),
             Self::Systemd => (&["systemd"], &[]),
             Self::Logrotate => (&["logrotate"], &[]),
@@ -229,6 +236,9 @@ impl Package {
             Self::Gnupg => (&["gnupg"], &[]),
             Self::Apparmor => (&["apparmor"], &[]),
             Self::Checkpolicy => (&["checkpolicy", "semodule-utils"], &[]),
+            Self::BinutilsAmd64 => (&["binutils-x86-64-linux-gnu"], &[]),
+            Self::BinutilsArm64 => (&["binutils-aarch64-linux-gnu"], &[]),
+            Self::QemuUser => (&["qemu-user-static"], &[]),
         }
     }
 }
@@ -442,6 +452,13 @@ fn python_has_venv() -> bool {
     let mut python = Command::new("python3");
     python.args(["-c", "import ensurepip, venv"]);
     run_bounded(python, INSTALL_LIMIT).is_ok()
+}
+
+/// QEMU's program that runs those for another processor, by the processor's name; Debian 13 has
+/// another name for it.
+pub fn qemu_user(processor: &str) -> Option<PathBuf> {
+    let names = ["-static", ""].map(|ending| format!("qemu-{processor}{ending}"));
+    names.iter().find_map(|name| find_program(name))
 }
 
 /// Debian's QEMU has its Spice server in a module below a folder named after the architecture.

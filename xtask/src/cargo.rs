@@ -35,7 +35,13 @@ pub fn status(arguments: &[&str]) -> Result<ExitStatus> {
         .with_context(|| format!("starting cargo {}", arguments.join(" ")))
 }
 
+/// Names the workspace's folder, if it is not the one that this program was built in.
+pub(crate) const WORKSPACE: &str = "XTASK_WORKSPACE";
+
 /// The workspace's folder.
 pub fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+    env::var_os(WORKSPACE).map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
+        PathBuf::from,
+    )
 }

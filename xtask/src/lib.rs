@@ -2,19 +2,25 @@
 //! shares with them.
 
 mod apt;
+mod architecture;
 pub mod build_ebpf;
 pub mod cargo;
 mod demo;
+mod digest;
+mod emulated_test;
+mod emulator;
 mod fuzz;
 mod git;
 mod image;
 mod install_test;
 mod package;
-mod process;
+mod release;
 mod repository;
 mod soak;
 pub mod steps;
 mod test;
+mod toolchain;
+mod tools;
 pub mod vm;
 
 use std::env;
@@ -48,6 +54,8 @@ enum Command {
     BuildEbpf(build_ebpf::Options),
     /// Show a desktop through the gateway, with a real Spice server and each kind of client.
     Demo(demo::Options),
+    /// Run tests with a gateway for another processor, under an emulator.
+    EmulatedTest(emulated_test::Options),
     /// Fuzz the parsers and the relay.
     Fuzz(fuzz::Options),
     /// Make an image for containers.
@@ -56,6 +64,12 @@ enum Command {
     InstallTest(install_test::Options),
     /// Make packages for Debian and for Red Hat's systems.
     Package(package::Options),
+    /// Make everything that is published of a version: packages, repositories, images and what
+    /// belongs to them.
+    Release(release::Options),
+    /// The second of two builds that `release --verify` compares.
+    #[command(hide = true)]
+    ReleaseAgain(release::Again),
     /// Make repositories for apt and dnf of packages.
     Repository(repository::Options),
     /// Keep a gateway busy while faults are injected all around it.
@@ -73,10 +87,13 @@ pub fn main() -> ExitCode {
         Command::Bench { arguments } => bench(&arguments),
         Command::BuildEbpf(options) => build_ebpf::run(&mut steps, &options),
         Command::Demo(options) => demo::run(&mut steps, &options),
+        Command::EmulatedTest(options) => emulated_test::run(&mut steps, &options),
         Command::Fuzz(options) => fuzz::run(&mut steps, &options),
         Command::Image(options) => image::run(&mut steps, &options),
         Command::InstallTest(options) => install_test::run(&mut steps, &options),
         Command::Package(options) => package::run(&mut steps, &options).map(drop),
+        Command::Release(options) => release::run(&mut steps, &options),
+        Command::ReleaseAgain(options) => release::make_again(&mut steps, &options),
         Command::Repository(options) => repository::run(&mut steps, &options),
         Command::Soak(options) => soak::run(&mut steps, &options),
         Command::Test => test::run(&mut steps),

@@ -1,9 +1,6 @@
-//! A compiler that can build for eBPF, and its linker: what is on this machine, or is installed.
-//!
-//! The target has no core library of its own, so a compiler is needed whose library's source is
-//! there and that takes unstable options: rustup's nightly with rust-src, or
-//! rustc-web of Debian 12 and 13. bpf-linker must be built with the LLVM whose bitcode that
-//! compiler writes.
+//! A compiler for targets whose library is not there, as none is for eBPF: it builds the library
+//! from source. So its source must be there, and the compiler must take unstable options: rustup's
+//! nightly with rust-src, or rustc-web of Debian 12 and 13.
 
 use std::env;
 use std::fmt;
@@ -11,20 +8,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use testkit::command::{find_program, run_bounded};
 use testkit::packages::{self, Package};
 
 use crate::cargo;
 
-/// The linker's version; a newer one may ask for a newer LLVM.
-const LINKER_VERSION: &str = "0.13.0";
 const QUERY_LIMIT: Duration = Duration::from_secs(30);
-/// LLVM that the linker can be built with from Debian's packages.
-const DEBIAN_LLVM: u32 = 22;
 
 /// A compiler with the source of its library.
-pub(super) struct Toolchain {
+pub(crate) struct Toolchain {
     kind: Kind,
     library: PathBuf,
 }
@@ -39,20 +32,17 @@ enum Kind {
 
 impl Toolchain {
     /// Finds one, or installs Debian's; `note` is told before that takes long. Blocks.
-    pub(super) fn ensure(note: impl Fn(&str)) -> Result<Self> {
+    pub(crate) fn ensure(note: impl Fn(&str)) -> Result<Self> {
         let found = Self::nightly().or_else(Self::debian);
-        let toolchain = if let Some(toolchain) = found {
-            toolchain
-        } else {
-            note("installing Debian's rustc-web and the source of its library");
-            packages::ensure(&[Package::RustcWeb]).context(
-                "no compiler for eBPF. With rustup: rustup toolchain install nightly \
-                 --component rust-src. On Debian 12 or 13 without it",
-            )?;
-            Self::debian().context("rustc-web was installed, but is not usable")?
-        };
-        toolchain.ensure_linker(note)?;
-        Ok(toolchain)
+        if let Some(toolchain) = found {
+            return Ok(toolchain);
+        }
+        note("installing Debian's rustc-web and the source of its library");
+        packages::ensure(&[Package::RustcWeb]).context(
+            "no compiler with the source of its library. With rustup: rustup toolchain install \
+             nightly --component rust-src. On Debian 12 or 13 without it",
+        )?;
+        Self::debian().context("rustc-web was installed, but is not usable")
     }
 
     fn nightly() -> Option<Self> {
@@ -75,29 +65,39 @@ impl Toolchain {
     }
 
     /// The folder with the source of its library.
-    pub(super) fn library(&self) -> &Path {
+    pub(crate) fn library(&self) -> &Path {
         &self.library
     }
 
     /// Cargo with this compiler.
-    pub(super) fn cargo(&self) -> Command {
-        match self.kind {
+    pub(crate) fn cargo(&self) -> Command {
+        let mut command = match self.kind {
             Kind::Nightly => {
                 let mut command = Command::new("rustup");
                 command.args(["run", "nightly", "cargo"]);
-                // Set when one cargo runs another; they name the stable ones.
-                for name in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
-                    command.env_remove(name);
-                }
                 command
             }
+            Kind::Debian => cargo::command(&[]),
+        };
+        self.give_to(&mut command);
+        command
+    }
+
+    /// Has a command that runs cargo use this compiler.
+    pub(crate) fn give_to(&self, command: &mut Command) {
+        match self.kind {
+            Kind::Nightly => {
+                // Set when one cargo runs another; they name the stable ones.
+                for name in ["CARGO", "RUSTC", "RUSTDOC"] {
+                    command.env_remove(name);
+                }
+                command.env("RUSTUP_TOOLCHAIN", "nightly");
+            }
             Kind::Debian => {
-                let mut command = cargo::command(&[]);
                 command
                     .env("RUSTC", packages::DEBIAN_RUSTC)
-                    // Debian's is a stable one; building a core library is not a stable thing.
+                    // Debian's is a stable one; building a library is not a stable thing.
                     .env("RUSTC_BOOTSTRAP", "1");
-                command
             }
         }
     }
@@ -113,44 +113,8 @@ impl Toolchain {
         }
     }
 
-    fn ensure_linker(&self, note: impl Fn(&str)) -> Result<()> {
-        if find_program("bpf-linker").is_some() {
-            return Ok(());
-        }
-        let llvm = self.llvm()?;
-        if llvm != DEBIAN_LLVM {
-            bail!(
-                "bpf-linker is missing, and this compiler has LLVM {llvm}. Install that LLVM with \
-                 its headers, then: LLVM_PREFIX=/usr/lib/llvm-{llvm} cargo install --locked \
-                 bpf-linker --no-default-features --features llvm-{llvm}"
-            );
-        }
-        note(&format!(
-            "building bpf-linker {LINKER_VERSION}, which takes some minutes"
-        ));
-        packages::ensure(&[Package::Llvm])?;
-        let feature = format!("llvm-{llvm}");
-        let mut install = cargo::command(&[
-            "install",
-            "--locked",
-            "--quiet",
-            "bpf-linker",
-            "--version",
-            LINKER_VERSION,
-            "--no-default-features",
-            "--features",
-            &feature,
-        ]);
-        install.env("LLVM_PREFIX", format!("/usr/lib/llvm-{llvm}"));
-        let status = install.status().context("starting cargo install")?;
-        if !status.success() {
-            bail!("cargo install bpf-linker: {status}");
-        }
-        Ok(())
-    }
-
     /// The major version of the LLVM that the compiler has.
-    fn llvm(&self) -> Result<u32> {
+    pub(crate) fn llvm(&self) -> Result<u32> {
         let mut query = self.rustc();
         query.arg("-vV");
         let text = run_bounded(query, QUERY_LIMIT)?;
@@ -167,12 +131,31 @@ impl fmt::Display for Toolchain {
             Kind::Nightly => "rustup's nightly",
             Kind::Debian => "Debian's rustc-web",
         };
-        write!(f, "{name}, bpf-linker")
+        f.write_str(name)
     }
 }
 
+/// Options with which a compiler writes other names into what it makes for the folders that it
+/// reads: nothing must tell where it was built, so that all who build it get the same. `library`
+/// is the source of the compiler's library, if that is built too.
+pub(crate) fn remapped(library: Option<&Path>) -> Result<Vec<String>> {
+    let mut folders = vec![
+        (cargo_home()?, "/cargo"),
+        (cargo::workspace().canonicalize()?, "/flexvdi-gateway"),
+    ];
+    if let Some(library) = library {
+        folders.push((library.canonicalize()?, "/library"));
+        folders.push((library.to_owned(), "/library"));
+    }
+    let option = |(path, name): &(PathBuf, &str)| {
+        let path = path.to_str().context("a path that is not UTF-8")?;
+        Ok(format!("--remap-path-prefix={path}={name}"))
+    };
+    folders.iter().map(option).collect()
+}
+
 /// Where cargo keeps the sources of dependencies.
-pub(super) fn cargo_home() -> Result<PathBuf> {
+fn cargo_home() -> Result<PathBuf> {
     if let Some(home) = env::var_os("CARGO_HOME") {
         return Ok(home.into());
     }

@@ -1,7 +1,7 @@
 //! `cargo xtask build-ebpf`: the eBPF programs as one object, which the gateway's build then
 //! takes into its binary.
 
-mod toolchain;
+mod linker;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use testkit::command::target_dir;
 
 use crate::cargo;
 use crate::steps::Steps;
-use toolchain::Toolchain;
+use crate::toolchain::{self, Toolchain};
 
 /// The target: eBPF, little endian.
 const TARGET: &str = "bpfel-unknown-none";
@@ -28,7 +28,8 @@ pub struct Options {
 pub fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     steps.begin("Compiler and linker for eBPF");
     let toolchain = Toolchain::ensure(|text| steps.note(text))?;
-    steps.done(&toolchain);
+    linker::ensure(&toolchain, |text| steps.note(text))?;
+    steps.done(format!("{toolchain}, bpf-linker"));
 
     steps.begin("eBPF programs");
     let object = build(&toolchain, &target_dir().join("ebpf"))?;
@@ -70,23 +71,11 @@ fn build(toolchain: &Toolchain, folder: &Path) -> Result<Vec<u8>> {
     fs::read(&object).with_context(|| format!("reading {}", object.display()))
 }
 
-/// The object must not tell where it was built, so that all who build it get the same.
 fn flags(toolchain: &Toolchain) -> Result<Vec<String>> {
     let mut flags: Vec<String> = ["-Clinker=bpf-linker", "-Clink-arg=--btf"]
         .map(str::to_owned)
         .into();
-    let workspace = cargo::workspace().canonicalize()?;
-    let home = toolchain::cargo_home()?;
-    let library = toolchain.library().canonicalize()?;
-    for (path, name) in [
-        (home.as_path(), "/cargo"),
-        (library.as_path(), "/library"),
-        (toolchain.library(), "/library"),
-        (workspace.as_path(), "/flexvdi-gateway"),
-    ] {
-        let path = path.to_str().context("a path that is not UTF-8")?;
-        flags.push(format!("--remap-path-prefix={path}={name}"));
-    }
+    flags.extend(toolchain::remapped(Some(toolchain.library()))?);
     Ok(flags)
 }
 

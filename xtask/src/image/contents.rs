@@ -1,13 +1,13 @@
 //! The files of the image, in two layers: Debian's, which change rarely, and the gateway's.
 
 use std::io::Write;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use testkit::command::run_bounded;
 
 use super::tree::Tree;
+use crate::architecture::Architecture;
 use crate::package::Inside;
 
 /// User and group that the gateway runs as: by convention nobody's, in images without a system.
@@ -64,10 +64,15 @@ pub(super) fn gateway(inside: Inside) -> Tree {
 
 /// Fails unless the system has every library that the program links to, and a C library that is
 /// new enough.
-pub(super) fn check_libraries(program: &[u8], system: &Tree, glibc: &str) -> Result<()> {
+pub(super) fn check_libraries(
+    program: &[u8],
+    architecture: Architecture,
+    system: &Tree,
+    glibc: &str,
+) -> Result<()> {
     let mut file = tempfile::NamedTempFile::new()?;
     file.write_all(program)?;
-    let mut objdump = Command::new("objdump");
+    let mut objdump = architecture.binutils("objdump")?;
     objdump.arg("-p").arg(file.path());
     let headers = run_bounded(objdump, OBJDUMP_LIMIT)?;
     let mut names = 0;
@@ -125,6 +130,7 @@ mod tests {
     #[test]
     fn a_library_that_is_missing_or_too_old_is_told() {
         let program = std::fs::read("/proc/self/exe").unwrap();
+        let own = Architecture::own().unwrap();
         let all = [
             "libc.so.6",
             "libm.so.6",
@@ -132,10 +138,10 @@ mod tests {
             "ld-linux-x86-64.so.2",
             "ld-linux-aarch64.so.1",
         ];
-        check_libraries(&program, &system(&all), "2.99").unwrap();
-        let error = check_libraries(&program, &system(&all[1..]), "2.99").unwrap_err();
+        check_libraries(&program, own, &system(&all), "2.99").unwrap();
+        let error = check_libraries(&program, own, &system(&all[1..]), "2.99").unwrap_err();
         assert!(error.to_string().contains("libc.so.6"), "{error}");
-        let error = check_libraries(&program, &system(&all), "2.3").unwrap_err();
+        let error = check_libraries(&program, own, &system(&all), "2.3").unwrap_err();
         assert!(error.to_string().contains("the image has 2.3"), "{error}");
     }
 

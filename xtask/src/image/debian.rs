@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::command::target_dir;
 
-use super::architecture::Architecture;
 use super::tree::Tree;
 use crate::apt::{self, Apt, Archive};
+use crate::architecture::Architecture;
 use crate::steps::Steps;
 
 /// The release that everything is from, with its corrections.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use oci_spec::image::{
     ANNOTATION_CREATED, ANNOTATION_DESCRIPTION, ANNOTATION_LICENSES, ANNOTATION_REVISION,
     ANNOTATION_TITLE, ANNOTATION_VERSION, ConfigBuilder, History, HistoryBuilder,
@@ -10,8 +10,8 @@ use oci_spec::image::{
 };
 use serde_json::{Value, json};
 
-use super::architecture::Architecture;
 use super::contents::{PROGRAM, USER};
+use crate::architecture::Architecture;
 use crate::git;
 
 /// The TLS port inside: one that every user may open, whatever the runtime permits.
@@ -38,15 +38,10 @@ pub(super) struct Described<'a> {
 impl Description {
     /// `SOURCE_DATE_EPOCH`, or the time of the last commit.
     pub(super) fn new(version: String, architecture: Architecture) -> Result<Self> {
-        let time = if let Ok(time) = std::env::var("SOURCE_DATE_EPOCH") {
-            time.parse().context("SOURCE_DATE_EPOCH: not a number")?
-        } else {
-            git::time_of_commit().context("there is no commit: set SOURCE_DATE_EPOCH")?
-        };
         Ok(Self {
             version,
             architecture,
-            time,
+            time: git::source_time()?,
             revision: git::revision().ok(),
         })
     }

@@ -6,7 +6,6 @@ use std::io::Write;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use aws_lc_rs::digest::{SHA256, digest};
 use flate2::{Compression, GzBuilder};
 use oci_spec::image::{
     ANNOTATION_REF_NAME, Descriptor, DescriptorBuilder, ImageIndexBuilder, ImageManifestBuilder,
@@ -17,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::description::{Described, Description};
 use super::tree::Tree;
+use crate::digest::sha256;
 
 /// Name of the image, before a colon and its version.
 pub(super) const NAME: &str = "flexvdi-gateway";
@@ -156,17 +156,6 @@ fn sorted(document: &impl Serialize) -> Result<Vec<u8>> {
     let mut value: Value = serde_json::to_value(document)?;
     value.sort_all_objects();
     Ok(value.to_string().into_bytes())
-}
-
-/// The digest of these bytes, in hexadecimal digits.
-pub(super) fn sha256(content: &[u8]) -> String {
-    use std::fmt::Write;
-    let digest = digest(&SHA256, content);
-    let mut text = String::new();
-    for byte in digest.as_ref() {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    text
 }
 
 fn path_in_layout(descriptor: &Descriptor) -> String {

@@ -1,7 +1,6 @@
 //! `cargo xtask image`: the gateway as an image for containers, made without a daemon and
 //! without an image of others.
 
-mod architecture;
 mod contents;
 mod debian;
 mod description;
@@ -17,10 +16,10 @@ use clap::Args;
 use flate2::Compression;
 use testkit::command::target_dir;
 
+use crate::architecture::Architecture;
 use crate::build_ebpf;
-use crate::package::{self, Inside, Source};
+use crate::package::{self, Binary, Inside, Source};
 use crate::steps::Steps;
-use architecture::Architecture;
 use debian::Debian;
 use description::Description;
 use layout::{Layer, Layout, NAME};
@@ -31,9 +30,8 @@ const MOST: u64 = 40 * 1024;
 /// What the image is made of.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Processor that it is for; that of this machine when not given. For another one, --binary
-    /// is needed.
-    #[arg(long, value_name = "NAME")]
+    /// Processor that it is for; that of this machine when not given.
+    #[arg(long, value_name = "NAME", conflicts_with = "native")]
     arch: Option<Architecture>,
     /// Take this program instead of building one. It is taken as it is, so strip it before.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["profile", "native"])]
@@ -65,20 +63,11 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     if options.test {
         return trial::run(steps);
     }
-    let own = Architecture::own();
-    let architecture = options.arch.or(own);
-    let architecture = architecture.context("images are for amd64 and arm64: name one (--arch)")?;
-    ensure!(
-        options.binary.is_some() || own == Some(architecture),
-        "the gateway is built for this machine only: for {} name a program (--binary)",
-        architecture.name()
-    );
+    let architecture = Architecture::or_own(options.arch)?;
     let source = match &options.binary {
         Some(path) => Source::File(path),
-        None => Source::Profile {
-            name: &options.profile,
-            native: options.native,
-        },
+        None if options.native => Source::Native(&options.profile),
+        None => Source::Profile(&options.profile, architecture),
     };
     if options.binary.is_none() {
         build_ebpf::run(steps, &build_ebpf::Options::default())?;
@@ -86,20 +75,38 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
     let inside = package::for_image(steps, &source)?;
     let version = options.image_version.clone();
     let version = version.unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned());
-    make(steps, architecture, inside, version, Compression::best())?;
+    let (folder, effort) = (folder(), Compression::best());
+    make(steps, architecture, inside, version, effort, &folder)?;
     Ok(())
+}
+
+/// Makes the archive of one, of a gateway that was built, in a folder.
+pub(crate) fn for_release(steps: &mut Steps, binary: &Binary, to: &Path) -> Result<()> {
+    let inside = package::for_image(steps, &Source::Built(binary))?;
+    let (architecture, version) = (binary.architecture(), binary.version()?);
+    let made = make(
+        steps,
+        architecture,
+        inside,
+        version,
+        Compression::best(),
+        to,
+    )?;
+    fs::remove_dir_all(&made.folder).context("removing the layout, which the archive has too")
+}
+
+/// Where images are put.
+fn folder() -> PathBuf {
+    target_dir().join("image")
 }
 
 /// Makes one of a gateway that is quick to build and takes in the eBPF programs that are there.
 fn for_test(steps: &mut Steps) -> Result<Made> {
-    let architecture = Architecture::own().context("images are for amd64 and arm64")?;
-    let source = Source::Profile {
-        name: "dev",
-        native: true,
-    };
-    let inside = package::for_image(steps, &source)?;
+    let architecture = Architecture::or_own(None)?;
+    let inside = package::for_image(steps, &Source::Native("dev"))?;
     let version = "test".to_owned();
-    make(steps, architecture, inside, version, Compression::fast())
+    let effort = Compression::fast();
+    make(steps, architecture, inside, version, effort, &folder())
 }
 
 fn make(
@@ -108,6 +115,7 @@ fn make(
     inside: Inside,
     version: String,
     effort: Compression,
+    folder: &Path,
 ) -> Result<Made> {
     steps.begin(format!(
         "Image for {}, version {version}",
@@ -116,7 +124,7 @@ fn make(
     architecture.check(&inside.program)?;
     let mut debian = Debian::fetch(steps, architecture)?;
     let glibc = debian.glibc()?.to_owned();
-    contents::check_libraries(&inside.program, &debian.tree, &glibc)?;
+    contents::check_libraries(&inside.program, architecture, &debian.tree, &glibc)?;
     contents::complete(&mut debian.tree);
     let gateway = contents::gateway(inside);
     let size = debian.tree.size() + gateway.size();
@@ -135,7 +143,6 @@ fn make(
     ];
     let layout = Layout::new(&description, &layers)?;
 
-    let folder = target_dir().join("image");
     let name = format!(
         "{NAME}-{}-linux-{}",
         description.version,

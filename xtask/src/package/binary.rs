@@ -1,4 +1,5 @@
-//! The gateway's binary: what it tells of itself, and on which systems it runs.
+//! The gateway's binary: what it tells of itself, what it is linked to, and on which systems it
+//! runs.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,8 +9,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use testkit::command::{run_bounded, target_dir};
 
+use crate::architecture::Architecture;
+use crate::emulator::Emulator;
+use crate::steps::Steps;
+
 /// How long any program that looks at the binary may take.
 const LIMIT: Duration = Duration::from_mins(1);
+const STRIP_LIMIT: Duration = Duration::from_mins(2);
 
 /// Systems and their version of glibc, the oldest first.
 const SYSTEMS: [(Glibc, &str); 6] = [
@@ -35,25 +41,51 @@ impl fmt::Display for Glibc {
 pub(super) const TEST_PROFILE: &str = "dev";
 
 /// A built gateway.
-pub(super) struct Binary {
+pub(crate) struct Binary {
     path: PathBuf,
     profile: String,
+    architecture: Architecture,
+    /// What runs it, if this machine's processor does not.
+    emulator: Option<Emulator>,
 }
 
 impl Binary {
-    /// The one that cargo built with this profile, for this machine or for a named target.
-    pub(super) fn find(profile: &str, target: Option<&str>) -> Result<Self> {
+    /// The one that cargo built with this profile for this machine.
+    pub(super) fn native(profile: &str) -> Result<Self> {
+        Self::find(profile, "", Architecture::or_own(None)?, None)
+    }
+
+    /// The one that cargo built with this profile for a target.
+    pub(crate) fn of_target(
+        steps: &Steps,
+        profile: &str,
+        architecture: Architecture,
+    ) -> Result<Self> {
+        let is_own = Architecture::own() == Some(architecture);
+        let emulator = (!is_own).then(|| Emulator::ensure(steps, architecture));
+        let target = architecture.target();
+        Self::find(profile, &target, architecture, emulator.transpose()?)
+    }
+
+    fn find(
+        profile: &str,
+        target: &str,
+        architecture: Architecture,
+        emulator: Option<Emulator>,
+    ) -> Result<Self> {
         let folder = if profile == TEST_PROFILE {
             "debug"
         } else {
             profile
         };
-        let built = target_dir().join(target.unwrap_or_default());
+        let built = target_dir().join(target);
         let path = built.join(folder).join("flexvdi-gateway");
-        ensure!(path.is_file(), "cargo left no {}", path.display());
+        ensure!(path.is_file(), "there is no {}", path.display());
         Ok(Self {
-            path,
+            path: path.canonicalize()?,
             profile: profile.to_owned(),
+            architecture,
+            emulator,
         })
     }
 
@@ -62,25 +94,56 @@ impl Binary {
         self.profile == TEST_PROFILE
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
+    /// What it is for.
+    pub(crate) fn architecture(&self) -> Architecture {
+        self.architecture
+    }
+
+    /// What runs it, if this machine's processor does not.
+    pub(crate) fn emulator(&self) -> Option<&Emulator> {
+        self.emulator.as_ref()
+    }
+
+    /// Writes it without what only debuggers read, which is most of it.
+    pub(super) fn strip(&self, to: &Path) -> Result<()> {
+        let mut strip = self.architecture.binutils("strip")?;
+        strip.args(["--strip-unneeded", "--remove-section=.comment", "-o"]);
+        strip.arg(to).arg(&self.path);
+        run_bounded(strip, STRIP_LIMIT)?;
+        Ok(())
+    }
+
+    /// The libraries that it is linked to, such as `libc.so.6`.
+    pub(super) fn libraries(&self) -> Result<Vec<String>> {
+        let mut objdump = self.architecture.binutils("objdump")?;
+        objdump.arg("-p").arg(&self.path);
+        let headers = run_bounded(objdump, LIMIT)?;
+        let names = headers.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next() == Some("NEEDED")).then(|| words.next().map(str::to_owned))?
+        });
+        Ok(names.collect())
+    }
+
     /// Its version, as it says itself.
-    pub(super) fn version(&self) -> Result<String> {
+    pub(crate) fn version(&self) -> Result<String> {
         let said = self.run(&["--version"])?;
         let version = said.split_whitespace().last();
         Ok(version.context("the gateway tells no version")?.to_owned())
     }
 
     /// A text about its command line that packages ship.
-    pub(super) fn document(&self, name: &str) -> Result<String> {
+    pub(crate) fn document(&self, name: &str) -> Result<String> {
         self.run(&["document", name])
     }
 
     /// The oldest glibc that has all it needs.
     pub(super) fn glibc(&self) -> Result<Glibc> {
-        let mut objdump = Command::new("objdump");
+        let mut objdump = self.architecture.binutils("objdump")?;
         objdump.arg("-T").arg(&self.path);
         let needed = newest_glibc(&run_bounded(objdump, LIMIT)?);
         needed.context("it needs no glibc at all")
@@ -108,8 +171,12 @@ impl Binary {
         ))
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new(&self.path);
+    /// What it prints when it is run with these arguments.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = match &self.emulator {
+            Some(emulator) => emulator.command(&self.path),
+            None => Command::new(&self.path),
+        };
         command.args(arguments);
         run_bounded(command, LIMIT)
     }

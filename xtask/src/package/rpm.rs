@@ -12,6 +12,7 @@ use testkit::command::run_bounded;
 use super::binary::Binary;
 use super::source;
 use super::tree::{self, Layout};
+use crate::git::source_time;
 
 const LIMIT: Duration = Duration::from_mins(5);
 
@@ -29,6 +30,10 @@ pub(super) fn build(binary: &Binary, version: &str, folder: &Path) -> Result<Pat
     let made = work.path().join("made");
     let mut build = Command::new("rpmbuild");
     build.arg("-bb");
+    // The whole triple, as rpm would otherwise take its own system's.
+    let architecture = binary.architecture().of_rpm();
+    build.args(["--target", &format!("{architecture}-redhat-linux")]);
+    build.env("SOURCE_DATE_EPOCH", source_time()?.to_string());
     for (name, value) in [
         ("_topdir", work.path().join("top")),
         ("_rpmdir", made.clone()),
@@ -36,6 +41,10 @@ pub(super) fn build(binary: &Binary, version: &str, folder: &Path) -> Result<Pat
             "_build_name_fmt",
             "%%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm".into(),
         ),
+        // Nothing of the machine, and of the time only that of the source.
+        ("_buildhost", "localhost".into()),
+        ("use_source_date_epoch_as_buildtime", "1".into()),
+        ("clamp_mtime_to_source_date_epoch", "1".into()),
         ("staged", staged),
         ("gateway_version", version.into()),
         (

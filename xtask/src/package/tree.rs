@@ -4,15 +4,12 @@ use std::fs::{self, Permissions};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use flate2::{Compression, GzBuilder};
-use testkit::command::run_bounded;
 
 use super::binary::Binary;
-use super::{licences, manual, read_source};
+use super::{licences, manual_of_configuration, read_source};
 use crate::cargo::workspace;
 
 /// The configuration, for both kinds of package.
@@ -26,8 +23,6 @@ const LOGROTATE: &str = "/etc/logrotate.d/flexvdi-gateway";
 
 /// Files that administrators change, and that an upgrade leaves as they are.
 pub(super) const KEPT: [&str; 2] = [CONFIGURATION, LOGROTATE];
-
-const STRIP_LIMIT: Duration = Duration::from_mins(2);
 
 /// Where a kind of system looks for files.
 pub(super) struct Layout {
@@ -119,7 +114,7 @@ pub(super) fn lay_out(root: &Path, binary: &Binary, layout: &Layout) -> Result<(
     )?;
     packed(
         "/usr/share/man/man5/flexvdi-gateway.conf.5.gz",
-        &manual::configuration_page(&read("docs/configuration.md")?)?,
+        &manual_of_configuration()?,
     )?;
     for name in ["README.md", "CHANGELOG.md"] {
         let path = format!("/usr/share/doc/flexvdi-gateway/{name}.gz");
@@ -152,17 +147,8 @@ pub(super) fn put(root: &Path, path: &str, content: &[u8], mode: u32) -> Result<
 fn install_binary(root: &Path, binary: &Binary) -> Result<()> {
     let path = "usr/sbin/flexvdi-gateway";
     put(root, path, &[], 0o755)?;
-    strip(binary.path(), &root.join(path))?;
+    binary.strip(&root.join(path))?;
     fs::set_permissions(root.join(path), Permissions::from_mode(0o755))?;
-    Ok(())
-}
-
-/// Writes a program without what only debuggers read, which is most of it.
-pub(super) fn strip(program: &Path, to: &Path) -> Result<()> {
-    let mut strip = Command::new("strip");
-    strip.args(["--strip-unneeded", "--remove-section=.comment", "-o"]);
-    strip.arg(to).arg(program);
-    run_bounded(strip, STRIP_LIMIT)?;
     Ok(())
 }
 
@@ -187,7 +173,8 @@ pub(super) fn copyright() -> Result<String> {
     Ok(text)
 }
 
-fn read(name: &str) -> Result<String> {
+/// A file of the workspace.
+pub(super) fn read(name: &str) -> Result<String> {
     let path = workspace().join(name);
     fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
 }

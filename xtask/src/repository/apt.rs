@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Result;
 use flate2::{Compression, GzBuilder};
@@ -86,15 +86,11 @@ fn sorted(list: &str) -> String {
     list
 }
 
-/// The time of the commit, or the present one outside of a repository, as such files have it.
+/// The time of the source, as such files have it.
 fn date() -> Result<String> {
-    let mut command = Command::new("date");
-    command.args(["--utc", "+%a, %d %b %Y %H:%M:%S UTC"]);
-    command.env("LC_ALL", "C");
-    if let Ok(time) = git::time_of_commit() {
-        command.arg(format!("--date=@{time}"));
-    }
-    Ok(run_bounded(command, LIMIT)?.trim().to_owned())
+    let time = UNIX_EPOCH + Duration::from_secs(git::source_time()?);
+    // With GMT, which every apt reads (RFC 9110, section 5.6.7).
+    Ok(httpdate::fmt_http_date(time))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use testkit::command::run_bounded;
@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_mins(5);
 
 /// Makes it in an empty folder.
 pub(super) fn make(tree: &Path, packages: &[PathBuf], key: Option<&Key>) -> Result<()> {
-    let time = git::time_of_commit().or_else(|_| now())?;
+    let time = git::source_time()?;
     let mut folders = BTreeSet::new();
     for package in packages {
         // `NAME-VERSION-RELEASE.ARCHITECTURE.rpm`.
@@ -59,8 +59,4 @@ pub(super) fn make(tree: &Path, packages: &[PathBuf], key: Option<&Key>) -> Resu
         key.write_public(&tree.join(PUBLIC_KEY))?;
     }
     Ok(())
-}
-
-fn now() -> Result<u64> {
-    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs())
 }

@@ -17,7 +17,10 @@ use crate::steps::Steps;
 pub(crate) use key::Key;
 
 /// The file with the public key, beside what it signs.
-const PUBLIC_KEY: &str = "flexvdi-gateway.asc";
+pub(crate) const PUBLIC_KEY: &str = "flexvdi-gateway.asc";
+
+/// What repositories are made with.
+pub(crate) const TOOLS: [Package; 2] = [Package::AptUtils, Package::Createrepo];
 
 /// Of what, and where.
 #[derive(Args)]
@@ -40,7 +43,7 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
 
 /// Makes the trees of all packages that lie in a folder.
 pub(crate) fn make(steps: &mut Steps, packages: &Path, to: &Path, key: Option<&Key>) -> Result<()> {
-    packages::ensure(&[Package::AptUtils, Package::Createrepo])?;
+    packages::ensure(&TOOLS)?;
     let debs = files(packages, "deb")?;
     let rpms = files(packages, "rpm")?;
     ensure!(

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tar::Archive;
 use tempfile::TempDir;
 
-use super::super::layout::sha256;
+use crate::digest::sha256;
 
 /// An image that can be started.
 pub(super) struct Unpacked {
