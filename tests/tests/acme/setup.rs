@@ -35,7 +35,7 @@ impl Place {
     }
 
     /// The options but for those of the certificate.
-    fn options<T>(&self, host: &Host<T>) -> Vec<String> {
+    fn options<T: Send + 'static>(&self, host: &Host<T>) -> Vec<String> {
         let mut options = vec![
             format!("--name={NAME},127.0.0.1"),
             format!("--desktop={}", host.addr()),

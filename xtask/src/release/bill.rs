@@ -41,26 +41,27 @@ pub(super) fn write(steps: &mut Steps, architectures: &[Architecture], to: &Path
 }
 
 fn make(program: &Path, architecture: Architecture) -> Result<Value> {
-    let folder = workspace().canonicalize()?.join("gateway");
-    // The program writes beside the manifest.
-    let name = format!("bill-{}", architecture.name());
-    let file = folder.join(format!("{name}.json"));
+    let workspace = workspace().canonicalize()?;
+    let name = format!("bill-of-materials-{}", architecture.name());
     let mut command = Command::new(program);
     command
         .args(["cyclonedx", "--format", "json", "--spec-version", FORM])
-        .args(["--describe", "crate", "--no-build-deps"])
-        .args(["--target", &architecture.target()])
+        .args(["--no-build-deps", "--target", &architecture.target()])
         .args(["--override-filename", &name, "--manifest-path"])
-        .arg(folder.join("Cargo.toml"))
-        .current_dir(&folder)
+        .arg(workspace.join("gateway/Cargo.toml"))
+        .current_dir(&workspace)
         .env("SOURCE_DATE_EPOCH", source_time()?.to_string());
-    let made = run_bounded(command, LIMIT).and_then(|_| {
-        fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))
-    });
-    let _ = fs::remove_file(&file);
-    let workspace = workspace().canonicalize()?;
+    let made = run_bounded(command, LIMIT);
+    let name = format!("{name}.json");
+    let text = fs::read_to_string(workspace.join("gateway").join(&name));
+    // The program writes one beside the manifest of each crate.
+    for entry in fs::read_dir(&workspace)? {
+        let _ = fs::remove_file(entry?.path().join(&name));
+    }
+    made?;
+    let text = text.context("cargo-cyclonedx left no bill of materials")?;
     let workspace = workspace.to_str().context("a path that is not UTF-8")?;
     // It must not tell where it was made.
-    let text = made?.replace(workspace, "/flexvdi-gateway");
+    let text = text.replace(workspace, "/flexvdi-gateway");
     serde_json::from_str(&text).context("the bill of materials")
 }
