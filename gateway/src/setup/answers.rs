@@ -121,11 +121,11 @@ fn missing(options: &Options) -> Vec<&'static str> {
             "--password-file FILE for the new file of desktops",
         ),
         (
-            options.cert.is_none() && !options.self_signed && !options.acme.acme,
+            options.cert.is_none() && !options.self_signed && !options.acme.is_wanted,
             "--cert FILE with --key FILE, --acme, or --self-signed",
         ),
         (
-            options.acme.acme && !options.acme.acme_agree_to_terms,
+            options.acme.is_wanted && !options.acme.agree_to_terms,
             "--acme-agree-to-terms, once you have read the authority's terms of service",
         ),
     ];
@@ -252,9 +252,9 @@ impl Asked<'_> {
             let files = Files::existing(absolute(cert)?, absolute(key)?, names);
             return files.map(Certificate::Files);
         }
-        if self.options.acme.acme {
+        if self.options.acme.is_wanted {
             let wanted = Wanted::of_options(&self.options.acme)?;
-            let is_agreed = self.options.acme.acme_agree_to_terms;
+            let is_agreed = self.options.acme.agree_to_terms;
             let settled = wanted.settle(names, |terms| {
                 if is_agreed {
                     return Ok(true);

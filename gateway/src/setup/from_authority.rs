@@ -24,31 +24,31 @@ pub(super) struct AcmeOptions {
     /// authority that speaks ACME: Let's Encrypt, unless --acme-directory names another one. The
     /// authority must reach the gateway at port 443 of each name, or at port 80 with
     /// --acme-http-port.
-    #[arg(long, conflicts_with_all = ["cert", "key", "self_signed"])]
-    pub(super) acme: bool,
+    #[arg(id = "acme", long = "acme", conflicts_with_all = ["cert", "key", "self_signed"])]
+    pub(super) is_wanted: bool,
     /// You have read the authority's terms of service and agree to them. Those of Let's Encrypt:
     /// <https://letsencrypt.org/repository/>.
-    #[arg(long, requires = "acme")]
-    pub(super) acme_agree_to_terms: bool,
+    #[arg(long = "acme-agree-to-terms", requires = "acme")]
+    pub(super) agree_to_terms: bool,
     /// Addresses of mail by which the authority may reach you, with commas between them.
     #[arg(
-        long,
+        long = "acme-contact",
         value_name = "ADDRESSES",
         value_delimiter = ',',
         requires = "acme"
     )]
-    pub(super) acme_contact: Vec<String>,
+    pub(super) contact: Vec<String>,
     /// The authority's directory.
-    #[arg(long, value_name = "URL", requires = "acme")]
-    pub(super) acme_directory: Option<String>,
+    #[arg(long = "acme-directory", value_name = "URL", requires = "acme")]
+    pub(super) directory: Option<String>,
     /// PEM file with the authorities that may have signed the certificate of the directory's
     /// server. Default: those that the system trusts.
-    #[arg(long, value_name = "FILE", requires = "acme")]
-    pub(super) acme_directory_ca: Option<PathBuf>,
+    #[arg(long = "acme-directory-ca", value_name = "FILE", requires = "acme")]
+    pub(super) directory_ca: Option<PathBuf>,
     /// Port at which the authority checks the names, and which it must reach as port 80. Default:
     /// it checks them at the TLS port, which it must reach as port 443.
-    #[arg(long, value_name = "PORT", requires = "acme")]
-    pub(super) acme_http_port: Option<NonZeroU16>,
+    #[arg(long = "acme-http-port", value_name = "PORT", requires = "acme")]
+    pub(super) http_port: Option<NonZeroU16>,
 }
 
 /// What a gateway needs for it.
@@ -74,12 +74,12 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What the options say.
     pub(super) fn of_options(options: &AcmeOptions) -> anyhow::Result<Self> {
-        let authorities = options.acme_directory_ca.as_deref();
+        let authorities = options.directory_ca.as_deref();
         Ok(Self {
-            contact: options.acme_contact.clone(),
-            directory: options.acme_directory.clone(),
+            contact: options.contact.clone(),
+            directory: options.directory.clone(),
             directory_ca: authorities.map(absolute).transpose()?,
-            http_port: options.acme_http_port,
+            http_port: options.http_port,
         })
     }
 

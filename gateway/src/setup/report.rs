@@ -92,14 +92,14 @@ pub(super) fn print_end(
 /// What the members of `Acme` that were written mean, as comments cannot stand in JSON.
 fn about(authority: &FromAuthority, ssl_port: u16) -> String {
     let acme = &authority.acme;
-    let (port, opened) = match acme.http_port {
-        Some(port) => (
-            80,
-            format!("HttpPort {port}, which is open only while it checks"),
+    let way = match acme.http_port {
+        Some(port) => format!(
+            "port 80 of each name, which must lead to HttpPort {port}; it is open only\n  \
+             while the authority checks the names"
         ),
-        None => (
-            443,
-            format!("the TLS port {ssl_port}, and nothing on the way may end TLS"),
+        None => format!(
+            "port 443 of each name, which must lead to the TLS port {ssl_port};\n  \
+             nothing on the way may end TLS"
         ),
     };
     let contact = if acme.contact.is_empty() {
@@ -113,7 +113,7 @@ fn about(authority: &FromAuthority, ssl_port: u16) -> String {
          Directory    {}: who gives it\n  \
          Contact      {contact}: whom the authority tells what it wants to be known\n  \
          TermsAgreed  you have read its terms of service, and agree to them\n  \
-         It must reach this gateway at port {port} of each name, as {opened}.\n  \
+         The authority must reach this gateway at {way}.\n  \
          Until there is a certificate, clients see one that signs itself.\n",
         acme.domains.join(", "),
         acme.directory,

@@ -57,10 +57,9 @@ fn libraries(packed: &[u8], version: &str) -> Result<usize> {
     read.context("the list of what is inside is not packed by zlib")?;
     let list: List = serde_json::from_slice(&text).context("the list of what is inside")?;
     let has = |name: &str, version: Option<&str>| {
-        let is_it = |listed: &&Listed| {
+        list.packages.iter().any(|listed| {
             listed.name == name && version.is_none_or(|version| listed.version == version)
-        };
-        list.packages.iter().find(is_it).is_some()
+        })
     };
     ensure!(
         has("gateway", Some(version)),
