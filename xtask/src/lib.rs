@@ -14,6 +14,7 @@ mod git;
 mod image;
 mod install_test;
 mod package;
+mod process;
 mod release;
 mod repository;
 mod soak;
