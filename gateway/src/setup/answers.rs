@@ -261,7 +261,7 @@ impl Asked<'_> {
                 }
                 self.terminal()?.consent(&agreement(terms))
             });
-            return settled.map(Certificate::Authority);
+            return settled.map(|authority| Certificate::Authority(Box::new(authority)));
         }
         let terminal = self.terminal()?;
         let choices = [
@@ -338,7 +338,7 @@ fn from_authority(terminal: &Terminal, names: &[Host]) -> anyhow::Result<Certifi
     let http_port = NonZeroU16::new(80).filter(|_| way == 1);
     let wanted = Wanted::new(contact, Some(directory), authorities, http_port);
     let settled = wanted.settle(names, |terms| terminal.consent(&agreement(terms)));
-    settled.map(Certificate::Authority)
+    settled.map(|authority| Certificate::Authority(Box::new(authority)))
 }
 
 /// The question whether somebody agrees.

@@ -23,7 +23,7 @@ pub(super) enum Certificate {
     /// Files.
     Files(Files),
     /// An authority, from which the gateway gets it.
-    Authority(FromAuthority),
+    Authority(Box<FromAuthority>),
 }
 
 impl Certificate {

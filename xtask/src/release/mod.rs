@@ -85,15 +85,14 @@ pub(crate) fn run(steps: &mut Steps, options: &Options) -> Result<()> {
             &options.arch
         },
     };
-    let to = match &options.to {
-        Some(folder) => new_folder(folder)?,
-        None => {
-            let folder = target_dir().join("releases").join(VERSION);
-            if folder.exists() {
-                fs::remove_dir_all(&folder).context("removing what an earlier command has made")?;
-            }
-            new_folder(&folder)?
+    let to = if let Some(folder) = &options.to {
+        new_folder(folder)?
+    } else {
+        let folder = target_dir().join("releases").join(VERSION);
+        if folder.exists() {
+            fs::remove_dir_all(&folder).context("removing what an earlier command has made")?;
         }
+        new_folder(&folder)?
     };
     make(steps, &build, &to)?;
     if options.verify {
