@@ -103,11 +103,10 @@ async fn gateway(place: &Place) -> Gateway {
 }
 
 #[tokio::test]
-async fn answers_on_a_terminal_lead_to_a_desktop() {
+async fn wrong_answers_on_a_terminal_are_asked_for_again() {
     let place = Place::new();
     let host = Host::echo().await.unwrap();
     let mut asking = start(&place, &["--group", GROUP]);
-    // What is wrong is asked again.
     asking
         .answer("Names and addresses", "https://localhost")
         .await
@@ -165,8 +164,13 @@ async fn answers_on_a_terminal_lead_to_a_desktop() {
     let (code, said) = asking.end().await.unwrap();
     assert_ne!(code, Some(0), "{said}");
     assert!(place.names().is_empty(), "{:?}", place.names());
+}
 
-    // The same to the end.
+#[tokio::test]
+async fn answers_on_a_terminal_lead_to_a_desktop() {
+    let place = Place::new();
+    let host = Host::echo().await.unwrap();
+    let address = host.addr().to_string();
     let options = [
         "--group",
         GROUP,
