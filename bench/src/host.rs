@@ -354,7 +354,7 @@ mod tests {
         let target = Target {
             addr: host.addr(),
             tls: None,
-            websocket: None,
+            opening: None,
         };
         let tls = Tls::new(false).unwrap();
         let mut channel = Channel::open(&target, &tls, ChannelType::Inputs)

@@ -51,6 +51,8 @@ enum What {
         #[command(flatten)]
         run: RunOptions,
     },
+    /// Measure tunnels of native clients side by side with others that pass bytes on.
+    Tunnels(RunOptions),
     /// Measure new channels with and without a certificate that is exchanged all the time.
     Reload(RunOptions),
     /// Measure how much a desktop lags over lines with delay and losses; needs root.
@@ -209,6 +211,10 @@ impl Options {
                 let kinds = chosen_kinds(&Kind::PATHS, peers)?;
                 let reference = kinds[0];
                 run.task("paths", Link::Loopback, kinds, reference)
+            }
+            What::Tunnels(run) => {
+                let kinds = Kind::TUNNELS.to_vec();
+                run.task("tunnels", Link::Loopback, kinds, Kind::TUNNELS[0])
             }
             What::Reload(run) => {
                 let kinds = Kind::RELOAD.to_vec();

@@ -4,11 +4,13 @@ mod frame;
 mod tls;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use testkit::net::Connection;
 use testkit::replay::Direction;
 use testkit::spice::{ChannelType, link_message};
+use testkit::tunnel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -25,14 +27,53 @@ const READ: usize = 65_536;
 const LONGEST_HEAD: usize = 4_096;
 
 /// Where a peer listens, and what it wants to be spoken.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Target {
     /// Its address.
     pub(crate) addr: SocketAddr,
     /// TLS of this version first.
     pub(crate) tls: Option<Version>,
+    /// What opens a channel before its link message.
+    pub(crate) opening: Option<Opening>,
+}
+
+/// A request that opens a channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Opening {
+    request: Arc<str>,
+    /// How the answer begins.
+    answer: &'static str,
+    /// Frames follow it.
+    is_framed: bool,
+}
+
+impl Opening {
     /// A WebSocket with this token.
-    pub(crate) websocket: Option<u16>,
+    pub(crate) fn web_socket(token: u16) -> Self {
+        let request = format!(
+            "GET /?ver=2&token={token} HTTP/1.1\r\n\
+             Host: localhost\r\n\
+             Upgrade: websocket\r\n\
+             Connection: Upgrade\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+             Sec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: binary\r\n\r\n"
+        );
+        Self {
+            request: request.into(),
+            answer: "HTTP/1.1 101",
+            is_framed: true,
+        }
+    }
+
+    /// A tunnel with this ticket.
+    pub(crate) fn tunnel(ticket: &str) -> Self {
+        Self {
+            request: tunnel::request(ticket).into(),
+            answer: "HTTP/1.0 200",
+            is_framed: false,
+        }
+    }
 }
 
 /// An open channel.
@@ -63,12 +104,16 @@ impl Channel {
             Some(version) => Connection::Tls(Box::new(tls.handshake(tcp, version).await?)),
             None => Connection::Plain(tcp),
         };
-        if let Some(token) = target.websocket {
-            upgrade(&mut stream, token).await?;
+        if let Some(opening) = &target.opening {
+            open(&mut stream, opening).await?;
         }
+        let is_framed = target
+            .opening
+            .as_ref()
+            .is_some_and(|opening| opening.is_framed);
         Ok(Self {
             stream,
-            decoder: target.websocket.map(|_| Decoder::default()),
+            decoder: is_framed.then(Decoder::default),
             input: vec![0; READ],
             output: Vec::new(),
         })
@@ -213,29 +258,20 @@ impl End for Channel {
     }
 }
 
-/// Asks for a WebSocket and takes the answer; nothing follows it before the client sends more.
-async fn upgrade(stream: &mut Connection, token: u16) -> Result<()> {
-    let request = format!(
-        "GET /?ver=2&token={token} HTTP/1.1\r\n\
-         Host: localhost\r\n\
-         Upgrade: websocket\r\n\
-         Connection: Upgrade\r\n\
-         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Version: 13\r\n\
-         Sec-WebSocket-Protocol: binary\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).await?;
+/// Sends the request and takes the answer; nothing follows it before the client sends more.
+async fn open(stream: &mut Connection, opening: &Opening) -> Result<()> {
+    stream.write_all(opening.request.as_bytes()).await?;
     stream.flush().await?;
     let mut head = Vec::with_capacity(LONGEST_HEAD);
     while !head.ends_with(b"\r\n\r\n") {
         ensure!(head.len() < LONGEST_HEAD, "the answer has no end");
-        let length = stream.read_buf(&mut head).await.context("upgrade")?;
+        let length = stream.read_buf(&mut head).await.context("the answer")?;
         ensure!(
             length > 0,
             "the peer ended the connection before its answer"
         );
     }
     let status = String::from_utf8_lossy(&head[..head.len().min(12)]).into_owned();
-    ensure!(status == "HTTP/1.1 101", "the answer is {status:?}");
+    ensure!(status == opening.answer, "the answer is {status:?}");
     Ok(())
 }

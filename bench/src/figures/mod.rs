@@ -296,7 +296,7 @@ async fn open_channels(
     let mut channels = Vec::with_capacity(count);
     while channels.len() < count {
         let missing = (count - channels.len()).min(OPENED_AT_ONCE);
-        let open = (0..missing).map(|_| open_channel(peer.target, bench.tls.clone(), kind));
+        let open = (0..missing).map(|_| open_channel(peer.target.clone(), bench.tls.clone(), kind));
         channels.extend(all(open).await?);
     }
     Ok(channels)

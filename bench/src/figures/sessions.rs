@@ -29,7 +29,7 @@ pub(super) async fn measure(
     let mut clients = Vec::new();
     for _ in 0..CLIENTS {
         let client = Client {
-            target: peer.target,
+            target: peer.target.clone(),
             tls: Tls::new(resuming)?,
         };
         if resuming {
@@ -88,7 +88,7 @@ impl Client {
     }
 
     async fn session(&self) -> Result<bool> {
-        let channel = open_channel(self.target, self.tls.clone(), ChannelType::Inputs).await?;
+        let channel = open_channel(self.target.clone(), self.tls.clone(), ChannelType::Inputs).await?;
         let resumed = channel.is_resumed();
         channel.close().await?;
         Ok(resumed)

@@ -1,4 +1,4 @@
-//! `HAProxy`, which takes TLS off and passes bytes on: what is compared with.
+//! `HAProxy`, which takes TLS off, if there is any, and passes bytes on: what is compared with.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -10,19 +10,26 @@ use testkit::network::Network;
 
 use super::program::{Place, Program};
 
-/// Starts it in front of the host.
+/// Starts it in front of the host; without a certificate there is no TLS, and it may have the
+/// kernel move the bytes.
 pub(super) async fn start(
-    cert: &TestCert,
+    cert: Option<&TestCert>,
     host: SocketAddr,
     network: Option<&Network>,
 ) -> Result<Program> {
     let place = Place::new(network)?;
+    let tls = cert.map(|cert| format!(" ssl crt {}", cert.combined_path().display()));
+    let splice = if cert.is_none() {
+        "    option splice-auto\n"
+    } else {
+        ""
+    };
     let config = format!(
         "global\n    maxconn 4000\n\
-         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n\
-         listen bench\n    bind {} ssl crt {}\n    server host {host}\n",
+         defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 10m\n    timeout server 10m\n{splice}\
+         listen bench\n    bind {}{}\n    server host {host}\n",
         place.addr,
-        cert.combined_path().display(),
+        tls.unwrap_or_default(),
     );
     let config = place.write("haproxy.cfg", &config)?;
     let mut command = Command::new(find_program("haproxy").context("no haproxy")?);

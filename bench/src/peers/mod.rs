@@ -18,13 +18,16 @@ use testkit::command::run_bounded;
 use testkit::gateway::Gateway;
 use testkit::packages::{self, Package};
 
-use super::client::{Target, Version};
+use super::client::{Opening, Target, Version};
 use super::procfs::Stat;
 use gateway::Setup;
 use program::Program;
 
 /// How long a program may take to tell something.
 const OUTPUT_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long a ticket is good, in seconds: longer than any run.
+const A_DAY: &str = "86400";
 
 /// A kind of peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,10 +44,16 @@ pub(crate) enum Kind {
     GatewaySockmapUnix,
     /// The gateway, TLS client leg with its records made by the kernel.
     GatewayKtls,
+    /// The gateway, TLS client leg, a tunnel instead of a WebSocket.
+    GatewayTunnel,
+    /// The same with a plaintext client leg.
+    GatewayTunnelPlain,
     /// The gateway, TLS client leg, while its certificate is exchanged ten times a second.
     GatewayReloading,
     /// `HAProxy`.
     Haproxy,
+    /// `HAProxy` without TLS, which has the kernel move bytes from socket to socket.
+    HaproxySpliced,
     /// nginx's stream module.
     Nginx,
     /// websockify.
@@ -72,6 +81,14 @@ impl Kind {
         Self::GatewayPlainUnix,
         Self::GatewaySockmap,
         Self::GatewaySockmapUnix,
+    ];
+    /// What `bench tunnels` compares.
+    pub(crate) const TUNNELS: [Self; 5] = [
+        Self::HaproxySpliced,
+        Self::GatewayTunnelPlain,
+        Self::Haproxy,
+        Self::GatewayTunnel,
+        Self::Direct,
     ];
     /// What `bench wan` compares.
     pub(crate) const WAN: [Self; 7] = [
@@ -112,8 +129,11 @@ impl Kind {
             Self::GatewayPlainUnix => "gateway-plain-unix",
             Self::GatewaySockmapUnix => "gateway-sockmap-unix",
             Self::GatewayKtls => "gateway-ktls",
+            Self::GatewayTunnel => "gateway-tunnel",
+            Self::GatewayTunnelPlain => "gateway-tunnel-plain",
             Self::GatewayReloading => "gateway-reloading",
             Self::Haproxy => "haproxy",
+            Self::HaproxySpliced => "haproxy-spliced",
             Self::Nginx => "nginx",
             Self::Websockify => "websockify",
             Self::Websocat => "websocat",
@@ -133,7 +153,10 @@ impl Kind {
             Self::GatewayReloading => {
                 "the same as gateway, while its certificate is exchanged ten times a second"
             }
+            Self::GatewayTunnel => "TLS and CONNECT to TCP, data path relay",
+            Self::GatewayTunnelPlain => "CONNECT to TCP, data path relay",
             Self::Haproxy => "TLS to TCP, mode tcp",
+            Self::HaproxySpliced => "TCP to TCP, mode tcp, option splice-auto",
             Self::Nginx => "TLS to TCP, stream module",
             Self::Websockify => "TLS and WebSocket to TCP",
             Self::Websocat => "TLS 1.2 (it knows no newer) and WebSocket to TCP",
@@ -153,6 +176,8 @@ impl Kind {
             | Self::GatewaySockmap
             | Self::GatewayPlainUnix
             | Self::GatewaySockmapUnix
+            | Self::GatewayTunnelPlain
+            | Self::HaproxySpliced
             | Self::Direct => None,
             // Its TLS library's default settings go no further.
             Self::Websocat => Some(Version::Tls12),
@@ -178,10 +203,12 @@ impl Kind {
             | Self::GatewaySockmap
             | Self::GatewayPlainUnix
             | Self::GatewaySockmapUnix
+            | Self::GatewayTunnel
+            | Self::GatewayTunnelPlain
             | Self::GatewayReloading
             | Self::Direct => Ok(()),
             Self::GatewayKtls => gateway::ensure_kernel_tls(),
-            Self::Haproxy => packages::ensure(&[Package::Haproxy]),
+            Self::Haproxy | Self::HaproxySpliced => packages::ensure(&[Package::Haproxy]),
             Self::Nginx => packages::ensure(&[Package::NginxStream]),
             Self::Websockify => packages::ensure(&[Package::Websockify]),
             Self::Websocat => {
@@ -204,8 +231,10 @@ impl Kind {
             | Self::GatewayPlainUnix
             | Self::GatewaySockmapUnix
             | Self::GatewayKtls
+            | Self::GatewayTunnel
+            | Self::GatewayTunnelPlain
             | Self::GatewayReloading => gateway::version(gateway),
-            Self::Haproxy => debian_version("haproxy"),
+            Self::Haproxy | Self::HaproxySpliced => debian_version("haproxy"),
             Self::Nginx => debian_version("libnginx-mod-stream"),
             Self::Websockify => debian_version("websockify"),
             Self::Websocat => Ok(websocat::version()),
@@ -252,8 +281,22 @@ impl Peer {
                 gateway::start(cert, setup).await?,
             )))
         };
+        let hijacking = [("HijackAll".to_owned(), true.into())];
+        let tunnels = async |plain| -> Result<Process> {
+            let setup = Setup {
+                plain,
+                // Tunnels need tickets.
+                keys: &hijacking,
+                ..setup
+            };
+            Ok(Process::Gateway(Box::new(
+                gateway::start(cert, setup).await?,
+            )))
+        };
         let process = match kind {
             Kind::Gateway => gateway(false, None).await?,
+            Kind::GatewayTunnel => tunnels(false).await?,
+            Kind::GatewayTunnelPlain => tunnels(true).await?,
             Kind::GatewayPlain | Kind::GatewayPlainUnix => gateway(true, Some("relay")).await?,
             Kind::GatewaySockmap | Kind::GatewaySockmapUnix => {
                 gateway(true, Some("sockmap")).await?
@@ -262,7 +305,8 @@ impl Peer {
             Kind::GatewayReloading => {
                 Process::Reloading(Box::new(gateway::Reloading::start(cert).await?))
             }
-            Kind::Haproxy => Process::Program(haproxy::start(cert, host, network).await?),
+            Kind::Haproxy => Process::Program(haproxy::start(Some(cert), host, network).await?),
+            Kind::HaproxySpliced => Process::Program(haproxy::start(None, host, network).await?),
             Kind::Nginx => Process::Program(nginx::start(cert, host, network).await?),
             Kind::Websockify => Process::Program(websockify::start(cert, host, network).await?),
             Kind::Websocat => Process::Program(websocat::start(cert, host, network).await?),
@@ -275,11 +319,19 @@ impl Peer {
             Process::Program(program) => program.addr(),
             Process::None => host,
         };
-        let is_relay_of_bytes = matches!(kind, Kind::Haproxy | Kind::Nginx | Kind::Direct);
+        let opening = match (kind, &process) {
+            (Kind::Haproxy | Kind::HaproxySpliced | Kind::Nginx | Kind::Direct, _) => None,
+            (Kind::GatewayTunnel | Kind::GatewayTunnelPlain, Process::Gateway(gateway)) => {
+                let host = host.to_string();
+                let ticket = gateway.output(&["ticket", "--for", A_DAY, &host]).await?;
+                Some(Opening::tunnel(ticket.trim()))
+            }
+            _ => Some(Opening::web_socket(host.port())),
+        };
         let target = Target {
             addr,
             tls: kind.tls(),
-            websocket: (!is_relay_of_bytes).then(|| host.port()),
+            opening,
         };
         Ok(Self {
             kind,
