@@ -13,6 +13,10 @@ use crate::net::within;
 /// What Ctrl-C sends to a terminal.
 pub const CTRL_C: &str = "\u{3}";
 
+/// What starts a command so that Ctrl-C ends it: a shell has those that it runs in the background,
+/// perhaps the tests, ignore that.
+const AS_BY_HAND: &str = "exec env --default-signal=INT";
+
 /// A running command; killed when dropped.
 #[derive(Debug)]
 pub struct Terminal {
@@ -27,7 +31,7 @@ impl Terminal {
         let script = find_program("script").context("as root: apt-get install -y bsdutils")?;
         let child = Command::new(script)
             .args(["--quiet", "--flush", "--return"])
-            .args(["--command", &format!("exec {line}"), "/dev/null"])
+            .args(["--command", &format!("{AS_BY_HAND} {line}"), "/dev/null"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

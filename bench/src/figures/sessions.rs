@@ -88,7 +88,8 @@ impl Client {
     }
 
     async fn session(&self) -> Result<bool> {
-        let channel = open_channel(self.target.clone(), self.tls.clone(), ChannelType::Inputs).await?;
+        let channel =
+            open_channel(self.target.clone(), self.tls.clone(), ChannelType::Inputs).await?;
         let resumed = channel.is_resumed();
         channel.close().await?;
         Ok(resumed)
