@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use gateway_datapath::measure::Path;
 use gateway_datapath::probe::{self, Extent, Finding};
 use serde_json::json;
 
 use super::{loaded_or_default, runtime};
 use crate::config::{Config, Sources};
 use crate::measured::{self, Chosen, Machine, Record, RecordError};
-use crate::output::{print, print_line};
+use crate::output::{complain, print, print_line};
 
 /// Arguments of `probe`.
 #[derive(Debug, Args)]
@@ -103,6 +104,12 @@ impl ProbeArguments {
             }
         }
         kept.with_context(|| format!("{} is not kept", path.display()))?;
+        if chosen.plaintext.path == Path::Sockmap {
+            complain(
+                "note: channels on sockmap end when the gateway is restarted; \
+                 \"DataPath\": \"relay\" keeps them",
+            );
+        }
         Ok(())
     }
 }
