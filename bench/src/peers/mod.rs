@@ -27,7 +27,7 @@ use program::Program;
 const OUTPUT_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a ticket is good, in seconds: longer than any run.
-const A_DAY: &str = "86400";
+const A_DAY: u64 = 86_400;
 
 /// A kind of peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -281,7 +281,11 @@ impl Peer {
                 gateway::start(cert, setup).await?,
             )))
         };
-        let hijacking = [("HijackAll".to_owned(), true.into())];
+        let hijacking = [
+            ("HijackAll".to_owned(), true.into()),
+            ("TicketTimeout".to_owned(), A_DAY.into()),
+            ("ReconnectTimeout".to_owned(), A_DAY.into()),
+        ];
         let tunnels = async |plain| -> Result<Process> {
             let setup = Setup {
                 plain,
@@ -322,9 +326,7 @@ impl Peer {
         let opening = match (kind, &process) {
             (Kind::Haproxy | Kind::HaproxySpliced | Kind::Nginx | Kind::Direct, _) => None,
             (Kind::GatewayTunnel | Kind::GatewayTunnelPlain, Process::Gateway(gateway)) => {
-                let host = host.to_string();
-                let ticket = gateway.output(&["ticket", "--for", A_DAY, &host]).await?;
-                Some(Opening::tunnel(ticket.trim()))
+                Some(Opening::tunnel(&gateway.ticket(host).await?))
             }
             _ => Some(Opening::web_socket(host.port())),
         };

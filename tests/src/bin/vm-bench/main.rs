@@ -181,9 +181,8 @@ impl Bench {
         if !self.tunnels {
             return Client::web_socket(addr, tls, &host.port().to_string());
         }
-        let host = host.to_string();
-        let ticket = self.runtime.block_on(gateway.output(&["ticket", &host]))?;
-        Client::tunnel(addr, tls, ticket.trim())
+        let ticket = self.runtime.block_on(gateway.ticket(host))?;
+        Client::tunnel(addr, tls, &ticket)
     }
 
     /// Opens a channel; its link message has arrived.
