@@ -88,16 +88,20 @@ impl Clock {
             }
             Self::Processors | Self::Ticks => BTreeMap::new(),
         };
-        let begun = match self {
-            Self::Threads(_) => nanoseconds(clock_gettime(ClockId::ProcessCPUTime)),
-            Self::Processors => schedstat()?,
-            Self::Ticks => busy_ticks()?,
-        };
         Ok(Running {
+            begun: self.now()?,
             clock: self,
-            begun,
             kernel,
         })
+    }
+
+    /// Nanoseconds by now, without those of the kernel's threads where these are counted apart.
+    fn now(&self) -> anyhow::Result<u64> {
+        match self {
+            Self::Threads(_) => Ok(own()),
+            Self::Processors => schedstat(),
+            Self::Ticks => busy_ticks(),
+        }
     }
 }
 
@@ -112,12 +116,7 @@ pub(super) struct Running<'a> {
 impl Running<'_> {
     /// Nanoseconds of processor time since the start.
     pub(super) fn stop(self) -> anyhow::Result<u64> {
-        let now = match self.clock {
-            Clock::Threads(_) => nanoseconds(clock_gettime(ClockId::ProcessCPUTime)),
-            Clock::Processors => schedstat()?,
-            Clock::Ticks => busy_ticks()?,
-        };
-        let mut used = now.saturating_sub(self.begun);
+        let mut used = self.clock.now()?.saturating_sub(self.begun);
         if let Clock::Threads(threads) = self.clock {
             for (thread, now) in threads.read() {
                 let before = self.kernel.get(&thread).copied().unwrap_or(now);
