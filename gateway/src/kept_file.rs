@@ -8,6 +8,9 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
+/// Bits of a mode that let others than the owner write.
+pub(crate) const WRITABLE_BY_OTHERS: u32 = 0o022;
+
 /// A longer file is none of the gateway's, in bytes.
 const MAX_FILE: u64 = 1 << 20;
 

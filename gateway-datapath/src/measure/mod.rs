@@ -24,7 +24,7 @@ pub use spread::Spread;
 
 use crate::DataPath;
 use crate::ktls::Support;
-use crate::probe::Finding;
+use crate::probe::{self, Finding};
 use clock::{Clock, busy_ticks, own};
 use mix::{CHANNELS, Message};
 use peers::Peers;
@@ -83,12 +83,7 @@ pub enum Path {
 impl Path {
     /// Its name in configuration, log and metrics.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::Sockmap => "sockmap",
-            Self::Ktls => "ktls",
-            Self::KtlsSockmap => "ktls-sockmap",
-        }
+        DataPath::from(self).name()
     }
 }
 
@@ -218,13 +213,11 @@ pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Meas
     let begun = Instant::now();
     let mut clock = Clock::find()?;
     let peers = Peers::start()?;
-    let support = findings.iter().find_map(|finding| finding.support.clone());
-    let support = support.unwrap_or_default();
+    let support = probe::support(findings);
     let mut runners = Vec::new();
     for leg in Leg::ALL {
         for &path in leg.paths() {
-            let works = |finding: &Finding| finding.path == path.name() && finding.works;
-            if findings.iter().any(works) {
+            if probe::works(findings, path.name()) {
                 runners.push(Runner::open(leg, path, options, &support, &peers).await);
             }
         }

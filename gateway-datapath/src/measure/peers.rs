@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::mix::{Direction, Message};
+use crate::probe::round_trip::read_header;
 
 /// Longest wait for what has been sent.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -137,14 +138,9 @@ async fn read_frames(
 ) -> anyhow::Result<()> {
     let mut left = len;
     while left > 0 {
-        ensure!(reader.read_u8().await? == FIN_BINARY, "no binary frame");
-        let payload = match reader.read_u8().await? {
-            126 => u64::from(reader.read_u16().await?),
-            127 => reader.read_u64().await?,
-            len => u64::from(len),
-        };
+        let payload = read_header(reader).await?;
         ensure!(
-            payload <= left && payload <= frame::MAX_PAYLOAD as u64,
+            payload <= left,
             "a frame of {payload} bytes, of which {left} were expected"
         );
         read_bytes(reader, flow, payload).await?;

@@ -96,6 +96,18 @@ pub async fn run(extent: Extent, programs: &Path) -> Vec<Finding> {
     findings
 }
 
+/// Whether a data path was found to work.
+pub fn works(findings: &[Finding], path: &str) -> bool {
+    let works = |finding: &Finding| finding.path == path && finding.works;
+    findings.iter().any(works)
+}
+
+/// What was found of `ktls`; nothing where it does not work.
+pub fn support(findings: &[Finding]) -> Support {
+    let found = findings.iter().find_map(|finding| finding.support.clone());
+    found.unwrap_or_default()
+}
+
 impl Part {
     fn new(name: &'static str, outcome: anyhow::Result<()>) -> Self {
         Self {

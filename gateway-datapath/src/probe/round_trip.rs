@@ -159,17 +159,24 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..=250).cycle().take(len).collect()
 }
 
+/// Reads the header of a binary frame of the gateway, and returns the length of its payload in
+/// bytes.
+pub(crate) async fn read_header(client: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<u64> {
+    ensure!(client.read_u8().await? == FIN_BINARY, "no binary frame");
+    let len = match client.read_u8().await? {
+        126 => u64::from(client.read_u16().await?),
+        127 => client.read_u64().await?,
+        len => u64::from(len),
+    };
+    ensure!(len <= frame::MAX_PAYLOAD as u64, "a frame of {len} bytes");
+    Ok(len)
+}
+
 /// Reads binary frames until the whole downlink has come.
 async fn read_frames(client: &mut (impl AsyncRead + Unpin)) -> anyhow::Result<Vec<u8>> {
     let mut received = Vec::with_capacity(DOWNLINK);
     while received.len() < DOWNLINK {
-        ensure!(client.read_u8().await? == FIN_BINARY, "no binary frame");
-        let len = match client.read_u8().await? {
-            126 => u64::from(client.read_u16().await?),
-            127 => client.read_u64().await?,
-            len => u64::from(len),
-        };
-        ensure!(len <= frame::MAX_PAYLOAD as u64, "a frame of {len} bytes");
+        let len = read_header(client).await?;
         let part = client.take(len).read_to_end(&mut received).await?;
         ensure!(part as u64 == len, "the stream ended inside a frame");
     }

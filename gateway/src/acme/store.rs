@@ -15,15 +15,13 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::progress::seconds;
-use crate::kept_file::{self, write_fresh};
+use crate::kept_file::{self, WRITABLE_BY_OTHERS, write_fresh};
 use crate::pem_file::exposed;
 
 /// The file that is locked by the gateway that renews.
 const LOCK: &str = "lock";
 /// The file with the time before which the authority must not be asked.
 const PAUSE: &str = "retry-after";
-/// Bits of a mode that let others than the owner write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Longest part of a file's name that is made of the directory's address, in bytes.
 const MAX_NAME: usize = 200;
 /// More than an account, or a certificate with its chain and key, needs, in bytes.

@@ -124,9 +124,6 @@ fn is_measured(config: &Config) -> bool {
 
 /// What `auto` takes of what is kept.
 fn chosen(config: &Config, findings: &[Finding]) -> Chosen {
-    measured::chosen(config, |path| {
-        findings
-            .iter()
-            .any(|found| found.path == path.name() && found.works)
-    })
+    let works = |path: Path| probe::works(findings, path.name());
+    Chosen::of(measured::kept(config), works)
 }

@@ -31,7 +31,7 @@ pub struct LegChoice {
 
 impl Chosen {
     /// Of what is known of this machine.
-    pub(super) fn of(record: Result<Record, RecordError>, works: impl Fn(Path) -> bool) -> Self {
+    pub(crate) fn of(record: Result<Record, RecordError>, works: impl Fn(Path) -> bool) -> Self {
         match record {
             Ok(record) => Self {
                 plaintext: leg(&record, Leg::Plaintext, &works),

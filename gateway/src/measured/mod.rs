@@ -10,24 +10,20 @@ mod measuring;
 mod record;
 mod report;
 
-use gateway_datapath::measure::{Leg, Path};
+use gateway_datapath::measure::Leg;
 
 use crate::config::{Config, DataPath};
 
 pub use choice::{Chosen, LegChoice};
 pub use machine::Machine;
 pub(crate) use measuring::measure;
+pub(crate) use record::of_this_machine as kept;
 pub use record::{Record, RecordError};
 pub(crate) use report::table;
 
 /// What `auto` takes here before any path is tried.
 pub fn preferred(config: &Config) -> Chosen {
-    Chosen::of(record::of_this_machine(config), |_| true)
-}
-
-/// What `auto` takes here, of the paths that work.
-pub fn chosen(config: &Config, works: impl Fn(Path) -> bool) -> Chosen {
-    Chosen::of(record::of_this_machine(config), works)
+    Chosen::of(kept(config), |_| true)
 }
 
 /// The data paths that channels may take under this configuration: one, or what `auto` takes for
@@ -45,7 +41,7 @@ pub(crate) fn data_paths(config: &Config) -> Vec<DataPath> {
 
 #[cfg(test)]
 mod tests {
-    use gateway_datapath::measure::Outcome;
+    use gateway_datapath::measure::{Outcome, Path};
 
     use super::*;
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
 use crate::config::Config;
-use crate::kept_file;
+use crate::kept_file::{self, WRITABLE_BY_OTHERS};
 
 /// The file in `StateDirectory`.
 const FILE: &str = "data-paths.json";
@@ -19,8 +19,6 @@ const FILE: &str = "data-paths.json";
 const VERSION: u32 = 1;
 /// Anybody may read it: it holds nothing but figures.
 const MODE: u32 = 0o644;
-/// Bits of a mode that let others than the owner write.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// A measurement, and what it is about.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,7 +116,7 @@ impl Record {
 }
 
 /// What is kept about this machine as it is now.
-pub(super) fn of_this_machine(config: &Config) -> Result<Record, RecordError> {
+pub(crate) fn of_this_machine(config: &Config) -> Result<Record, RecordError> {
     let record = Record::read(config)?;
     let machine =
         Machine::this().map_err(|error| RecordError::UnknownMachine(format!("{error:#}")))?;

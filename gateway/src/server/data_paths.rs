@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::config::{Config, DataPath};
 use crate::measured::{self, Chosen, Record, RecordError};
 use gateway_datapath::Paths;
-use gateway_datapath::ktls::{Ktls, Support};
+use gateway_datapath::ktls::Ktls;
 use gateway_datapath::measure;
 use gateway_datapath::probe::{self, Finding};
 use gateway_datapath::sockmap::Sockmap;
@@ -39,8 +39,12 @@ pub(super) async fn data_paths(config: &Config, connections: usize) -> DataPaths
         );
     }
     let auto = (config.data_path == DataPath::Auto).then(|| {
-        let works = |path: measure::Path| works(&findings, path.name());
-        measured::chosen(config, works)
+        let record = measured::kept(config);
+        if let Err(error @ RecordError::Unusable { .. }) = &record {
+            let reason = error.to_string();
+            warn!(reason, "the measurement of data paths cannot be used");
+        }
+        Chosen::of(record, |path| probe::works(&findings, path.name()))
     });
     let paths = match &auto {
         Some(chosen) => cheapest(config, connections, &findings, chosen),
@@ -60,26 +64,9 @@ pub(super) fn descriptors_of_channels(config: &Config) -> u64 {
     most.unwrap_or(DataPath::Relay.descriptors())
 }
 
-fn works(findings: &[Finding], path: &str) -> bool {
-    let of_path = |finding: &&Finding| finding.path == path;
-    findings
-        .iter()
-        .find(of_path)
-        .is_some_and(|finding| finding.works)
-}
-
-fn support(findings: &[Finding]) -> Support {
-    let found = findings.iter().find_map(|finding| finding.support.clone());
-    found.unwrap_or_default()
-}
-
 /// What `auto` has taken.
 fn cheapest(config: &Config, connections: usize, findings: &[Finding], chosen: &Chosen) -> Paths {
     let (plaintext, tls) = (&chosen.plaintext, &chosen.tls);
-    if let Err(error @ RecordError::Unusable { .. }) = Record::read(config) {
-        let reason = error.to_string();
-        warn!(reason, "the measurement of data paths cannot be used");
-    }
     let measured = chosen.measurement.as_ref().map(Record::date);
     info!(
         plaintext = plaintext.path.name(),
@@ -88,8 +75,8 @@ fn cheapest(config: &Config, connections: usize, findings: &[Finding], chosen: &
         reason = chosen.told(),
         "data path auto"
     );
-    let ktls =
-        (tls.path == measure::Path::Ktls).then(|| Ktls::new(support(findings), config.splice_from));
+    let ktls = (tls.path == measure::Path::Ktls)
+        .then(|| Ktls::new(probe::support(findings), config.splice_from));
     let sockmap = (plaintext.path == measure::Path::Sockmap)
         .then(|| programs(config, "sockmap", connections))
         .flatten();
@@ -106,7 +93,7 @@ fn named(config: &Config, connections: usize, findings: &[Finding]) -> Paths {
         warn!(wanted, "data path relay is used instead");
         return Paths::default();
     }
-    let support = support(findings);
+    let support = probe::support(findings);
     match config.data_path {
         DataPath::Auto | DataPath::Relay => return Paths::default(),
         DataPath::Ktls => return Paths::with_ktls(Ktls::new(support, config.splice_from)),
