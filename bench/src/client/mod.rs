@@ -11,6 +11,7 @@ use testkit::net::Connection;
 use testkit::replay::Direction;
 use testkit::spice::{ChannelType, link_message};
 use testkit::tunnel;
+use testkit::ws::handshake_request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -50,15 +51,9 @@ pub(crate) struct Opening {
 impl Opening {
     /// A WebSocket with this token.
     pub(crate) fn web_socket(token: u16) -> Self {
-        let request = format!(
-            "GET /?ver=2&token={token} HTTP/1.1\r\n\
-             Host: localhost\r\n\
-             Upgrade: websocket\r\n\
-             Connection: Upgrade\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             Sec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Protocol: binary\r\n\r\n"
-        );
+        let target = format!("/?ver=2&token={token}");
+        let protocol = "Sec-WebSocket-Protocol: binary\r\n";
+        let request = handshake_request(&target, "localhost", protocol);
         Self {
             request: request.into(),
             answer: "HTTP/1.1 101",
