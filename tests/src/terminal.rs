@@ -69,6 +69,14 @@ impl Terminal {
         self.type_in(&format!("{answer}\n")).await
     }
 
+    /// Waits for one question after the other, and answers each.
+    pub async fn answer_all(&mut self, answers: &[(&str, &str)]) -> Result<()> {
+        for (question, answer) in answers {
+            self.answer(question, answer).await?;
+        }
+        Ok(())
+    }
+
     /// Waits for its end: the exit code, and what it has said since the last answer.
     pub async fn end(mut self) -> Result<(Option<i32>, String)> {
         let mut rest = Vec::new();

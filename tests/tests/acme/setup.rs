@@ -154,32 +154,23 @@ async fn who_is_asked_is_told_the_terms_and_has_to_agree() {
         place.text("gateway.conf"),
         place.options(&host).join(" ")
     );
+    let text = |name: &str| settings[name].as_str().unwrap();
     let mut asking = Terminal::start(&line).unwrap();
     for answer in ["", "no", "yes"] {
-        asking.answer("Number [1]: ", "3").await.unwrap();
-        let directory = settings["Directory"].as_str().unwrap();
-        asking
-            .answer("Directory of the authority", directory)
-            .await
-            .unwrap();
-        let authorities = settings["DirectoryCAFile"].as_str().unwrap();
-        asking
-            .answer("PEM file with who", authorities)
-            .await
-            .unwrap();
-        asking
-            .answer("Address of mail", "admin@example.com")
-            .await
-            .unwrap();
-        asking.answer("Number [1]: ", "1").await.unwrap();
+        let answers = [
+            ("Number [1]: ", "3"),
+            ("Directory of the authority", text("Directory")),
+            ("PEM file with who", text("DirectoryCAFile")),
+            ("Address of mail", "admin@example.com"),
+            ("Number [1]: ", "1"),
+        ];
+        asking.answer_all(&answers).await.unwrap();
         // pebble's own are no page.
         asking.asks("(those of 127.0.0.1)").await.unwrap();
+        asking.answer("do you agree?", answer).await.unwrap();
         if answer.is_empty() {
-            asking.answer("do you agree?", answer).await.unwrap();
             asking.asks("expected yes or no").await.unwrap();
             asking.answer("do you agree?", "no").await.unwrap();
-        } else {
-            asking.answer("do you agree?", answer).await.unwrap();
         }
         if answer != "yes" {
             asking.asks("who do not agree to its terms").await.unwrap();

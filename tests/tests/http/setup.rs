@@ -106,60 +106,41 @@ async fn gateway(place: &Place) -> Gateway {
 async fn wrong_answers_on_a_terminal_are_asked_for_again() {
     let place = Place::new();
     let host = Host::echo().await.unwrap();
-    let mut asking = start(&place, &["--group", GROUP]);
-    asking
-        .answer("Names and addresses", "https://localhost")
-        .await
-        .unwrap();
-    asking
-        .asks("neither an IP address nor a DNS name")
-        .await
-        .unwrap();
-    asking
-        .answer("Names and addresses", "localhost, 127.0.0.1")
-        .await
-        .unwrap();
-    asking.answer("Number [1]: ", "3").await.unwrap();
-    asking.asks("expected a number from 1 to 2").await.unwrap();
-    asking.answer("Number [1]: ", "").await.unwrap();
-    asking.answer("File of desktops", "").await.unwrap();
-    asking
-        .answer("HOST:PORT [127.0.0.1:5900]: ", "127.0.0.1")
-        .await
-        .unwrap();
-    asking.asks("expected HOST:PORT").await.unwrap();
     let address = host.addr().to_string();
-    asking
-        .answer("HOST:PORT [127.0.0.1:5900]: ", &address)
-        .await
-        .unwrap();
-    asking
-        .answer("Password of that Spice server", "spice secret")
-        .await
-        .unwrap();
-    asking.answer("Name of the first user", "").await.unwrap();
-    asking
-        .answer("Name of the first user: ", "ana")
-        .await
-        .unwrap();
-    asking
-        .answer("Password for ana: ", "user secret")
-        .await
-        .unwrap();
-    asking.answer("Again: ", "another").await.unwrap();
-    asking.asks("not the same").await.unwrap();
-    asking
-        .answer("Password for ana: ", "user secret")
-        .await
-        .unwrap();
-    asking.answer("Again: ", "user secret").await.unwrap();
-    // Files that are not there yet.
-    asking.answer("Number [1]: ", "1").await.unwrap();
-    asking
-        .answer("certificate and its chain", "")
-        .await
-        .unwrap();
-    asking.asks("No such file").await.unwrap();
+    let mut asking = start(&place, &["--group", GROUP]);
+    // Each answer, and what is said to it if it is wrong.
+    for (question, answer, complaint) in [
+        (
+            "Names and addresses",
+            "https://localhost",
+            "neither an IP address nor a DNS name",
+        ),
+        ("Names and addresses", "localhost, 127.0.0.1", ""),
+        ("Number [1]: ", "3", "expected a number from 1 to 2"),
+        ("Number [1]: ", "", ""),
+        ("File of desktops", "", ""),
+        (
+            "HOST:PORT [127.0.0.1:5900]: ",
+            "127.0.0.1",
+            "expected HOST:PORT",
+        ),
+        ("HOST:PORT [127.0.0.1:5900]: ", &address, ""),
+        ("Password of that Spice server", "spice secret", ""),
+        ("Name of the first user", "", ""),
+        ("Name of the first user: ", "ana", ""),
+        ("Password for ana: ", "user secret", ""),
+        ("Again: ", "another", "not the same"),
+        ("Password for ana: ", "user secret", ""),
+        ("Again: ", "user secret", ""),
+        // Files that are not there yet.
+        ("Number [1]: ", "1", ""),
+        ("certificate and its chain", "", "No such file"),
+    ] {
+        asking.answer(question, answer).await.unwrap();
+        if !complaint.is_empty() {
+            asking.asks(complaint).await.unwrap();
+        }
+    }
     asking.type_in(CTRL_C).await.unwrap();
     let (code, said) = asking.end().await.unwrap();
     assert_ne!(code, Some(0), "{said}");
@@ -181,16 +162,13 @@ async fn answers_on_a_terminal_lead_to_a_desktop() {
     ];
     let desktops = place.text("desktops.json");
     let mut asking = start(&place, &[&options[..], &["--desktops", &desktops]].concat());
-    asking
-        .answer("Name of the first user: ", "ana")
-        .await
-        .unwrap();
-    asking
-        .answer("Password for ana: ", "user secret")
-        .await
-        .unwrap();
-    asking.answer("Again: ", "user secret").await.unwrap();
-    asking.answer("Number [1]: ", "2").await.unwrap();
+    let answers = [
+        ("Name of the first user: ", "ana"),
+        ("Password for ana: ", "user secret"),
+        ("Again: ", "user secret"),
+        ("Number [1]: ", "2"),
+    ];
+    asking.answer_all(&answers).await.unwrap();
     if Path::new(testkit::packages::SPICE_HTML5).is_dir() {
         asking
             .answer("Show browsers a page", "perhaps")

@@ -4,7 +4,7 @@ use serde_json::json;
 use testkit::prelude::*;
 
 use crate::pretender::{Pretender, VERSION};
-use crate::support::{Traffic, port_gateway, successor_of};
+use crate::support::{Traffic, expect_failure, port_gateway, successor_of};
 
 #[tokio::test]
 async fn whenever_it_goes_no_channel_is_lost() {
@@ -36,15 +36,7 @@ async fn whenever_it_goes_no_channel_is_lost() {
             pretender.say(&json!("What?")).await;
         }
         drop(pretender);
-        let mut failures = 0;
-        let failed = |line: &str| {
-            failures += usize::from(line.contains("hand-over failed"));
-            failures > stage
-        };
-        gateway.wait_for_log(failed, PATIENCE).await.unwrap();
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
+        expect_failure(&gateway, stage, &mut traffic).await;
         drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
     }
     // After all that one that does not fail.
@@ -69,7 +61,7 @@ async fn one_that_stops_before_it_begins_gets_no_channel() {
         traffic.push(Traffic::start(channel, 10_000));
     }
     let ways = [(false, false), (true, true), (true, false)];
-    for (failures, (says_taken, dies)) in (1..).zip(ways) {
+    for (failures, (says_taken, dies)) in ways.into_iter().enumerate() {
         let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
         let taken = pretender.is_given_channels().await;
         if says_taken {
@@ -77,15 +69,7 @@ async fn one_that_stops_before_it_begins_gets_no_channel() {
             assert_eq!(pretender.hear().await, "Go");
         }
         let held = (!dies).then_some(pretender);
-        let mut seen = 0;
-        let failed = |line: &str| {
-            seen += usize::from(line.contains("hand-over failed"));
-            seen >= failures
-        };
-        gateway.wait_for_log(failed, PATIENCE).await.unwrap();
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
+        expect_failure(&gateway, failures, &mut traffic).await;
         drop(ws::echo_channel(&gateway.tls(), &token).await.unwrap());
         drop(held);
     }

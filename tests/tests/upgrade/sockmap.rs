@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::pretender::Pretender;
-use crate::support::{Traffic, finish, port_gateway, replace_in_turn, successor_in, successor_of};
+use crate::support::{
+    Traffic, expect_failure, finish, port_gateway, replace_in_turn, successor_in, successor_of,
+};
 
 /// Shows that places in the maps and descriptors are given back, whoever has the channels.
 const UPGRADES: usize = 20;
@@ -288,7 +290,7 @@ async fn successors_that_fail_take_no_channel_with_them() {
     held.send_until_held_up().await;
     // They go once they were given channels, or say that they have some or none of them, and do
     // nothing.
-    for (failures, stage) in (1..).zip(["given", "taken", "none"]) {
+    for (failures, stage) in ["given", "taken", "none"].into_iter().enumerate() {
         let mut pretender = Pretender::connect(&gateway.runtime_dir()).await;
         let mut taken = pretender.is_given_channels().await;
         assert!(!taken.is_empty());
@@ -298,15 +300,7 @@ async fn successors_that_fail_take_no_channel_with_them() {
             assert_eq!(pretender.hear().await, "Go");
         }
         drop(pretender);
-        let mut seen = 0;
-        let failed = |line: &str| {
-            seen += usize::from(line.contains("hand-over failed"));
-            seen >= failures
-        };
-        gateway.wait_for_log(failed, PATIENCE).await.unwrap();
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
+        expect_failure(&gateway, failures, &mut traffic).await;
         let mut new = ws::echo_channel(&gateway.plain(), &token).await.unwrap();
         new.echo(b"a new one").await.unwrap();
     }

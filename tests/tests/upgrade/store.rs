@@ -21,7 +21,7 @@ use tokio::net::UnixDatagram;
 use tokio::task::JoinHandle;
 
 use crate::sockmap::{CHANNELS, channels, expect_ends_on_sockmap, sockmap_gateway};
-use crate::support::{finish, port_gateway};
+use crate::support::{all_go_on, finish, port_gateway};
 
 type Kept = Arc<Mutex<BTreeMap<String, OwnedFd>>>;
 
@@ -154,9 +154,7 @@ async fn restart_under_traffic(
     let count = traffic.len() + silent.len();
     for _ in 0..RESTARTS {
         gateway = manager.restart(&mut gateway, configured()).await;
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
+        all_go_on(&mut traffic).await;
         let taken = gateway.count_logged("channels taken over").await;
         assert_eq!(taken, 1);
     }

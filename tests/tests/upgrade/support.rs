@@ -54,11 +54,27 @@ pub(crate) async fn replace_in_turn(
         let closed = |line: &&String| line.contains("channel closed");
         assert_eq!(left.iter().find(closed), None);
         gone.push(std::mem::replace(&mut gateway, successor));
-        for traffic in &mut *traffic {
-            traffic.goes_on().await;
-        }
+        all_go_on(traffic).await;
     }
     (gateway, gone)
+}
+
+/// Waits until one more hand-over has failed than the `before` that had, and shows that the traffic
+/// goes on.
+pub(crate) async fn expect_failure(gateway: &Gateway, before: usize, traffic: &mut [Traffic]) {
+    let failed = |line: &str| line.contains("hand-over failed");
+    gateway
+        .wait_for_another(before, failed, PATIENCE)
+        .await
+        .unwrap();
+    all_go_on(traffic).await;
+}
+
+/// Shows that the traffic goes on.
+pub(crate) async fn all_go_on(traffic: &mut [Traffic]) {
+    for traffic in traffic {
+        traffic.goes_on().await;
+    }
 }
 
 /// Ends the traffic, and shows that silent channels go on.

@@ -6,7 +6,7 @@ use testkit::prelude::*;
 use testkit::tunnel::Tunnel;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Traffic, successor_in};
+use crate::support::{Traffic, all_go_on, successor_in};
 
 /// A tunnel to a host that echoes, whose link message has come back.
 async fn open(endpoint: &Endpoint, ticket: &str) -> Connection {
@@ -52,9 +52,7 @@ async fn tunnels_lose_no_byte() {
         let closed = |line: &&String| line.contains("channel closed");
         assert_eq!(left.iter().find(closed), None);
         gone.push(std::mem::replace(&mut gateway, successor));
-        for traffic in &mut traffic {
-            traffic.goes_on().await;
-        }
+        all_go_on(&mut traffic).await;
         // The ticket is still good for more of them.
         for endpoint in &endpoints {
             silent.push(open(endpoint, &ticket).await);
