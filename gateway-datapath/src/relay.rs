@@ -25,6 +25,9 @@ use crate::framing::Framing;
 use crate::websocket::decode::Event;
 use crate::websocket::encode;
 
+/// Steps of both directions in one turn, of at most a buffer each. Then others have theirs, and
+/// orders are looked at: a channel that never waits hears of them within a few milliseconds.
+const STEPS: u32 = 32;
 /// Intervals of Pings after which a client from which nothing came is given up.
 const SILENT_INTERVALS: u32 = 3;
 /// Bytes that are read of a host whose client takes nothing any more: more than what is on its way
@@ -107,10 +110,14 @@ where
         if let Poll::Ready(Order::Stop(reason)) = order {
             relay.stop(reason);
         }
+        let is_to_freeze = order == Poll::Ready(Order::Freeze);
+        // At once: what can be read goes with the sockets as well, and others wait.
+        if is_to_freeze && relay.can_freeze() {
+            return Poll::Ready(relay.outcome());
+        }
         loop {
             relay.poll_streams(context);
-            let freezes = order == Poll::Ready(Order::Freeze) && relay.can_freeze();
-            if freezes || relay.is_done() {
+            if (is_to_freeze && relay.can_freeze()) || relay.is_done() {
                 return Poll::Ready(relay.outcome());
             }
             let Some(deadline) = relay.next_deadline() else {
@@ -213,11 +220,16 @@ where
     C: ClientLeg,
     H: HostLeg,
 {
-    /// Goes on with both directions until neither can move.
+    /// Goes on with both directions until neither can move, or this turn is over.
     fn poll_streams(&mut self, context: &mut Context<'_>) {
         // An event of one direction can give the other one work, so both take turns until both
-        // wait. The runtime's cooperative budget ends this loop for a channel that never waits.
-        while self.poll_uplink(context).is_ready() | self.poll_downlink(context).is_ready() {}
+        // wait.
+        for _ in 0..STEPS {
+            if self.poll_uplink(context).is_pending() & self.poll_downlink(context).is_pending() {
+                return;
+            }
+        }
+        context.waker().wake_by_ref();
     }
 
     /// One step from client to host; `Ready`: there may be more to do.

@@ -2,24 +2,26 @@
 //! both directions.
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::io;
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use gateway_datapath::end_reason::EndReason;
 use gateway_datapath::relay;
 use gateway_datapath::tls::{self, Profile};
 use gateway_datapath::{
-    ClientLeg, ClientState, ClientStream, Counters, Framing, Inbound, Limits, Order, Outcome, Rest,
-    RestState,
+    ClientLeg, ClientState, ClientStream, Counters, Framing, HostLeg, Inbound, Limits, Order,
+    Outcome, Rest, RestState,
 };
 use rustls::crypto::aws_lc_rs::{ALL_CIPHER_SUITES, default_provider};
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite};
 use rustls_pki_types::PrivateKeyDer;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
 /// Bytes that each side sends.
@@ -294,6 +296,63 @@ fn seed() -> u64 {
     );
     println!("FREEZE_SEED={seed}");
     seed
+}
+
+/// A host that always has bytes, and a client that takes whatever comes.
+struct Endless;
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        buffer.initialize_unfilled();
+        buffer.set_filled(buffer.capacity());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl ClientLeg for Endless {}
+impl HostLeg for Endless {}
+
+/// However much there is to move.
+#[tokio::test]
+async fn a_channel_that_never_waits_stands_still_after_its_turn() {
+    let (mut client, mut host) = (Endless, Endless);
+    let counters = Counters::default();
+    let rest = Inbound::new(Framing::Raw).into();
+    let mut turns = 0;
+    let outcome = relay::carry(&mut client, &mut host, rest, LIMITS, &counters, |_| {
+        turns += 1;
+        match turns {
+            1..10 => Poll::Pending,
+            _ => Poll::Ready(Order::Freeze),
+        }
+    });
+    let Outcome::Frozen(_) = outcome.await else {
+        panic!("it has ended");
+    };
+    let moved = counters.uplink().min(counters.downlink());
+    assert!(moved > 0);
 }
 
 #[tokio::test]
