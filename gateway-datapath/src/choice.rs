@@ -393,6 +393,14 @@ impl Carrier {
         self.start(rest, limits, counters, orders).await
     }
 
+    /// Whether another process may go on with it, unless it is ending.
+    pub fn can_move(&self) -> bool {
+        match self {
+            Self::Relay(..) | Self::Ktls(..) => true,
+            Self::Sockmap(link) | Self::KtlsSockmap(link) => link.can_move(),
+        }
+    }
+
     /// Boxed: each path takes the memory that it needs, not that of the largest.
     fn start<'a>(
         &'a mut self,

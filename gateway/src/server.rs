@@ -24,7 +24,7 @@ use crate::config::{self, Config, Loaded};
 use crate::congestion::Congestion;
 use crate::desktops::DesktopsFile;
 use crate::handover::Activation;
-use crate::handover::{self, End, Estate, Farewell, Listeners, Stored, Successor};
+use crate::handover::{self, End, Estate, Farewell, Kept, Listeners, Stored, Successor};
 use crate::limits::{self, ConnectionLimits};
 use crate::listen::Intake;
 use crate::listen::proxy_protocol::ProxyProtocol;
@@ -186,14 +186,14 @@ impl Signals {
 async fn keep_for_next(sources: &config::Sources, estate: &Estate<'_>) {
     let arguments = sources.arguments();
     let kept = match handover::next::ask(&arguments, true).await {
-        Ok(()) => handover::store(estate, true).await,
-        Err(_) => match handover::next::ask(&arguments, false).await {
-            Ok(()) => handover::store(estate, false).await,
+        Ok(()) => handover::store(estate, Ok(())).await,
+        Err(without) => match handover::next::ask(&arguments, false).await {
+            Ok(()) => handover::store(estate, Err(without)).await,
             Err(error) => Err(error),
         },
     };
     match kept {
-        Ok(channels) => info!(channels, "channels wait for the next process"),
+        Ok(Kept { channels, left }) => info!(channels, left, "channels wait for the next process"),
         Err(error) => {
             let reason = format!("{error:#}");
             warn!(

@@ -217,6 +217,7 @@ impl Moving {
     /// Runs in a task of its own, as one that has begun a channel keeps the memory that this took.
     fn spawn(self, rest: Box<Rest>, limits: ChannelLimits, registration: Registration) {
         let silence = HostSilence::new(limits.link_timeout);
+        registration.set_movable(self.carrier.can_move());
         if let Some(limit) = limits.client_timeout {
             self.carrier.ask_client(limit);
         }

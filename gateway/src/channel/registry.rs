@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
@@ -74,6 +74,8 @@ pub struct Entry {
     carried: OnceLock<(Carried, u8)>,
     /// Bytes that had been sent to the client when its times were last observed.
     observed: AtomicU64,
+    /// It can stand still when it is asked to: it has begun, and its data path allows it.
+    is_movable: AtomicBool,
     stop: StopSignal,
 }
 
@@ -168,6 +170,11 @@ impl Registration {
         self.entry.carried()
     }
 
+    /// Notes whether the channel can be handed over as it stands.
+    pub(super) fn set_movable(&self, is_movable: bool) {
+        self.entry.is_movable.store(is_movable, Ordering::Relaxed);
+    }
+
     /// Counts the channel's end.
     pub fn count_end(&self, kind: EndKind) {
         *self.registry.lock().ended_by.entry(kind).or_default() += 1;
@@ -181,6 +188,7 @@ impl Registration {
     /// Offers the frozen channel to the successor; whether it took it. If not, the channel has
     /// to go on here; `None` as an offer: it cannot be handed over now.
     pub(super) async fn hand_over(&self, offer: Option<UnansweredOffer>) -> bool {
+        self.set_movable(offer.is_some());
         let successor = self.registry.lock().successor.clone();
         let taken = match (offer, successor) {
             (Some((offer, taken)), Some(successor)) => {
@@ -231,6 +239,7 @@ impl Registry {
             channel,
             carried: OnceLock::new(),
             observed: AtomicU64::new(0),
+            is_movable: AtomicBool::new(false),
             stop: StopSignal::default(),
         });
         let mut channels = self.lock();
@@ -254,6 +263,14 @@ impl Registry {
     /// How many channels are open.
     pub fn count(&self) -> usize {
         self.lock().sessions.values().map(Vec::len).sum()
+    }
+
+    /// How many of them can stand still.
+    pub fn count_movable(&self) -> usize {
+        let channels = self.lock();
+        let entries = channels.sessions.values().flatten();
+        let movable = entries.filter(|entry| entry.is_movable.load(Ordering::Relaxed));
+        movable.count()
     }
 
     /// Asks all channels to end, those to come too; returns how many are open.

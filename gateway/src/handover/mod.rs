@@ -17,6 +17,7 @@ mod listeners;
 mod message;
 pub mod next;
 mod predecessor;
+mod standstill;
 mod stored;
 mod successor;
 
@@ -25,7 +26,7 @@ pub use listeners::Listeners;
 #[cfg(feature = "fuzzing")]
 pub(crate) use message::Message;
 pub use predecessor::{Door, End, Estate, SuccessorConnection, hand_over};
-pub use stored::{Stored, store};
+pub use stored::{Kept, Stored, store};
 pub use successor::{Farewell, RunningPredecessor, Successor};
 
 /// Name of the socket in `RuntimeDir`.

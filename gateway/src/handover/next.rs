@@ -13,8 +13,8 @@ use gateway_datapath::sockmap::AGREEMENT;
 
 /// The hidden command that answers.
 pub const COMMAND: &str = "can-take-over";
-/// Longest wait for the answer.
-const LIMIT: Duration = Duration::from_secs(5);
+/// Longest wait for the answer, while the channels move on.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// Whether this program goes on with what was written down in this version, and with eBPF programs
 /// of this agreement, if there are any.

@@ -26,6 +26,7 @@ use super::connection::{MAX_DESCRIPTORS, receive_with, send_with};
 use super::listeners::Listeners;
 use super::message::{EstateState, VERSION};
 use super::predecessor::{Estate, Thaw};
+use super::standstill::collect;
 use super::successor::{Successor, arrive, take_over, take_set};
 use crate::channel::{ChannelState, Offer};
 use gateway_datapath::sockmap::{InheritedSets, SetState};
@@ -36,8 +37,8 @@ const QUEUE: &str = "flexvdi-queue";
 const QUEUE_END: &str = "flexvdi-queue-end";
 /// Buffer of the queue in bytes, of which the system grants what is allowed (`net.core.wmem_max`).
 const QUEUE_BUFFER: usize = 16 << 20;
-/// How long channels may take to stand still, from the last one that did.
-const FREEZING: Duration = Duration::from_millis(300);
+/// Longest time in which the sockets are taken out of the queue.
+const EMPTYING: Duration = Duration::from_secs(3);
 /// Longest wait until the service manager has taken everything.
 const TAKING: Timespec = Timespec {
     tv_sec: 5,
@@ -57,16 +58,34 @@ pub(super) struct StoredState {
     frozen: u64,
 }
 
-/// Has the service manager keep everything for the next process; returns how many channels that
-/// are. No connections must be taken any more. When this fails all channels go on here; so do
-/// those of programs, unless the next process goes `on_with_programs`.
-pub async fn store(estate: &Estate<'_>, on_with_programs: bool) -> Result<usize> {
+/// What became of the channels.
+pub struct Kept {
+    /// How many wait for the next process.
+    pub channels: usize,
+    /// How many are left here, and end with this process.
+    pub left: usize,
+}
+
+/// Has the service manager keep everything for the next process. No connections must be taken any
+/// more. When this fails all channels go on here; so do those of eBPF programs, unless `programs`
+/// says that the next process goes on with these.
+pub async fn store(estate: &Estate<'_>, programs: Result<()>) -> Result<Kept> {
     let frozen = now();
     let (sender, receiver) = mpsc::unbounded_channel();
     estate.channels.freeze_all(sender);
     let _thaw = Thaw(estate.channels);
-    let mut offers = collect(estate, receiver).await;
-    offers.retain(|offer| on_with_programs || offer.sockets.set().is_none());
+    let mut offers = collect(|| estate.channels.count_movable(), receiver).await;
+    if let Err(error) = programs {
+        let all = offers.len();
+        offers.retain(|offer| offer.sockets.set().is_none());
+        if offers.len() < all {
+            let (reason, channels) = (format!("{error:#}"), all - offers.len());
+            warn!(
+                reason,
+                channels, "channels on sockmap end with this process"
+            );
+        }
+    }
     let sets = offers.iter().filter_map(|offer| offer.sockets.set());
     let sets: BTreeMap<_, _> = sets.map(|set| (set.number(), set)).collect();
     let sets = sets.into_values().filter_map(|set| set.share());
@@ -85,20 +104,10 @@ pub async fn store(estate: &Estate<'_>, on_with_programs: bool) -> Result<usize>
     let (queue, end) = queued(&sockets).context("cannot queue the sockets")?;
     let kept = || keep(&Systemd, &state, &queue, &end);
     tokio::task::block_in_place(kept)?;
-    let count = offers.len();
+    let channels = offers.len();
+    let left = estate.channels.count().saturating_sub(channels);
     offers.into_iter().for_each(Offer::taken);
-    Ok(count)
-}
-
-/// Waits until all channels stand still that can.
-async fn collect(estate: &Estate<'_>, mut receiver: mpsc::UnboundedReceiver<Offer>) -> Vec<Offer> {
-    let mut offers = Vec::new();
-    while offers.len() < estate.channels.count()
-        && let Ok(Some(offer)) = tokio::time::timeout(FREEZING, receiver.recv()).await
-    {
-        offers.push(offer);
-    }
-    offers
+    Ok(Kept { channels, left })
 }
 
 fn now() -> u64 {
@@ -301,7 +310,7 @@ fn received(queue: &OwnedFd) -> Result<Vec<OwnedFd>> {
     let mut descriptors = std::collections::VecDeque::new();
     let began = Instant::now();
     // One byte at a time, which comes with the descriptors of one message.
-    while began.elapsed() < FREEZING * 10 {
+    while began.elapsed() < EMPTYING {
         match receive_with(queue, &mut [0], &mut descriptors) {
             Ok(1) => {}
             Ok(_) => break,
