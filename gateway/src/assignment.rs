@@ -19,7 +19,7 @@ use crate::metrics::{DesktopRefusal, Metrics};
 use crate::refusal;
 use crate::session::SessionId;
 use crate::target::Target;
-use crate::ticket::{IssueError, Tickets};
+use crate::ticket::{IssueError, Tickets, Wish};
 
 /// Makes tickets for what the configuration lets clients reach.
 #[derive(Clone)]
@@ -117,15 +117,15 @@ impl Assignments {
         client: Client,
         request: &RequestId,
     ) -> Result<Assigned, AssignError> {
-        self.assign_for(None, grant, Some(client), request).await
+        self.assign_as(Wish::default(), grant, Some(client), request)
+            .await
     }
 
-    /// The same with a life of its own in which the ticket has to be used, not above
-    /// [`Tickets::longest_life`] (`None`: `TicketTimeout`), and for a client that whoever asks need
-    /// not name, against whom nothing is counted then.
-    pub async fn assign_for(
+    /// The same as whoever asks has wished, with a life not above [`Tickets::longest_life`], and
+    /// for a client that need not be named, against whom nothing is counted then.
+    pub async fn assign_as(
         &self,
-        life: Option<Duration>,
+        wish: Wish,
         grant: Grant,
         client: Option<Client>,
         request: &RequestId,
@@ -134,7 +134,7 @@ impl Assignments {
             .and_then(|client| Subscriber::unless_many(client.address(), &self.speak_for_many));
         let client = client.unwrap_or(Client::Unnamed);
         let target = grant.target.clone();
-        let assigned = self.issue(life, grant, owner).inspect_err(|reason| {
+        let assigned = self.issue(wish, grant, owner).inspect_err(|reason| {
             self.metrics.desktops_refused.count(reason.label());
             warn!(%client, host = %target, %reason, "no ticket for this desktop");
         })?;
@@ -153,7 +153,7 @@ impl Assignments {
 
     fn issue(
         &self,
-        life: Option<Duration>,
+        wish: Wish,
         grant: Grant,
         owner: Option<Subscriber>,
     ) -> Result<Assigned, AssignError> {
@@ -166,9 +166,14 @@ impl Assignments {
                 Target::Unix(_) => AssignError::Socket,
             });
         }
+        let life = wish.life;
         let life = life.map_or(self.life, |life| life.min(self.tickets.longest_life()));
         let now = Instant::now();
-        let (ticket, session) = self.tickets.issue_for(life, grant, owner, now)?;
+        let wish = Wish {
+            life: Some(life),
+            ..wish
+        };
+        let (ticket, session) = self.tickets.issue_as(wish, grant, owner, now)?;
         Ok(Assigned {
             ticket,
             session,

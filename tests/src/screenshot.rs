@@ -36,10 +36,20 @@ pub async fn take_at_socket(path: &Path, password: Option<&str>) -> Result<Pictu
 /// The same through an HTTP proxy, to a host that is nowhere. `proxy` is its address with the
 /// credentials, as in `https://TICKET:x@127.0.0.1:443`; the certificate of an `https` one must be
 /// signed by the authority in the PEM file `ca`.
+pub async fn take_through(
+    proxy: &str,
+    ca: Option<&Path>,
+    password: Option<&str>,
+) -> Result<Picture> {
+    take_of(NOWHERE, proxy, ca, password).await
+}
+
+/// The same of this host and port.
 ///
 /// `GLib` trusts the system's authorities alone, so they are replaced where only this client sees
 /// it; only root may do that.
-pub async fn take_through(
+pub async fn take_of(
+    server: &str,
     proxy: &str,
     ca: Option<&Path>,
     password: Option<&str>,
@@ -61,7 +71,7 @@ pub async fn take_through(
     };
     // Not in the arguments, which everybody can read.
     command.env("SPICE_PROXY", proxy);
-    run(command, &at(NOWHERE)?, password).await
+    run(command, &at(server)?, password).await
 }
 
 /// The arguments that name a server, which is host and port.

@@ -197,6 +197,20 @@ async fn a_native_client_takes_its_picture_through_a_tunnel_over_tls() {
     unprivileged,
     ignore = "needs programs that only root may install: cargo xtask test"
 )]
+async fn a_native_client_names_its_ticket_as_the_host() {
+    let site = Site::start(GatewayBuilder::plain).await.unwrap();
+    let made = site.gateway.host_name_ticket(site.vm.address()).await;
+    let proxy = format!("http://{}", site.gateway.plain_addr());
+    let host = format!("{}:5900", made.unwrap());
+    let seen = screenshot::take_of(&host, &proxy, None, Some(PASSWORD)).await;
+    assert_eq!(seen.unwrap().differing_pixels(&site.picture), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    unprivileged,
+    ignore = "needs programs that only root may install: cargo xtask test"
+)]
 async fn a_native_client_with_a_wrong_ticket_sees_nothing() {
     let site = Site::start(GatewayBuilder::plain).await.unwrap();
     let proxy = format!("http://guess:x@{}", site.gateway.plain_addr());

@@ -26,6 +26,7 @@ use crate::host_tls::CertificateDigest;
 use crate::output::{print, print_line};
 use crate::session::SessionId;
 use crate::target::Target;
+use crate::ticket::Form;
 
 /// Longest wait for an answer of the running gateway.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -143,6 +144,8 @@ pub struct TicketOrder<'a> {
     pub for_seconds: Option<u32>,
     /// Whom it is for.
     pub client: Option<IpAddr>,
+    /// How it is written.
+    pub form: Form,
 }
 
 /// How a ticket is handed out.
@@ -175,6 +178,7 @@ pub async fn ticket(
         fingerprint: order.fingerprint.map(|digest| digest.to_string()),
         for_seconds: order.for_seconds.map(u64::from),
         client: order.client,
+        host_name: order.form == Form::HostName,
     };
     let body = serde_json::to_vec(&order)?;
     let text = ask_with(runtime_dir, Method::POST, "/tickets", body.into()).await?;

@@ -20,7 +20,7 @@ use crate::http::body::Body;
 use crate::http::{Client, reply};
 use crate::metrics::DesktopRefusal;
 use crate::pool::SealError;
-use crate::ticket::IssueError;
+use crate::ticket::{Form, IssueError, Wish};
 
 /// What the port for administrators says, which asks nobody who they are.
 pub(super) const NOT_HERE: &str =
@@ -63,6 +63,9 @@ pub(super) struct Order {
     /// Address of the client that it is for, for logs and limits; `None`: not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) client: Option<IpAddr>,
+    /// Whether the ticket is to be a host name.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) host_name: bool,
 }
 
 impl Order {
@@ -149,10 +152,10 @@ impl NoTicket {
             | Self::Network(_)
             | Self::Fingerprint(_)
             | Self::Life { .. }
-            // In a pool: see `Networks`.
-            | Self::Refused(AssignError::Issue(IssueError::Seal(SealError::NoRoom))) => {
-                StatusCode::BAD_REQUEST
-            }
+            // In a pool, where a ticket has no room for all that can be asked for.
+            | Self::Refused(AssignError::Issue(
+                IssueError::HostName | IssueError::Seal(SealError::NoRoom),
+            )) => StatusCode::BAD_REQUEST,
             Self::NoTickets => StatusCode::CONFLICT,
             Self::Draining | Self::Refused(AssignError::Issue(_)) => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -206,11 +209,16 @@ async fn ordered(admin: &Admin, body: Incoming) -> Result<Made, NoTicket> {
         refused.count(DesktopRefusal::Draining);
         return Err(NoTicket::Draining);
     }
-    let life = order.for_seconds.map(Duration::from_secs);
+    let wish = Wish {
+        life: order.for_seconds.map(Duration::from_secs),
+        form: if order.host_name {
+            Form::HostName
+        } else {
+            Form::Short
+        },
+    };
     let request = RequestId::next();
-    let assigning = gateway
-        .assignments
-        .assign_for(life, grant, client, &request);
+    let assigning = gateway.assignments.assign_as(wish, grant, client, &request);
     let assigned = assigning.await.map_err(NoTicket::Refused)?;
     Ok(Made {
         // Of characters that mean themselves in an address.

@@ -17,6 +17,7 @@ use crate::certificate_subject::Subject;
 use crate::output::print;
 use crate::pem_file::PemFile;
 use crate::target::Target;
+use crate::ticket::Form;
 
 /// Longest password of a Spice server, in bytes (`SPICE_MAX_PASSWORD_LENGTH`).
 const MAX_PASSWORD: usize = 60;
@@ -31,6 +32,8 @@ const HTTPS: u16 = 443;
 pub struct ViewerFile {
     /// The desktop's host and Spice port, or its socket.
     pub desktop: Target,
+    /// How the ticket is written, and so where the client shows it.
+    pub form: Form,
     /// How the client speaks TLS with the host; `None`: it does not.
     pub tls: Option<ViewerTls>,
     /// The gateway, as clients know it.
@@ -74,6 +77,11 @@ impl ViewerFile {
             Some(tls) => tls.text(),
             None => format!("port={port}\n"),
         };
+        let (host, user) = match self.form {
+            Form::Short => (host, format!("{ticket}:x@")),
+            Form::HostName => (ticket.to_owned(), String::new()),
+        };
+        let (host, user) = (Zeroizing::new(host), Zeroizing::new(user));
         let gateway = self.gateway.host.for_uri();
         let gateway_port = self.gateway.port.unwrap_or(HTTPS);
         let password = self.password.as_ref();
@@ -86,12 +94,13 @@ impl ViewerFile {
              host={}\n\
              {}\
              {}\
-             proxy=https://{ticket}:x@{gateway}:{gateway_port}\n\
+             proxy=https://{}{gateway}:{gateway_port}\n\
              title={}\n\
              delete-this-file=1\n",
             *escaped(&host),
             port,
             *password,
+            *user,
             *escaped(&self.desktop.to_string()),
         ))
     }
@@ -242,6 +251,7 @@ mod tests {
     fn file(password: Option<&str>) -> ViewerFile {
         ViewerFile {
             desktop: "[2001:db8::21]:5901".parse().unwrap(),
+            form: Form::Short,
             tls: None,
             gateway: "vdi.example.com".parse().unwrap(),
             password: password.map(|text| Zeroizing::new(text.to_owned())),
@@ -257,6 +267,20 @@ mod tests {
              delete-this-file=1\n"
         );
         assert!(!file(None).text("TICKET").contains("password"));
+    }
+
+    #[test]
+    fn a_ticket_may_be_the_host_and_no_user() {
+        let file = ViewerFile {
+            form: Form::HostName,
+            ..file(None)
+        };
+        assert_eq!(
+            *file.text("ticket-0123"),
+            "[virt-viewer]\ntype=spice\nhost=ticket-0123\nport=5901\n\
+             proxy=https://vdi.example.com:443\ntitle=[2001:db8::21]:5901\n\
+             delete-this-file=1\n"
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::builder::PossibleValuesParser;
 use clap::{Args, value_parser};
 
@@ -15,6 +15,7 @@ use crate::channel_type::ChannelType;
 use crate::config::Config;
 use crate::host_tls::CertificateDigest;
 use crate::target::Target;
+use crate::ticket::Form;
 
 #[derive(Debug, Args)]
 pub(super) struct TicketArguments {
@@ -49,6 +50,10 @@ pub(super) struct TicketArguments {
     /// host themselves. A file of `--vv` makes them do so.
     #[arg(long, value_name = "PORT", value_parser = value_parser!(u16).range(1..))]
     tls_port: Option<u16>,
+    /// Make a ticket that is a host name: native clients may name it as their desktop's host, and
+    /// need no user name for their proxy. A file of `--vv` makes them do so. Not in a pool.
+    #[arg(long)]
+    host_name: bool,
     /// Print JSON.
     #[arg(long, conflicts_with = "vv")]
     json: bool,
@@ -81,6 +86,7 @@ impl TicketArguments {
             fingerprint: self.fingerprint,
             for_seconds: self.for_seconds,
             client: self.client,
+            form: self.form(),
         };
         let hand_out = match &self.vv {
             None if self.json => HandOut::Json,
@@ -93,7 +99,20 @@ impl TicketArguments {
         client::ticket(&config.runtime_dir, order, hand_out).await
     }
 
+    fn form(&self) -> Form {
+        if self.host_name {
+            Form::HostName
+        } else {
+            Form::Short
+        }
+    }
+
     fn viewer_file(&self, config: &Config) -> anyhow::Result<ViewerFile> {
+        ensure!(
+            !self.host_name || self.tls_port.is_none() || self.host_subject.is_some(),
+            "--host-name with --tls-port needs --host-subject: without it the client expects a \
+             certificate for the name of the host, which is the ticket then"
+        );
         let configured = || {
             let host = config.external_name.clone()?;
             let port = Some(config.ssl_port).filter(|port| *port != 0);
@@ -108,6 +127,7 @@ impl TicketArguments {
         let authorities = authorities.transpose()?;
         Ok(ViewerFile {
             desktop: self.desktop.clone(),
+            form: self.form(),
             tls: self.tls_port.map(|port| ViewerTls {
                 port,
                 authorities,

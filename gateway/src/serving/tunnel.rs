@@ -1,9 +1,9 @@
 //! Tunnels for Spice clients that speak no WebSocket but can use an HTTP proxy: CONNECT (RFC 9110,
 //! section 9.3.6) with a ticket.
 //!
-//! The ticket is the user name of Basic credentials (RFC 7617). It alone says where the tunnel
-//! leads: the host and port that the request names are those that the client believes in, or made
-//! up, and nobody looks them up.
+//! The ticket is the user name of Basic credentials (RFC 7617), or, where there are none, the host
+//! that the request names. It alone says where the tunnel leads: host and port are otherwise those
+//! that the client believes in, or made up, and nobody looks them up.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +12,7 @@ use http::{Request, Uri};
 
 use super::handshake::has_body;
 use crate::refusal::Refusal;
+use crate::ticket::ticket_of_host;
 
 /// The ticket of a request, which must be a sound one.
 pub(super) fn ticket<B>(request: &Request<B>) -> Result<String, Refusal> {
@@ -21,7 +22,16 @@ pub(super) fn ticket<B>(request: &Request<B>) -> Result<String, Refusal> {
     if has_body(request.headers()) {
         return Err(Refusal::MalformedConnect("a body"));
     }
-    user_name(request.headers())
+    match user_name(request.headers())? {
+        Some(ticket) => Ok(ticket),
+        // Nothing but a ticket: a client that asks for its host in this way has to be asked for
+        // credentials, and must not be banned for it.
+        None => request
+            .uri()
+            .host()
+            .and_then(ticket_of_host)
+            .ok_or(Refusal::NoCredentials),
+    }
 }
 
 /// Whether a request target is one of CONNECT (RFC 9112, section 3.2.3).
@@ -36,11 +46,13 @@ fn names_host_and_port(target: &Uri) -> bool {
     is_alone && is_sound
 }
 
-/// The user name of the credentials, which must be there once.
-fn user_name(headers: &HeaderMap) -> Result<String, Refusal> {
+/// The user name of the credentials; `None`: the client has sent none.
+fn user_name(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let malformed = || Refusal::MalformedConnect("credentials");
     let mut lines = headers.get_all(PROXY_AUTHORIZATION).iter();
-    let credentials = lines.next().ok_or(Refusal::NoCredentials)?;
+    let Some(credentials) = lines.next() else {
+        return Ok(None);
+    };
     if lines.next().is_some() {
         // Two could be read differently by this gateway and a proxy in front of it.
         return Err(Refusal::MalformedConnect("several Proxy-Authorization"));
@@ -56,7 +68,7 @@ fn user_name(headers: &HeaderMap) -> Result<String, Refusal> {
         .map_err(|_| malformed())?;
     let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
     let (user_name, _) = decoded.split_once(':').ok_or_else(malformed)?;
-    Ok(user_name.to_owned())
+    Ok(Some(user_name.to_owned()))
 }
 
 #[cfg(test)]
@@ -101,6 +113,20 @@ mod tests {
         for other in ["Bearer dDp4", "Digest username=t", "", "BasicdDp4"] {
             assert_eq!(connect("h:1", &[("Proxy-Authorization", other)]), none);
         }
+    }
+
+    #[test]
+    fn a_host_is_a_ticket_only_where_there_are_no_credentials() {
+        let host = "ticket-0123456789abcdef01234567";
+        let target = format!("{host}:5900");
+        assert_eq!(connect(&target, &[]).as_deref(), Ok(host));
+        let upper = target.to_uppercase();
+        assert_eq!(connect(&upper, &[]).as_deref(), Ok(host));
+        let credentials = basic("other:x");
+        let with = |value| connect(&target, &[("Proxy-Authorization", value)]);
+        assert_eq!(with(&credentials).as_deref(), Ok("other"));
+        assert_eq!(with("Bearer dDp4"), Err(Refusal::NoCredentials));
+        assert!(matches!(with("Basic"), Err(Refusal::MalformedConnect(_))));
     }
 
     #[test]

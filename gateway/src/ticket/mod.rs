@@ -1,5 +1,6 @@
 //! Tickets: what clients get in place of a host's address and port.
 
+mod host_name;
 #[cfg(test)]
 mod signed_tests;
 mod state;
@@ -28,6 +29,7 @@ use crate::session::SessionId;
 use crate::signed::{Signed, SignedTickets, is_signed};
 use crate::ticket_sync::TicketSync;
 use gateway_datapath::encoded::Bytes;
+pub use host_name::ticket_of_host;
 pub use state::TicketsState;
 use store::{Entry, Store, TicketKey};
 use used::UsedTokens;
@@ -53,6 +55,28 @@ pub enum IssueError {
     /// A ticket for the pool cannot be sealed.
     #[error(transparent)]
     Seal(#[from] SealError),
+    /// A pool's tickets hold what they stand for.
+    #[error("a ticket of a pool is too long for a host name")]
+    HostName,
+}
+
+/// How a ticket is wished for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wish {
+    /// The time in which it has to be used; `None`: as configured.
+    pub life: Option<Duration>,
+    /// How it is written.
+    pub form: Form,
+}
+
+/// How a ticket is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As short as can be, for all clients.
+    #[default]
+    Short,
+    /// As a host name, which native clients may give in place of a user name.
+    HostName,
 }
 
 /// All tickets of this gateway, in memory; with keys of a pool, those that are in use here.
@@ -189,19 +213,22 @@ impl Tickets {
         owner: Option<Subscriber>,
         now: Instant,
     ) -> Result<(String, SessionId), IssueError> {
-        let unused = self.lock().unused;
-        self.issue_for(unused, grant, owner, now)
+        self.issue_as(Wish::default(), grant, owner, now)
     }
 
-    /// The same with a life of its own, in which it has to be used.
-    pub fn issue_for(
+    /// The same as whoever asks has wished.
+    pub fn issue_as(
         &self,
-        unused: Duration,
+        wish: Wish,
         grant: Grant,
         owner: Option<Subscriber>,
         now: Instant,
     ) -> Result<(String, SessionId), IssueError> {
+        let unused = wish.life.unwrap_or_else(|| self.lock().unused);
         if let Some(keys) = &*self.pool.load() {
+            if wish.form == Form::HostName {
+                return Err(IssueError::HostName);
+            }
             let expires = SystemTime::now() + unused + self.lock().reconnect;
             let ticket = keys.seal(&Contents { grant, expires })?;
             let session = SessionId::of_pool(session_number(&ticket));
@@ -211,7 +238,10 @@ impl Tickets {
         SystemRandom::new()
             .fill(&mut random)
             .map_err(|_| IssueError::Random)?;
-        let ticket = URL_SAFE_NO_PAD.encode(random);
+        let ticket = match wish.form {
+            Form::Short => URL_SAFE_NO_PAD.encode(random),
+            Form::HostName => host_name::write(random),
+        };
         let session = SessionId::next();
         let mut store = self.lock();
         store.sweep(now);

@@ -36,6 +36,17 @@ impl Gateway {
     /// A ticket for a host.
     pub async fn ticket(&self, host: SocketAddr) -> Result<String> {
         let order = json!({"host": host.ip().to_string(), "port": host.port()});
+        self.ticket_as(&order).await
+    }
+
+    /// A ticket for a host, which is a host name itself.
+    pub async fn host_name_ticket(&self, host: SocketAddr) -> Result<String> {
+        let (host, port) = (host.ip().to_string(), host.port());
+        let order = json!({"host": host, "port": port, "host_name": true});
+        self.ticket_as(&order).await
+    }
+
+    async fn ticket_as(&self, order: &Value) -> Result<String> {
         let asked = self.ask_socket(Method::POST, "/tickets", order.to_string());
         let answer = asked.await?;
         ensure!(answer.status().is_success(), "no ticket: {answer:?}");

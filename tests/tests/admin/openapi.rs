@@ -70,6 +70,10 @@ pub(crate) fn check(document: &Value, schema: &Value, value: &Value) -> Result<(
             Ok(())
         }
         "string" => value.as_str().map(drop).ok_or("not a string".to_owned()),
+        "boolean" => {
+            let is_one = value.as_bool().map(drop);
+            is_one.ok_or("neither true nor false".to_owned())
+        }
         "integer" => {
             let number = value.as_i64().ok_or("not a whole number")?;
             let is_below = schema["minimum"]

@@ -274,6 +274,12 @@ async fn in_a_pool_no_ticket_lives_longer_than_the_others_expect() {
         "{message}"
     );
     order.as_object_mut().unwrap().remove("network");
+    order["host_name"] = json!(true);
+    let (status, answer) = post(&stage, &order).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("too long for a host name"), "{message}");
+    order["host_name"] = json!(false);
     order["for_seconds"] = json!(120);
     let (status, answer) = post(&stage, &order).await;
     assert_eq!(status, StatusCode::CREATED);
@@ -281,6 +287,44 @@ async fn in_a_pool_no_ticket_lives_longer_than_the_others_expect() {
     let ticket = answer["ticket"].as_str().unwrap();
     let mut main = stage.channel(ticket, ChannelType::Main).await;
     main.echo(b"bytes").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_ticket_can_be_a_host_name() {
+    let stage = Stage::with(|gateway| gateway.set("ExternalName", "vdi.example.com")).await;
+    let mut order = order(&stage);
+    order["host_name"] = json!(true);
+    let schema = &document()["components"]["schemas"]["Order"];
+    assert_eq!(check(&document(), schema, &order), Ok(()));
+    let (status, answer) = post(&stage, &order).await;
+    assert_eq!(status, StatusCode::CREATED, "{answer}");
+    let desktop = desktop(&stage);
+    let arguments = ["ticket", &desktop, "--host-name"];
+    let printed = stage.output(&[&arguments[..], &["--json"]].concat()).await;
+    let printed: Value = serde_json::from_str(&printed).unwrap();
+    let file = stage
+        .output(&[&arguments[..], &["--vv", "-"]].concat())
+        .await;
+    let of_file = file.lines().find_map(|line| line.strip_prefix("host="));
+    assert!(file.contains("\nproxy=https://vdi.example.com:"), "{file}");
+    let made = [&answer, &printed].map(|made| made["ticket"].as_str().unwrap());
+    for ticket in [made[0], made[1], of_file.unwrap()] {
+        let secret = ticket.strip_prefix("ticket-").unwrap();
+        let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+        assert!(
+            secret.len() == 24 && secret.bytes().all(is_digit),
+            "{ticket}"
+        );
+        let tunnel = Tunnel::new(&stage.gateway.tls(), "").without_credentials();
+        let mut client = tunnel.to(&format!("{ticket}:5900")).open().await.unwrap();
+        let link = link_message(ChannelType::Main, 0);
+        client.send_raw(&link).await.unwrap();
+        assert_eq!(client.read_exact(link.len()).await.unwrap(), link);
+    }
+    let tls = ["--vv", "-", "--tls-port", "5902"];
+    let failed = stage.run(&[&arguments[..], &tls].concat()).await;
+    let error = String::from_utf8(failed.stderr).unwrap();
+    assert!(error.contains("--host-subject"), "{error}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use serde_json::json;
 use testkit::gateway::GatewayBuilder;
 use testkit::manager::{full, json_response};
 use testkit::prelude::*;
+use testkit::tunnel::Tunnel;
 use testkit::ws::Connect;
 
 use crate::reload::change;
@@ -17,7 +18,8 @@ use crate::support::{
     assert_error, assert_not_allowed, assert_opens, logged, refused, refused_token,
 };
 
-/// A gateway that asks a portal, which knows every token that begins with `good`, and answers
+/// A gateway that asks a portal, which knows every token that begins with `good`, and a host name
+/// that ends with `portal`, and answers
 /// `status-` and three digits with that status. For `slow` ones it takes half a second.
 struct Scene {
     host: Host<Vec<u8>>,
@@ -69,7 +71,7 @@ impl Scene {
                     }
                 };
                 *answer.status_mut() = StatusCode::from_u16(status).unwrap();
-                if token.starts_with("good") {
+                if token.starts_with("good") || token.ends_with("-portal") {
                     answer
                 } else {
                     let status = token
@@ -131,6 +133,35 @@ async fn the_portal_is_asked_once_for_all_channels_of_a_session() {
     assert_eq!(scene.asked(), 1);
     let log = scene.gateway.log().await.join("\n");
     assert!(!log.contains("good&one"));
+}
+
+#[tokio::test]
+async fn a_token_of_the_portal_may_be_a_host_name() {
+    let scene = Scene::new().await;
+    let endpoint = scene.gateway.tls();
+    let asked = |host: &str| {
+        let tunnel = Tunnel::new(&endpoint, "").without_credentials();
+        tunnel.to(&format!("{host}:5900"))
+    };
+    let good = "ticket-0123456789-of-the-portal";
+    let mut client = asked(good).open().await.unwrap();
+    let link = link_message(ChannelType::Main, 0);
+    client.send_raw(&link).await.unwrap();
+    assert_eq!(client.read_exact(link.len()).await.unwrap(), link);
+    let question = json!({"token": good, "client": "127.0.0.1"});
+    assert_eq!(scene.portal.requests()[0].json().unwrap(), question);
+    // It is not asked about names of desktops.
+    let (head, _) = asked("desktop-of-somebody-or-other")
+        .refused()
+        .await
+        .unwrap();
+    assert_eq!(head.status, StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+    let (head, _) = asked("ticket-unknown-0123456789ab")
+        .refused()
+        .await
+        .unwrap();
+    assert_eq!(head.status, StatusCode::FORBIDDEN);
+    assert_eq!(scene.asked(), 2);
 }
 
 #[tokio::test]

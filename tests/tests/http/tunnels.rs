@@ -117,7 +117,7 @@ async fn wrong_tickets_count_like_wrong_tokens() {
         &["tunnel refused", "wrong or expired token"],
     )
     .await;
-    // In another case it is another one: so a ticket cannot be the host, which clients lowercase.
+    // In another case it is another one: so it cannot be the host, which clients lowercase.
     let other = if ticket == ticket.to_uppercase() {
         ticket.to_lowercase()
     } else {
@@ -125,6 +125,85 @@ async fn wrong_tickets_count_like_wrong_tokens() {
     };
     let tls = stage.gateway.tls();
     assert_refused(Tunnel::new(&tls, &other), StatusCode::FORBIDDEN).await;
+}
+
+#[tokio::test]
+async fn a_ticket_that_is_a_host_name_needs_no_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("access.log");
+    let access_log = path.to_str().unwrap().to_owned();
+    let configure = |gateway: GatewayBuilder| {
+        gateway
+            .plain()
+            .set("AccessLog", access_log)
+            .set("Debug", true)
+    };
+    let mut stage = Stage::with(configure).await;
+    let made = stage.gateway.host_name_ticket(stage.host.addr()).await;
+    let ticket = made.unwrap();
+    let (tls, plain) = (stage.gateway.tls(), stage.gateway.plain());
+    for host in [&ticket, &ticket.to_uppercase()] {
+        let to = format!("{host}:5900");
+        assert_tunnels(Tunnel::new(&tls, "").without_credentials().to(&to)).await;
+        let other_port = format!("{host}:1");
+        let tunnel = Tunnel::new(&plain, "")
+            .without_credentials()
+            .to(&other_port);
+        assert_tunnels(tunnel.http11()).await;
+    }
+    // It is a ticket like others.
+    assert_tunnels(Tunnel::new(&tls, &ticket)).await;
+    assert_opens(&tls, &ticket).await;
+    let guess = format!("{}:5900", "ticket-0123456789abcdef01234567");
+    let wrong = Tunnel::new(&tls, "").without_credentials().to(&guess);
+    assert_refused(wrong, StatusCode::FORBIDDEN).await;
+
+    logged(
+        &stage.gateway,
+        &["tunnel refused", "wrong or expired token"],
+    )
+    .await;
+    let log = stage.gateway.log().await.join("\n");
+    assert_eq!(log.matches("channel open").count(), 6, "{log}");
+    assert!(stage.gateway.terminate().await.unwrap().success());
+    let recorded = std::fs::read_to_string(path).unwrap();
+    for told in [log, recorded] {
+        assert!(!told.to_lowercase().contains("ticket-"), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_host_is_a_ticket_only_where_it_can_be_nothing_else() {
+    let stage = Stage::with(|gateway| gateway.set("BadTokenLimit", 3)).await;
+    let made = stage.gateway.host_name_ticket(stage.host.addr()).await;
+    let right = format!("{}:5900", made.unwrap());
+    let guesser = stage.gateway.tls().from_source([127, 0, 0, 2].into());
+    let asked = || Tunnel::new(&guesser, "").without_credentials();
+    // Whoever has credentials shows them.
+    let bearer = asked().header("Proxy-Authorization", "Bearer abc");
+    let bearer = bearer.to(&right);
+    assert_refused(bearer, StatusCode::PROXY_AUTHENTICATION_REQUIRED).await;
+    let malformed = asked().header("Proxy-Authorization", "Basic").to(&right);
+    assert_refused(malformed, StatusCode::BAD_REQUEST).await;
+    let wrong = Tunnel::new(&guesser, "guess").to(&right);
+    assert_refused(wrong, StatusCode::FORBIDDEN).await;
+    // Names and addresses of desktops are no guesses, short ones and old tickets neither.
+    let old = format!("{}:5900", stage.ticket().await);
+    for name in [NOWHERE, "10.0.0.21:5900", "ticket-office:5900", &old] {
+        let head = assert_refused(asked().to(name), StatusCode::PROXY_AUTHENTICATION_REQUIRED);
+        assert!(head.await.headers.contains_key(PROXY_AUTHENTICATE));
+    }
+    // What is shaped like a ticket is one.
+    for guess in ["a", "b"] {
+        let to = format!("ticket-{}:5900", guess.repeat(24));
+        assert_refused(asked().to(&to), StatusCode::FORBIDDEN).await;
+    }
+    let to = format!("ticket-{}:5900", "c".repeat(24));
+    let banned = assert_refused(asked().to(&to), StatusCode::TOO_MANY_REQUESTS);
+    assert!(banned.await.headers.contains_key(RETRY_AFTER));
+    assert_refused(asked(), StatusCode::PROXY_AUTHENTICATION_REQUIRED).await;
+    assert_tunnels(asked().to(&right)).await;
+    assert_eq!(stage.host.accepted(), 1);
 }
 
 #[tokio::test]
