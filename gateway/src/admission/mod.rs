@@ -314,7 +314,7 @@ impl Admissions {
     ) -> Result<Admission, Refusal> {
         match found {
             Ok(admission) => return Ok(admission),
-            Err(RedeemError::Wrong) => {}
+            Err(RedeemError::Wrong | RedeemError::Denied) => {}
             Err(RedeemError::Closed) => return Err(Refusal::Draining),
             Err(RedeemError::Full) => return Err(Refusal::Full),
         }
@@ -344,7 +344,7 @@ impl Mode {
                 if !may_be_reached(&lease.grant, ports) {
                     let (client, host) = (shown.client, &lease.grant.target);
                     debug!(%client, %host, "the ticket's port is not in FirstSpicePort, LastSpicePort");
-                    return Err(RedeemError::Wrong);
+                    return Err(RedeemError::Denied);
                 }
                 Ok(Admission::with_lease(lease))
             }

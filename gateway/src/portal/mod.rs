@@ -199,7 +199,12 @@ impl Portal {
             match &answer {
                 Ok(_) => self.breaker.succeeded(),
                 Err(error) if error.is_of_the_portal() => self.breaker.failed(Instant::now()),
-                Err(_) => self.unclear.note(hash, Instant::now()),
+                Err(_) => {
+                    self.unclear.note(hash, Instant::now());
+                    // It answers: otherwise whoever sends such a token whenever it is tried again
+                    // would keep everybody else's from being asked about.
+                    self.breaker.succeeded();
+                }
             }
             answer
         } else {

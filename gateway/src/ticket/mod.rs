@@ -115,9 +115,13 @@ pub struct Presented<'a> {
 /// Why a ticket opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RedeemError {
-    /// It is unknown, has expired, or is not this client's.
+    /// It is not known here: it has expired, was made elsewhere, or never.
     #[error("wrong or expired ticket")]
     Wrong,
+    /// It is known, or was sealed for this pool, and nobody else need be asked about it: it has
+    /// expired, or is not this client's.
+    #[error("ticket that is good for nothing here")]
+    Denied,
     /// It would begin a desktop session, see [`Tickets::set_closed`].
     #[error("no new desktop sessions")]
     Closed,
@@ -284,11 +288,10 @@ impl Tickets {
         } else {
             let sealed_life = store.sealed_life(now);
             // Entered only as it is used: a ticket that was made elsewhere is not known before.
-            self.open_sealed(shown.token, shown.owner, sealed_life, now)
-                .ok_or(RedeemError::Wrong)?
+            self.open_sealed(shown.token, shown.owner, sealed_life, now)?
         };
         if !entry.grant.admits(shown.client) {
-            return Err(RedeemError::Wrong);
+            return Err(RedeemError::Denied);
         }
         let digest = store.key.digest(shown.token);
         // Where others hold all the room, this one is used all the same.
@@ -313,7 +316,7 @@ impl Tickets {
         if !entry.grant.admits(shown.client) {
             let (client, session) = (shown.client, entry.session);
             debug!(%client, %session, "the client is in none of the ticket's networks");
-            return Some(Err(RedeemError::Wrong));
+            return Some(Err(RedeemError::Denied));
         }
         self.open(store, digest).map(Ok)
     }
@@ -329,23 +332,20 @@ impl Tickets {
         })
     }
 
-    /// What a pool's ticket stands for; `None`: it is wrong or has expired.
+    /// What a pool's ticket stands for.
     fn open_sealed(
         &self,
         token: &str,
         owner: Option<Subscriber>,
         life: Duration,
         now: Instant,
-    ) -> Option<Entry> {
+    ) -> Result<Entry, RedeemError> {
         let keys = self.pool.load();
-        let keys = keys.as_ref()?;
-        let contents = match keys.open(token) {
-            Ok(contents) => contents,
-            Err(reason) => {
-                debug!(%reason, "no ticket of this pool");
-                return None;
-            }
-        };
+        let keys = keys.as_ref().ok_or(RedeemError::Wrong)?;
+        let contents = keys.open(token).map_err(|reason| {
+            debug!(%reason, "no ticket of this pool");
+            RedeemError::Wrong
+        })?;
         let clock = SystemTime::now();
         if contents.is_expired(clock) {
             let late = clock
@@ -353,7 +353,7 @@ impl Tickets {
                 .unwrap_or_default()
                 .as_secs();
             debug!(seconds = late, "ticket of this pool has expired");
-            return None;
+            return Err(RedeemError::Denied);
         }
         // A member whose clock was far ahead for a moment has made tickets that would be good for
         // as long.
@@ -366,9 +366,9 @@ impl Tickets {
                 "ticket of this pool would live too long: does each gateway have the right time, \
                  and the same TicketTimeout and ReconnectTimeout?"
             );
-            return None;
+            return Err(RedeemError::Denied);
         }
-        Some(Entry {
+        Ok(Entry {
             grant: Arc::new(contents.grant),
             session: SessionId::of_pool(session_number(token)),
             owner,

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use http::{Response, StatusCode};
-use serde_json::json;
+use http::{Method, Response, StatusCode};
+use serde_json::{Value, json};
 use testkit::gateway::GatewayBuilder;
 use testkit::manager::{full, json_response};
 use testkit::prelude::*;
 use testkit::tunnel::Tunnel;
 use testkit::ws::Connect;
+use tokio::io::AsyncWriteExt;
 
 use crate::reload::change;
 use crate::support::{
@@ -162,6 +163,52 @@ async fn a_token_of_the_portal_may_be_a_host_name() {
         .unwrap();
     assert_eq!(head.status, StatusCode::FORBIDDEN);
     assert_eq!(scene.asked(), 2);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_before_the_answer_has_tried_a_token() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 3)).await;
+    let guesser = scene.gateway.tls().from_source([127, 0, 0, 2].into());
+    for number in 1..=3 {
+        let mut client = guesser.connect().await.unwrap();
+        let request = Tunnel::new(&guesser, &format!("slow-{number}")).request();
+        client.write_all(request.as_bytes()).await.unwrap();
+        client.flush().await.unwrap();
+        let asked = async {
+            while scene.asked() < number {
+                tokio::task::yield_now().await;
+            }
+        };
+        within("a question to the portal", asked).await.unwrap();
+        client.reset().unwrap();
+    }
+    logged(&scene.gateway, &["too many wrong tokens"]).await;
+    let answer = refused(&guesser, "slow-4").await;
+    assert_error(&answer, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(scene.asked(), 3);
+    assert_opens(&scene.gateway.tls(), "good").await;
+}
+
+#[tokio::test]
+async fn the_portal_is_not_told_tickets_of_the_gateway() {
+    let scene = Scene::with(|gateway| gateway.set("BadTokenLimit", 2)).await;
+    let address = scene.host.addr();
+    let order = json!({
+        "host": address.ip(), "port": address.port(), "network": "127.0.0.7",
+    });
+    let asked = scene
+        .gateway
+        .ask_socket(Method::POST, "/tickets", order.to_string());
+    let made: Value = serde_json::from_slice(asked.await.unwrap().body()).unwrap();
+    let ticket = made["ticket"].as_str().unwrap();
+    let elsewhere = scene.gateway.tls();
+    refused_token(&elsewhere, ticket).await;
+    assert_eq!(scene.asked(), 0);
+    let inside = elsewhere.clone().from_source([127, 0, 0, 7].into());
+    assert_opens(&inside, ticket).await;
+    // It counts as a wrong one all the same.
+    refused_token(&elsewhere, "wrong").await;
+    logged(&scene.gateway, &["too many wrong tokens"]).await;
 }
 
 #[tokio::test]
@@ -333,6 +380,9 @@ async fn a_portal_that_fails_again_and_again_is_left_alone() {
     // Once in a while it is tried.
     scene.status.store(200, Ordering::Relaxed);
     tokio::time::sleep(Duration::from_millis(10_200)).await;
+    // An answer is one, whatever it says of the token.
+    let answer = refused(&endpoint, "status-302").await;
+    assert_error(&answer, StatusCode::SERVICE_UNAVAILABLE);
     assert_opens(&endpoint, "good-8").await;
     logged(&scene.gateway, &["INFO the portal answers again"]).await;
     assert_opens(&endpoint, "good-9").await;
