@@ -101,3 +101,20 @@ fn source() -> PathBuf {
 fn object_path() -> PathBuf {
     target_dir().join("bpf/gateway-ebpf.o")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Cargo would name it by its folder, and the object tell where it was built.
+    #[test]
+    fn no_crate_lies_outside_of_the_workspace() {
+        let manifest = fs::read_to_string(source().join("Cargo.toml")).unwrap();
+        let leads_out = |line: &&str| {
+            ["path = \"..", "path = \"/"]
+                .iter()
+                .any(|path| line.contains(path))
+        };
+        assert_eq!(manifest.lines().find(leads_out), None);
+    }
+}
