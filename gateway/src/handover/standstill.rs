@@ -52,7 +52,7 @@ mod tests {
         let standing_still = async {
             sender.send(1).unwrap();
             for late in [2, 3] {
-                sleep(SINCE_THE_LAST - SOON).await;
+                sleep(SINCE_THE_LAST.saturating_sub(SOON)).await;
                 sender.send(late).unwrap();
             }
         };
