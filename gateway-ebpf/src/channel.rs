@@ -62,7 +62,7 @@ impl Channel {
             host: self.route.host,
             kind,
         };
-        // A ring that is full has woken userspace before.
+        // A ring that is full has woken userspace before, which then looks at every channel.
         let _ = EVENTS.output::<Event>(event, 0);
     }
 }

@@ -23,8 +23,8 @@ pub static ROUTES: HashMap<u64, Route> = HashMap::with_max_entries(1, BPF_F_NO_P
 pub static STATES: Array<State> = Array::with_max_entries(1, 0);
 #[map]
 pub static GATES: Array<Gate> = Array::with_max_entries(1, 0);
-/// An event is told again while its cause lasts, so one that finds no room is not missed for
-/// long.
+/// An event that finds no room is lost, and a host that is held up causes no other one. Whoever reads
+/// a ring that may have been full has every channel look.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * size_of::<Event>() as u32 * 4, 0);
 #[map]

@@ -139,7 +139,10 @@ impl Sockmap {
         } = loaded;
         let maps = Maps::open(&set).map_err(|e| wrong_maps(&e))?;
         let events = set.descriptor(EVENTS).map_err(|e| wrong_maps(&e))?;
-        let (watch, watcher) = Watch::start(Ring::new(events, turn.clone()), logger)?;
+        let (watch, watcher) = Watch::start(
+            Ring::new(events, turn.clone()).map_err(|e| wrong_maps(&e))?,
+            logger,
+        )?;
         Ok(Arc::new(Self {
             maps,
             number: set.number().map_err(|e| wrong_maps(&e))?,
@@ -222,8 +225,8 @@ impl Sockmap {
     }
 }
 
-/// Whether channels may go on in another process. They do so for experiments only: after some
-/// restarts a channel was reset, or its last bytes did not come.
+/// Whether channels may go on in another process. They do so for experiments only, until that has
+/// been tried for longer.
 fn may_move() -> bool {
     cfg!(test) || env::var_os("SOCKMAP_MOVES").is_some()
 }

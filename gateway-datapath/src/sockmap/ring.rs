@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Map, MapData, MapError, RingBuf};
 use gateway_common::layout::Event;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -12,21 +12,30 @@ use tokio::io::unix::AsyncFd;
 use super::registered::register;
 use super::turn::Turn;
 
+/// Bytes that an event takes in the ring, with the kernel's own header (`BPF_RINGBUF_HDR_SZ`).
+const RECORD: usize = 8 + size_of::<Event>();
+
 /// The ring, which one process reads at a time.
 pub(super) struct Ring {
     map: OwnedFd,
+    /// How many events fill it.
+    room: usize,
     /// `None`: no other process ever has it.
     turn: Option<Arc<Turn>>,
     reading: Option<AsyncFd<RingBuf<MapData>>>,
 }
 
 impl Ring {
-    pub(super) fn new(map: OwnedFd, turn: Option<Arc<Turn>>) -> Self {
-        Self {
+    pub(super) fn new(map: OwnedFd, turn: Option<Arc<Turn>>) -> Result<Self, MapError> {
+        let bytes = MapData::from_fd(map.as_fd().try_clone_to_owned()?)?
+            .info()?
+            .max_entries();
+        Ok(Self {
             map,
+            room: usize::try_from(bytes).unwrap_or(usize::MAX) / RECORD,
             turn,
             reading: None,
-        }
+        })
     }
 
     /// Begins to read if it is this process's turn; whether it is. Must be called in a runtime.
@@ -53,17 +62,22 @@ impl Ring {
     }
 
     /// Waits for events, and takes all that have come. Cancel safe.
-    pub(super) async fn read(&mut self, mut tell: impl FnMut(Event)) -> io::Result<()> {
+    ///
+    /// Returns whether others may have found no room: of those nobody is told. The ring is read
+    /// until it is empty, so one that was full shows by how much is read.
+    pub(super) async fn read(&mut self, mut tell: impl FnMut(Event)) -> io::Result<bool> {
         let Some(ring) = &mut self.reading else {
             return std::future::pending().await;
         };
         let mut ready = ring.readable_mut().await?;
+        let mut taken = 0;
         while let Some(item) = ready.get_inner_mut().next() {
+            taken += 1;
             if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
                 tell(event);
             }
         }
         ready.clear_ready();
-        Ok(())
+        Ok(taken >= self.room / 2)
     }
 }

@@ -43,6 +43,9 @@ const CLIENT: u64 = 1 << 63;
 /// How long watching rests after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// What may have happened to a channel that was not told: the counters say more.
+const UNTOLD: u64 = PASSED | HELD_UP;
+
 /// How often channels look for themselves while another process reads the ring of events.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -231,17 +234,22 @@ async fn run_ring(watch: &Watch, ring: &mut Ring) -> io::Result<Infallible> {
     let mut left_until = Instant::now();
     loop {
         while Instant::now() < left_until || !ring.begin().unwrap_or(false) {
-            watch.raise_all(PASSED);
+            watch.raise_all(UNTOLD);
             tokio::time::sleep(LOOK).await;
         }
         // Nobody was told of what another process has read for itself.
-        watch.raise_all(PASSED);
+        watch.raise_all(UNTOLD);
         let left = async {
             loop {
                 tokio::select! {
                     biased;
                     () = watch.shared.notified() => return io::Result::Ok(()),
-                    read = ring.read(|event| watch.raise(event.host, event.kind)) => read?,
+                    read = ring.read(|event| watch.raise(event.host, event.kind)) => {
+                        if read? {
+                            // A host that is held up sends nothing more, and so is told of once.
+                            watch.raise_all(UNTOLD);
+                        }
+                    }
                 }
             }
         };

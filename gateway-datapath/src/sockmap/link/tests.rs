@@ -247,3 +247,50 @@ async fn a_host_on_a_unix_socket_that_speaks_while_it_enters_the_map_is_left() {
     );
     assert!(legs.is_err());
 }
+
+/// The host of a channel that is held up sends nothing more, so it causes no second event.
+#[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+async fn a_channel_whose_event_found_no_room_is_not_forgotten() {
+    // TCP sends a few segments of each before the first is acknowledged: together more than there
+    // is room for events.
+    const LOUD: usize = 60;
+    const WRITES: usize = 20_000;
+    // A queue of one byte: whatever is longer passes.
+    let sockmap =
+        Sockmap::load(LOUD + 1, 1).unwrap_or_else(|error| panic!("{error}; this test is for root"));
+    let mut channels = Vec::new();
+    for _ in 0..=LOUD {
+        let (mut client, client_leg) = pair().await;
+        let (mut host, host_leg) = pair().await;
+        host.set_nodelay(true).unwrap();
+        let link = sockmap.enter(client_leg, host_leg);
+        let link = link.unwrap_or_else(|(refusal, _)| panic!("{refusal}"));
+        let carried = tokio::spawn(async move {
+            let counters = Counters::default();
+            run(&link, &counters, std::future::pending()).await
+        });
+        // It looks at its host, and waits.
+        host.write_all(EARLY).await.unwrap();
+        assert_eq!(read_frames(&mut client, EARLY.len()).await, EARLY);
+        channels.push((client, host, carried));
+    }
+    let (mut client, quiet, _) = channels.pop().unwrap();
+    // Nothing reads the ring meanwhile: this task has the only thread.
+    let mut sent = 0;
+    while sent < WRITES {
+        let before = sent;
+        for (_, host, _) in &channels {
+            sent += usize::from(host.try_write(b"xx").is_ok());
+        }
+        if sent == before {
+            break;
+        }
+    }
+    assert_eq!(quiet.try_write(LATER).unwrap(), LATER.len());
+    let read = tokio::time::timeout(PATIENCE, read_frames(&mut client, LATER.len()));
+    assert_eq!(read.await.expect("nobody was told"), LATER, "{sent} writes");
+    for (_, _, carried) in channels {
+        carried.abort();
+    }
+}
