@@ -84,13 +84,13 @@ async fn replace_under_traffic(configured: impl Fn() -> GatewayBuilder) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only, and one is lost now and then"]
+#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
 async fn channels_lose_no_byte_where_each_gateway_loads_its_programs() {
     replace_under_traffic(sockmap_gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only, and one is lost now and then"]
+#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
 async fn channels_lose_no_byte_where_root_loads_programs_for_gateways_without_capabilities() {
     let loaded = Loaded::new(unused_user(), CHANNELS).unwrap();
     let configured = || {
@@ -103,7 +103,7 @@ async fn channels_lose_no_byte_where_root_loads_programs_for_gateways_without_ca
 
 /// As a version would be that has other programs, or none.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only, and one is lost now and then"]
+#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
 async fn a_successor_without_programs_of_its_own_goes_on_with_those_that_it_finds() {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();
@@ -203,7 +203,7 @@ async fn hosts() -> Host<TcpStream> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only, and one is lost now and then"]
+#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
 async fn what_a_client_does_not_read_waits_for_it_in_order_and_a_ping_is_answered() {
     let hosts = hosts().await;
     let first = sockmap_gateway().spawn().await.unwrap();
@@ -243,7 +243,7 @@ async fn what_a_client_does_not_read_waits_for_it_in_order_and_a_ping_is_answere
 
 /// In whatever state the hand-over finds them.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only, and one is lost now and then"]
+#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
 async fn what_hosts_have_sent_that_end_meanwhile_arrives() {
     let hosts = hosts().await;
     let gateway = sockmap_gateway().spawn().await.unwrap();
@@ -279,7 +279,7 @@ async fn what_hosts_have_sent_that_end_meanwhile_arrives() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only, and one is lost now and then"]
+#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
 async fn successors_that_fail_take_no_channel_with_them() {
     let host = Host::echo().await.unwrap();
     let token = host.addr().port().to_string();
@@ -288,6 +288,9 @@ async fn successors_that_fail_take_no_channel_with_them() {
     let (mut traffic, mut silent) = channels(&gateway, &token).await;
     let mut held = Held::open(&gateway, &hosts).await;
     held.send_until_held_up().await;
+    let is_on_sockmap =
+        |line: &str| line.contains("channel open") && line.contains("path=\"sockmap\"");
+    gateway.wait_for_log(is_on_sockmap, PATIENCE).await.unwrap();
     // They go once they were given channels, or say that they have some or none of them, and do
     // nothing.
     for (failures, stage) in ["given", "taken", "none"].into_iter().enumerate() {
