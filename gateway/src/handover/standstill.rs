@@ -22,12 +22,10 @@ pub(super) async fn collect<T>(
     let mut last = begun;
     let mut collected = Vec::new();
     while collected.len() < expected() && last.elapsed() < SINCE_THE_LAST && begun.elapsed() < ALL {
-        match timeout(LOOK, receiver.recv()).await {
-            Ok(Some(one)) => {
-                collected.push(one);
-                last = Instant::now();
-            }
-            Ok(None) => break,
+        // All that are there, before anybody is asked again how many are to come.
+        match timeout(LOOK, receiver.recv_many(&mut collected, usize::MAX)).await {
+            Ok(0) => break,
+            Ok(_) => last = Instant::now(),
             Err(_) => {}
         }
     }
