@@ -211,11 +211,7 @@ async fn ordered(admin: &Admin, body: Incoming) -> Result<Made, NoTicket> {
     }
     let wish = Wish {
         life: order.for_seconds.map(Duration::from_secs),
-        form: if order.host_name {
-            Form::HostName
-        } else {
-            Form::Short
-        },
+        form: Form::of(order.host_name),
     };
     let request = RequestId::next();
     let assigning = gateway.assignments.assign_as(wish, grant, client, &request);

@@ -86,7 +86,7 @@ impl TicketArguments {
             fingerprint: self.fingerprint,
             for_seconds: self.for_seconds,
             client: self.client,
-            form: self.form(),
+            form: Form::of(self.host_name),
         };
         let hand_out = match &self.vv {
             None if self.json => HandOut::Json,
@@ -97,14 +97,6 @@ impl TicketArguments {
             }
         };
         client::ticket(&config.runtime_dir, order, hand_out).await
-    }
-
-    fn form(&self) -> Form {
-        if self.host_name {
-            Form::HostName
-        } else {
-            Form::Short
-        }
     }
 
     fn viewer_file(&self, config: &Config) -> anyhow::Result<ViewerFile> {
@@ -127,7 +119,7 @@ impl TicketArguments {
         let authorities = authorities.transpose()?;
         Ok(ViewerFile {
             desktop: self.desktop.clone(),
-            form: self.form(),
+            form: Form::of(self.host_name),
             tls: self.tls_port.map(|port| ViewerTls {
                 port,
                 authorities,

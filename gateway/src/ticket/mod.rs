@@ -79,6 +79,17 @@ pub enum Form {
     HostName,
 }
 
+impl Form {
+    /// Of a ticket that is asked for as a host name, or not.
+    pub fn of(is_host_name: bool) -> Self {
+        if is_host_name {
+            Self::HostName
+        } else {
+            Self::Short
+        }
+    }
+}
+
 /// All tickets of this gateway, in memory; with keys of a pool, those that are in use here.
 ///
 /// A pool's tickets hold what they stand for. Until they expire, which is as late as a ticket that
