@@ -139,10 +139,8 @@ impl Sockmap {
         } = loaded;
         let maps = Maps::open(&set).map_err(|e| wrong_maps(&e))?;
         let events = set.descriptor(EVENTS).map_err(|e| wrong_maps(&e))?;
-        let (watch, watcher) = Watch::start(
-            Ring::new(events, turn.clone()).map_err(|e| wrong_maps(&e))?,
-            logger,
-        )?;
+        let ring = Ring::new(events, turn.clone()).map_err(|e| wrong_maps(&e))?;
+        let (watch, watcher) = Watch::start(ring, logger)?;
         Ok(Arc::new(Self {
             maps,
             number: set.number().map_err(|e| wrong_maps(&e))?,
