@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use aya::maps::{Map, MapData, MapError, RingBuf};
 use gateway_common::layout::Event;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -23,6 +25,8 @@ pub(super) struct Ring {
     /// `None`: no other process ever has it.
     turn: Option<Arc<Turn>>,
     reading: Option<AsyncFd<RingBuf<MapData>>>,
+    /// Events read since the ring was last seen empty.
+    in_a_row: usize,
 }
 
 impl Ring {
@@ -35,6 +39,7 @@ impl Ring {
             room: usize::try_from(bytes).unwrap_or(usize::MAX) / RECORD,
             turn,
             reading: None,
+            in_a_row: 0,
         })
     }
 
@@ -63,21 +68,36 @@ impl Ring {
 
     /// Waits for events, and takes all that have come. Cancel safe.
     ///
-    /// Returns whether others may have found no room: of those nobody is told. The ring is read
-    /// until it is empty, so one that was full shows by how much is read.
+    /// Returns whether others may have found no room: of those nobody is told. What filled the
+    /// ring is read in a row, so a ring that was full shows by how much is read.
     pub(super) async fn read(&mut self, mut tell: impl FnMut(Event)) -> io::Result<bool> {
         let Some(ring) = &mut self.reading else {
             return std::future::pending().await;
         };
         let mut ready = ring.readable_mut().await?;
-        let mut taken = 0;
         while let Some(item) = ready.get_inner_mut().next() {
-            taken += 1;
+            self.in_a_row += 1;
             if let Ok(event) = bytemuck::try_pod_read_unaligned::<Event>(&item) {
                 tell(event);
             }
         }
+        // Half is enough to be sure.
+        let may_have_been_full = self.in_a_row >= self.room / 2;
+        // Reading also stops at an event that another processor is still writing.
+        if may_have_been_full || is_empty(ready.get_inner())? {
+            self.in_a_row = 0;
+        }
         ready.clear_ready();
-        Ok(taken >= self.room / 2)
+        Ok(may_have_been_full)
+    }
+}
+
+fn is_empty(ring: &impl AsFd) -> io::Result<bool> {
+    let mut ring = [PollFd::new(ring, PollFlags::IN)];
+    // A ring is readable while it holds anything (`ringbuf_map_poll_kern`, kernel/bpf/ringbuf.c).
+    match poll(&mut ring, Some(&Timespec::default())) {
+        Ok(readable) => Ok(readable == 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
