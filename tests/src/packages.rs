@@ -90,6 +90,8 @@ pub enum Package {
     Pebble,
     /// What has a program see another time.
     Faketime,
+    /// What has system calls of a program fail.
+    Strace,
     /// Environments of Python that packages of `PyPI` are installed into.
     PythonVenv,
     /// What makes repositories for `apt-get`.
@@ -114,7 +116,7 @@ pub enum Package {
 
 impl Package {
     /// Everything that the tests use.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Qemu,
         Self::SpiceScreenshot,
         Self::GlibNetworking,
@@ -134,6 +136,7 @@ impl Package {
         Self::PythonVenv,
         Self::Pebble,
         Self::Faketime,
+        Self::Strace,
     ];
 
     /// Whether what is needed of it is on this machine.
@@ -173,6 +176,7 @@ impl Package {
                 find_program("pebble").is_some() && find_program("pebble-challtestsrv").is_some()
             }
             Self::Faketime => find_program("faketime").is_some(),
+            Self::Strace => find_program("strace").is_some(),
             Self::PythonVenv => python_has_venv(),
             Self::AptUtils => find_program("apt-ftparchive").is_some(),
             Self::Createrepo => find_program("createrepo_c").is_some(),
@@ -229,6 +233,7 @@ impl Package {
             Self::XorgSpice => (&["xserver-xspice"], &[]),
             Self::Pebble => (&["pebble"], &[]),
             Self::Faketime => (&["faketime"], &[]),
+            Self::Strace => (&["strace"], &[]),
             Self::PythonVenv => (&["python3-venv"], &[]),
             Self::AptUtils => (&["apt-utils"], &[]),
             Self::Createrepo => (&["createrepo-c"], &[]),

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use testkit::command::write_program;
 use testkit::gateway::{GatewayBuilder, Signal, gateway_binary};
+use testkit::packages::{Package, ensure};
 use testkit::prelude::*;
 
 use crate::reload::assert_shows;
@@ -117,6 +118,30 @@ async fn what_it_inherits_and_does_not_need_it_does_not_pass_on() {
     write_program(&program, &start).unwrap();
     let gateway = port_gateway().binary(program).spawn().await.unwrap();
     assert_holds_with(&gateway, LEAST, NET_BIND_SERVICE);
+}
+
+/// As where a filter of system calls forbids it.
+#[tokio::test]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
+async fn where_the_system_refuses_to_take_them_it_says_so_and_serves() {
+    ensure(&[Package::Strace]).unwrap();
+    let folder = TempDir::with_prefix("testkit-strace-").unwrap();
+    let program = folder.path().join("start");
+    // With -D it is the gateway that has the number of the process that was started.
+    let start = format!(
+        "#!/bin/sh\nexec strace -D -qq -o {} -e trace=capset -e inject=capset:error=EPERM {} \"$@\"\n",
+        folder.path().join("calls").display(),
+        gateway_binary().unwrap().display(),
+    );
+    write_program(&program, &start).unwrap();
+    let gateway = port_gateway().binary(program).spawn().await.unwrap();
+    let warning = [
+        "WARN cannot give up capabilities",
+        "capset: Operation not permitted",
+    ];
+    logged(&gateway, &warning).await;
+    let host = Host::echo().await.unwrap();
+    assert_opens(&gateway.tls(), &port_token(&host)).await;
 }
 
 #[test]
