@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Mutex, mpsc, watch};
 
 pub use crate::spice::{link_message, read_link};
-pub use ready::{End, Verified};
+pub use ready::{End, MOST_ECHOED, Verified};
 
 use crate::namespace::Namespace;
 use crate::net::{Server, listen_in, within};
