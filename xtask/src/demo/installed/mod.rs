@@ -1,6 +1,7 @@
 //! The packages in use, on a machine with systemd: installed, started, upgraded while a desktop
 //! is in use, removed.
 
+mod kernel_path;
 mod logrotate;
 mod machine;
 mod rpm;
@@ -123,6 +124,7 @@ async fn debian(
          it and a restart before, all of its {verified} bytes verified"
     ));
     session.visit(steps).await?;
+    kernel_path::restart(steps, machine, &service, &session).await?;
 
     steps.begin("Upgrade of a service that is stopped");
     machine.run(&["systemctl", "stop", service::UNIT])?;

@@ -1,7 +1,7 @@
 //! The service on a machine, as its administrator sees it.
 
 use anyhow::{Result, ensure};
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::cert::TestCert;
 use testkit::manager::Manager;
 
@@ -69,10 +69,15 @@ impl Service<'_> {
             "LastSpicePort": 65535,
             "AccessLog": super::logrotate::ACCESS_LOG,
         }))?;
-        self.0.write(CONFIGURATION, text.as_bytes())?;
         self.0.shell("chmod 644 /etc/flexvdi/gateway.*pem")?;
-        self.check()?;
+        self.write(&text)?;
         Ok(text)
+    }
+
+    /// Puts this configuration in place.
+    pub(super) fn write(&self, configuration: &str) -> Result<()> {
+        self.0.write(CONFIGURATION, configuration.as_bytes())?;
+        self.check()
     }
 
     /// The configuration as it lies there.
@@ -98,6 +103,18 @@ impl Service<'_> {
             ensure!(sets.lines().any(has), "{set} is not {WANTED}:\n{sets}");
         }
         Ok(())
+    }
+
+    /// The data paths of all open channels.
+    pub(super) fn paths_in_use(&self) -> Result<Vec<String>> {
+        let status = self.0.run(&["flexvdi-gateway", "status", "--json"])?;
+        let status: Value = serde_json::from_str(&status)?;
+        let lists = |value: &Value, name| value[name].as_array().cloned().unwrap_or_default();
+        let sessions = lists(&status, "sessions").into_iter();
+        let channels = sessions.flat_map(|session| lists(&session, "channels"));
+        Ok(channels
+            .filter_map(|channel| channel["path"].as_str().map(str::to_owned))
+            .collect())
     }
 
     /// What the gateway said about data paths at its start.

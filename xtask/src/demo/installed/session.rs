@@ -83,10 +83,19 @@ impl Session {
 
     /// Opens a channel that stays open.
     pub(super) async fn open(&self) -> Result<Held> {
+        self.open_by(&self.client).await
+    }
+
+    /// The same through another of the gateway's ports.
+    pub(super) async fn open_at(&self, endpoint: &Endpoint) -> Result<Held> {
+        self.open_by(&FlexVdiClient::new(endpoint)).await
+    }
+
+    async fn open_by(&self, client: &FlexVdiClient) -> Result<Held> {
         self.manager
             .set_desktop(DesktopAnswer::new(self.echo.addr()));
-        let given = self.client.desktop().await?;
-        let mut held = Held(self.client.open(&given).await?);
+        let given = client.desktop().await?;
+        let mut held = Held(client.open(&given).await?);
         let came = held.echo(&link_message(ChannelType::Main, 0)).await?;
         ensure!(came, "the channel ended at once");
         Ok(held)
