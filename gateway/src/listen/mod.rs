@@ -199,15 +199,17 @@ impl Connection {
                 Leg::Plain => config.header_timeout,
             }
         };
-        let readable = tokio::select! {
-            readable = timeout(limit, stream.readable()) => readable,
+        // A look, as tokio takes a connection that it has just accepted for readable.
+        let mut byte = [0];
+        let begun = tokio::select! {
+            begun = timeout(limit, stream.peek(&mut byte)) => begun.is_ok(),
             () = draining(&mut self.draining, Intake::Closed) => return false,
         };
-        if readable.is_err() && leg == Leg::Tls {
+        if !begun && leg == Leg::Tls {
             let metrics = &self.live.current().gateway.metrics;
             metrics.tls_failures.count(HandshakeFailure::Timeout);
         }
-        matches!(readable, Ok(Ok(())))
+        begun
     }
 
     /// The client's stream of plaintext, and who the client is; `None`: there will be none. In a

@@ -123,7 +123,7 @@ async fn a_client_that_takes_no_answers_is_left() {
 #[tokio::test]
 async fn silent_connections_cost_little() {
     const CONNECTIONS: u64 = 1_500;
-    const EACH: u64 = 6 << 10;
+    const EACH: u64 = 2 << 10;
     let gateway = port_gateway()
         .set("HandshakeTimeout", 60)
         .spawn()
