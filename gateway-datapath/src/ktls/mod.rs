@@ -4,6 +4,7 @@
 //! message. Then keys and sequence numbers go to the kernel, and [`relay`](super::relay) moves
 //! plaintext between two sockets. There is no way back, so whatever can refuse comes first.
 
+mod faults;
 mod keys;
 pub mod module;
 mod sockopt;
@@ -19,6 +20,7 @@ pub use keys::Suite;
 pub use state::KtlsState;
 pub use stream::KtlsStream;
 
+pub(super) use faults::refuse_faulty;
 pub(super) use keys::Key;
 pub(super) use sockopt::Direction;
 

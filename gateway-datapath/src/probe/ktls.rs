@@ -99,8 +99,13 @@ impl Report {
     }
 }
 
-/// Whether the kernel knows TLS, if need be by a module that is loaded for it.
+/// Whether the kernel knows TLS, if need be by a module that is loaded for it, and may be relied on.
 async fn ask() -> anyhow::Result<()> {
+    find().await?;
+    ktls::refuse_faulty()
+}
+
+async fn find() -> anyhow::Result<()> {
     let (near, _far) = pair().await?;
     match ktls::ask(&near) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

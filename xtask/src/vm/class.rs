@@ -23,6 +23,8 @@ pub(crate) struct Class {
 /// Major, minor, patch level.
 type Release = (u32, u32, u32);
 
+/// The TLS of these kernels has a fault for which the gateway refuses it.
+const WITHOUT_TLS: &[&str] = &["relay", "sockmap"];
 const USUAL: &[&str] = &["relay", "sockmap", "ktls"];
 const ALL: &[&str] = &["relay", "sockmap", "ktls", "ktls-sockmap"];
 
@@ -34,7 +36,7 @@ pub(crate) const CLASSES: [Class; 5] = [
         meaning: "newest 6.1",
         versions: (6, 1, 0)..(6, 2, 0),
         backports: false,
-        carries: USUAL,
+        carries: WITHOUT_TLS,
     },
     Class {
         name: "6.12",
@@ -48,7 +50,7 @@ pub(crate) const CLASSES: [Class; 5] = [
         meaning: "newest 6.1 before 6.1.190, so with kTLS and sockmap on one socket",
         versions: (6, 1, 0)..(6, 1, 190),
         backports: false,
-        carries: USUAL,
+        carries: WITHOUT_TLS,
     },
     Class {
         name: "6.12-ktls-sockmap",
