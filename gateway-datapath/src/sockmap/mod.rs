@@ -49,7 +49,6 @@ mod type_info;
 mod watch;
 
 use std::convert::Infallible;
-use std::env;
 use std::path::Path;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -120,7 +119,7 @@ impl Sockmap {
     fn new(loaded: Loaded, queued: usize) -> Result<Arc<Self>, LoadError> {
         let most_queued = link::longest_queue(queued / 2)?;
         // Without /proc the channels of this set end with this process, too.
-        let turn = may_move().then(|| Turn::new().ok()).flatten();
+        let turn = Turn::new().ok();
         Self::with_turn(loaded, most_queued, turn.map(Arc::new))
     }
 
@@ -221,12 +220,6 @@ impl Sockmap {
     ) -> Result<Link, (LinkError, TlsLegs<T>)> {
         Link::with_tls(self, socket, host, protect)
     }
-}
-
-/// Whether channels may go on in another process. They do so for experiments only, until that has
-/// been tried for longer.
-fn may_move() -> bool {
-    cfg!(test) || env::var_os("SOCKMAP_MOVES").is_some()
 }
 
 fn in_maps(channels: usize) -> u32 {

@@ -170,7 +170,7 @@ async fn channels_on_relay_lose_no_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn channels_on_sockmap_lose_no_byte() {
     let manager = ServiceManager::new();
     let (gateway, count) = restart_under_traffic(&manager, sockmap_gateway).await;
@@ -178,7 +178,7 @@ async fn channels_on_sockmap_lose_no_byte() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "channels on sockmap move for experiments only: cargo test -- --ignored"]
+#[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn channels_on_programs_that_root_has_loaded_lose_no_byte() {
     let manager = ServiceManager::new();
     let loaded = Loaded::new(unused_user(), CHANNELS).unwrap();
