@@ -26,6 +26,8 @@ const SUITES: [SupportedCipherSuite; 4] = [
 ];
 const FATAL: u8 = 2;
 const UNEXPECTED_MESSAGE: u8 = 10;
+const BAD_RECORD_MAC: u8 = 20;
+const RECORD_OVERFLOW: u8 = 22;
 const DECODE_ERROR: u8 = 50;
 
 /// How a client's stream ends for whoever reads it.
@@ -115,6 +117,16 @@ fn compare(found: &Outcome, mut expected: Outcome, script: &Script) {
     let is_decode_error = expected.alerts.last() == Some(&vec![FATAL, DECODE_ERROR]);
     if is_decode_error && script.has_odd_type() {
         expected.alerts.pop();
+    }
+    // rustls opens a record of TLS 1.3 that is longer than RFC 8446, section 5.2, allows, and says
+    // so only if it can be opened.
+    let ends_with = |alerts: &[Vec<u8>], alert| alerts.last() == Some(&vec![FATAL, alert]);
+    let is_other = ends_with(&expected.alerts, BAD_RECORD_MAC)
+        && ends_with(&found.alerts, RECORD_OVERFLOW)
+        && script.has_long_record();
+    if is_other {
+        expected.alerts.pop();
+        expected.alerts.push(vec![FATAL, RECORD_OVERFLOW]);
     }
     let is_fatal = |alert: &Vec<u8>| alert.first() == Some(&FATAL);
     if expected.end == End::Failed && !expected.alerts.iter().any(is_fatal) {

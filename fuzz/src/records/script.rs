@@ -10,6 +10,10 @@ use crate::tls_peer::{ALERT, DATA, HANDSHAKE, Handshake, Oddity, Peer, UPDATE};
 const STEPS: usize = 40;
 /// Most bytes of all answers: they fit into the buffer of a socket.
 const ANSWERS: usize = 60_000;
+/// Longest record of TLS 1.3 as it is sent, without its header.
+const MAX_CIPHERTEXT: usize = (1 << 14) + 256;
+/// Bytes that protect a record.
+const TAG: usize = 16;
 const CHANGE_CIPHER_SPEC: [u8; 6] = [20, 3, 3, 0, 1, 1];
 const FINISHED: u8 = 20;
 const KEY_UPDATE: u8 = 24;
@@ -95,6 +99,16 @@ impl Script {
             }
             Step::Raw(bytes) => is_odd(bytes[0]),
             Step::Rekey | Step::Answer(_) | Step::Move => false,
+        })
+    }
+
+    /// Whether a record is longer than RFC 8446, section 5.2, allows when it is protected.
+    pub(super) fn has_long_record(&self) -> bool {
+        self.0.iter().any(|step| {
+            let Step::Record(_, text, odd) = step else {
+                return false;
+            };
+            text.len() + 1 + odd.padding + TAG > MAX_CIPHERTEXT
         })
     }
 }
