@@ -19,7 +19,7 @@ use crate::support::{
 };
 
 /// Shows that places in the maps and descriptors are given back, whoever has the channels.
-const UPGRADES: usize = 20;
+const UPGRADES: usize = 8;
 
 /// For so many channels there is room.
 pub(crate) const CHANNELS: u32 = 100;
