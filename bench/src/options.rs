@@ -48,6 +48,9 @@ enum What {
         /// gateway-sockmap-unix.
         #[arg(long, value_delimiter = ',')]
         peers: Vec<String>,
+        /// What connects client, gateway and host, unless that is on a Unix socket.
+        #[arg(long, value_enum, default_value_t = Link::Loopback)]
+        link: Link,
         #[command(flatten)]
         run: RunOptions,
     },
@@ -207,10 +210,14 @@ impl Options {
                 };
                 run.task(comparison, *link, kinds, reference)
             }
-            What::Paths { peers, run } => {
+            What::Paths { peers, link, run } => {
                 let kinds = chosen_kinds(&Kind::PATHS, peers)?;
                 let reference = kinds[0];
-                run.task("paths", Link::Loopback, kinds, reference)
+                let comparison = match link {
+                    Link::Loopback => "paths",
+                    Link::Veth => "paths-veth",
+                };
+                run.task(comparison, *link, kinds, reference)
             }
             What::Tunnels(run) => {
                 let kinds = Kind::TUNNELS.to_vec();

@@ -77,6 +77,8 @@ async fn what_is_measured_is_kept_and_counts_from_the_next_start_on() -> Result<
     assert_eq!(auto(&stage).await?["measurement"], Value::Null);
     let table = stage.gateway.output(&["probe"]).await?;
     ensure!(table.contains("us/message"), "{table}");
+    // What this machine says, for whoever asks with --nocapture.
+    println!("{table}");
     // It was measured a moment ago.
     let again = ["probe", "--measure", "--if-changed"];
     assert_eq!(stage.gateway.output(&again).await?, "");
