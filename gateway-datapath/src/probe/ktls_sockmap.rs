@@ -23,7 +23,7 @@ const LATE: Duration = Duration::from_millis(20);
 
 /// `suite` is one that the kernel carries; `None`: there is none.
 pub(super) async fn probe(suite: Option<Suite>, programs: &Path) -> anyhow::Result<()> {
-    let suite = suite.context("the kernel takes no TLS keys (module tls)")?;
+    let suite = suite.context("needs ktls, which does not work here")?;
     sockmap::may_have_tls()?;
     let sockmap = Sockmap::take_or_load(programs, 1, QUEUED)?;
     round_trip::run_protected(
