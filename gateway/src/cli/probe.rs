@@ -106,8 +106,8 @@ impl ProbeArguments {
         kept.with_context(|| format!("{} is not kept", path.display()))?;
         if chosen.plaintext.path == Path::Sockmap {
             complain(
-                "note: channels on sockmap to hosts on Unix sockets end when the gateway is \
-                 restarted; \"DataPath\": \"relay\" keeps them",
+                "note: this was measured over loopback; over Ethernet sockmap can cost more than \
+                 relay, so compare both there or set \"DataPath\": \"relay\"",
             );
         }
         Ok(())
