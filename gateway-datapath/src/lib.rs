@@ -16,6 +16,7 @@ mod framing;
 mod host_stream;
 mod inbound;
 mod kernel_count;
+mod kernel_release;
 pub mod ktls;
 pub mod label;
 mod legs;

@@ -6,8 +6,7 @@
 
 use anyhow::bail;
 
-/// Major, minor, patch level.
-type Release = (u32, u32, u32);
+use crate::kernel_release::{Release, parse, running};
 
 struct Fault {
     name: &'static str,
@@ -54,7 +53,7 @@ impl Fault {
 
 /// Fails with the reason if this kernel has a fault that is known.
 pub(crate) fn refuse_faulty() -> anyhow::Result<()> {
-    refuse(&rustix::system::uname().release().to_string_lossy())
+    refuse(&running())
 }
 
 fn refuse(release: &str) -> anyhow::Result<()> {
@@ -67,16 +66,6 @@ fn refuse(release: &str) -> anyhow::Result<()> {
         }
         None => Ok(()),
     }
-}
-
-/// Reads the numbers of a release such as `6.12.117+deb12-cloud-amd64` or `7.1-rc2`.
-fn parse(release: &str) -> Option<Release> {
-    let end = release
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(release.len());
-    let mut numbers = release[..end].split('.').map(str::parse);
-    let mut next = || numbers.next()?.ok();
-    Some((next()?, next()?, next().unwrap_or(0)))
 }
 
 #[cfg(test)]

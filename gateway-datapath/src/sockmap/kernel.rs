@@ -6,6 +6,7 @@ use tracing::debug;
 
 use super::LoadError;
 use super::type_info::Offsets;
+use crate::kernel_release::{parse, running};
 
 /// The oldest series that this was tried with.
 const FIRST: (u32, u32) = (6, 1);
@@ -30,7 +31,7 @@ const TRIED_WITH_TLS: (u32, u32) = (6, 12);
 
 /// Whether a client's socket in a map may get kernel TLS; the error says why not.
 pub(crate) fn may_have_tls() -> anyhow::Result<()> {
-    tls_for(&rustix::system::uname().release().to_string_lossy())
+    tls_for(&running())
 }
 
 fn tls_for(release: &str) -> anyhow::Result<()> {
@@ -45,7 +46,7 @@ fn tls_for(release: &str) -> anyhow::Result<()> {
 ///
 /// [`SEGMENT_LIMIT`]: gateway_common::layout::SEGMENT_LIMIT
 pub(super) fn segment_limit() -> Result<u64, LoadError> {
-    limit_of(&rustix::system::uname().release().to_string_lossy())
+    limit_of(&running())
 }
 
 /// What `unix_host_verdict` has to know of this kernel; `None`: hosts on Unix sockets cannot be
@@ -75,7 +76,7 @@ fn limit_of(release: &str) -> Result<u64, LoadError> {
 ///
 /// [`LINEAR_LIMIT`]: gateway_common::layout::LINEAR_LIMIT
 pub(super) fn linear_limit() -> u64 {
-    linear_limit_of(&rustix::system::uname().release().to_string_lossy())
+    linear_limit_of(&running())
 }
 
 fn linear_limit_of(release: &str) -> u64 {
@@ -85,11 +86,9 @@ fn linear_limit_of(release: &str) -> u64 {
     }
 }
 
-/// Reads the first two numbers of a release as `6.12.117+deb12-cloud-amd64`.
+/// The first two numbers of a release.
 fn series(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
-    let mut next = || numbers.next()?.parse().ok();
-    Some((next()?, next()?))
+    parse(release).map(|(major, minor, _)| (major, minor))
 }
 
 #[cfg(test)]
