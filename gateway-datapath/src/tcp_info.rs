@@ -120,10 +120,11 @@ pub fn bytes_acknowledged(socket: impl AsFd) -> io::Result<u64> {
     Ok(read(socket)?.bytes_acked)
 }
 
-/// The shortest time in which a TCP socket's peer has answered, or the only one that is known.
+/// The shortest time in which a TCP socket's peer has answered, or the only one that is known;
+/// zero: none is.
 ///
 /// Fails as [`bytes_written`] does.
-pub(super) fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
+pub fn round_trip(socket: impl AsFd) -> io::Result<Duration> {
     let info = read(socket)?;
     let micros = if info.min_rtt == 0 || info.min_rtt == u32::MAX {
         info.rtt

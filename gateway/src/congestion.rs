@@ -6,7 +6,9 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use gateway_datapath::tcp_info::round_trip;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tracing::{info, warn};
 
@@ -14,6 +16,15 @@ use crate::config::CongestionControl;
 
 /// What `"auto"` looks for: it does not take each lost packet for a sign that the line is full.
 const PREFERRED: &str = "bbr";
+/// What a client gets that is near where the system would give it that: the kernel's own default.
+const OF_NEAR: &str = "cubic";
+/// A client that answers within it is near.
+///
+/// The kernel sends for bbr at a measured pace, with a timer for every few packets
+/// (`tcp_internal_pacing()`, `net/ipv4/tcp_output.c`). To a client that is near, `relay` moved half
+/// as much with it, and `sockmap` a quarter. After a loss any algorithm recovers there within
+/// milliseconds.
+const NEAR: Duration = Duration::from_millis(1);
 
 /// What connections get.
 pub struct Congestion {
@@ -84,7 +95,7 @@ impl Congestion {
     }
 
     /// The algorithm of the connections that are taken now, by its name in the kernel; `None`:
-    /// the kernel does not say. A route or a socket unit of the system may say otherwise where
+    /// the kernel does not say. With `"auto"`, near clients do not get it. A route or a socket unit of the system may say otherwise where
     /// nothing is asked of the kernel.
     pub fn in_use(&self) -> Option<String> {
         match &self.outcome {
@@ -129,13 +140,26 @@ impl Congestion {
         let Outcome::Algorithm(name) = &self.outcome else {
             return;
         };
-        let set = SockRef::from(connection).set_tcp_congestion(name.as_bytes());
+        let socket = SockRef::from(connection);
+        if self.wanted == CongestionControl::Auto && is_near(connection) {
+            if current(&socket).is_ok_and(|name| name == PREFERRED) {
+                // Where the kernel does not have it, the system's will do.
+                let _ = socket.set_tcp_congestion(OF_NEAR.as_bytes());
+            }
+            return;
+        }
+        let set = socket.set_tcp_congestion(name.as_bytes());
         if let Err(error) = set
             && !self.failed.swap(true, Ordering::Relaxed)
         {
             warn!(wanted = name, %error, "a connection keeps the system's congestion control");
         }
     }
+}
+
+/// Whether a client has answered so soon; one of which that is not known has not.
+fn is_near(connection: &impl AsFd) -> bool {
+    round_trip(connection).is_ok_and(|time| !time.is_zero() && time <= NEAR)
 }
 
 /// What the kernel gives a connection of which nothing is asked. A socket is asked, as the unit's

@@ -10,7 +10,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::net::{Endpoint, within};
+use crate::net::{Connection, Endpoint, within};
 use crate::netlink::{HEADER, message, send_to_kernel};
 
 // linux/netlink.h
@@ -42,15 +42,19 @@ pub fn at_peer(connection: &TcpStream) -> Result<String> {
     bail!("no socket from {own} to {peer}")
 }
 
-/// The same of a client that comes now and has an answer to a request, so that the gateway has
-/// taken it.
+/// The same of a client that comes now.
 pub async fn given(endpoint: &Endpoint) -> Result<String> {
+    at_peer(taken(endpoint).await?.tcp())
+}
+
+/// A client that comes now and has an answer to a request, so that the gateway has taken it.
+pub async fn taken(endpoint: &Endpoint) -> Result<Connection> {
     let mut connection = endpoint.connect().await?;
     let request = b"GET / HTTP/1.1\r\nHost: gw\r\n\r\n";
     connection.write_all(request).await?;
     connection.flush().await?;
     within("an answer", connection.read_u8()).await??;
-    at_peer(connection.tcp())
+    Ok(connection)
 }
 
 /// What a socket of this process has, or gives to connections.

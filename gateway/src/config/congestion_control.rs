@@ -11,7 +11,8 @@ const MAX_NAME: usize = 15;
 /// The congestion control of the clients' connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CongestionControl {
-    /// `"auto"`: bbr where the kernel has it for this process, else as [`Self::System`].
+    /// `"auto"`: bbr for clients that are not near, where the kernel has it for this process; else
+    /// as [`Self::System`], but never bbr for clients that are near.
     Auto,
     /// `"system"`: as the kernel is set up.
     System,

@@ -1,12 +1,14 @@
 //! The congestion control of the clients' connections, as the kernel tells it.
 
-use std::fs;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use socket2::SockRef;
+use testkit::line::Quality;
 use testkit::net::free_port;
+use testkit::network::{Leg, Network};
 use testkit::prelude::*;
-use testkit::sock_diag::{at_peer, given, own};
+use testkit::sock_diag::{at_peer, given, own, taken};
 
 use crate::reload::change;
 use crate::support::{get, logged, port_gateway};
@@ -66,32 +68,37 @@ async fn what_the_kernel_does_not_have_is_told_with_what_helps_and_the_systems_i
     assert_eq!(given(&gateway.tls()).await.unwrap(), systems());
 }
 
-/// In a network whose system is set up with another one.
-#[test]
+/// Whatever the system is set up with.
+#[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
-fn by_default_it_is_bbr_where_the_kernel_has_it_whatever_the_system_is_set_up_with() {
-    testkit::namespace::run(|| async {
-        fs::write("/proc/sys/net/ipv4/tcp_congestion_control", ALWAYS_THERE)?;
-        assert_eq!(systems(), ALWAYS_THERE);
-        let socket = std::net::TcpListener::bind("127.0.0.1:0")?;
-        let has_bbr = SockRef::from(&socket).set_tcp_congestion(b"bbr").is_ok();
-        let expected = if has_bbr { "bbr" } else { ALWAYS_THERE };
-        for (gateway, expected) in [
-            (port_gateway(), expected),
-            (
-                port_gateway().set("CongestionControl", "system"),
-                ALWAYS_THERE,
-            ),
-        ] {
-            let gateway = gateway.spawn().await?;
-            let in_use = format!("in_use=\"{expected}\"");
-            logged(&gateway, &["INFO congestion control wanted=", &in_use]).await;
-            assert_eq!(given(&gateway.tls()).await?, expected);
-            assert_eq!(gateway.count_logged(FALLS_BACK).await, 0);
-        }
-        Ok(())
-    })
-    .unwrap();
+async fn by_default_it_is_bbr_where_the_kernel_has_it_but_for_clients_that_are_near() {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let has_bbr = SockRef::from(&socket).set_tcp_congestion(b"bbr").is_ok();
+    let bbr = if has_bbr { "bbr" } else { ALWAYS_THERE };
+    let away = Quality::new(Duration::from_millis(10), 100_000_000);
+    let near = if has_bbr { "cubic" } else { ALWAYS_THERE };
+    for (leg, system, wanted, expected) in [
+        (Leg::Ethernet, ALWAYS_THERE, "auto", ALWAYS_THERE),
+        (Leg::Ethernet, bbr, "auto", near),
+        (Leg::Ethernet, bbr, "system", bbr),
+        (away.into(), ALWAYS_THERE, "auto", bbr),
+        (away.into(), ALWAYS_THERE, "system", ALWAYS_THERE),
+    ] {
+        let network = Network::new(leg, Leg::Ethernet, 1).unwrap();
+        network.set_congestion_control(system).unwrap();
+        let gateway = port_gateway()
+            .set("CongestionControl", wanted)
+            .in_network(&network)
+            .spawn()
+            .await
+            .unwrap();
+        logged(&gateway, &["INFO congestion control wanted="]).await;
+        let endpoint = gateway.tls().in_namespace(&network.client);
+        let client = taken(&endpoint).await.unwrap();
+        let given = network.gateway.enter(|| at_peer(client.tcp()));
+        assert_eq!(given.unwrap().unwrap(), expected, "{leg:?} {system} {wanted}");
+        assert_eq!(gateway.count_logged(FALLS_BACK).await, 0);
+    }
 }
 
 #[tokio::test]
