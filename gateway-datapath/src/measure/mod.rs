@@ -7,6 +7,7 @@
 
 mod clock;
 mod mix;
+mod network;
 mod peers;
 mod spread;
 mod stage;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, ServerConfig};
 use serde::{Deserialize, Serialize};
 
 pub use clock::Counted;
+pub use network::Link;
 pub use spread::Spread;
 
 use crate::DataPath;
@@ -27,7 +29,9 @@ use crate::ktls::Support;
 use crate::probe::{self, Finding};
 use clock::{Clock, busy_ticks, own};
 use mix::{CHANNELS, Message};
+use network::Network;
 use peers::Peers;
+use spread::rounded;
 use stage::Stage;
 
 /// Fewest and most turns of each path.
@@ -117,6 +121,8 @@ pub struct Options {
 /// What was measured.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {
+    /// What lay between the gateway and its clients and hosts.
+    pub link: Link,
     /// Whose processor time was counted.
     pub counted: Counted,
     /// How long it took, in seconds.
@@ -212,13 +218,14 @@ impl PathFigures {
 pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Measurement> {
     let begun = Instant::now();
     let mut clock = Clock::find()?;
-    let peers = Peers::start()?;
+    let network = Network::open()?;
+    let peers = Peers::start(network.of_peers()?)?;
     let support = probe::support(findings);
     let mut runners = Vec::new();
     for leg in Leg::ALL {
         for &path in leg.paths() {
             if probe::works(findings, path.name()) {
-                runners.push(Runner::open(leg, path, options, &support, &peers).await);
+                runners.push(Runner::open(leg, path, options, &support, &network, &peers).await);
             }
         }
     }
@@ -245,7 +252,7 @@ pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Meas
                 .await?;
         }
     }
-    let others = work.others(clock.counted())?;
+    let others = rounded(work.others(clock.counted())?);
     let legs = Leg::ALL.map(|leg| {
         let of_leg = runners.iter().filter(|runner| runner.leg == leg);
         LegFigures {
@@ -257,8 +264,9 @@ pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Meas
         runner.close().await?;
     }
     Ok(Measurement {
+        link: network.link,
         counted: clock.counted(),
-        seconds: begun.elapsed().as_secs_f64(),
+        seconds: rounded(begun.elapsed().as_secs_f64()),
         channels: CHANNELS,
         others,
         legs: legs.into(),
@@ -281,13 +289,14 @@ impl Runner {
         path: Path,
         options: &Options,
         support: &Support,
+        network: &Network,
         peers: &Peers,
     ) -> Self {
         Self {
             leg,
             path,
             nanoseconds: Vec::new(),
-            stage: Stage::open(leg, path, options, support, peers).await,
+            stage: Stage::open(leg, path, options, support, network, peers).await,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Host and client of a measured channel: they send what the mix says, and compare all that comes.
 
 use std::future::Future;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::mix::{Direction, Message};
+use super::network::Namespace;
 use crate::probe::round_trip::read_header;
 
 /// Longest wait for what has been sent.
@@ -31,18 +33,24 @@ pub(super) struct Peers {
 }
 
 impl Peers {
-    pub(super) fn start() -> anyhow::Result<Self> {
+    /// In this network namespace; `None`: in that of the caller.
+    pub(super) fn start(namespace: Option<Namespace>) -> anyhow::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start a runtime")?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
+        let (tell, entered) = mpsc::channel();
         thread::Builder::new()
             .name("peers".to_owned())
             .spawn(move || {
+                let outcome = namespace.map_or(Ok(()), |namespace| namespace.enter());
+                // Whoever starts it waits for this.
+                let _ = tell.send(outcome);
                 // That nobody says anything is what it waits for.
                 let _ = runtime.block_on(stopped);
             })
             .context("cannot start a thread")?;
+        entered.recv().context("the thread has ended")??;
         Ok(Self {
             runtime: handle,
             _stop: stop,

@@ -18,9 +18,9 @@ impl Spread {
     pub(super) fn of(mut figures: Vec<f64>) -> Option<Self> {
         figures.sort_by(f64::total_cmp);
         Some(Self {
-            median: quantile(&figures, 2)?,
-            lower: quantile(&figures, 1)?,
-            upper: quantile(&figures, 3)?,
+            median: rounded(quantile(&figures, 2)?),
+            lower: rounded(quantile(&figures, 1)?),
+            upper: rounded(quantile(&figures, 3)?),
         })
     }
 
@@ -36,9 +36,9 @@ impl Spread {
             .take_while(|rank| f64::from(*rank) <= rarely)
             .count();
         Some(Self {
-            median: quantile(&figures, 2)?,
-            lower: *figures.get(below)?,
-            upper: *figures.iter().rev().nth(below)?,
+            median: rounded(quantile(&figures, 2)?),
+            lower: rounded(*figures.get(below)?),
+            upper: rounded(*figures.iter().rev().nth(below)?),
         })
     }
 
@@ -46,6 +46,12 @@ impl Spread {
     pub fn width(&self) -> f64 {
         self.upper - self.lower
     }
+}
+
+/// To four decimals: more of them mean nothing, and figures of so few digits are read from a file as
+/// they were written (`serde_json` without its feature `float_roundtrip`).
+pub(super) fn rounded(figure: f64) -> f64 {
+    (figure * 1e4).round() / 1e4
 }
 
 /// So many quarters lie below it; between two figures, it is where a straight line leads.
@@ -74,6 +80,16 @@ mod tests {
         );
         assert!(Spread::of(vec![7.0]).unwrap().width().abs() < f64::EPSILON);
         assert_eq!(Spread::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn figures_are_read_as_they_were_written() {
+        for number in 1..2_000_u32 {
+            let figures = vec![f64::from(number) * 0.036_431_862_676_056_31];
+            let spread = Spread::of(figures).unwrap();
+            let text = serde_json::to_string(&spread).unwrap();
+            assert_eq!(serde_json::from_str::<Spread>(&text).unwrap(), spread);
+        }
     }
 
     #[test]

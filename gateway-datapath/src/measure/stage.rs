@@ -1,7 +1,7 @@
 //! Channels that are open on one data path, with the code that moves those of clients.
 
 use std::future::pending;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::mix::{CHANNELS, Message};
+use super::network::Network;
 use super::peers::{Ends, Peers, Stream};
 use super::{Leg, Options, Path};
 use crate::client_stream::ClientStream;
@@ -39,10 +40,11 @@ impl Stage {
         path: Path,
         options: &Options,
         support: &Support,
+        network: &Network,
         peers: &Peers,
     ) -> anyhow::Result<Self> {
         let paths = paths(path, options, support)?;
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = network.listener()?;
         let mut stage = Self {
             ends: Vec::new(),
             channels: Vec::new(),
@@ -148,7 +150,7 @@ async fn client(
     Ok((Box::new(client.await??), ClientStream::Tls(Box::new(leg))))
 }
 
-/// Both ends of a connection over loopback: the peer's, the gateway's.
+/// Both ends of a connection: the peer's, the gateway's.
 async fn connection(
     peers: &Peers,
     listener: &TcpListener,

@@ -16,7 +16,7 @@ use crate::kept_file::{self, WRITABLE_BY_OTHERS};
 /// The file in `StateDirectory`.
 const FILE: &str = "data-paths.json";
 /// Of the file's form. A gateway ignores other versions.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Anybody may read it: it holds nothing but figures.
 const MODE: u32 = 0o644;
 
@@ -170,13 +170,14 @@ pub(super) mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use gateway_datapath::measure::Counted;
+    use gateway_datapath::measure::{Counted, Link};
 
     use super::*;
 
     /// With nothing measured.
     pub(in crate::measured) fn record() -> Record {
         let measurement = Measurement {
+            link: Link::Ethernet,
             counted: Counted::Threads,
             seconds: 1.5,
             channels: 16,
@@ -226,12 +227,12 @@ pub(super) mod tests {
         let reason = || of_this_machine(&config).unwrap_err().to_string();
         for (content, expected) in [
             ("", "it holds no measurement"),
-            ("{\"version\": 1}", "it holds no measurement: missing field"),
+            ("{\"version\": 2}", "it holds no measurement: missing field"),
             (
                 "{\"version\": 7, \"legs\": 5}",
-                "it has version 7, and this gateway knows 1",
+                "it has version 7, and this gateway knows 2",
             ),
-            ("[1]", "it holds no measurement"),
+            ("[2]", "it holds no measurement"),
         ] {
             fs::write(&path, content).unwrap();
             let reason = reason();

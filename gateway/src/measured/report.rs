@@ -2,13 +2,14 @@
 
 use std::fmt::Write;
 
-use gateway_datapath::measure::{Leg, Measurement, Outcome, PathFigures, Spread};
+use gateway_datapath::measure::{Leg, Link, Measurement, Outcome, PathFigures, Spread};
 
 use super::record::Record;
 
 /// The figures, and what they are about.
 pub(crate) fn table(record: &Record) -> String {
     let Measurement {
+        link,
         counted,
         seconds,
         channels,
@@ -40,9 +41,13 @@ pub(crate) fn table(record: &Record) -> String {
         }
     }
     let machine = &record.machine;
+    let link = match link {
+        Link::Ethernet => "Ethernet devices".to_owned(),
+        Link::Loopback { reason } => format!("loopback ({reason})"),
+    };
     let _ = writeln!(
         text,
-        "Measured {} by {} in {seconds:.1} s, with {channels} channels at a time.\n\
+        "Measured {} by {} over {link} in {seconds:.1} s, with {channels} channels at a time.\n\
          Processor time: {}. Other programs took {:.0} % of the processors.\n\
          Kernel {}, processor {}, processors {}.",
         record.date(),

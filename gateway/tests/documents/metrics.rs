@@ -43,7 +43,7 @@ fn every_metric_is_documented_with_its_type_and_the_values_of_its_labels() -> Re
         "measurement": {
             "version": 1, "gateway": "", "measured_at": 0,
             "kernel": "", "processor": "", "processors": "",
-            "counted": "ticks", "seconds": 1.0, "channels": 1, "others": 0.0,
+            "link": {"kind": "ethernet"}, "counted": "ticks", "seconds": 1.0, "channels": 1, "others": 0.0,
             "legs": [{"leg": "plaintext", "paths": paths}, {"leg": "tls", "paths": paths}],
         },
     }))?;

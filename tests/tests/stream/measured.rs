@@ -40,9 +40,10 @@ fn read(path: &Path) -> Result<Value> {
     Ok(serde_json::from_slice(&fs::read(path)?)?)
 }
 
-/// Makes a file say that `sockmap` costs a fifth less on plaintext legs.
+/// Makes a file say that `sockmap` costs a fifth less on plaintext legs, over Ethernet.
 fn let_sockmap_win(path: &Path) -> Result<()> {
     let mut record = read(path)?;
+    record["link"] = json!({"kind": "ethernet"});
     record["legs"] = json!([{"leg": "plaintext", "paths": [
         {"path": "relay", "outcome": "reference", "turns": 8, "messages": 100, "bytes": 400_000,
          "microseconds": {"median": 50.0, "lower": 49.0, "upper": 51.0}},
@@ -64,6 +65,13 @@ async fn what_is_measured_is_kept_and_counts_from_the_next_start_on() -> Result<
     let record = &report["measurement"];
     assert_eq!(read(&kept(&state))?, *record);
     let legs = record["legs"].as_array().context("legs")?;
+    if cfg!(unprivileged) {
+        assert_eq!(record["link"]["kind"], "loopback");
+        let chosen = report["auto"]["plaintext"].to_string();
+        ensure!(chosen.contains("over loopback only"), "{chosen}");
+    } else {
+        assert_eq!(record["link"], json!({"kind": "ethernet"}));
+    }
     assert_eq!([&legs[0]["leg"], &legs[1]["leg"]], ["plaintext", "tls"]);
     for leg in legs {
         for path in leg["paths"].as_array().context("paths")? {
@@ -129,7 +137,7 @@ async fn auto_follows_the_measurement_of_this_kernel_and_no_other() -> Result<()
 #[tokio::test]
 async fn a_damaged_measurement_is_told_and_ignored() -> Result<()> {
     let state = TempDir::new()?;
-    fs::write(kept(&state), "{\"version\": 1, \"legs\": \"ha")?;
+    fs::write(kept(&state), "{\"version\": 2, \"legs\": \"ha")?;
     let stage = start(RELAY_PLAIN, state.path()).await?;
     let told = stage
         .wait_for_log("the measurement of data paths cannot be used")
