@@ -13,6 +13,7 @@ mod ending;
 mod handshake;
 mod host;
 mod profile;
+mod queues;
 mod received;
 mod record;
 mod role;

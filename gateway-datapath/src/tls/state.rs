@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 
 use super::control::Control;
+use super::queues::{Incoming, Outgoing};
 use super::record::{Opener, Sealer};
 use super::role::Role;
 use super::secrets::Secrets;
-use super::stream::{Incoming, Outgoing, TlsStream, broken};
+use super::stream::{TlsStream, broken};
 use crate::buffer::{Buffer, SIZE};
 use crate::encoded::Bytes;
 use crate::state_error::StateError;
