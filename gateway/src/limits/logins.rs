@@ -7,7 +7,7 @@
 //! - a user at all addresses, and an address with all users, where waits stay short, as others
 //!   suffer from them. Whoever has logged in from the same address before suffers from neither.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,17 +17,7 @@ use ipnet::IpNet;
 
 use super::Subscriber;
 use super::terminals::TerminalRates;
-
-/// When waits begin, and how long they become.
-#[derive(Clone, Copy)]
-struct Rule {
-    /// Wrong passwords without a wait.
-    free: u32,
-    longest: Duration,
-    /// One is forgotten in each such time; `None`: none before [`FORGET`]. Where many are counted
-    /// together, a single client that tries an old password for ever makes nobody wait.
-    forgets_one_in: Option<Duration>,
-}
+use super::waits::{Counters, MOST, Rule, Stage};
 
 const AT_ADDRESS: Rule = Rule {
     free: 5,
@@ -44,13 +34,6 @@ const ADDRESS: Rule = Rule {
     longest: Duration::from_secs(10),
     forgets_one_in: Some(Duration::from_secs(30)),
 };
-
-/// Wrong passwords are forgotten when there was none for so long.
-const FORGET: Duration = Duration::from_secs(900);
-/// Wait while the outcome of other attempts is not known, which decides how long it really is.
-const SOON: Duration = Duration::from_secs(1);
-/// Entries of a kind that are remembered; a bound on memory.
-const MOST: usize = 65_536;
 
 /// Stands for a user's name, which may be long, and need not be anybody's.
 type User = u64;
@@ -92,15 +75,6 @@ pub struct Attempt {
     user: User,
     is_checked: bool,
     is_failed: bool,
-}
-
-/// How far an attempt is that asks whether it has to wait.
-#[derive(Clone, Copy)]
-enum Stage {
-    /// It has just come.
-    Begin,
-    /// Its password is about to be checked.
-    Check,
 }
 
 impl LoginLimit {
@@ -265,136 +239,13 @@ impl State {
     }
 }
 
-impl Rule {
-    /// How long after so many wrong passwords the next one may be tried.
-    fn delay(self, failures: u32) -> Duration {
-        match failures.checked_sub(self.free) {
-            None => Duration::ZERO,
-            Some(more) => Duration::from_secs(1 << more.min(16)).min(self.longest),
-        }
-    }
-}
-
-struct Counter {
-    failures: u32,
-    /// Attempts whose outcome is not known.
-    under_way: u32,
-    /// Those of them whose passwords are being checked.
-    checked: u32,
-    /// When the latest wrong password came; before there was one, when the first attempt began.
-    last: Instant,
-}
-
-impl Counter {
-    /// Those that are not forgotten.
-    fn failures_at(&self, now: Instant, rule: Rule) -> u32 {
-        let Some(one_in) = rule.forgets_one_in else {
-            return self.failures;
-        };
-        let passed = now.saturating_duration_since(self.last);
-        let forgotten = passed.as_secs() / one_in.as_secs().max(1);
-        let forgotten = u32::try_from(forgotten).unwrap_or(u32::MAX);
-        self.failures.saturating_sub(forgotten)
-    }
-
-    fn is_over(&self, now: Instant) -> bool {
-        self.under_way == 0 && now.saturating_duration_since(self.last) >= FORGET
-    }
-}
-
-struct Counters<K> {
-    rule: Rule,
-    counters: HashMap<K, Counter>,
-}
-
-impl<K: Eq + Hash> Counters<K> {
-    fn new(rule: Rule) -> Self {
-        Self {
-            rule,
-            counters: HashMap::new(),
-        }
-    }
-
-    fn wait(&self, key: &K, stage: Stage, now: Instant) -> Option<Duration> {
-        let rule = self.rule;
-        let counter = self.counters.get(key);
-        let counter = counter.filter(|counter| !counter.is_over(now))?;
-        let failures = counter.failures_at(now, rule);
-        let next = counter.last + rule.delay(failures);
-        if let Some(left) = next
-            .checked_duration_since(now)
-            .filter(|left| !left.is_zero())
-        {
-            return Some(left);
-        }
-        // Many at once would be as many as no wait can make good. The first ones may begin, as a
-        // class logs in at the same moment, but no more are checked than may fail.
-        let room = rule.free.saturating_sub(failures).max(1);
-        let is_full = match stage {
-            Stage::Begin => failures > 0 && counter.under_way >= room,
-            Stage::Check => counter.checked >= room,
-        };
-        is_full.then_some(SOON)
-    }
-
-    fn check(&mut self, key: &K) {
-        // There is none if all were forgotten meanwhile.
-        if let Some(counter) = self.counters.get_mut(key) {
-            counter.checked += 1;
-        }
-    }
-
-    fn begin(&mut self, key: K, now: Instant) {
-        if self.counters.len() >= MOST {
-            self.counters.retain(|_, counter| !counter.is_over(now));
-            if self.counters.len() >= MOST {
-                self.counters.clear();
-            }
-        }
-        let counter = self.counters.entry(key).or_insert(Counter {
-            failures: 0,
-            under_way: 0,
-            checked: 0,
-            last: now,
-        });
-        if counter.is_over(now) {
-            counter.failures = 0;
-        }
-        counter.under_way += 1;
-    }
-
-    fn failed(&mut self, key: &K, now: Instant) {
-        if let Some(counter) = self.counters.get_mut(key) {
-            counter.failures = counter.failures_at(now, self.rule).saturating_add(1);
-            counter.last = now;
-        }
-    }
-
-    fn forget(&mut self, key: &K) {
-        if let Some(counter) = self.counters.get_mut(key) {
-            counter.failures = 0;
-        }
-    }
-
-    fn end(&mut self, key: &K, was_checked: bool) {
-        // There is none if all were forgotten meanwhile.
-        let Some(counter) = self.counters.get_mut(key) else {
-            return;
-        };
-        counter.under_way = counter.under_way.saturating_sub(1);
-        counter.checked = counter.checked.saturating_sub(u32::from(was_checked));
-        if counter.under_way == 0 && counter.failures == 0 {
-            self.counters.remove(key);
-        }
-    }
-}
-
 fn lock<T>(state: &Mutex<T>) -> MutexGuard<'_, T> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::waits::{FORGET, SOON};
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -621,9 +472,9 @@ mod tests {
         }
         let state = lock(&limit.state);
         for remembered in [
-            state.at_address.counters.len(),
-            state.users.counters.len(),
-            state.addresses.counters.len(),
+            state.at_address.len(),
+            state.users.len(),
+            state.addresses.len(),
             state.known.len(),
         ] {
             assert!((1..=MOST).contains(&remembered), "{remembered}");

@@ -7,6 +7,7 @@ mod logins;
 mod networks;
 mod subscriber;
 mod terminals;
+mod waits;
 
 pub use clients::{ClientLimits, Place};
 pub use connections::{
