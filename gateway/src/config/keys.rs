@@ -12,10 +12,11 @@ use serde_json::{Map, Value};
 use super::acme::{Acme, AcmeOrEmpty};
 use super::client_tls::{ClientCertificates, TlsProfile};
 use super::congestion_control::{Algorithm, CongestionControl};
+use super::hosts::{self, Address, HostOrEmpty, Network};
 use super::key::{Key, keys};
 use super::text::{
-    self, Address, CertificateSubject, Directory, FilePath, HostOrEmpty, HttpsUrl, Name, Network,
-    Origin, PathPrefix, SocketDirectory, UriPath,
+    CertificateSubject, Directory, FilePath, HttpsUrl, Name, Origin, PathPrefix, SocketDirectory,
+    UriPath,
 };
 use super::value::{List, Number, OneOf, OrEmpty, OrZero, Port, Seconds, Switch};
 use super::{DataPath, ForwardedHeader, HostProxyProtocol};
@@ -109,7 +110,7 @@ keys! {
         proxy_protocol: Vec<IpNet> = Vec::new();
     /// Name or address under which clients reach the gateway; `None` (an empty string): the
     /// `Host` of each request.
-    "ExternalName": OrEmpty<text::Host>, AtOnce =>
+    "ExternalName": OrEmpty<hosts::Host>, AtOnce =>
         external_name: Option<Host> = None;
     /// Directory of spice-html5, with which browsers are shown a page that logs in and opens the
     /// desktop; `None` (an empty string): no such page.
@@ -130,7 +131,7 @@ keys! {
     "LastSpicePort": Port<1>, AtOnce =>
         last_spice_port: u16 = 25900;
     /// The host, or its Unix sockets, that plain ports as tokens mean (`HijackAll` false).
-    "SpiceHost": text::SpiceHost, AtOnce =>
+    "SpiceHost": hosts::SpiceHost, AtOnce =>
         spice_host: SpiceHost = SpiceHost::Host(Host::LOCALHOST);
     /// Networks that hosts must belong to; empty: any.
     "AllowedHosts": List<Network>, AtOnce =>
@@ -234,7 +235,7 @@ keys! {
     "AdminPort": OrZero<Port<1>>, AtRestart =>
         admin_port: Option<u16> = None;
     /// Further names by which the port for administrators may be asked.
-    "AdminHosts": List<text::Host>, AtOnce =>
+    "AdminHosts": List<hosts::Host>, AtOnce =>
         admin_hosts: Vec<Host> = Vec::new();
     /// Directory of the gateway's own sockets, for the command line.
     "RuntimeDir": FilePath, AtRestart =>

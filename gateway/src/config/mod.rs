@@ -11,6 +11,7 @@ mod congestion_control;
 mod entry;
 mod environment;
 mod file;
+mod hosts;
 mod key;
 mod keys;
 mod load;
