@@ -6,6 +6,8 @@
 //! other. What cannot be used is told, and everything stays as it was.
 
 mod found;
+mod loaded_path;
+mod phase;
 mod taken;
 mod watched;
 
@@ -20,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::{error, info, warn};
 
 use crate::background::OWN;
-use crate::config::{Changes, Config, DataPath, Sources};
+use crate::config::{Changes, Sources};
 use crate::desktops;
 use crate::limits::{self, ConnectionLimits};
 use crate::log::Verbosity;
@@ -29,7 +31,9 @@ use crate::prepared::{HostCa, ManagerTls, PortalTls, Prepared, Signers};
 use crate::serving::{Live, PeerTls, Serving};
 use crate::tls::{Identity, Notice, Reminder};
 use found::{Found, InEffect};
-use gateway_datapath::Paths;
+pub use loaded_path::LoadedPath;
+pub use phase::Phase;
+use phase::{Observed, Observer};
 use taken::{desktops_of, take_congestion, take_desktops, take_pool, take_web_client};
 use watched::{News, Watched};
 
@@ -44,7 +48,6 @@ const PORTAL_AUTHORITIES: &str = "authorities of the portal";
 const HOST_AUTHORITIES: &str = "authorities of the hosts";
 
 type Failure = Box<dyn Error + Send + Sync>;
-type Observer = Arc<dyn Fn(Phase) + Send + Sync>;
 
 /// Longest wait for a thread that reads files.
 const WAIT: Duration = Duration::from_secs(60);
@@ -85,61 +88,6 @@ pub struct AuthorityFiles {
     pub manager: Fingerprint,
     /// `HostCAFile`.
     pub hosts: Fingerprint,
-}
-
-/// Where a reload that SIGHUP asked for stands; for a service manager that waits for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// Files are about to be read.
-    Begun,
-    /// What they hold is in effect or was refused.
-    Ended,
-}
-
-/// A reload that has begun: its end is told however it ends.
-struct Observed(Observer);
-
-impl Observed {
-    fn begin(observer: &Observer) -> Self {
-        observer(Phase::Begun);
-        Self(Arc::clone(observer))
-    }
-}
-
-impl Drop for Observed {
-    fn drop(&mut self) {
-        (self.0)(Phase::Ended);
-    }
-}
-
-/// The data path that was loaded at the start.
-pub struct LoadedPath {
-    /// Its name in the configuration.
-    choice: DataPath,
-    /// How many a channel takes at most.
-    descriptors: u64,
-    /// What channels take it through.
-    paths: Arc<Paths>,
-}
-
-impl LoadedPath {
-    /// `paths` were loaded as this configuration says, for channels of so many descriptors.
-    pub fn new(config: &Config, descriptors: u64, paths: Arc<Paths>) -> Self {
-        Self {
-            choice: config.data_path,
-            descriptors,
-            paths,
-        }
-    }
-
-    /// What channels are to take under this configuration.
-    fn paths_for(&self, config: &Config) -> Arc<Paths> {
-        if config.data_path == self.choice {
-            Arc::clone(&self.paths)
-        } else {
-            Arc::new(self.paths.relay_instead())
-        }
-    }
 }
 
 impl Reloader {

@@ -1,6 +1,8 @@
 //! Tickets: what clients get in place of a host's address and port.
 
 mod host_name;
+mod lease;
+mod presented;
 #[cfg(test)]
 mod signed_tests;
 mod state;
@@ -8,9 +10,9 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod used;
+mod wish;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -24,15 +26,18 @@ use tracing::{debug, info, warn};
 
 use crate::grant::Grant;
 use crate::limits::Subscriber;
-use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, SealError, session_number};
+use crate::pool::{CLOCK_TOLERANCE, Contents, PoolKeys, session_number};
 use crate::session::SessionId;
 use crate::signed::{Signed, SignedTickets, is_signed};
 use crate::ticket_sync::TicketSync;
 use gateway_datapath::encoded::Bytes;
 pub use host_name::ticket_of_host;
+pub use lease::Lease;
+pub use presented::{Presented, RedeemError};
 pub use state::TicketsState;
 use store::{Entry, Store, TicketKey};
 use used::UsedTokens;
+pub use wish::{Form, IssueError, Wish};
 
 /// 96 random bits make 16 characters; old clients cut a token at 17.
 const RANDOM_BYTES: usize = 12;
@@ -42,53 +47,6 @@ const MAX_ENTRIES: usize = 1_000_000;
 const LONGEST_WISH: Duration = Duration::from_secs(86_400);
 /// Bytes of the key by which tickets are recognised.
 const KEY: usize = 32;
-
-/// Why no ticket can be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum IssueError {
-    /// Too many tickets wait to be used.
-    #[error("too many tickets are waiting to be used")]
-    Full,
-    /// The system's random source failed.
-    #[error("the system's random source failed")]
-    Random,
-    /// A ticket for the pool cannot be sealed.
-    #[error(transparent)]
-    Seal(#[from] SealError),
-    /// A pool's tickets hold what they stand for.
-    #[error("a ticket of a pool is too long for a host name")]
-    HostName,
-}
-
-/// How a ticket is wished for.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Wish {
-    /// The time in which it has to be used; `None`: as configured.
-    pub life: Option<Duration>,
-    /// How it is written.
-    pub form: Form,
-}
-
-/// How a ticket is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Form {
-    /// As short as can be, for all clients.
-    #[default]
-    Short,
-    /// As a host name, which native clients may give in place of a user name.
-    HostName,
-}
-
-impl Form {
-    /// Of a ticket that is asked for as a host name, or not.
-    pub fn of(is_host_name: bool) -> Self {
-        if is_host_name {
-            Self::HostName
-        } else {
-            Self::Short
-        }
-    }
-}
 
 /// All tickets of this gateway, in memory; with keys of a pool, those that are in use here.
 ///
@@ -108,37 +66,6 @@ pub struct Tickets {
     closed: AtomicBool,
     store: Mutex<Store>,
     sync: TicketSync,
-}
-
-/// Who shows a ticket.
-#[derive(Clone, Copy, Debug)]
-pub struct Presented<'a> {
-    /// The ticket, or something else.
-    pub token: &'a str,
-    /// Address of the client.
-    pub client: IpAddr,
-    /// Who is counted for a ticket that was made elsewhere.
-    pub owner: Option<Subscriber>,
-    /// Whether a signature is to be checked, which costs more than a look-up.
-    pub may_be_new: bool,
-}
-
-/// Why a ticket opens nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RedeemError {
-    /// It is not known here: it has expired, was made elsewhere, or never.
-    #[error("wrong or expired ticket")]
-    Wrong,
-    /// It is known, or was sealed for this pool, and nobody else need be asked about it: it has
-    /// expired, or is not this client's.
-    #[error("ticket that is good for nothing here")]
-    Denied,
-    /// It would begin a desktop session, see [`Tickets::set_closed`].
-    #[error("no new desktop sessions")]
-    Closed,
-    /// It is good for one desktop session, of which no more can be remembered.
-    #[error("too many signed tickets with jti are remembered until they expire")]
-    Full,
 }
 
 /// Bytes that a ticket is recognised by.
@@ -536,28 +463,5 @@ impl Tickets {
     fn lock(&self) -> MutexGuard<'_, Store> {
         // No code panics with the lock held; were it so, the map would still be whole.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One channel's hold on its ticket; ends when dropped.
-pub struct Lease {
-    /// What it permits.
-    pub grant: Arc<Grant>,
-    /// The desktop session that the channel belongs to.
-    pub session: SessionId,
-    digest: Digest,
-    tickets: Arc<Tickets>,
-}
-
-impl Lease {
-    /// What the ticket is recognised by.
-    pub(crate) fn digest(&self) -> &[u8] {
-        &self.digest
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.tickets.close(&self.digest, Instant::now());
     }
 }

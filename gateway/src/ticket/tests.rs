@@ -1,6 +1,7 @@
 use super::store::{MAX_TICKETS, MAX_WAITING};
 use super::*;
 use crate::target::Target;
+use std::net::IpAddr;
 
 const UNUSED: Duration = Duration::from_secs(120);
 const RECONNECT: Duration = Duration::from_secs(300);
