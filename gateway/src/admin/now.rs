@@ -49,7 +49,7 @@ pub struct Now {
     pub draining: bool,
     /// How often draining began.
     pub drains: u64,
-    /// The congestion control of clients that come now.
+    /// The congestion control of clients that come now and are not near.
     pub congestion_control: Option<String>,
     /// When the certificate ends, in seconds since the Unix epoch.
     pub certificate_end: Option<u64>,
@@ -136,7 +136,7 @@ impl Collector for Now {
         let algorithm = self.congestion_control.as_deref();
         out.gauges(
             "congestion_control_info",
-            "1; its label is the congestion control of clients that come now",
+            "1; its label is the congestion control of clients that come now and are not near",
             algorithm.map(|name| ([("algorithm", name)], 1)).into_iter(),
         )?;
         if let Some(end) = self.certificate_end {

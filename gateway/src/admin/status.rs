@@ -35,7 +35,7 @@ pub struct Status {
     /// What TLS handshakes have agreed on.
     #[serde(default)]
     pub tls: Vec<HandshakeStatus>,
-    /// The congestion control of clients that come now, by its name in the kernel; `null`: unknown.
+    /// The congestion control of clients that come now and are not near, by its name in the kernel; `null`: unknown.
     #[serde(default)]
     pub congestion_control: Option<String>,
     /// What the process may do beyond what its user may, as in `CAP_NET_BIND_SERVICE`.

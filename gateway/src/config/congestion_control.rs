@@ -12,7 +12,7 @@ const MAX_NAME: usize = 15;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CongestionControl {
     /// `"auto"`: bbr for clients that are not near, where the kernel has it for this process; else
-    /// as [`Self::System`], but never bbr for clients that are near.
+    /// as [`Self::System`], but for clients that are near never bbr.
     Auto,
     /// `"system"`: as the kernel is set up.
     System,

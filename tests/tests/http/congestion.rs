@@ -16,6 +16,9 @@ use crate::support::{get, logged, port_gateway};
 /// Every kernel has it, lets everybody use it, and has another one by itself.
 const ALWAYS_THERE: &str = "reno";
 
+/// Clients of which one must be seen to be near.
+const MOST_CLIENTS: usize = 30;
+
 const FALLS_BACK: &str = "WARN the system's congestion control is used instead";
 
 /// What a new socket of this system has.
@@ -68,35 +71,49 @@ async fn what_the_kernel_does_not_have_is_told_with_what_helps_and_the_systems_i
     assert_eq!(given(&gateway.tls()).await.unwrap(), systems());
 }
 
-/// Whatever the system is set up with.
+/// Whatever the system is set up with. Without bbr in the kernel this shows little.
 #[tokio::test]
 #[cfg_attr(unprivileged, ignore = "needs root: cargo xtask test")]
 async fn by_default_it_is_bbr_where_the_kernel_has_it_but_for_clients_that_are_near() {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let has_bbr = SockRef::from(&socket).set_tcp_congestion(b"bbr").is_ok();
     let bbr = if has_bbr { "bbr" } else { ALWAYS_THERE };
-    let away = Quality::new(Duration::from_millis(10), 100_000_000);
     let near = if has_bbr { "cubic" } else { ALWAYS_THERE };
+    let away = Quality::new(Duration::from_millis(10), 100_000_000);
     for (leg, system, wanted, expected) in [
-        (Leg::Ethernet, ALWAYS_THERE, "auto", ALWAYS_THERE),
-        (Leg::Ethernet, bbr, "auto", near),
-        (Leg::Ethernet, bbr, "system", bbr),
-        (away.into(), ALWAYS_THERE, "auto", bbr),
-        (away.into(), ALWAYS_THERE, "system", ALWAYS_THERE),
+        (Leg::Ethernet, ALWAYS_THERE, None, ALWAYS_THERE),
+        (Leg::Ethernet, bbr, None, near),
+        (Leg::Ethernet, bbr, Some("system"), bbr),
+        (away.into(), ALWAYS_THERE, None, bbr),
+        (away.into(), ALWAYS_THERE, Some("auto"), bbr),
+        (away.into(), ALWAYS_THERE, Some("system"), ALWAYS_THERE),
     ] {
         let network = Network::new(leg, Leg::Ethernet, 1).unwrap();
         network.set_congestion_control(system).unwrap();
-        let gateway = port_gateway()
-            .set("CongestionControl", wanted)
-            .in_network(&network)
-            .spawn()
-            .await
-            .unwrap();
-        logged(&gateway, &["INFO congestion control wanted="]).await;
+        let mut gateway = port_gateway().in_network(&network);
+        if let Some(wanted) = wanted {
+            gateway = gateway.set("CongestionControl", wanted);
+        }
+        let gateway = gateway.spawn().await.unwrap();
+        if wanted != Some("system") && has_bbr {
+            logged(&gateway, &["INFO congestion control", "in_use=\"bbr\""]).await;
+        }
         let endpoint = gateway.tls().in_namespace(&network.client);
-        let client = taken(&endpoint).await.unwrap();
-        let given = network.gateway.enter(|| at_peer(client.tcp()));
-        assert_eq!(given.unwrap().unwrap(), expected, "{leg:?} {system} {wanted}");
+        let mut given = Vec::new();
+        // On a busy machine the first answer of a near client, which decides, can take long.
+        while given.last().is_none_or(|given| given != expected) {
+            assert!(
+                given.len() < MOST_CLIENTS,
+                "{leg:?} {system} {wanted:?} {given:?}"
+            );
+            let client = taken(&endpoint).await.unwrap();
+            let of_client = network.gateway.enter(|| at_peer(client.tcp()));
+            given.push(of_client.unwrap().unwrap());
+        }
+        assert!(
+            leg == Leg::Ethernet || given.len() == 1,
+            "{leg:?} {given:?}"
+        );
         assert_eq!(gateway.count_logged(FALLS_BACK).await, 0);
     }
 }
