@@ -218,7 +218,7 @@ impl PathFigures {
 pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Measurement> {
     let begun = Instant::now();
     let mut clock = Clock::find()?;
-    let network = Network::open()?;
+    let network = Network::open();
     let peers = Peers::start(network.of_peers()?)?;
     let support = probe::support(findings);
     let mut runners = Vec::new();
@@ -495,6 +495,7 @@ mod tests {
         let programs = std::path::Path::new("/nowhere");
         let findings = crate::probe::run(crate::probe::Extent::Usual, programs).await;
         let measured = run(&options(programs), &findings).await.unwrap();
+        assert_eq!(measured.link == Link::Ethernet, !cfg!(unprivileged));
         for (leg, figures) in Leg::ALL.into_iter().zip(&measured.legs) {
             assert_eq!(figures.leg, leg);
             assert_eq!(figures.paths[0].outcome, Outcome::Reference, "{figures:?}");

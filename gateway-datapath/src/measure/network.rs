@@ -1,32 +1,39 @@
 //! The network between the measured gateway and its peers: a pair of Ethernet devices in network
-//! namespaces of their own, so that packets are those of a real network and nobody else sees them.
+//! namespaces of their own, so that segments are those of a real network and nobody else sees them.
 //!
-//! Over loopback a path can look cheaper than it is: a packet there can be the whole of what the
-//! sender wrote, and its receiver is served at once.
+//! Over loopback they are others, and so are the differences between data paths: many small writes
+//! in quick succession cost less on `sockmap` than on `relay` over Ethernet, and more over loopback.
 
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail, ensure};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, new_connection};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 use tokio::runtime::Builder;
-use tokio::time::timeout;
 
-/// Longest time in which the kernel makes the devices; it may have to load a module.
+/// Longest time in which the kernel makes namespaces and devices; it may have to load a module.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Longest time in which a first connection comes about.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// Of the range for measurements (RFC 2544, appendix C.2.2).
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 const PEERS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const PREFIX: u8 = 30;
-/// What connections begin with, from a namespace's own directory of settings; and what they are
-/// given here.
-const CONGESTION_CONTROL: (&str, &str) = ("/proc/sys/net/ipv4/tcp_congestion_control", "cubic");
+/// The congestion control that connections of the calling thread's namespace begin with.
+const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+/// What they begin with here, as on most systems.
+const USUAL: &str = "cubic";
+/// What they must not begin with: the gateway does not give it to clients that are near, and it
+/// would be measured instead of the data paths.
+const PACED: &[u8] = b"bbr";
 /// Names of the devices, each by what is behind it.
 const TO_PEERS: &str = "peers";
 const TO_GATEWAY: &str = "gateway";
@@ -47,47 +54,74 @@ pub enum Link {
 /// Where the gateway's sockets and those of its peers are.
 pub(super) struct Network {
     pub(super) link: Link,
-    listener: TcpListener,
-    peers: Option<Namespace>,
+    ethernet: Option<Ethernet>,
+}
+
+/// Two namespaces with a pair of devices between them.
+struct Ethernet {
+    gateway: Namespace,
+    peers: Namespace,
 }
 
 impl Network {
     /// Ethernet needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`, and a kernel with veth devices; without
-    /// them it is loopback. Fails where not even that is there.
-    pub(super) fn open() -> anyhow::Result<Self> {
-        let ethernet = thread::Builder::new()
-            .name("network".to_owned())
-            .spawn(ethernet)
-            .context("cannot start a thread")?;
-        let ethernet = ethernet.join().map_err(|_| anyhow!("it panicked"))?;
-        let (link, listener, peers) = match ethernet {
-            Ok((listener, peers)) => (Link::Ethernet, listener, Some(peers)),
-            Err(error) => {
-                let reason = format!("{error:#}");
-                (
-                    Link::Loopback { reason },
-                    listen(Ipv4Addr::LOCALHOST)?,
-                    None,
-                )
-            }
-        };
-        Ok(Self {
-            link,
-            listener,
-            peers,
-        })
+    /// them it is loopback. Takes up to [`LIMIT`] of the calling thread's time.
+    pub(super) fn open() -> Self {
+        match within(LIMIT, Ethernet::make) {
+            Ok(ethernet) => Self {
+                link: Link::Ethernet,
+                ethernet: Some(ethernet),
+            },
+            Err(error) => Self {
+                link: Link::Loopback {
+                    reason: format!("{error:#}"),
+                },
+                ethernet: None,
+            },
+        }
     }
 
-    /// Where the gateway accepts its peers. Needs a tokio runtime.
-    pub(super) fn listener(&self) -> anyhow::Result<tokio::net::TcpListener> {
-        let listener = self.listener.try_clone()?;
+    /// Where the gateway accepts peers. Needs a tokio runtime.
+    pub(super) fn listen(&self) -> anyhow::Result<tokio::net::TcpListener> {
+        let listener = match &self.ethernet {
+            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+            Some(ethernet) => {
+                let gateway = ethernet.gateway.try_clone()?;
+                within(LIMIT, move || {
+                    gateway.enter()?;
+                    Ok(TcpListener::bind((GATEWAY, 0))?)
+                })?
+            }
+        };
+        listener.set_nonblocking(true)?;
         Ok(tokio::net::TcpListener::from_std(listener)?)
     }
 
     /// Where the peers' sockets must be opened; `None`: anywhere.
     pub(super) fn of_peers(&self) -> anyhow::Result<Option<Namespace>> {
-        let peers = self.peers.as_ref().map(Namespace::try_clone);
-        Ok(peers.transpose()?)
+        let peers = self.ethernet.as_ref().map(|ethernet| &ethernet.peers);
+        Ok(peers.map(Namespace::try_clone).transpose()?)
+    }
+}
+
+/// Has a thread of its own do something, which may enter a namespace, and waits so long for it.
+/// A thread that takes longer is left alone.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    let (tell, done) = mpsc::sync_channel(1);
+    thread::Builder::new()
+        .name("network".to_owned())
+        .spawn(move || {
+            // Nobody waits for what comes too late.
+            let _ = tell.send(work());
+        })
+        .context("cannot start a thread")?;
+    match done.recv_timeout(limit) {
+        Ok(outcome) => outcome,
+        Err(RecvTimeoutError::Timeout) => bail!("the kernel took more than {limit:?} for it"),
+        Err(RecvTimeoutError::Disconnected) => Err(anyhow!("setting the network up has failed")),
     }
 }
 
@@ -95,19 +129,21 @@ impl Network {
 pub(super) struct Namespace(File);
 
 impl Namespace {
-    /// Moves the calling thread for good into a new one.
-    ///
-    /// Its connections have the kernel's usual congestion control, as near clients of the gateway
-    /// do: a system may be set up with one that would be measured instead of the data paths.
+    /// Moves the calling thread for good into a new one, which has the system's settings but for
+    /// [`USUAL`].
     fn leave() -> anyhow::Result<Self> {
         #[expect(unsafe_code, reason = "the only way to leave a namespace")]
         // SAFETY: the thread goes on sharing its descriptors with the others; that of the network
         // is asked only when a socket is opened.
         let left = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
         left.context("no network namespace (CAP_SYS_ADMIN)")?;
-        let (path, algorithm) = CONGESTION_CONTROL;
-        // Where it cannot be set, the system's will do.
-        let _ = fs::write(path, algorithm);
+        // Where it cannot be set, the system's will do unless it is the one that must not be.
+        let _ = fs::write(CONGESTION_CONTROL, USUAL);
+        let begins_with = Socket::new(Domain::IPV4, Type::STREAM, None)?.tcp_congestion()?;
+        ensure!(
+            !begins_with.starts_with(PACED),
+            "connections begin with bbr, and {CONGESTION_CONTROL} cannot be written"
+        );
         let path = "/proc/thread-self/ns/net";
         Ok(Self(File::open(path).context(path)?))
     }
@@ -124,24 +160,29 @@ impl Namespace {
     }
 }
 
-/// Makes both namespaces and the devices between them. The calling thread stays in the gateway's.
-fn ethernet() -> anyhow::Result<(TcpListener, Namespace)> {
-    let peers = Namespace::leave()?;
-    let gateway = Namespace::leave()?;
-    in_kernel(async |handle| {
-        let pair = LinkVeth::new(TO_PEERS, TO_GATEWAY).build();
-        let made = handle.link().add(pair).execute().await;
-        made.context("no Ethernet devices (CAP_NET_ADMIN, module veth)")?;
-        let other = LinkUnspec::new_with_index(index(TO_GATEWAY)?)
-            .setns_by_fd(peers.0.as_raw_fd())
-            .build();
-        handle.link().set(other).execute().await?;
-        bring_up(&handle, TO_PEERS, GATEWAY).await
-    })?;
-    peers.enter()?;
-    in_kernel(async |handle| bring_up(&handle, TO_GATEWAY, PEERS).await)?;
-    gateway.enter()?;
-    Ok((listen(GATEWAY)?, peers))
+impl Ethernet {
+    /// Makes both namespaces and the devices between them, and sees that they carry connections.
+    /// Moves the calling thread.
+    fn make() -> anyhow::Result<Self> {
+        let peers = Namespace::leave()?;
+        let gateway = Namespace::leave()?;
+        in_kernel(async |handle| {
+            let pair = LinkVeth::new(TO_PEERS, TO_GATEWAY).build();
+            let made = handle.link().add(pair).execute().await;
+            made.context("no Ethernet devices (CAP_NET_ADMIN, module veth)")?;
+            let other = LinkUnspec::new_with_index(index(TO_GATEWAY)?)
+                .setns_by_fd(peers.0.as_raw_fd())
+                .build();
+            handle.link().set(other).execute().await?;
+            bring_up(&handle, TO_PEERS, GATEWAY).await
+        })?;
+        let listener = TcpListener::bind((GATEWAY, 0)).context("cannot listen on it")?;
+        peers.enter()?;
+        in_kernel(async |handle| bring_up(&handle, TO_GATEWAY, PEERS).await)?;
+        TcpStream::connect_timeout(&listener.local_addr()?, CONNECT_LIMIT)
+            .context("the Ethernet devices carry no connection")?;
+        Ok(Self { gateway, peers })
+    }
 }
 
 /// Asks the kernel for changes in the calling thread's namespace.
@@ -150,9 +191,9 @@ fn in_kernel(ask: impl AsyncFnOnce(Handle) -> anyhow::Result<()>) -> anyhow::Res
     runtime.block_on(async {
         let (connection, handle, _messages) = new_connection()?;
         let connection = tokio::spawn(connection);
-        let asked = timeout(LIMIT, ask(handle)).await;
+        let asked = ask(handle).await;
         connection.abort();
-        asked.context("the kernel did not set the network up in time")?
+        asked
     })
 }
 
@@ -179,9 +220,43 @@ fn index(device: &str) -> anyhow::Result<u32> {
     netdevice::name_to_index(&any, device).with_context(|| format!("no device {device}"))
 }
 
-fn listen(address: Ipv4Addr) -> anyhow::Result<TcpListener> {
-    let listener =
-        TcpListener::bind((address, 0)).with_context(|| format!("listening on {address}"))?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kernel_that_hangs_and_a_thread_that_panics_are_not_waited_for() {
+        let (_keep, held_up) = mpsc::channel::<()>();
+        let hangs = move || Ok(held_up.recv()?);
+        let error = within(Duration::from_millis(1), hangs).unwrap_err();
+        assert!(error.to_string().contains("took more than 1ms"), "{error}");
+        let error = within(LIMIT, || -> anyhow::Result<()> { panic!("as meant") });
+        assert!(error.unwrap_err().to_string().contains("has failed"));
+    }
+
+    #[tokio::test]
+    async fn connections_have_the_usual_congestion_control_at_both_ends() {
+        let network = Network::open();
+        if cfg!(unprivileged) {
+            assert_ne!(network.link, Link::Ethernet);
+            return;
+        }
+        assert_eq!(network.link, Link::Ethernet);
+        let listener = network.listen().unwrap();
+        let address = listener.local_addr().unwrap();
+        let peers = network.of_peers().unwrap().unwrap();
+        let peer = within(LIMIT, move || {
+            peers.enter()?;
+            Ok(TcpStream::connect_timeout(&address, CONNECT_LIMIT)?)
+        });
+        let (peer, (leg, _)) = (peer.unwrap(), listener.accept().await.unwrap());
+        for socket in [socket2::SockRef::from(&peer), socket2::SockRef::from(&leg)] {
+            assert!(
+                socket
+                    .tcp_congestion()
+                    .unwrap()
+                    .starts_with(USUAL.as_bytes())
+            );
+        }
+    }
 }

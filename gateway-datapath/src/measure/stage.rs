@@ -44,7 +44,7 @@ impl Stage {
         peers: &Peers,
     ) -> anyhow::Result<Self> {
         let paths = paths(path, options, support)?;
-        let listener = network.listener()?;
+        let listener = network.listen()?;
         let mut stage = Self {
             ends: Vec::new(),
             channels: Vec::new(),

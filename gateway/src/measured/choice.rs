@@ -81,8 +81,7 @@ impl LegChoice {
 
 /// The cheapest path for a leg that works and saves enough.
 ///
-/// Figures of loopback do not count: over it, `sockmap` was found to cost what `relay` costs, and
-/// over Ethernet twice as much.
+/// Figures of loopback do not count: paths differ in another way there.
 fn leg(record: &Record, leg: Leg, works: &impl Fn(Path) -> bool) -> LegChoice {
     if let Link::Loopback { reason } = &record.measurement.link {
         return LegChoice::relay(format!("measured over loopback only: {reason}"));

@@ -6,7 +6,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gateway_datapath::measure::Measurement;
+use anyhow::ensure;
+use gateway_datapath::measure::{Link, Measurement};
 use serde::{Deserialize, Serialize};
 
 use super::machine::Machine;
@@ -94,13 +95,24 @@ impl Record {
         parse(&content).map_err(unusable)
     }
 
-    /// Keeps it in the place of an earlier one. The directory must be there: made by root, it would
-    /// not be the gateway's.
+    /// Keeps it in the place of an earlier one, unless that says more. The directory must be there:
+    /// made by root, it would not be the gateway's.
     pub fn keep(&self, config: &Config) -> anyhow::Result<()> {
+        if let (Link::Loopback { .. }, Ok(kept)) = (&self.measurement.link, Self::read(config)) {
+            ensure!(
+                kept.measurement.link != Link::Ethernet || !kept.is_like(self),
+                "what was measured over Ethernet devices stays"
+            );
+        }
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
         kept_file::replace(&Self::path(config), text.as_bytes(), MODE)?;
         Ok(())
+    }
+
+    /// Whether another one is about the same machine and was made by the same version of the gateway.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.machine, &self.gateway) == (&other.machine, &other.gateway)
     }
 
     /// When it was measured, as in `2026-11-30T12:00:00Z`.
@@ -170,7 +182,7 @@ pub(super) mod tests {
     use std::fs;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    use gateway_datapath::measure::{Counted, Link};
+    use gateway_datapath::measure::Counted;
 
     use super::*;
 
@@ -204,6 +216,28 @@ pub(super) mod tests {
         record.keep(&config).unwrap();
         record.keep(&config).unwrap();
         assert_eq!(of_this_machine(&config), Ok(record));
+    }
+
+    #[test]
+    fn figures_of_loopback_do_not_take_the_place_of_better_ones() {
+        let (_directory, config) = config();
+        let mut loopback = record();
+        loopback.measurement.link = Link::Loopback {
+            reason: "no network namespace".to_owned(),
+        };
+        loopback.keep(&config).unwrap();
+        let mut better = record();
+        better.keep(&config).unwrap();
+        let error = loopback.keep(&config).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "what was measured over Ethernet devices stays"
+        );
+        assert_eq!(Record::read(&config), Ok(better.clone()));
+        // Those of another kernel are worth nothing here.
+        better.machine.kernel = "5.0.0-other".to_owned();
+        better.keep(&config).unwrap();
+        loopback.keep(&config).unwrap();
     }
 
     #[test]

@@ -41,7 +41,7 @@ fn every_metric_is_documented_with_its_type_and_the_values_of_its_labels() -> Re
         "plaintext": relay,
         "tls": relay,
         "measurement": {
-            "version": 1, "gateway": "", "measured_at": 0,
+            "version": 2, "gateway": "", "measured_at": 0,
             "kernel": "", "processor": "", "processors": "",
             "link": {"kind": "ethernet"}, "counted": "ticks", "seconds": 1.0, "channels": 1, "others": 0.0,
             "legs": [{"leg": "plaintext", "paths": paths}, {"leg": "tls", "paths": paths}],
