@@ -42,7 +42,7 @@ const TO_GATEWAY: &str = "gateway";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Link {
-    /// A pair of Ethernet devices (veth) with the kernel's default settings.
+    /// A pair of Ethernet devices (veth) with the system's settings, but for congestion control.
     Ethernet,
     /// Loopback.
     Loopback {
