@@ -186,15 +186,8 @@ fn has_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::text::FilePath;
+    use super::super::text::tests::expected;
     use super::*;
-
-    fn expected<F: Form>(value: &Value) -> String {
-        F::read(value)
-            .err()
-            .expect("wrong value")
-            .expected
-            .into_owned()
-    }
 
     #[test]
     fn hosts() {

@@ -250,10 +250,11 @@ pub(super) fn read_text<T>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn expected<F: Form>(value: &Value) -> String {
+    /// What a value of this form should have been.
+    pub(in crate::config) fn expected<F: Form>(value: &Value) -> String {
         F::read(value)
             .err()
             .expect("wrong value")
