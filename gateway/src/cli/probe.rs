@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{loaded_or_default, runtime};
 use crate::config::{Config, Sources};
-use crate::measured::{self, Chosen, Machine, Record, RecordError};
+use crate::measured::{self, Chosen, Record, RecordError};
 use crate::output::{print, print_line};
 
 /// Arguments of `probe`.
@@ -109,15 +109,12 @@ impl ProbeArguments {
     }
 }
 
-/// Whether what is kept is about this machine, was measured by this version, and would not become
-/// better: root can measure over Ethernet.
+/// Whether what is kept is current and would not become better: root can measure over Ethernet.
 fn is_measured(config: &Config) -> bool {
-    let (Ok(record), Ok(machine)) = (Record::read(config), Machine::this()) else {
-        return false;
-    };
-    let is_best =
-        record.measurement.link == Link::Ethernet || !rustix::process::geteuid().is_root();
-    is_best && record.is_like(&Record::new(machine, record.measurement.clone()))
+    Record::read(config).is_ok_and(|record| {
+        let is_root = rustix::process::geteuid().is_root();
+        record.is_current() && (record.measurement.link == Link::Ethernet || !is_root)
+    })
 }
 
 /// What `auto` takes of what is kept.

@@ -100,7 +100,7 @@ impl Record {
     pub fn keep(&self, config: &Config) -> anyhow::Result<()> {
         if let (Link::Loopback { .. }, Ok(kept)) = (&self.measurement.link, Self::read(config)) {
             ensure!(
-                kept.measurement.link != Link::Ethernet || !kept.is_like(self),
+                kept.measurement.link != Link::Ethernet || !kept.is_current(),
                 "what was measured over Ethernet devices stays"
             );
         }
@@ -110,9 +110,10 @@ impl Record {
         Ok(())
     }
 
-    /// Whether another one is about the same machine and was made by the same version of the gateway.
-    pub fn is_like(&self, other: &Self) -> bool {
-        (&self.machine, &self.gateway) == (&other.machine, &other.gateway)
+    /// Whether it is about this machine as it is now, and was made by this version of the gateway.
+    pub fn is_current(&self) -> bool {
+        let is_here = Machine::this().is_ok_and(|machine| machine == self.machine);
+        is_here && self.gateway == env!("CARGO_PKG_VERSION")
     }
 
     /// When it was measured, as in `2026-11-30T12:00:00Z`.
