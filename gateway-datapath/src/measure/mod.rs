@@ -29,7 +29,6 @@ use crate::ktls::Support;
 use crate::probe::{self, Finding};
 use clock::{Clock, busy_ticks, own};
 use mix::{CHANNELS, Message};
-use network::Network;
 use peers::Peers;
 use spread::rounded;
 use stage::Stage;
@@ -218,14 +217,13 @@ impl PathFigures {
 pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Measurement> {
     let begun = Instant::now();
     let mut clock = Clock::find()?;
-    let network = Network::open();
-    let peers = Peers::start(network.of_peers()?)?;
+    let peers = Peers::start()?;
     let support = probe::support(findings);
     let mut runners = Vec::new();
     for leg in Leg::ALL {
         for &path in leg.paths() {
             if probe::works(findings, path.name()) {
-                runners.push(Runner::open(leg, path, options, &support, &network, &peers).await);
+                runners.push(Runner::open(leg, path, options, &support, &peers).await);
             }
         }
     }
@@ -264,7 +262,7 @@ pub async fn run(options: &Options, findings: &[Finding]) -> anyhow::Result<Meas
         runner.close().await?;
     }
     Ok(Measurement {
-        link: network.link,
+        link: peers.link(),
         counted: clock.counted(),
         seconds: rounded(begun.elapsed().as_secs_f64()),
         channels: CHANNELS,
@@ -289,14 +287,13 @@ impl Runner {
         path: Path,
         options: &Options,
         support: &Support,
-        network: &Network,
         peers: &Peers,
     ) -> Self {
         Self {
             leg,
             path,
             nanoseconds: Vec::new(),
-            stage: Stage::open(leg, path, options, support, network, peers).await,
+            stage: Stage::open(leg, path, options, support, peers).await,
         }
     }
 

@@ -11,9 +11,9 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow, bail, ensure};
+use anyhow::{Context, bail, ensure};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth, new_connection};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
+use rustix::net::netdevice::name_to_index;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
@@ -51,11 +51,9 @@ pub enum Link {
     },
 }
 
-/// Where the gateway's sockets and those of its peers are.
-pub(super) struct Network {
-    pub(super) link: Link,
-    ethernet: Option<Ethernet>,
-}
+/// Where the gateway's sockets and those of its peers are: in the namespaces of an Ethernet, or
+/// else, for this reason, where the process is.
+pub(super) struct Network(Result<Ethernet, String>);
 
 /// Two namespaces with a pair of devices between them.
 struct Ethernet {
@@ -67,25 +65,23 @@ impl Network {
     /// Ethernet needs `CAP_SYS_ADMIN` and `CAP_NET_ADMIN`, and a kernel with veth devices; without
     /// them it is loopback. Takes up to [`LIMIT`] of the calling thread's time.
     pub(super) fn open() -> Self {
-        match within(LIMIT, Ethernet::make) {
-            Ok(ethernet) => Self {
-                link: Link::Ethernet,
-                ethernet: Some(ethernet),
-            },
-            Err(error) => Self {
-                link: Link::Loopback {
-                    reason: format!("{error:#}"),
-                },
-                ethernet: None,
+        Self(within(LIMIT, Ethernet::make).map_err(|error| format!("{error:#}")))
+    }
+
+    pub(super) fn link(&self) -> Link {
+        match &self.0 {
+            Ok(_) => Link::Ethernet,
+            Err(reason) => Link::Loopback {
+                reason: reason.clone(),
             },
         }
     }
 
     /// Where the gateway accepts peers. Needs a tokio runtime.
     pub(super) fn listen(&self) -> anyhow::Result<tokio::net::TcpListener> {
-        let listener = match &self.ethernet {
-            None => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
-            Some(ethernet) => {
+        let listener = match &self.0 {
+            Err(_) => TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?,
+            Ok(ethernet) => {
                 let gateway = ethernet.gateway.try_clone()?;
                 within(LIMIT, move || {
                     gateway.enter()?;
@@ -99,7 +95,7 @@ impl Network {
 
     /// Where the peers' sockets must be opened; `None`: anywhere.
     pub(super) fn of_peers(&self) -> anyhow::Result<Option<Namespace>> {
-        let peers = self.ethernet.as_ref().map(|ethernet| &ethernet.peers);
+        let peers = self.0.as_ref().ok().map(|ethernet| &ethernet.peers);
         Ok(peers.map(Namespace::try_clone).transpose()?)
     }
 }
@@ -121,7 +117,7 @@ fn within<T: Send + 'static>(
     match done.recv_timeout(limit) {
         Ok(outcome) => outcome,
         Err(RecvTimeoutError::Timeout) => bail!("the kernel took more than {limit:?} for it"),
-        Err(RecvTimeoutError::Disconnected) => Err(anyhow!("setting the network up has failed")),
+        Err(RecvTimeoutError::Disconnected) => bail!("setting the network up has failed"),
     }
 }
 
@@ -211,13 +207,8 @@ async fn bring_up(handle: &Handle, device: &str, address: Ipv4Addr) -> anyhow::R
 }
 
 fn index(device: &str) -> anyhow::Result<u32> {
-    let any = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
-    netdevice::name_to_index(&any, device).with_context(|| format!("no device {device}"))
+    let any = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
+    name_to_index(&any, device).with_context(|| format!("no device {device}"))
 }
 
 #[cfg(test)]
@@ -238,10 +229,10 @@ mod tests {
     async fn connections_have_the_usual_congestion_control_at_both_ends() {
         let network = Network::open();
         if cfg!(unprivileged) {
-            assert_ne!(network.link, Link::Ethernet);
+            assert_ne!(network.link(), Link::Ethernet);
             return;
         }
-        assert_eq!(network.link, Link::Ethernet);
+        assert_eq!(network.link(), Link::Ethernet);
         let listener = network.listen().unwrap();
         let address = listener.local_addr().unwrap();
         let peers = network.of_peers().unwrap().unwrap();

@@ -10,15 +10,15 @@ use gateway_common::frame::{self, FIN_BINARY};
 use tokio::io::{
     AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, ReadHalf, WriteHalf, split,
 };
-use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::mix::{Direction, Message};
-use super::network::Namespace;
+use super::network::{Link, Network};
 use crate::probe::round_trip::read_header;
 
 /// Longest wait for what has been sent.
@@ -27,14 +27,17 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Where hosts and clients run: on a thread of their own, as the gateway's do not wait for each
 /// other there either.
 pub(super) struct Peers {
+    network: Network,
     runtime: Handle,
     /// The thread ends when this is dropped.
     _stop: oneshot::Sender<()>,
 }
 
 impl Peers {
-    /// In this network namespace; `None`: in that of the caller.
-    pub(super) fn start(namespace: Option<Namespace>) -> anyhow::Result<Self> {
+    /// With Ethernet between them and the gateway where that can be had.
+    pub(super) fn start() -> anyhow::Result<Self> {
+        let network = Network::open();
+        let namespace = network.of_peers()?;
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.context("cannot start a runtime")?;
         let handle = runtime.handle().clone();
@@ -52,9 +55,20 @@ impl Peers {
             .context("cannot start a thread")?;
         entered.recv().context("the thread has ended")??;
         Ok(Self {
+            network,
             runtime: handle,
             _stop: stop,
         })
+    }
+
+    /// What lies between them and the gateway.
+    pub(super) fn link(&self) -> Link {
+        self.network.link()
+    }
+
+    /// Where the gateway accepts them. Needs a tokio runtime.
+    pub(super) fn listen(&self) -> anyhow::Result<TcpListener> {
+        self.network.listen()
     }
 
     pub(super) fn spawn<T: Send + 'static>(

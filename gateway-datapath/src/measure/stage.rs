@@ -13,7 +13,6 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::mix::{CHANNELS, Message};
-use super::network::Network;
 use super::peers::{Ends, Peers, Stream};
 use super::{Leg, Options, Path};
 use crate::client_stream::ClientStream;
@@ -40,11 +39,10 @@ impl Stage {
         path: Path,
         options: &Options,
         support: &Support,
-        network: &Network,
         peers: &Peers,
     ) -> anyhow::Result<Self> {
         let paths = paths(path, options, support)?;
-        let listener = network.listen()?;
+        let listener = peers.listen()?;
         let mut stage = Self {
             ends: Vec::new(),
             channels: Vec::new(),
