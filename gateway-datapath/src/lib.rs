@@ -9,6 +9,7 @@ pub mod buffer;
 mod carrier_state;
 mod choice;
 mod client_stream;
+pub mod congestion;
 pub mod encoded;
 pub mod end_reason;
 mod ending;

@@ -16,8 +16,10 @@ use rtnetlink::{Handle, LinkUnspec, LinkVeth, new_connection};
 use rustix::net::netdevice::name_to_index;
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 use serde::{Deserialize, Serialize};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::runtime::Builder;
+
+use crate::congestion::{self, PACED, UNPACED};
 
 /// Longest time in which the kernel makes namespaces and devices; it may have to load a module.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -29,11 +31,6 @@ const PEERS: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
 const PREFIX: u8 = 30;
 /// The congestion control that connections of the calling thread's namespace begin with.
 const CONGESTION_CONTROL: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
-/// What they begin with here, as on most systems.
-const USUAL: &str = "cubic";
-/// What they must not begin with: the gateway does not give it to clients that are near, and it
-/// would be measured instead of the data paths.
-const PACED: &[u8] = b"bbr";
 /// Names of the devices, each by what is behind it.
 const TO_PEERS: &str = "peers";
 const TO_GATEWAY: &str = "gateway";
@@ -126,19 +123,22 @@ pub(super) struct Namespace(File);
 
 impl Namespace {
     /// Moves the calling thread for good into a new one, which has the system's settings but for
-    /// [`USUAL`].
+    /// congestion control.
     fn leave() -> anyhow::Result<Self> {
         #[expect(unsafe_code, reason = "the only way to leave a namespace")]
         // SAFETY: the thread goes on sharing its descriptors with the others; that of the network
         // is asked only when a socket is opened.
         let left = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
         left.context("no network namespace (CAP_SYS_ADMIN)")?;
-        // Where it cannot be set, the system's will do unless it is the one that must not be.
-        let _ = fs::write(CONGESTION_CONTROL, USUAL);
-        let begins_with = Socket::new(Domain::IPV4, Type::STREAM, None)?.tcp_congestion()?;
+        // The gateway does not give it to clients that are near, and it would be measured instead
+        // of the data paths. Where nothing can be set, the system's will do unless it is that one.
+        UNPACED
+            .into_iter()
+            .find(|name| fs::write(CONGESTION_CONTROL, name).is_ok());
+        let begins_with = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         ensure!(
-            !begins_with.starts_with(PACED),
-            "connections begin with bbr, and {CONGESTION_CONTROL} cannot be written"
+            congestion::of(&SockRef::from(&begins_with))? != PACED,
+            "connections begin with {PACED}, and {CONGESTION_CONTROL} cannot be written"
         );
         let path = "/proc/thread-self/ns/net";
         Ok(Self(File::open(path).context(path)?))
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_have_the_usual_congestion_control_at_both_ends() {
+    async fn connections_have_a_congestion_control_without_a_pace_at_both_ends() {
         let network = Network::open();
         if cfg!(unprivileged) {
             assert_ne!(network.link(), Link::Ethernet);
@@ -241,13 +241,9 @@ mod tests {
             Ok(TcpStream::connect_timeout(&address, CONNECT_LIMIT)?)
         });
         let (peer, (leg, _)) = (peer.unwrap(), listener.accept().await.unwrap());
-        for socket in [socket2::SockRef::from(&peer), socket2::SockRef::from(&leg)] {
-            assert!(
-                socket
-                    .tcp_congestion()
-                    .unwrap()
-                    .starts_with(USUAL.as_bytes())
-            );
+        for socket in [SockRef::from(&peer), SockRef::from(&leg)] {
+            let name = congestion::of(&socket).unwrap();
+            assert!(UNPACED.contains(&name.as_str()), "{name}");
         }
     }
 }
