@@ -1,8 +1,9 @@
 //! `cargo xtask test`: everything that must hold before a change lands.
 
 use std::time::Duration;
+use std::{env, thread};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use testkit::browser;
 use testkit::command::run_bounded;
 use testkit::packages::{self, Package};
@@ -19,6 +20,8 @@ use crate::vm;
 const DENY_VERSION: &str = "0.20.2";
 /// How long the database of advisories may take to arrive.
 const DATABASE_LIMIT: Duration = Duration::from_mins(2);
+/// How many tests of one program run at once ("The rustc book", "Tests").
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
 const VERSION_LIMIT: Duration = Duration::from_mins(1);
 
 /// Runs every check in turn; stops at the first that fails.
@@ -50,7 +53,7 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
     // Not `cargo build`: tests want features of some libraries besides, and with them everything
     // would be built once more.
     cargo_step(steps, "Build", &["test", "--workspace", "--no-run"])?;
-    cargo_step(steps, "Tests", &["test", "--workspace", "--no-fail-fast"])?;
+    tests(steps)?;
     demo::run_quick(steps)?;
     fuzz::run_quick(steps)?;
     soak::run_quick(steps)?;
@@ -68,6 +71,24 @@ pub(crate) fn run(steps: &mut Steps) -> Result<()> {
 fn cargo_step(steps: &mut Steps, title: &str, arguments: &[&str]) -> Result<()> {
     steps.begin(format!("{title}: cargo {}", arguments.join(" ")));
     cargo::run(arguments)?;
+    steps.done("passed");
+    Ok(())
+}
+
+/// Runs all tests, more at once than there are processors: most of their time they wait, for
+/// a peer or for a limit to be reached.
+fn tests(steps: &mut Steps) -> Result<()> {
+    let arguments = ["test", "--workspace", "--no-fail-fast"];
+    let mut command = cargo::command(&arguments);
+    // A number that somebody has chosen stays.
+    if env::var_os(TEST_THREADS).is_none() {
+        let processors = thread::available_parallelism().context("counting processors")?;
+        command.env(TEST_THREADS, (2 * processors.get() + 1).to_string());
+    }
+    let line = format!("cargo {}", arguments.join(" "));
+    steps.begin(format!("Tests: {line}"));
+    let status = command.status().context("starting cargo")?;
+    ensure!(status.success(), "{line}: {status}");
     steps.done("passed");
     Ok(())
 }
