@@ -62,7 +62,7 @@ pub fn bench(steps: &mut Steps, bench: &Bench) -> Result<(String, Vec<Vec<Findin
     steps.done("built");
 
     let mut arguments = if bench.paths.is_empty() {
-        known_paths(&programs.gateway)?
+        known_paths(&programs.gateway.program)?
     } else {
         bench.paths.to_vec()
     };

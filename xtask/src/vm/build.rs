@@ -1,4 +1,4 @@
-//! Builds what runs inside: programs that need no file of the system but themselves.
+//! Builds what runs inside.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use testkit::command::target_dir;
 
-use super::foreign::Foreign;
+use super::linked::Linked;
 use crate::cargo;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -15,77 +15,76 @@ const GATEWAY: &str = "flexvdi-gateway";
 const INIT: &str = "vm-init";
 const BENCH: &str = "vm-bench";
 /// What the tests run that is not built here: a client, and what starts a gateway as another user.
-const FOREIGN: [&str; 3] = ["openssl", "setpriv", "prlimit"];
-/// Profile of the tests, and of what is measured.
-const TEST_PROFILE: &str = "vm";
-const BENCH_PROFILE: &str = "release";
+const OTHERS: [&str; 3] = ["openssl", "setpriv", "prlimit"];
 /// The name by which the data paths' unit tests are chosen; they are no test target for cargo.
 const UNIT: &str = "unit";
-/// The packages that are built; always the same ones, for others would have features of their own
-/// and so build everything again.
-const PACKAGES: [&str; 6] = [
-    "--package",
-    "gateway",
-    "--package",
-    "gateway-datapath",
-    "--package",
-    "tests",
-];
 
-/// Static programs, but for the clients.
+/// What runs inside.
 pub(crate) struct Programs {
     /// The first process of the virtual machine.
-    pub(crate) init: PathBuf,
+    pub(crate) init: Linked,
     /// The gateway.
-    pub(crate) gateway: PathBuf,
+    pub(crate) gateway: Linked,
     /// Names and test executables, in the order in which they were asked for; or the one that
     /// measures.
-    pub(crate) tests: Vec<(String, PathBuf)>,
+    pub(crate) tests: Vec<(String, Linked)>,
     /// Other programs that the tests run.
-    pub(crate) clients: Vec<Foreign>,
+    pub(crate) others: Vec<Linked>,
 }
 
-/// Builds the named tests, which are integration tests or `unit`, and what they need.
+/// Builds the named tests, which are integration tests or `unit`, and what they need: the very
+/// programs of `cargo test --workspace`, so whoever has run that has nothing left to build.
 pub(crate) fn build(tests: &[String]) -> Result<Programs> {
-    let mut arguments = vec!["build", "--bin", GATEWAY, "--bin", INIT];
+    let mut arguments = vec!["build", "--workspace", "--bin", GATEWAY, "--bin", INIT];
     for test in tests.iter().filter(|test| *test != UNIT) {
         arguments.extend(["--test", test]);
     }
-    let mut artifacts = run(&arguments, TEST_PROFILE)?;
+    let mut artifacts = artifacts(cargo::command(&arguments))?;
     if tests.iter().any(|test| test == UNIT) {
-        artifacts.extend(run(&["test", "--no-run", "--lib"], TEST_PROFILE)?);
+        let arguments = ["test", "--workspace", "--no-run", "--lib"];
+        artifacts.extend(self::artifacts(cargo::command(&arguments))?);
     }
-    let find = |kind: &str, name: &str| find(&artifacts, kind, name);
+    let find = |kind: &str, name: &str| Linked::new(find(&artifacts, kind, name)?);
     let find_test = |name: &String| {
-        let path = if name == UNIT {
+        let program = if name == UNIT {
             find("lib", "gateway_datapath")?
         } else {
             find("test", name)?
         };
-        Ok((name.clone(), path))
+        Ok((name.clone(), program))
     };
     Ok(Programs {
         init: find("bin", INIT)?,
         gateway: find("bin", GATEWAY)?,
         tests: tests.iter().map(find_test).collect::<Result<_>>()?,
-        clients: FOREIGN
-            .map(Foreign::find)
+        others: OTHERS
+            .map(Linked::find)
             .into_iter()
             .collect::<Result<_>>()?,
     })
 }
 
-/// Builds what drives the gateway's data paths, and the gateway as it is released.
+/// Builds what drives the gateway's data paths, and the gateway as it is released, without shared
+/// libraries.
 pub(crate) fn build_bench() -> Result<Programs> {
-    let bins = [GATEWAY, INIT, BENCH];
-    let arguments = bins.iter().flat_map(|bin| ["--bin", bin]);
-    let arguments: Vec<_> = std::iter::once("build").chain(arguments).collect();
-    let artifacts = run(&arguments, BENCH_PROFILE)?;
+    let mut command = cargo::command(&["build", "--profile", "release", "--target", TARGET]);
+    command
+        .args(["--package", "gateway"])
+        .args(["--package", "gateway-datapath"])
+        .args(["--package", "tests"])
+        .args([GATEWAY, INIT, BENCH].iter().flat_map(|bin| ["--bin", bin]))
+        // Its own folder, so that other flags do not make cargo build everything again.
+        .arg("--target-dir")
+        .arg(target_dir().canonicalize()?.join("vm/build"))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    let artifacts = artifacts(command)?;
+    let find = |name: &str| find(&artifacts, "bin", name).map(Linked::alone);
     Ok(Programs {
-        init: find(&artifacts, "bin", INIT)?,
-        gateway: find(&artifacts, "bin", GATEWAY)?,
-        tests: vec![(BENCH.to_owned(), find(&artifacts, "bin", BENCH)?)],
-        clients: Vec::new(),
+        init: find(INIT)?,
+        gateway: find(GATEWAY)?,
+        tests: vec![(BENCH.to_owned(), find(BENCH)?)],
+        others: Vec::new(),
     })
 }
 
@@ -114,30 +113,17 @@ impl Artifact {
     }
 }
 
-/// Runs cargo with a target directory of its own, so that other flags do not make it build
-/// everything again.
-fn run(arguments: &[&str], profile: &str) -> Result<Vec<Artifact>> {
+/// Runs a cargo command that builds, and gives back the executables.
+fn artifacts(mut command: Command) -> Result<Vec<Artifact>> {
     ensure!(
         cfg!(target_arch = "x86_64"),
         "the virtual machines are x86-64 ones, so is the machine that builds for them"
     );
-    let mut command: Command = cargo::command(arguments);
     command
-        .args(PACKAGES)
-        .args(["--profile", profile, "--target", TARGET, "--quiet"])
-        .args(["--message-format", "json-render-diagnostics"])
-        .arg("--target-dir")
-        .arg(target_dir().canonicalize()?.join("vm/build"))
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .args(["--quiet", "--message-format", "json-render-diagnostics"])
         .stderr(Stdio::inherit());
     let output = command.output().context("starting cargo")?;
-    ensure!(
-        output.status.success(),
-        "cargo {}: {}",
-        arguments.join(" "),
-        output.status
-    );
+    ensure!(output.status.success(), "{command:?}: {}", output.status);
     Ok(parse(&String::from_utf8_lossy(&output.stdout)))
 }
 

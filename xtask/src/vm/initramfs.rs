@@ -9,6 +9,7 @@ use testkit::vm::{MANIFEST, Manifest, Program};
 
 use super::build::Programs;
 use super::cpio::Cpio;
+use super::linked::Linked;
 use super::modules::Module;
 use super::paths::PROBE;
 
@@ -24,7 +25,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 
 /// What is run inside, and for how long.
 pub(crate) struct Plan<'a> {
-    /// Static programs.
+    /// What is there to run.
     pub(crate) programs: &'a Programs,
     /// Whether the gateway is first asked which data paths this kernel carries.
     pub(crate) probe: bool,
@@ -45,22 +46,26 @@ pub(crate) fn write(plan: &Plan, modules: &[Module]) -> Result<Vec<u8>> {
     cpio.device("dev/console", CONSOLE)?;
     cpio.file("etc/hosts", HOSTS.as_bytes())?;
     cpio.file("etc/passwd", PASSWD.as_bytes())?;
-    cpio.program("init", &read(&plan.programs.init)?)?;
-    cpio.program(inside(GATEWAY), &read(&plan.programs.gateway)?)?;
-    for (name, path) in &plan.programs.tests {
-        cpio.program(&format!("bin/test-{name}"), &read(path)?)?;
-    }
-    for client in &plan.programs.clients {
-        let name = client.program.file_name().context("a program has a name")?;
-        let path = Path::new("bin").join(name);
-        cpio.program(&path.to_string_lossy(), &read(&client.program)?)?;
-        for library in &client.libraries {
+    let programs = plan.programs;
+    let mut add = |path: &str, linked: &Linked| -> Result<()> {
+        cpio.program(inside(path), &read(&linked.program)?)?;
+        for library in &linked.libraries {
             let path = inside(library.to_str().context("no UTF-8")?);
             if files.insert(path.to_owned()) {
                 folders_above(path, &mut folders, &mut cpio)?;
                 cpio.program(path, &read(library)?)?;
             }
         }
+        Ok(())
+    };
+    add("init", &programs.init)?;
+    add(GATEWAY, &programs.gateway)?;
+    for (name, test) in &programs.tests {
+        add(&format!("bin/test-{name}"), test)?;
+    }
+    for other in &programs.others {
+        let name = other.program.file_name().context("a program has a name")?;
+        add(&Path::new("bin").join(name).to_string_lossy(), other)?;
     }
     for module in modules {
         cpio.file(&format!("modules/{}", module.name), &module.content)?;

@@ -1,4 +1,4 @@
-//! Programs of this machine that tests run inside, with the libraries that they are linked to.
+//! Programs that run inside, with the libraries that they are linked to.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,20 +10,33 @@ use testkit::command::{find_program, run_bounded};
 const LDD_LIMIT: Duration = Duration::from_secs(30);
 
 /// A program and all files that it needs at its start.
-pub(crate) struct Foreign {
+pub(crate) struct Linked {
     pub(crate) program: PathBuf,
-    /// Where the dynamic linker looks for them; it is one of them.
+    /// Where the dynamic linker looks for them; it is one of them. None if the program has all
+    /// that it needs in itself.
     pub(crate) libraries: Vec<PathBuf>,
 }
 
-impl Foreign {
-    /// The program with this name.
-    pub(crate) fn find(name: &str) -> Result<Self> {
-        let program = find_program(name).with_context(|| format!("no program {name}"))?;
+impl Linked {
+    /// A program that is linked to shared libraries.
+    pub(crate) fn new(program: PathBuf) -> Result<Self> {
         let mut ldd = Command::new("ldd");
         ldd.arg(&program);
         let libraries = parse(&run_bounded(ldd, LDD_LIMIT)?)?;
         Ok(Self { program, libraries })
+    }
+
+    /// A program that needs no other file.
+    pub(crate) fn alone(program: PathBuf) -> Self {
+        Self {
+            program,
+            libraries: Vec::new(),
+        }
+    }
+
+    /// The program of this machine with this name.
+    pub(crate) fn find(name: &str) -> Result<Self> {
+        Self::new(find_program(name).with_context(|| format!("no program {name}"))?)
     }
 }
 

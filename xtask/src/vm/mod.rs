@@ -5,9 +5,9 @@ mod bench;
 mod build;
 mod class;
 mod cpio;
-mod foreign;
 mod initramfs;
 mod kernel;
+mod linked;
 mod modules;
 mod paths;
 mod qemu;
@@ -180,11 +180,11 @@ fn run_selection(steps: &mut Steps, selection: &Selection) -> Result<()> {
 
     build_ebpf::run(steps, &build_ebpf::Options::default())?;
     steps.begin(format!(
-        "Static programs: the gateway, and the tests {}",
+        "Programs that run inside: the gateway, and the tests {}",
         selection.tests.join(", ")
     ));
     let programs = build::build(&selection.tests)?;
-    let probe = has_probe(&programs.gateway)?;
+    let probe = has_probe(&programs.gateway.program)?;
     if !probe {
         steps.note("this gateway has no subcommand probe, so it is not run");
     }

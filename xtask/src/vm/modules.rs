@@ -13,8 +13,8 @@ const DEPMOD_LIMIT: Duration = Duration::from_mins(1);
 const XZ_LIMIT: Duration = Duration::from_secs(30);
 
 /// What kTLS and its ciphers are made of, the devices by which tests play a network, and the
-/// congestion control that clients get; there is no modprobe in the virtual machine that could load them when they are asked for. Not every kernel
-/// has all of them.
+/// congestion control that clients get; there is no modprobe in the virtual machine that could
+/// load them when they are asked for. Not every kernel has all of them.
 const WANTED: [&str; 15] = [
     "tls",
     "gcm",
