@@ -18,6 +18,9 @@ const DOCUMENTED_TCP: &str = include_str!("../../../docs/proxies/haproxy-tcp.cfg
 const LOGINS: u8 = 40;
 /// What HAProxy says once it has noticed.
 const NOTICED: &str = "Server flexvdi/gateway1 is DOWN";
+/// Makes HAProxy log each check of a server, and what it says of the first one.
+const TELL_CHECKS: &str = "option log-health-checks";
+const CHECKED: &str = "Health check for server flexvdi/gateway1 succeeded";
 /// Seconds in which a gateway that drains still gives desktops; longer than any machine needs for
 /// [`LOGINS`].
 const DRAIN_DELAY: u32 = 600;
@@ -106,8 +109,16 @@ async fn nobody_is_refused_when_a_gateway_of_a_pool_drains() -> Result<()> {
 )]
 async fn nobody_is_refused_before_the_balancer_has_noticed() -> Result<()> {
     let pool = Pool::new(introduced).await?;
-    let seldom = |text: String| text.replace("inter 1s", "inter 1d");
+    let seldom = |text: String| {
+        let text = text.replace("inter 1s", "inter 1d");
+        text.replace(
+            "option httpchk",
+            &format!("{TELL_CHECKS}\n    option httpchk"),
+        )
+    };
     let proxy = balanced(&pool, seldom).await?;
+    // It asks once at its start.
+    proxy.wait_for_log(CHECKED).await?;
     pool.gateways[0].output(&["drain"]).await?;
     all_log_in(&proxy).await?;
     let leaving = &pool.gateways[0];
