@@ -55,7 +55,7 @@ pub fn canonical_path(path: &str) -> Option<String> {
 
 /// Token and version that the query of a WebSocket's address names.
 pub fn query(query: &str) -> (Option<String>, u32) {
-    let query = crate::serving::Query::parse(query);
+    let query = crate::serving::query::Query::parse(query);
     (query.token, query.version)
 }
 

@@ -4,26 +4,28 @@ mod assembly;
 mod handshake;
 mod health;
 mod live;
+mod opening;
 mod public_name;
+pub(crate) mod query;
 mod refused;
 mod reply;
+mod route;
 mod tunnel;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONNECTION, HOST, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
-use tracing::{debug, info};
 
 use crate::access_log::{AccessLog, Event, Requested};
-use crate::admission::{Admission, Admissions};
+use crate::admission::Admissions;
 use crate::assignment::Assignments;
 use crate::canonical_path::CanonicalPath;
-use crate::channel::{Channel, ChannelLimits, HostConnector, HostSide, LateHost, Registry};
+use crate::channel::{ChannelLimits, HostConnector, Registry};
 use crate::channel_type::ChannelTypes;
 use crate::config::ForwardedHeader;
 use crate::desktops::Desktops;
@@ -35,16 +37,15 @@ use crate::limits::ClientLimits;
 use crate::limits::NetworkRules;
 use crate::manager::{Manager, has_known_coding};
 use crate::metrics::Metrics;
-use crate::refusal::Refusal;
-use crate::session::ChannelId;
-use crate::web_client::{WebClient, is_foreign_login};
+use crate::web_client::WebClient;
 use crate::web_origin::OriginRules;
 pub use assembly::PeerTls;
-use gateway_datapath::{Framing, Paths};
+use gateway_datapath::Paths;
 pub use health::{Health, Trouble};
 pub use live::{Live, Serving};
+use opening::open_channel;
 use public_name::PublicNames;
-use refused::Refused;
+use route::{Route, no_such_page, route};
 
 /// Methods that are passed to the manager.
 const MANAGER_METHODS: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
@@ -218,110 +219,6 @@ async fn answer(
     }
 }
 
-enum Route {
-    Health,
-    Page(CanonicalPath),
-    Manager(CanonicalPath),
-    Channel(Opening),
-}
-
-/// How a channel is asked for.
-enum Opening {
-    WebSocket(Query),
-    Tunnel,
-}
-
-impl Opening {
-    fn framing(&self) -> Framing {
-        match self {
-            Self::WebSocket(_) => Framing::WebSocket,
-            Self::Tunnel => Framing::Raw,
-        }
-    }
-}
-
-/// Who answers a request; the error is the answer.
-fn route(
-    gateway: &Gateway,
-    request: &Request<Incoming>,
-    origin: &Origin,
-) -> Result<Route, Box<Response<Body>>> {
-    let refuse = |status, message| Err(Box::new(error(status, message)));
-    let uri = request.uri();
-    let path_len = uri
-        .path_and_query()
-        .map_or(0, |target| target.as_str().len());
-    let authority_len = uri
-        .authority()
-        .map_or(0, |authority| authority.as_str().len());
-    let target_len = if request.method() == Method::CONNECT {
-        authority_len
-    } else {
-        path_len
-    };
-    if target_len > gateway.max_uri_size {
-        return refuse(StatusCode::URI_TOO_LONG, "request target too long");
-    }
-    // RFC 9112, section 3.2.
-    let hosts = request.headers().get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && request.version() >= Version::HTTP_11) {
-        return refuse(StatusCode::BAD_REQUEST, "one Host header is needed");
-    }
-    if gateway.health_path.as_deref() == Some(uri.path()) {
-        return Ok(Route::Health);
-    }
-    if !gateway.serves(origin.client) {
-        info!(client = %origin.client, "client is not allowed");
-        return refuse(
-            StatusCode::FORBIDDEN,
-            "clients of this address are not served",
-        );
-    }
-    // Whose target is no path.
-    if request.method() == Method::CONNECT {
-        return Ok(Route::Channel(Opening::Tunnel));
-    }
-    let query = Query::parse(uri.query().unwrap_or_default());
-    let is_upgrade = handshake::is_upgrade(request.headers());
-    // Channels are known by their tokens, whatever the path is.
-    if !(is_upgrade && query.token.is_some()) && uri.path().starts_with('/') {
-        match CanonicalPath::parse(uri.path()) {
-            Ok(path) if is_managers(&path, &gateway.manager_paths) => {
-                let (method, headers) = (request.method(), request.headers());
-                // Elsewhere it is for the manager to decide.
-                let are_own = gateway.web_client.is_on() || gateway.desktops.are_configured();
-                if are_own && is_foreign_login(method, &path, headers, &gateway.origins) {
-                    info!(client = %origin.client, "login by a web page of another site refused");
-                    let message = "web pages of other sites may not log in here";
-                    return refuse(StatusCode::FORBIDDEN, message);
-                }
-                return Ok(Route::Manager(path));
-            }
-            // A token or an upgrade is for a channel, which may be at the path of the page.
-            Ok(path) if query.token.is_none() && !is_upgrade && gateway.web_client.has(&path) => {
-                return Ok(Route::Page(path));
-            }
-            Ok(_) => {}
-            Err(ambiguous) => {
-                debug!(client = %origin.client, reason = %ambiguous, "request refused");
-                let message = "this path may be read in several ways";
-                return refuse(StatusCode::BAD_REQUEST, message);
-            }
-        }
-    }
-    if query.token.is_none() && !is_upgrade {
-        return Err(Box::new(no_such_page()));
-    }
-    if request.method() != Method::GET {
-        return Err(Box::new(method_not_allowed("GET")));
-    }
-    Ok(Route::Channel(Opening::WebSocket(query)))
-}
-
-fn no_such_page() -> Response<Body> {
-    error(StatusCode::NOT_FOUND, "no such page on this gateway")
-}
-
 async fn pass_on(
     gateway: &Gateway,
     connection: &ConnectionInfo,
@@ -348,198 +245,4 @@ async fn pass_on(
         return gateway.desktops.serve(request, path, origin, local).await;
     }
     gateway.manager.serve(request, path, origin, local).await
-}
-
-async fn open_channel(
-    gateway: &Gateway,
-    connection: &ConnectionInfo,
-    origin: &Origin,
-    opening: Opening,
-    mut request: Request<Incoming>,
-) -> Response<Body> {
-    let framing = opening.framing();
-    match begin_channel(gateway, connection, origin, opening, &mut request).await {
-        Ok(accepted) => accepted.map(|()| Body::empty()),
-        Err(refused) => {
-            let client = origin.client.address();
-            refused.log(client, framing);
-            let answer = refused.answered(&gateway.metrics);
-            gateway.access_log.write(|| Event::Refused {
-                request: Some(origin.request_id.clone()),
-                client,
-                session: refused.session().map(|session| session.to_string()),
-                status: Some(answer.status().as_u16()),
-                reason: refused.to_string(),
-            });
-            answer
-        }
-    }
-}
-
-/// Checks that a channel may be opened, connects to its host and starts it; gives the 101, or the
-/// 200 of a tunnel.
-async fn begin_channel(
-    gateway: &Gateway,
-    connection: &ConnectionInfo,
-    origin: &Origin,
-    opening: Opening,
-    request: &mut Request<Incoming>,
-) -> Result<Response<()>, Refused> {
-    let client = origin.client.address();
-    let framing = opening.framing();
-    let (response, token, answers_pings) = match opening {
-        Opening::WebSocket(query) => {
-            let response = handshake::accept(request)?;
-            check_page(gateway, origin, request.headers())?;
-            (response, query.token, query.version >= 2)
-        }
-        Opening::Tunnel if !gateway.connect => return Err(Refusal::ConnectOff.into()),
-        Opening::Tunnel => {
-            let ticket = tunnel::ticket(request)?;
-            (Response::new(()), Some(ticket), false)
-        }
-    };
-    let admitted = gateway.admissions.admit_or_ask(token.as_deref(), client);
-    let admission = admitted.await?;
-    if is_too_new(gateway, &admission) {
-        return Err(Refusal::Draining.into());
-    }
-    let session = admission.session;
-    let place = gateway.client_limits.admit(client, session);
-    let place = place.map_err(|refusal| Refused::in_session(refusal, session))?;
-    let address = SocketAddr::new(client, origin.client_port);
-    let host = host_side(gateway, framing, address, &admission).await?;
-    let allowed = gateway.allowed_channels.and(admission.grant.channels);
-    let channel = Channel {
-        id: ChannelId::next(),
-        request_id: origin.request_id.clone(),
-        access_log: gateway.access_log.clone(),
-        certificate: connection.verified.certificate().cloned(),
-        client,
-        client_port: origin.client_port,
-        admission,
-        framing,
-        answers_pings,
-        host,
-        permit: Arc::clone(&connection.permit),
-        place,
-        allowed,
-    };
-    let upgrade = hyper::upgrade::on(request);
-    channel.spawn(
-        upgrade,
-        gateway.channel_limits,
-        &gateway.channels,
-        &gateway.paths,
-    );
-    Ok(response)
-}
-
-/// Connects to the host; where a tunnel could go to either of two ports, that is for later.
-async fn host_side(
-    gateway: &Gateway,
-    framing: Framing,
-    client: SocketAddr,
-    admission: &Admission,
-) -> Result<HostSide, Refused> {
-    let target = &admission.grant.target;
-    if let (Framing::Raw, Some(tls_target)) = (framing, admission.grant.tls_target()) {
-        return Ok(HostSide::Later(LateHost {
-            hosts: gateway.hosts.clone(),
-            metrics: Arc::clone(&gateway.metrics),
-            grant: Arc::clone(&admission.grant),
-            tls_target,
-            client,
-        }));
-    }
-    let connected = gateway
-        .hosts
-        .connect(&admission.grant, client, &gateway.metrics)
-        .await;
-    let host = connected.map_err(|failure| Refused::Host {
-        failure,
-        session: admission.session,
-        target: target.clone(),
-    })?;
-    Ok(HostSide::Connected(host))
-}
-
-/// Whether the web page that opens a WebSocket may do so.
-fn check_page(gateway: &Gateway, origin: &Origin, headers: &HeaderMap) -> Result<(), Refused> {
-    let checked = gateway
-        .origins
-        .check(headers, origin.authority(), origin.is_https());
-    checked.map_err(|refusal| {
-        let page = headers.get(ORIGIN).map(HeaderValue::as_bytes);
-        let page = page.unwrap_or_default().escape_ascii().to_string();
-        Refused::of_page(refusal, page)
-    })
-}
-
-/// Whether a channel would begin a desktop session while the gateway drains. One with a ticket
-/// began with the answer that had the ticket.
-fn is_too_new(gateway: &Gateway, admission: &Admission) -> bool {
-    gateway.drain.refuses()
-        && !gateway.admissions.are_tickets()
-        && !gateway.channels.has_session(admission.session)
-}
-
-/// What the query of a WebSocket's address says.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Query {
-    pub(crate) token: Option<String>,
-    /// 1 unless `ver` says more; from 2 on the client answers Pings.
-    pub(crate) version: u32,
-}
-
-impl Query {
-    pub(crate) fn parse(query: &str) -> Self {
-        let mut parsed = Self {
-            token: None,
-            version: 1,
-        };
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            match &*name {
-                "token" => parsed.token = Some(value.into_owned()),
-                "ver" => parsed.version = value.parse().unwrap_or(1),
-                _ => {}
-            }
-        }
-        parsed
-    }
-}
-
-fn is_managers(path: &CanonicalPath, prefixes: &[String]) -> bool {
-    let mut prefixes = prefixes.iter();
-    prefixes.any(|prefix| path.as_str().starts_with(prefix.as_str()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_query_is_read_in_any_order() {
-        let query = Query::parse("token=a-b_c&ver=2");
-        assert_eq!(query.token.as_deref(), Some("a-b_c"));
-        assert_eq!(query.version, 2);
-        assert_eq!(Query::parse("ver=x&token=5900").version, 1);
-        assert_eq!(Query::parse("token=%35900").token.as_deref(), Some("5900"));
-        assert_eq!(Query::parse("").token, None);
-    }
-
-    #[test]
-    fn only_the_managers_own_paths_are_its() {
-        let prefixes = ["/vdi/".to_owned()];
-        let managers = |path: &str| {
-            let path = CanonicalPath::parse(path).unwrap();
-            is_managers(&path, &prefixes)
-        };
-        for path in ["/vdi/desktop", "/vdi/", "/vdi/a.b/..c", "/%76di/x"] {
-            assert!(managers(path), "{path}");
-        }
-        for path in ["/", "/vdi", "/vdix", "/x/vdi/", "/VDI/x"] {
-            assert!(!managers(path), "{path}");
-        }
-    }
 }
