@@ -8,34 +8,29 @@
 //! At the end of either stream what was received is delivered first; then come Close frame (where
 //! there are frames), `close_notify` and FIN, each within the limit on time without progress.
 
+mod downlink;
+mod ends;
+mod ping;
+mod uplink;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-use super::bounds::Bounds;
-use super::ending::{Ending, Taken};
-use super::moderation::Moderation;
-use super::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
-use crate::buffer::SIZE;
-use crate::end_reason::{EndKind, EndReason};
+use crate::bounds::Bounds;
+use crate::end_reason::EndReason;
+use crate::ending::Ending;
 use crate::framing::Framing;
-use crate::websocket::decode::Event;
-use crate::websocket::encode;
+use crate::moderation::Moderation;
+use crate::{ClientLeg, Counters, HostLeg, Inbound, Limits, Order, Outcome, Rest};
+use ends::Ends;
+use ping::{Due, Ping};
 
 /// Steps of both directions in one turn, of at most a buffer each. Then others have theirs, and
 /// orders are looked at: a channel that never waits hears of them within a few milliseconds.
 const STEPS: u32 = 32;
-/// Intervals of Pings after which a client from which nothing came is given up.
-const SILENT_INTERVALS: u32 = 3;
-/// Bytes that are read of a host whose client takes nothing any more: more than what is on its way
-/// when the host hears of it.
-const MOST_DISCARDED: usize = 1 << 20;
-/// The same of a host that does not have the uplink yet, which it may want to read when it is done
-/// with sending.
-const MOST_BEFORE_UPLINK: usize = 64 << 20;
 
 /// Moves a channel's bytes until both sides have ended; says what ended it.
 ///
@@ -155,8 +150,8 @@ struct Relay<'a, C, H> {
     ping: Option<Ping>,
     /// While ending.
     ending: Option<Ending>,
-    /// Bytes that the host may take and that count as progress while ending: a client that goes on sending
-    /// behind our Close must not keep the channel alive.
+    /// Bytes that the host may take and that count as progress while ending: a client that goes on
+    /// sending behind our Close must not keep the channel alive.
     uplink_that_counts: u64,
     /// Bytes of the host that were read for nobody.
     discarded: usize,
@@ -170,49 +165,6 @@ struct Queue {
     ping: bool,
     /// Empty where there are no frames: then FIN alone tells of the end.
     close: Option<Vec<u8>>,
-}
-
-/// How far each of the four half-streams is closed.
-#[derive(Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts, not states of one machine"
-)]
-struct Ends {
-    /// Nothing more comes from the client: Close, end of stream, violation or error.
-    client_done: bool,
-    /// The client's Close frame has come.
-    client_closed: bool,
-    /// The client's socket has nothing to read any more.
-    client_eof: bool,
-    /// Nothing can be sent to the client any more.
-    client_broken: bool,
-    /// Our Close frame, if there is one, was written; nothing may follow.
-    close_sent: bool,
-    /// `close_notify` and FIN were sent to the client.
-    client_shut: bool,
-    /// Nothing more comes from the host.
-    host_eof: bool,
-    /// FIN was sent to the host, or nothing can be sent to it any more.
-    host_shut: bool,
-}
-
-struct Ping {
-    interval: Duration,
-    next: Instant,
-    heard: bool,
-    silent: u32,
-}
-
-impl Ping {
-    fn new(interval: Duration) -> Self {
-        Self {
-            interval,
-            next: Instant::now() + interval,
-            heard: false,
-            silent: 0,
-        }
-    }
 }
 
 impl<C, H> Relay<'_, C, H>
@@ -230,257 +182,6 @@ where
             }
         }
         context.waker().wake_by_ref();
-    }
-
-    /// One step from client to host; `Ready`: there may be more to do.
-    fn poll_uplink(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.rest.inbound.has_payload() {
-            return self.poll_forward(context);
-        }
-        if self.host_unflushed {
-            return self.poll_flush_host(context);
-        }
-        if !self.rest.inbound.is_decoded() {
-            self.decode();
-            return Poll::Ready(());
-        }
-        if self.ends.client_done && !self.ends.host_shut {
-            // An error here means that the host is gone: nothing is left to be told.
-            if Pin::new(&mut *self.host)
-                .poll_shutdown(context)
-                .is_pending()
-            {
-                return Poll::Pending;
-            }
-            self.ends.host_shut = true;
-            return Poll::Ready(());
-        }
-        if self.ends.client_eof {
-            return Poll::Pending;
-        }
-        match self.rest.inbound.poll_take(context, self.client) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => self.on_client_eof(),
-            Poll::Ready(Ok(_)) => {
-                if let Some(bytes) = self.moderation.on_uplink() {
-                    self.host.set_low_water(bytes);
-                }
-                if let Some(ping) = &mut self.ping {
-                    ping.heard = true;
-                }
-                if self.ends.client_done {
-                    self.rest.inbound.discard_undecoded();
-                    self.rest.inbound.discard_payload();
-                }
-            }
-            // Many clients just close TCP, without close_notify (PROTOCOL: that is normal).
-            Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                self.on_client_eof();
-            }
-            Poll::Ready(Err(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
-                self.ends.client_done = true;
-                self.leave(EndReason::ClientKey);
-            }
-            Poll::Ready(Err(error)) => self.on_client_error(error.kind()),
-        }
-        Poll::Ready(())
-    }
-
-    fn poll_forward(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Self {
-            rest: Rest { inbound, .. },
-            host,
-            counters,
-            ending,
-            ends,
-            ..
-        } = self;
-        if ends.host_shut {
-            inbound.discard_payload();
-            return Poll::Ready(());
-        }
-        let polled = inbound.poll_forward(context, *host, |len| {
-            counters.add_uplink(len);
-            if !ends.close_sent {
-                touch(ending);
-            }
-        });
-        match polled {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(())) => self.host_unflushed = true,
-            Poll::Ready(Err(error)) => {
-                inbound.discard_payload();
-                self.on_host_not_written(error.kind());
-            }
-        }
-        Poll::Ready(())
-    }
-
-    fn poll_flush_host(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if !self.ends.host_shut {
-            match Pin::new(&mut *self.host).poll_flush(context) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => self.on_host_not_written(error.kind()),
-            }
-        }
-        self.host_unflushed = false;
-        Poll::Ready(())
-    }
-
-    /// What the host sent before can still be read. Its end will show there, but as an orderly
-    /// one: the system tells of a RST only once.
-    fn on_host_not_written(&mut self, kind: std::io::ErrorKind) {
-        self.ends.host_shut = true;
-        self.end(self.host_lost(kind));
-    }
-
-    fn host_lost(&self, kind: std::io::ErrorKind) -> EndReason {
-        match kind {
-            std::io::ErrorKind::InvalidData if self.host.is_tls() => EndReason::HostTls,
-            std::io::ErrorKind::InvalidData => EndReason::HostTorn,
-            kind => EndReason::HostLost(kind),
-        }
-    }
-
-    fn decode(&mut self) {
-        match self.rest.inbound.decode() {
-            Ok(None) => {
-                if !self.rest.inbound.has_payload() {
-                    self.rest.inbound.discard_payload();
-                }
-            }
-            Ok(Some(Event::Ping(payload))) => self.rest.pong = Some(payload),
-            Ok(Some(Event::Pong)) => {}
-            Ok(Some(Event::Close(close))) => {
-                self.ends.client_done = true;
-                self.ends.client_closed = true;
-                self.leave(EndReason::ClientClose(close.code));
-            }
-            Err(violation) => {
-                self.ends.client_done = true;
-                self.rest.inbound.discard_undecoded();
-                self.leave(EndReason::Violation(violation));
-            }
-        }
-    }
-
-    /// One step from host to client; `Ready`: there may be more to do.
-    fn poll_downlink(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.ends.client_broken || self.ends.client_shut {
-            return self.poll_discard_host(context);
-        }
-        let ending = &mut self.ending;
-        match self
-            .rest
-            .outbound
-            .poll_drain(context, self.client, || touch(ending))
-        {
-            Poll::Pending => {
-                self.bounds.on_held_up();
-                self.counters.queues.set_held(self.rest.outbound.left());
-                return Poll::Pending;
-            }
-            Poll::Ready(Ok(())) => self.counters.queues.set_held(0),
-            Poll::Ready(Err(error)) => {
-                self.on_client_error(error.kind());
-                return Poll::Ready(());
-            }
-        }
-        if self.reason.is_none() && self.client.is_worn() {
-            self.leave(EndReason::KeyUsedUp);
-        }
-        if self.ends.close_sent {
-            let Poll::Ready(shut) = Pin::new(&mut *self.client).poll_shutdown(context) else {
-                return Poll::Pending;
-            };
-            self.ends.client_shut = true;
-            if let Err(error) = shut {
-                self.on_client_error(error.kind());
-            }
-            return Poll::Ready(());
-        }
-        if let Some(close) = self.queue.close.take() {
-            if !close.is_empty() {
-                self.rest.outbound.push_control(close);
-            }
-            self.ends.close_sent = true;
-            // What came before, and what is in hand.
-            let written = self.host.written().unwrap_or(self.counters.uplink());
-            self.uplink_that_counts = written + SIZE as u64;
-            return Poll::Ready(());
-        }
-        if let Some(payload) = self.rest.pong.take() {
-            self.rest.outbound.push_control(encode::pong(&payload));
-            return Poll::Ready(());
-        }
-        if std::mem::take(&mut self.queue.ping) {
-            self.rest.outbound.push_control(encode::ping());
-            return Poll::Ready(());
-        }
-        match self
-            .rest
-            .outbound
-            .poll_fill(context, self.host, &*self.client)
-        {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => {
-                // After a RST that was noticed when writing.
-                let reason = match self.reason {
-                    Some(reason @ (EndReason::HostLost(_) | EndReason::HostTls)) => reason,
-                    _ => EndReason::HostEnd,
-                };
-                self.on_host_eof(reason);
-            }
-            Poll::Ready(Ok(len)) => {
-                self.counters.add_downlink(len);
-                if self.rest.outbound.is_piped() {
-                    self.counters.add_spliced(len);
-                }
-                if let Some(bytes) = self.moderation.on_read(len, Instant::now) {
-                    self.host.set_low_water(bytes);
-                }
-                let client = self.client.socket();
-                let sockets = client.map(|client| (self.host.socket(), client));
-                self.bounds.on_moved(len, sockets);
-            }
-            Poll::Ready(Err(error)) => {
-                self.on_host_eof(self.host_lost(error.kind()));
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// Reads what the host still sends, so that closing its socket is no RST that would cost it
-    /// bytes of the uplink: until its end or, for a host that goes on, so much that it could have
-    /// heard of ours. Then it is left as soon as it has the uplink; once nothing more is read of
-    /// it, that is looked at each time that progress is.
-    fn poll_discard_host(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.ends.host_eof {
-            return Poll::Pending;
-        }
-        if self.discarded >= MOST_DISCARDED {
-            self.ends.host_eof = self.ends.host_shut && self.host.has_taken_all();
-            if self.ends.host_eof {
-                return Poll::Ready(());
-            }
-            if self.discarded >= MOST_BEFORE_UPLINK {
-                return Poll::Pending;
-            }
-        }
-        match self
-            .rest
-            .outbound
-            .poll_fill(context, self.host, &*self.client)
-        {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(len @ 1..)) => {
-                self.rest.outbound.discard();
-                self.discarded += len;
-            }
-            Poll::Ready(Ok(0) | Err(_)) => self.ends.host_eof = true,
-        }
-        Poll::Ready(())
     }
 
     /// Whether the channel can be gone on with from what is in hand.
@@ -512,80 +213,9 @@ where
         Outcome::Frozen(Box::new(std::mem::take(&mut self.rest)))
     }
 
-    fn on_client_eof(&mut self) {
-        self.ends.client_done = true;
-        self.ends.client_eof = true;
-        self.end(EndReason::ClientEnd);
-    }
-
-    fn on_client_error(&mut self, kind: std::io::ErrorKind) {
-        self.lose_client(EndReason::ClientLost(kind));
-    }
-
-    /// Does as ordered from outside.
-    fn stop(&mut self, reason: EndReason) {
-        if reason.kind() == EndKind::ClientLost {
-            self.client.give_up();
-            self.lose_client(reason);
-        } else {
-            self.leave(reason);
-        }
-    }
-
-    fn lose_client(&mut self, reason: EndReason) {
-        self.ends.client_done = true;
-        self.ends.client_eof = true;
-        self.ends.client_broken = true;
-        self.rest.outbound.discard();
-        self.end(reason);
-    }
-
-    fn on_host_eof(&mut self, reason: EndReason) {
-        self.ends.host_eof = true;
-        self.leave(reason);
-    }
-
-    /// Ends the channel, and tells the client so unless it was told of something before.
-    fn leave(&mut self, reason: EndReason) {
-        self.end(reason);
-        if self.queue.close.is_none() {
-            let framing = self.rest.framing();
-            let close = reason.close_frame();
-            self.queue.close = close.map(|close| framing.farewell(close));
-        }
-    }
-
-    fn end(&mut self, reason: EndReason) {
-        self.reason.get_or_insert(reason);
-        if self.ending.is_none() {
-            let limit = self.limits.close_timeout;
-            self.ending = Some(Ending::new(limit, Instant::now(), self.taken()));
-        }
-    }
-
-    /// What peers have taken so far, as far as it counts while ending.
-    fn taken(&self) -> Taken {
-        let counts = |bytes: u64| bytes.min(self.uplink_that_counts);
-        [
-            self.client.acknowledged(),
-            self.host.acknowledged().map(counts),
-        ]
-    }
-
-    /// Both sides have ended and nothing is owed to either.
-    fn is_done(&self) -> bool {
-        let ends = &self.ends;
-        // Closing a socket with unread bytes is a RST, which could cost the client our last
-        // frames: a client that may still be sending is read to its end.
-        let client =
-            ends.client_broken || (ends.client_shut && (ends.client_closed || ends.client_eof));
-        let host = ends.host_shut && ends.host_eof;
-        client && host && !self.rest.inbound.has_payload()
-    }
-
     fn next_deadline(&self) -> Option<Instant> {
         let close = self.ending.as_ref().map(Ending::deadline);
-        let ping = self.ping.as_ref().map(|ping| ping.next);
+        let ping = self.ping.as_ref().map(Ping::deadline);
         let deadlines = [close, ping, self.moderation.deadline()];
         deadlines.into_iter().flatten().min()
     }
@@ -602,34 +232,20 @@ where
                 return true;
             }
         }
-        let Some(ping) = &mut self.ping else {
-            return false;
-        };
-        if now < ping.next {
-            return false;
-        }
-        ping.next = now + ping.interval;
         // While the host does not take what the client sent, the client is not read.
-        let unread = self.rest.inbound.has_payload();
-        ping.silent = if ping.heard || unread {
-            0
-        } else {
-            ping.silent + 1
-        };
-        ping.heard = false;
-        if ping.silent >= SILENT_INTERVALS {
-            self.ping = None;
-            self.leave(EndReason::ClientSilent);
-        } else {
-            self.queue.ping = true;
+        let is_read = !self.rest.inbound.has_payload();
+        match self
+            .ping
+            .as_mut()
+            .and_then(|ping| ping.on_timer(now, is_read))
+        {
+            Some(Due::Ping) => self.queue.ping = true,
+            Some(Due::GivingUp) => {
+                self.ping = None;
+                self.leave(EndReason::ClientSilent);
+            }
+            None => {}
         }
         false
-    }
-}
-
-/// Notes progress of a channel that is ending; one that is not has no such limit.
-fn touch(ending: &mut Option<Ending>) {
-    if let Some(ending) = ending {
-        ending.touch();
     }
 }
