@@ -8,9 +8,9 @@ use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use testkit::ws::{Frame, Opcode};
 use tokio::io::AsyncWriteExt;
 
-use crate::setup::{
-    Channel, Setup, expect_pong, read_downlink, read_uplink, send_frames, send_messages,
-};
+use crate::channel::Channel;
+use crate::patterns::{expect_pong, read_downlink, read_uplink, send_frames, send_messages};
+use crate::setup::Setup;
 use testkit::rng::Rng;
 
 on_every_path_and_host! {

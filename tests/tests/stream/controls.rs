@@ -5,10 +5,10 @@ use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::ws::{Frame, Opcode};
 use tokio::io::AsyncWriteExt;
 
-use crate::setup::{
-    Channel, Setup, Stage, check_data, check_header, expect_closing, expect_uplink_end, open,
-    read_downlink,
-};
+use crate::channel::{Channel, open};
+use crate::patterns::{check_data, check_header, expect_closing, expect_uplink_end, read_downlink};
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_every_path_and_host! {
     pings_are_answered_with_their_payload

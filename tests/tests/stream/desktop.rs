@@ -8,7 +8,8 @@ use testkit::prelude::*;
 use testkit::replay::{Played, Recording, Speed};
 use testkit::ws::{Channel, Connect};
 
-use crate::setup::{KTLS, Setup, Stage};
+use crate::setup::{KTLS, Setup};
+use crate::stage::Stage;
 
 on_every_path! {
     all_channels_of_a_recorded_desktop

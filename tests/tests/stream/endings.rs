@@ -13,12 +13,14 @@ use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
+use crate::channel::{Channel, open, target};
+use crate::patterns::{
+    check_data, expect_closing, expect_closing_while_sending, expect_uplink_end, read_downlink,
+};
 use crate::peers;
 use crate::plan::Plan;
-use crate::setup::{
-    Channel, Setup, Stage, check_data, expect_closing, expect_closing_while_sending,
-    expect_uplink_end, open, read_downlink, socket_host, target,
-};
+use crate::setup::{Setup, socket_host};
+use crate::stage::Stage;
 use crate::verdict::Disturbance;
 use testkit::rng::{Rng, seed_or};
 

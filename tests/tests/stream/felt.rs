@@ -13,7 +13,9 @@ use testkit::network::{Leg, Network};
 use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::prelude::*;
 
-use crate::setup::{Setup, Stage, read_downlink, read_downlink_to};
+use crate::patterns::{read_downlink, read_downlink_to};
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_every_path_as_root! {
     the_round_trip_to_a_far_client_is_told

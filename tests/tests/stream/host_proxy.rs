@@ -6,7 +6,8 @@ use testkit::spice::read_link;
 use testkit::ws::{Frame, RawClient};
 use tokio::io::AsyncReadExt;
 
-use crate::setup::{Channel, Setup, target};
+use crate::channel::{Channel, target};
+use crate::setup::Setup;
 
 on_every_path! {
     a_host_is_told_address_and_port_of_its_client

@@ -13,10 +13,12 @@ use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::prelude::*;
 
 use crate::bpf_maps;
+use crate::channel::{Channel, open, target};
+use crate::patterns::read_downlink;
 use crate::pressure::{
     CHANNELS, close_thousand, open_thousand, raise_descriptor_limit, standstill,
 };
-use crate::setup::{Channel, SOCKMAP, open, read_downlink, target};
+use crate::setup::SOCKMAP;
 
 /// Sockets of a channel in each map.
 const OF_A_CHANNEL: [(&str, usize); 5] = [

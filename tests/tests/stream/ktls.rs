@@ -6,10 +6,10 @@ use testkit::pattern::{DOWNLINK, write_pattern};
 use testkit::prelude::*;
 use testkit::ws::{Frame, RawClient};
 
-use crate::setup::{
-    Channel, KTLS, KTLS_ON_PLAIN, KTLS_REPLACED, Setup, Stage, expect_closing, read_downlink,
-    read_downlink_to, read_uplink,
-};
+use crate::channel::Channel;
+use crate::patterns::{expect_closing, read_downlink, read_downlink_to, read_uplink};
+use crate::setup::{KTLS, KTLS_ON_PLAIN, KTLS_REPLACED, Setup};
+use crate::stage::Stage;
 
 /// Moves bytes both ways.
 async fn move_bytes(setup: Setup) -> Result<Stage> {

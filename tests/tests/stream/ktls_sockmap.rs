@@ -10,9 +10,10 @@ use testkit::prelude::*;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::setup::{
-    Channel, KTLS_SOCKMAP, KTLS_SOCKMAP_REFUSED, Stage, open, read_downlink, target,
-};
+use crate::channel::{Channel, open, target};
+use crate::patterns::read_downlink;
+use crate::setup::{KTLS_SOCKMAP, KTLS_SOCKMAP_REFUSED};
+use crate::stage::Stage;
 
 /// The channel, which is ending, has lost nothing in the kernel.
 async fn expect_nothing_lost(stage: &Stage) -> Result<()> {

@@ -9,7 +9,8 @@ use testkit::network::{Leg, Network};
 use testkit::pattern::DOWNLINK;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use crate::setup::{Setup, read_downlink_to};
+use crate::patterns::read_downlink_to;
+use crate::setup::Setup;
 
 on_every_path_as_root! {
     little_waits_for_a_client_on_a_slow_line

@@ -7,7 +7,9 @@ use testkit::prelude::*;
 use testkit::ws::Frame;
 use tokio::io::AsyncWriteExt;
 
-use crate::setup::{Channel, Setup, expect_closing, expect_uplink_end};
+use crate::channel::Channel;
+use crate::patterns::{expect_closing, expect_uplink_end};
+use crate::setup::Setup;
 
 on_every_path! {
     a_host_that_goes_on_sending_to_a_client_that_was_lost_is_left

@@ -11,10 +11,12 @@ use testkit::prelude::*;
 use testkit::rng::{Rng, seed_or};
 use tokio::io::AsyncWriteExt;
 
-use crate::setup::{
-    Channel, Setup, Stage, expect_closing, expect_uplink_end, read_downlink, read_uplink,
-    send_frames, send_messages,
+use crate::channel::Channel;
+use crate::patterns::{
+    expect_closing, expect_uplink_end, read_downlink, read_uplink, send_frames, send_messages,
 };
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_every_path_as_root! {
     bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder

@@ -10,7 +10,9 @@ use testkit::gateway::{GatewayBuilder, Signal, unused_user};
 use testkit::loaded::Loaded;
 use testkit::prelude::*;
 
-use crate::setup::{Channel, SOCKMAP, SOCKMAP_UNIX_HOST, Stage};
+use crate::channel::Channel;
+use crate::setup::{SOCKMAP, SOCKMAP_UNIX_HOST};
+use crate::stage::Stage;
 
 // linux/capability.h
 const NET_ADMIN: u64 = 1 << 12;
@@ -75,8 +77,8 @@ async fn expect_relay(stage: &Stage, reason: &str) -> Result<()> {
     let line = stage.gateway.wait_for_log(refused, PATIENCE).await?;
     ensure!(line.contains(reason), "{line} tells nothing of {reason:?}");
     ensure!(line.contains("load-ebpf"), "{line} names no way out");
-    let target = crate::setup::target(&stage.host);
-    let mut channel = crate::setup::open(&stage.endpoint, &stage.host, &target).await?;
+    let target = crate::channel::target(&stage.host);
+    let mut channel = crate::channel::open(&stage.endpoint, &stage.host, &target).await?;
     move_some(&mut channel).await?;
     let line = stage.wait_for_log("channel open").await?;
     ensure!(line.contains("path=\"relay\""), "{line}");

@@ -14,10 +14,10 @@ use testkit::ws::RawClient;
 use tokio::io::AsyncRead;
 use tokio::time::timeout;
 
-use crate::setup::{
-    Channel, Setup, Stage, check_data, expect_uplink_end, open, read_downlink, read_downlink_to,
-    target,
-};
+use crate::channel::{Channel, open, target};
+use crate::patterns::{check_data, expect_uplink_end, read_downlink, read_downlink_to};
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_every_path_as_root! {
     a_client_that_vanishes_while_it_is_sent_to_is_given_up

@@ -90,6 +90,7 @@ macro_rules! on_every_path_and_host {
 }
 
 mod bpf_maps;
+mod channel;
 mod conformance;
 mod controls;
 mod desktop;
@@ -109,6 +110,7 @@ mod measured;
 mod metrics;
 mod openssl;
 mod overlap;
+mod patterns;
 mod peers;
 mod plan;
 mod pressure;
@@ -117,6 +119,7 @@ mod setup;
 mod silent_hosts;
 mod slow_endings;
 mod sockmap;
+mod stage;
 mod tunnel;
 mod tunnels;
 mod unix_hosts;

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::setup::{AUTO_ON_SOCKMAP, RELAY_PLAIN, Setup, Stage};
+use crate::setup::{AUTO_ON_SOCKMAP, RELAY_PLAIN, Setup};
+use crate::stage::Stage;
 
 /// The file that a measurement is kept in.
 fn kept(state: &TempDir) -> PathBuf {

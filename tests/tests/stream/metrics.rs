@@ -11,7 +11,9 @@ use testkit::net::free_port;
 use testkit::prelude::*;
 use tokio::time::timeout;
 
-use crate::setup::{RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, Setup, Stage, read_downlink};
+use crate::patterns::read_downlink;
+use crate::setup::{RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, Setup};
+use crate::stage::Stage;
 
 on_every_path! {
     what_waits_for_a_slow_client_is_told
@@ -138,8 +140,8 @@ async fn counts_survive_another_data_path() -> Result<()> {
     let segments = r#"flexvdi_gateway_sockmap_segments_total{path="sockmap",verdict="redirected"}"#;
     drop(watched.stage.open().await?);
     let plain = watched.stage.gateway.plain();
-    let target = crate::setup::target(&watched.stage.host);
-    let mut channel = crate::setup::open(&plain, &watched.stage.host, &target).await?;
+    let target = crate::channel::target(&watched.stage.host);
+    let mut channel = crate::channel::open(&plain, &watched.stage.host, &target).await?;
     channel.downlink(1_000).await?;
     let before = watched.value(segments).await?;
     ensure!(before >= 1.0);
@@ -175,11 +177,11 @@ async fn cost_of_a_scrape() -> Result<()> {
         });
         let watched = watched.await?;
         let mut channels = Vec::new();
-        let target = crate::setup::target(&watched.stage.host);
+        let target = crate::channel::target(&watched.stage.host);
         for count in counts {
             while channels.len() < count {
                 let stage = &watched.stage;
-                let opened = crate::setup::open(&stage.endpoint, &stage.host, &target);
+                let opened = crate::channel::open(&stage.endpoint, &stage.host, &target);
                 channels.push(timeout(PATIENCE, opened).await??);
             }
             for path in ["/metrics", "/status"] {

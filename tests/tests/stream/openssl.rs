@@ -13,9 +13,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Join, L
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::setup::{
-    Setup, Stage, expect_pong, expect_uplink_end, read_downlink, read_uplink, target,
-};
+use crate::channel::target;
+use crate::patterns::{expect_pong, expect_uplink_end, read_downlink, read_uplink};
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_path!(relay_tls, RELAY_TLS,
     every_suite

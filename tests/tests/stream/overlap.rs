@@ -9,7 +9,9 @@ use testkit::prelude::*;
 use testkit::raw_host::RawHost;
 use testkit::ws::{Frame, RawClient};
 
-use crate::setup::{RELAY_PLAIN, SOCKMAP, Setup, Stage, expect_closing, read_downlink_to};
+use crate::patterns::{expect_closing, read_downlink_to};
+use crate::setup::{RELAY_PLAIN, SOCKMAP, Setup};
+use crate::stage::Stage;
 use testkit::rng::{Rng, seed_or};
 
 /// Any port: the host answers on all of them.

@@ -7,8 +7,8 @@ use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
+use crate::patterns::{check_data, check_header};
 use crate::plan::{ClientEnd, HostEnd, Plan};
-use crate::setup::{check_data, check_header};
 use crate::verdict::{ClientSaw, Round};
 use testkit::rng::Rng;
 

@@ -11,10 +11,10 @@ use testkit::prelude::*;
 use testkit::ws::{Frame, RawClient};
 use tokio::io::AsyncWriteExt;
 
-use crate::setup::{
-    Channel, Setup, Stage, expect_closing, open, read_downlink, read_downlink_to, read_uplink,
-    target,
-};
+use crate::channel::{Channel, open, target};
+use crate::patterns::{expect_closing, read_downlink, read_downlink_to, read_uplink};
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_every_path! {
     a_client_that_does_not_read_stops_its_host

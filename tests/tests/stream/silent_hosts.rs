@@ -7,7 +7,8 @@ use testkit::net::free_port;
 use testkit::prelude::*;
 use testkit::ws::Frame;
 
-use crate::setup::{Setup, expect_closing};
+use crate::patterns::expect_closing;
+use crate::setup::Setup;
 
 on_every_path! {
     a_host_that_never_speaks_is_left

@@ -11,7 +11,9 @@ use testkit::ws::{Frame, Opcode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::setup::{Setup, check_data, open, target};
+use crate::channel::{open, target};
+use crate::patterns::check_data;
+use crate::setup::Setup;
 
 on_every_path! {
     a_slow_client_gets_what_its_host_sent_before_its_end

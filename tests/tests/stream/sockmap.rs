@@ -9,10 +9,10 @@ use testkit::prelude::*;
 use testkit::ws::{Frame, Opcode, RawClient};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::setup::{
-    Channel, RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, SOCKMAP_UNIX_HOST, Setup, Stage, read_downlink,
-    target,
-};
+use crate::channel::{Channel, target};
+use crate::patterns::read_downlink;
+use crate::setup::{RELAY_PLAIN, SOCKMAP, SOCKMAP_ON_TLS, SOCKMAP_UNIX_HOST, Setup};
+use crate::stage::Stage;
 
 /// How often the gateway's threads have waited for something and were woken.
 fn wakeups(stage: &Stage) -> Result<u64> {

@@ -14,7 +14,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
 
-use crate::setup::{expect_end, linked, socket_host};
+use crate::channel::linked;
+use crate::patterns::expect_end;
+use crate::setup::socket_host;
 use crate::tunnel::setup::{Ends, open};
 
 /// A gateway with both ports, and a host behind it that leaves its connections to the test.

@@ -15,11 +15,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 
 use crate::lag::{expect_little_to_wait, slow_client};
+use crate::patterns::{check_data, expect_closing, read_downlink, read_downlink_to, read_uplink};
 use crate::peers;
 use crate::plan::Plan;
-use crate::setup::{
-    check_data, expect_closing, kernel, read_downlink, read_downlink_to, read_uplink,
-};
+use crate::setup::kernel;
 use crate::verdict::Disturbance;
 use testkit::rng::{Rng, seed_or};
 

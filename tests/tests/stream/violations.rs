@@ -6,9 +6,10 @@ use testkit::net::StreamEnd;
 use testkit::prelude::*;
 use testkit::ws::{Frame, Opcode, RawClient, handshake_request};
 
-use crate::setup::{
-    Setup, Stage, expect_closing, expect_closing_while_sending, expect_pong, target,
-};
+use crate::channel::target;
+use crate::patterns::{expect_closing, expect_closing_while_sending, expect_pong};
+use crate::setup::Setup;
+use crate::stage::Stage;
 
 on_every_path! {
     broken_framing_is_closed_with_its_code

@@ -7,7 +7,9 @@ use testkit::rng::Rng;
 use tokio::io::AsyncWriteExt;
 
 use super::setup::{Ends, send};
-use crate::setup::{Setup, expect_end, linked, read_exactly, send_messages};
+use crate::channel::linked;
+use crate::patterns::{expect_end, read_exactly, send_messages};
+use crate::setup::Setup;
 
 on_every_tunnel! {
     bytes_of_all_lengths_arrive_unchanged_both_ways

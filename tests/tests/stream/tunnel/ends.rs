@@ -7,7 +7,8 @@ use testkit::pattern::{DOWNLINK, UPLINK, write_pattern};
 use tokio::io::AsyncWriteExt;
 
 use super::setup::{Ends, send};
-use crate::setup::{Setup, expect_end, read_exactly};
+use crate::patterns::{expect_end, read_exactly};
+use crate::setup::Setup;
 
 on_every_tunnel! {
     the_end_of_one_side_is_told_and_the_other_goes_on

@@ -10,7 +10,8 @@ use tokio::io::AsyncWriteExt;
 use super::setup::Ends;
 use crate::lag::{PICTURE, expect_little_to_wait, far_host, in_few_round_trips, slow_client};
 use crate::lines::{Rig, SOME, TINY, of_tiny_packets, on_either_leg, slow_to_arrive, unreliable};
-use crate::setup::{Setup, expect_end, read_exactly, send_messages};
+use crate::patterns::{expect_end, read_exactly, send_messages};
+use crate::setup::Setup;
 
 on_every_tunnel_as_root! {
     bytes_arrive_as_sent_over_lines_that_lose_double_and_reorder

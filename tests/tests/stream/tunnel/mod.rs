@@ -1,6 +1,7 @@
 //! The byte stream of a tunnel, as of channels with frames.
 //!
-//! Every test takes a [`crate::setup::Setup`]; `on_every_tunnel` makes one test of it for each port and data path.
+//! Every test takes a [`crate::setup::Setup`]; `on_every_tunnel` makes one test of it for each port
+//! and data path.
 
 /// Runs the named functions for tunnels with TLS around them and without.
 macro_rules! on_every_tunnel {

@@ -8,8 +8,9 @@ use testkit::pattern::{DOWNLINK, Pattern, UPLINK};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use super::setup::Ends;
+use crate::patterns::read_exactly;
 use crate::pressure::{DRAINED, OFFERED, check_stall, standstill};
-use crate::setup::{Setup, read_exactly};
+use crate::setup::Setup;
 
 on_every_tunnel! {
     a_side_is_not_read_while_the_other_takes_nothing

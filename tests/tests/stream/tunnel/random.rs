@@ -13,7 +13,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::setup::{Ends, open};
-use crate::setup::{Setup, Stage, socket_host};
+use crate::setup::{Setup, socket_host};
+use crate::stage::Stage;
 
 on_every_tunnel! {
     random_tunnels

@@ -8,7 +8,9 @@ use testkit::tunnel::Tunnel;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::setup::{Stage, linked, read_exactly};
+use crate::channel::linked;
+use crate::patterns::read_exactly;
+use crate::stage::Stage;
 
 impl Stage {
     /// Opens a tunnel to the stage's host, where its link message has arrived.
