@@ -6,10 +6,12 @@
 mod answers;
 mod bounds;
 pub mod buffer;
+mod carrier;
 mod carrier_state;
 mod choice;
 mod client_stream;
 pub mod congestion;
+mod data_path;
 pub mod encoded;
 pub mod end_reason;
 mod ending;
@@ -44,9 +46,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 pub use answers::Answers;
+pub use carrier::Carrier;
 pub use carrier_state::{CarrierState, ChannelSockets};
-pub use choice::{Carrier, DataPath, Paths};
+pub use choice::Paths;
 pub use client_stream::{ClientState, ClientStream};
+pub use data_path::DataPath;
 pub use framing::Framing;
 pub use host_stream::{HostState, HostStream};
 pub use inbound::{Inbound, InboundState};
