@@ -1,4 +1,4 @@
-//! Builds what runs inside.
+//! Builds the programs that run in virtual machines.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ const OTHERS: [&str; 3] = ["openssl", "setpriv", "prlimit"];
 /// The name by which the data paths' unit tests are chosen; they are no test target for cargo.
 const UNIT: &str = "unit";
 
-/// What runs inside.
+/// The programs of a virtual machine.
 pub(crate) struct Programs {
     /// The first process of the virtual machine.
     pub(crate) init: Linked,
@@ -36,6 +36,8 @@ pub(crate) struct Programs {
 /// programs of `cargo test --workspace`, so whoever has run that has nothing left to build.
 pub(crate) fn build(tests: &[String]) -> Result<Programs> {
     let mut arguments = vec!["build", "--workspace", "--bin", GATEWAY, "--bin", INIT];
+    // Features of tests count as soon as a test is built, here the smallest.
+    arguments.extend(["--test", "modules"]);
     for test in tests.iter().filter(|test| *test != UNIT) {
         arguments.extend(["--test", test]);
     }

@@ -25,7 +25,7 @@ const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n";
 
 /// What is run inside, and for how long.
 pub(crate) struct Plan<'a> {
-    /// What is there to run.
+    /// The programs.
     pub(crate) programs: &'a Programs,
     /// Whether the gateway is first asked which data paths this kernel carries.
     pub(crate) probe: bool,

@@ -1,4 +1,4 @@
-//! Programs that run inside, with the libraries that they are linked to.
+//! Programs for virtual machines, with the libraries that they are linked to.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,8 +12,7 @@ const LDD_LIMIT: Duration = Duration::from_secs(30);
 /// A program and all files that it needs at its start.
 pub(crate) struct Linked {
     pub(crate) program: PathBuf,
-    /// Where the dynamic linker looks for them; it is one of them. None if the program has all
-    /// that it needs in itself.
+    /// Paths of the shared libraries and of the dynamic linker; empty for a static program.
     pub(crate) libraries: Vec<PathBuf>,
 }
 
@@ -21,7 +20,8 @@ impl Linked {
     /// A program that is linked to shared libraries.
     pub(crate) fn new(program: PathBuf) -> Result<Self> {
         let mut ldd = Command::new("ldd");
-        ldd.arg(&program);
+        // The virtual machine has the usual folders only.
+        ldd.arg(&program).env_remove("LD_LIBRARY_PATH");
         let libraries = parse(&run_bounded(ldd, LDD_LIMIT)?)?;
         Ok(Self { program, libraries })
     }
