@@ -55,10 +55,12 @@ impl Pattern {
             first.copy_from_slice(&self.word(index)[skip..skip + first.len()]);
             index += 1;
         }
-        for chunk in rest.chunks_mut(8) {
-            chunk.copy_from_slice(&self.word(index)[..chunk.len()]);
+        let (words, last) = rest.as_chunks_mut();
+        for word in words {
+            *word = self.word(index);
             index += 1;
         }
+        last.copy_from_slice(&self.word(index)[..last.len()]);
     }
 
     /// The `length` bytes of the stream from `offset` on.
