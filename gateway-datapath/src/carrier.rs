@@ -31,7 +31,7 @@ pub enum Carrier {
 }
 
 impl Carrier {
-    /// What always can be.
+    /// On `relay`, which needs nothing of the kernel.
     pub(crate) fn relay(client: ClientStream, host: impl Into<HostStream>) -> Self {
         Self::Relay(Box::new(client), host.into())
     }

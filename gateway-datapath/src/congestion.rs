@@ -16,7 +16,7 @@ pub const UNPACED: [&str; 2] = ["cubic", "reno"];
 ///
 /// # Errors
 ///
-/// What the kernel says, as of a socket that is not TCP's.
+/// The kernel's, for example if the socket is not one of TCP.
 pub fn of(socket: &SockRef<'_>) -> io::Result<String> {
     let name = socket.tcp_congestion()?;
     // The kernel fills it up with NULs.
@@ -28,7 +28,7 @@ pub fn of(socket: &SockRef<'_>) -> io::Result<String> {
 ///
 /// # Errors
 ///
-/// What the kernel says of the last one.
+/// The kernel's, of the last one.
 pub fn send_at_once(socket: &SockRef<'_>) -> io::Result<()> {
     let set = |name: &str| socket.set_tcp_congestion(name.as_bytes());
     let [usual, always_there] = UNPACED;

@@ -9,7 +9,8 @@ pub enum DataPath {
     Relay,
     /// `sockmap`: the downlink of plaintext client legs by eBPF.
     Sockmap,
-    /// `ktls`: TLS records made and opened by the kernel, the downlink spliced.
+    /// `ktls`: TLS records made and opened by the kernel; the downlink is copied, or spliced where
+    /// that is configured.
     Ktls,
     /// `ktls-sockmap`: the downlink of TLS client legs by eBPF, into records made by the kernel.
     KtlsSockmap,

@@ -1,4 +1,4 @@
-//! The running gateway: from open ports to the last channel's end.
+//! Starts a gateway and ends it: from open ports to the last channel's end.
 
 mod data_paths;
 mod open;

@@ -15,7 +15,7 @@ pub(super) struct Ping {
     silent: u32,
 }
 
-/// What a timer has found out.
+/// What is to be done when the timer fires.
 pub(super) enum Due {
     /// The next Ping.
     Ping,

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that do.
+/// The signals that end the gateway.
 pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,

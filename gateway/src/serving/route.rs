@@ -100,7 +100,7 @@ pub(super) fn route(
     Ok(Route::Channel(Opening::WebSocket(query)))
 }
 
-/// The answer to what is nobody's.
+/// 404: nobody here answers such a request.
 pub(super) fn no_such_page() -> Response<Body> {
     error(StatusCode::NOT_FOUND, "no such page on this gateway")
 }
