@@ -14,8 +14,9 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 const GATEWAY: &str = "flexvdi-gateway";
 const INIT: &str = "vm-init";
 const BENCH: &str = "vm-bench";
-/// What the tests run that is not built here: a client, and what starts a gateway as another user.
-const OTHERS: [&str; 3] = ["openssl", "setpriv", "prlimit"];
+/// What the tests run that is not built here: a client, what starts a gateway as another user, and
+/// shells for their scripts.
+const OTHERS: [&str; 5] = ["openssl", "setpriv", "prlimit", "sh", "bash"];
 /// The name by which the data paths' unit tests are chosen; they are no test target for cargo.
 const UNIT: &str = "unit";
 

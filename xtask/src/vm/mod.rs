@@ -74,7 +74,7 @@ pub(crate) struct Options {
     #[arg(long = "test", value_name = "NAME")]
     tests: Vec<String>,
     /// How long the tests may take in one virtual machine, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     time_limit: u64,
     /// Arguments of each test executable, as `cargo test` takes them after `--`; without any, the
     /// heaviest tests are left out.
