@@ -15,8 +15,8 @@ const GATEWAY: &str = "flexvdi-gateway";
 const INIT: &str = "vm-init";
 const BENCH: &str = "vm-bench";
 /// What the tests run that is not built here: a client, what starts a gateway as another user, and
-/// shells for their scripts.
-const OTHERS: [&str; 5] = ["openssl", "setpriv", "prlimit", "sh", "bash"];
+/// what makes and runs their scripts.
+const OTHERS: [&str; 6] = ["openssl", "setpriv", "prlimit", "sh", "bash", "install"];
 /// The name by which the data paths' unit tests are chosen; they are no test target for cargo.
 const UNIT: &str = "unit";
 
